@@ -1,0 +1,21 @@
+"""The tested package behind *Borrowed Strength*.
+
+Data flows one way through its rooms, and a room imports only the rooms before it::
+
+    data -> preprocess -> nn -> train -> methods -> evaluate -> results -> figures -> chapter
+
+Importing ``shared`` itself loads nothing heavy. Import the room you need: ``from shared.data import load``.
+"""
+
+import os
+
+__version__ = "0.1.0"
+
+# OpenMP threads that spin while they wait slow a shared machine many times over, and TensorFlow's start-up
+# lines land in notebooks. Both are read once, when the libraries load, so they are set here, before any of them.
+for _name, _value in {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+}.items():
+    os.environ.setdefault(_name, _value)

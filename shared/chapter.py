@@ -1,0 +1,178 @@
+"""What a chapter's first and last cells do: choose the profile, set the seed, show the box, quiz the reader.
+
+A chapter says ``book = setup("baselines", profile=profile, seed=seed)`` once, and asks `book` for sizes, seeds, data
+and records after that. The code of a chapter is the same at every profile; only ``book.size(...)`` differs.
+"""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+
+from shared import results
+
+SEEDS = {"smoke": 2, "lesson": 5, "full": 20}
+PROFILE_VARIABLE = "BORROWED_PROFILE"
+DOES = {
+    "smoke": "a quick check that every cell runs; its numbers mean little",
+    "lesson": "real data, sized for a laptop",
+    "full": "the published protocol, sized for an accelerator or an evening",
+}
+
+
+def resolve_profile(profile: str = "auto") -> str:
+    """The profile to run: what was asked for, else the environment's ``BORROWED_PROFILE``, else ``lesson``."""
+    chosen = os.environ.get(PROFILE_VARIABLE, "lesson") if profile == "auto" else profile
+    if chosen not in results.PROFILES:
+        raise ValueError(f"profile {chosen!r} is not known: choose {', '.join(results.PROFILES)} or auto")
+    return chosen
+
+
+@dataclass
+class Chapter:
+    """One execution of one chapter: its profile, seeds, device and recorded numbers. Made by :func:`setup`."""
+
+    slug: str
+    profile: str
+    seed: int
+    seeds: tuple[int, ...]
+    device: str
+    run: results.Run
+
+    def size(self, *, smoke, lesson, full):
+        """The value for the profile that runs; the code around it stays the same."""
+        return {"smoke": smoke, "lesson": lesson, "full": full}[self.profile]
+
+    def load(self, name, **options):
+        """``shared.data.load``, with the file's hash entered in the provenance of every number recorded after it."""
+        from shared.data import load
+
+        adata = load(name, **options)
+        self.run.data[str(name)] = adata.uns["sha256"]
+        return adata
+
+    def record(self, name, value, **more):
+        """Record a number under `name` for the text, the results page and the tests; see ``shared.results.Run``."""
+        return self.run.record(name, value, **more)
+
+    def close(self):
+        """Leave the provenance in the notebook and return it as a table: versions, seeds, data, commit."""
+        import pandas as pd
+        from IPython.display import display
+
+        origin = self.run.provenance()
+        display({"text/plain": ""}, raw=True, metadata={"provenance": origin})
+        rows = {
+            "profile": origin["profile"],
+            "seeds": ", ".join(map(str, origin["seeds"])),
+            "device": f"{origin['device']} ({origin['machine']})",
+            "versions": ", ".join(f"{k} {v}" for k, v in origin["versions"].items()),
+            "data": ", ".join(f"{k} sha256 {v[:12]}…" for k, v in origin["data"].items()),
+            "commit": origin["commit"],
+            "date": origin["date"],
+        }
+        return pd.DataFrame({"value": rows}).rename_axis("what")
+
+
+def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "auto") -> Chapter:
+    """Prepare a notebook: profile, seeds, device, and the box that says what running it costs.
+
+    Parameters
+    ----------
+    slug : str
+        The chapter's one name.
+    profile : {"auto", "smoke", "lesson", "full"}
+        An explicit value wins, then the environment's ``BORROWED_PROFILE``, then ``lesson``.
+    seed : int
+        The first of the chapter's seeds; it also sets Python's, NumPy's and torch's generators.
+    device : str
+        ``"auto"`` takes an accelerator when there is one.
+
+    Returns
+    -------
+    Chapter
+
+    Raises
+    ------
+    ValueError
+        If the profile is not known or the seed is not a whole number from 0 up.
+    """
+    from IPython.display import HTML, display
+
+    from shared.train import resolve_device, seed_everything
+
+    chosen = resolve_profile(profile)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed {seed!r} is not a whole number from 0 up")
+    seeds = tuple(range(seed, seed + SEEDS[chosen]))
+    seed_everything(seed)
+    place = str(resolve_device(device))
+    chapter = Chapter(slug, chosen, seed, seeds, place, results.Run(slug, chosen, seeds, place))
+    display(HTML(_box(chapter)))
+    return chapter
+
+
+def _box(chapter: Chapter) -> str:
+    """The "run this" box: what was measured when the chapter last ran at this profile, beside this machine."""
+    last = results.load(chapter.slug)["profiles"].get(chapter.profile, {}).get("provenance", {})
+    cost = "not measured yet"
+    if last.get("seconds"):
+        cost = f"{_minutes(last['seconds'])} on {last['machine']}"
+        cost += f", {last['peak_mib'] / 1024:.1f} GiB of memory at most" if last.get("peak_mib") else ""
+    rows = {
+        "Profile": f"{chapter.profile}: {DOES[chapter.profile]}",
+        "Takes": cost,
+        "Seeds": f"{len(chapter.seeds)}, from {chapter.seeds[0]}",
+        "Runs on": f"{chapter.device}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+    if chapter.profile == "full" and chapter.device == "cpu" and importlib.util.find_spec("torch"):
+        rows["Note"] = "no accelerator was found; this profile may take hours here"
+    cells = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in rows.items())
+    return f'<div class="bs-run" role="note" aria-label="What running this takes"><dl>{cells}</dl></div>'
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
+
+
+def quiz(question: str, answers: dict[str, tuple[bool, str]], *, name: str):
+    """A multiple-choice question that works by mouse, keyboard and screen reader, without JavaScript.
+
+    Parameters
+    ----------
+    question : str
+        One sentence.
+    answers : dict of answer to (is it right, why)
+        Compute the truth from the chapter's numbers where you can, so that the key cannot go stale.
+    name : str
+        Unique on the page: it groups the radio buttons.
+
+    Raises
+    ------
+    ValueError
+        If there is not exactly one right answer, or fewer than two answers.
+    """
+    from IPython.display import HTML
+
+    right = [a for a, (ok, _) in answers.items() if ok]
+    if len(answers) < 2 or len(right) != 1:
+        raise ValueError(f"quiz {name!r} needs at least two answers and exactly one that is right; it has {len(right)}")
+    items = []
+    for i, (answer, (ok, why)) in enumerate(answers.items()):
+        key = f"quiz-{name}-{i}"
+        verdict = "Yes." if ok else "No."
+        items.append(
+            f'<div class="bs-answer"><input type="radio" name="quiz-{name}" id="{key}" aria-describedby="{key}-why">'
+            f'<label for="{key}">{html.escape(answer)}</label>'
+            f'<p class="bs-why {"bs-right" if ok else "bs-wrong"}" id="{key}-why">'
+            f"<strong>{verdict}</strong> {html.escape(why)}</p></div>"
+        )
+    style = (
+        "<style>.bs-quiz .bs-why{display:none;margin:.2rem 0 .6rem 1.7rem}"
+        ".bs-quiz input:checked~.bs-why{display:block}</style>"
+    )
+    legend = f"<legend>{html.escape(question)}</legend>"
+    return HTML(f'{style}<fieldset class="bs-quiz">{legend}{"".join(items)}</fieldset>')

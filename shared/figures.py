@@ -1,0 +1,282 @@
+"""The house style, and every plot the chapters draw.
+
+Each function returns a matplotlib figure whose ``alt_text`` tells a reader who cannot see it the finding and the
+numbers that carry it. :func:`show` puts the figure on the page with a caption and a label.
+
+Text and axes are drawn in one ink and the background in one paper colour; the book swaps both for the page's own, so
+figures follow light and dark. Every mark has a contrast of at least 3 to 1 against white and against the dark page,
+and no two meanings differ by colour alone.
+"""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+INK, PAPER = "#1b1f24", "#ffffff"
+# Colour and marker of each role, the same through the whole book.
+ROLES = {
+    "source": ("#2a7fc1", "o"),
+    "target": ("#d2601a", "^"),
+    "baseline": ("#7a828c", "s"),
+    "method": ("#0f9a72", "D"),
+    "control": ("#8f6bd0", "X"),
+}
+CYCLE = ("#2a7fc1", "#d2601a", "#0f9a72", "#b0609a", "#a6761d", "#8f6bd0", "#7a828c")
+MARKERS = "o^sDvP*X<>p"
+
+STYLE = {
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    "axes.titlecolor": INK,
+    "legend.labelcolor": INK,
+    "axes.prop_cycle": mpl.cycler(color=CYCLE),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "borrowed-strength",
+}
+
+
+def new(width=6.4, height=3.6, ncols=1, **options):
+    """A figure and its axes in the house style, in inches; nothing is shown until :func:`show`."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots(1, ncols, **options)
+
+
+def to_svg(figure) -> str:
+    """The figure as SVG text: the same bytes for the same figure."""
+    buffer = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def show(figure, name: str, caption: str) -> None:
+    """Put `figure` on the page as ``{numref}`name``` with its caption and its alternative text.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        With ``alt_text`` set, as every function of this module does.
+    name : str
+        The label, beginning with ``fig-``.
+    caption : str
+        What was done, on what, how often; Markdown.
+
+    Raises
+    ------
+    ValueError
+        If the label, the caption or the alternative text is missing.
+    """
+    alt = getattr(figure, "alt_text", "").strip()
+    if not (name.startswith("fig-") and caption.strip() and alt):
+        raise ValueError(
+            "a figure needs a label that begins with 'fig-', a caption, and alt_text that tells its finding"
+        )
+    from IPython.display import Markdown, display
+
+    meta = {"figure": {"name": name, "caption": caption, "alt": alt}}
+    display({"image/svg+xml": to_svg(figure), "text/plain": alt}, raw=True, metadata=meta)
+    display(Markdown(f"*{caption}*"), metadata={"caption_of": name})
+
+
+def _label(axes, title, x, y):
+    with mpl.rc_context(STYLE):
+        axes.set(title=title, xlabel=x, ylabel=y)
+
+
+def _listed(items) -> str:
+    items = list(items)
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None):
+    """One row a model: a dot with its interval, best at the top.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Indexed by row label, with columns `metric`, ``<metric>_low`` and ``<metric>_high``.
+    metric : str
+        The column to draw.
+    title, xlabel : str
+        The title is the answer; the label names the metric.
+    roles : dict of row label to role, optional
+        Marks of :data:`ROLES`; ``"baseline"`` for what is not named.
+    chance : float, optional
+        Where guessing stands, drawn as a dashed line.
+    """
+    table = table.dropna(subset=[metric]).sort_values(metric)
+    figure, axes = new(6.4, 0.9 + 0.32 * len(table))
+    for i, (label, row) in enumerate(table.iterrows()):
+        colour, marker = ROLES[(roles or {}).get(label, "baseline")]
+        axes.plot([row[f"{metric}_low"], row[f"{metric}_high"]], [i, i], color=colour, solid_capstyle="round")
+        axes.plot(row[metric], i, marker, color=colour, markersize=6.5)
+    axes.set_yticks(range(len(table)), table.index)
+    axes.set_ylim(-0.6, len(table) - 0.4)
+    if chance is not None:
+        axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+    _label(axes, title, xlabel, "")
+    rows = [
+        f"{label} {row[metric]:.2f} ({row[f'{metric}_low']:.2f} to {row[f'{metric}_high']:.2f})"
+        for label, row in table.iloc[::-1].iterrows()
+    ]
+    guess = "" if chance is None else f" Guessing would score {chance:.2f}."
+    figure.alt_text = f"{title}. {xlabel} with intervals, best first: {_listed(rows)}.{guess}"
+    return figure
+
+
+def curves(runs, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: str, roles=None, reference=None):
+    """A line for each `by` over `x`: every run a faint point, the mean a line with its 95 % t-interval.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        One row a run, with columns `x`, `y` and `by`.
+    x, y, by : str
+        Column names.
+    title, xlabel, ylabel : str
+        The title is the answer.
+    roles : dict of `by` value to role, optional
+        Marks of :data:`ROLES`.
+    reference : dict of label to (x values, y values), optional
+        Published values, drawn as open marks and named in the legend.
+    """
+    from scipy.stats import t
+
+    figure, axes = new(6.4, 3.8)
+    said = []
+    ticks = sorted(set(runs[x]))
+    for i, (label, part) in enumerate(runs.groupby(by, sort=False)):
+        colour, marker = ROLES[roles[label]] if roles and label in roles else (CYCLE[i % 7], MARKERS[i % 11])
+        stats = part.groupby(x)[y].agg(["mean", "sem", "count"])
+        half = stats["sem"].fillna(0) * t.ppf(0.975, np.maximum(stats["count"] - 1, 1))
+        axes.plot(part[x], part[y], marker, color=colour, alpha=0.3, markersize=3.5, markeredgewidth=0)
+        axes.fill_between(stats.index, stats["mean"] - half, stats["mean"] + half, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(stats.index, stats["mean"], marker=marker, color=colour, label=label)
+        first, last = stats["mean"].iloc[0], stats["mean"].iloc[-1]
+        said.append(f"{label} from {first:.2f} at {stats.index[0]} to {last:.2f} at {stats.index[-1]}")
+    for label, (at, values) in (reference or {}).items():
+        axes.plot(at, values, "o--", color=INK, markerfacecolor=PAPER, linewidth=1, label=label)
+        said.append(f"{label} from {values[0]:.2f} at {at[0]} to {values[-1]:.2f} at {at[-1]}")
+    if len(ticks) > 1 and ticks[0] > 0 and ticks[-1] / ticks[0] >= 10:
+        axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
+    axes.minorticks_off()
+    with mpl.rc_context(STYLE):
+        axes.legend()
+    _label(axes, title, xlabel, ylabel)
+    figure.alt_text = f"{title}. {ylabel} against {xlabel}: {_listed(said)}."
+    return figure
+
+
+def pairs(table, before: str, after: str, *, title: str, xlabel: str, chance=None):
+    """Two values a row joined by a line: what one change did, row by row.
+
+    `table` is indexed by row label and holds the two columns; the first is drawn open, the second filled.
+    """
+    figure, axes = new(6.4, 1.2 + 0.42 * len(table))
+    colour = ROLES["target"][0]
+    for i, (_, row) in enumerate(table.iloc[::-1].iterrows()):
+        axes.plot([row[before], row[after]], [i, i], color=ROLES["baseline"][0], linewidth=1.2)
+        axes.plot(row[before], i, "o", color=colour, markerfacecolor=PAPER, label=before if i == 0 else None)
+        axes.plot(row[after], i, "o", color=colour, label=after if i == 0 else None)
+    axes.set_yticks(range(len(table)), table.index[::-1])
+    axes.set_ylim(-0.6, len(table) - 0.4)
+    if chance is not None:
+        axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1, label="chance")
+    with mpl.rc_context(STYLE):
+        figure.legend(loc="outside lower center", ncols=3)
+    _label(axes, title, xlabel, "")
+    said = [f"{label} {row[before]:.2f} ({before}) and {row[after]:.2f} ({after})" for label, row in table.iterrows()]
+    figure.alt_text = f"{title}. {xlabel}: {_listed(said)}." + ("" if chance is None else f" Chance is {chance:.2f}.")
+    return figure
+
+
+def reliability(tables: dict, *, title: str):
+    """Confidence against accuracy, bin by bin; a calibrated model lies on the diagonal.
+
+    Parameters
+    ----------
+    tables : dict of label to DataFrame
+        As ``shared.evaluate.reliability`` returns them: columns ``confidence``, ``accuracy``, ``count``.
+    title : str
+        The title is the answer.
+    """
+    figure, axes = new(5.2, 4.2)
+    axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
+    said = []
+    for i, (label, table) in enumerate(tables.items()):
+        table = table[table["count"] > 0]
+        axes.plot(table["confidence"], table["accuracy"], color=CYCLE[i], linewidth=1, alpha=0.7)
+        sizes = 14 + 130 * table["count"] / table["count"].sum()
+        axes.scatter(table["confidence"], table["accuracy"], sizes, CYCLE[i], MARKERS[i], label=label)
+        gap = (table["count"] * (table["confidence"] - table["accuracy"])).sum() / table["count"].sum()
+        said.append(f"{label} is {abs(gap):.2f} {'over' if gap > 0 else 'under'}confident on average")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    with mpl.rc_context(STYLE):
+        axes.legend(loc="upper left")
+    _label(axes, title, "Confidence of the top class", "Share that is right")
+    figure.alt_text = f"{title}. Against the diagonal of perfect calibration, {_listed(said)}."
+    return figure
+
+
+def embedding(points, panels: dict, *, title: str, xlabel="PC 1", ylabel="PC 2", finding=""):
+    """The same two coordinates once for each panel, coloured by its labels, with every group named where it lies.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_cells, 2 or more)
+        Coordinates; the first two columns are drawn.
+    panels : dict of panel title to labels of shape (n_cells,)
+        One panel each.
+    title, xlabel, ylabel : str
+        The title is the answer.
+    finding : str
+        What the picture shows, for the alternative text.
+    """
+    points = np.asarray(points)[:, :2]
+    figure, axes = new(4.0 * len(panels), 4.4, ncols=len(panels), squeeze=False)
+    for axis, (panel, labels) in zip(axes[0], panels.items(), strict=True):
+        labels = np.asarray(labels)
+        groups = list(dict.fromkeys(sorted(labels)))
+        for i, group in enumerate(groups):
+            here = points[labels == group]
+            marker = MARKERS[i % 11]
+            # Thousands of paths make a heavy page, so the points become one picture inside the drawing.
+            axis.scatter(*here.T, s=9, color=CYCLE[i % 7], marker=marker, linewidth=0, label=group, rasterized=True)
+        with mpl.rc_context(STYLE):
+            beneath = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.09), "ncols": min(3, len(groups))}
+            axis.legend(fontsize=8, markerscale=1.8, handletextpad=0.2, columnspacing=1.2, **beneath)
+        axis.set(xticks=[], yticks=[])
+        _label(axis, panel, xlabel, ylabel)
+    with mpl.rc_context(STYLE):
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    for axis in axes[0]:
+        axis.title.set_fontweight("normal")
+    seen = [f"{panel} ({len(set(labels))} groups)" for panel, labels in panels.items()]
+    figure.alt_text = (
+        f"{title}. {len(points)} cells at {xlabel} and {ylabel}, coloured by {_listed(seen)}. {finding}".strip()
+    )
+    return figure

@@ -1,0 +1,116 @@
+"""A chapter's first cell: profile, seed, box; its quizzes; its last cell."""
+
+import re
+
+import pytest
+
+from shared import chapter, results
+
+
+@pytest.fixture
+def shell():
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    InteractiveShell.instance()
+    try:
+        with capture_output() as seen:
+            yield seen
+    finally:
+        InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "runs"),
+    [
+        ("auto", None, "lesson"),
+        ("auto", "smoke", "smoke"),
+        ("full", "smoke", "full"),
+        ("smoke", None, "smoke"),
+    ],
+)
+def test_profile_asked_for_wins_then_environment_then_lesson(monkeypatch, asked, environment, runs):
+    monkeypatch.delenv("BORROWED_PROFILE", raising=False)
+    if environment:
+        monkeypatch.setenv("BORROWED_PROFILE", environment)
+    assert chapter.resolve_profile(asked) == runs
+
+
+@pytest.mark.parametrize("asked", ["quick", "", "SMOKE"])
+def test_unknown_profile_names_the_known_ones(monkeypatch, asked):
+    with pytest.raises(ValueError, match="smoke, lesson, full or auto"):
+        chapter.resolve_profile(asked)
+    monkeypatch.setenv("BORROWED_PROFILE", asked or "none")
+    with pytest.raises(ValueError, match="is not known"):
+        chapter.resolve_profile("auto")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", True])
+def test_bad_seed_is_refused(seed):
+    with pytest.raises(ValueError, match="whole number"):
+        chapter.setup("demo", profile="smoke", seed=seed)
+
+
+def test_sizes_and_seeds_follow_the_profile(shell):
+    made = {p: chapter.setup("demo", profile=p, seed=3) for p in results.PROFILES}
+    assert [b.size(smoke=1, lesson=2, full=3) for b in made.values()] == [1, 2, 3]
+    assert made["smoke"].seeds == (3, 4)
+    assert len(made["lesson"].seeds) >= 3 and len(made["full"].seeds) >= 10
+
+
+def test_the_seed_sets_every_generator(shell):
+    import random
+
+    import numpy as np
+    import torch
+
+    draws = []
+    for _ in range(2):
+        chapter.setup("demo", profile="smoke", seed=7)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+    assert draws[0] == draws[1]
+
+
+def test_the_box_says_what_was_measured_not_what_was_hoped(monkeypatch, shell):
+    def measured(slug):
+        return {"profiles": {"smoke": {"provenance": {"seconds": 12.4, "peak_mib": 900, "machine": "Linux, 2 cores"}}}}
+
+    chapter.setup("demo", profile="smoke")
+    assert "not measured yet" in shell.outputs[-1].data["text/html"]
+    monkeypatch.setattr(results, "load", measured)
+    chapter.setup("demo", profile="smoke")
+    box = shell.outputs[-1].data["text/html"]
+    assert "12 seconds on Linux, 2 cores" in box and "0.9 GiB" in box
+
+
+def test_close_leaves_the_provenance(shell):
+    book = chapter.setup("demo", profile="smoke")
+    book.run.data["pbmc"] = "ab" * 32
+    table = book.close()
+    assert shell.outputs[-1].metadata["provenance"]["data"] == {"pbmc": "ab" * 32}
+    assert "abababababab…" in table.loc["data", "value"]
+
+
+def test_loading_data_enters_its_hash(shell):
+    book = chapter.setup("demo", profile="smoke")
+    adata = book.load("tissues")
+    assert book.run.data == {"tissues": adata.uns["sha256"]}
+    book.record("n_samples", adata.n_obs)
+    assert book.run.records["n_samples"]["value"] == 189
+
+
+def test_quiz_is_a_labelled_fieldset_with_a_reason_for_each_answer():
+    page = chapter.quiz("Which?", {"a < b": (True, "Because."), "b": (False, "Look again.")}, name="order").data
+    ids = re.findall(r'<input[^>]* id="([^"]+)"', page)
+    assert ids == re.findall(r'<label for="([^"]+)"', page) and len(set(ids)) == 2
+    assert "<legend>Which?</legend>" in page and "a &lt; b" in page
+    assert page.count("bs-right") == 1 and "<script" not in page
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{"a": (True, "")}, {"a": (True, ""), "b": (True, "")}, {"a": (False, ""), "b": (False, "")}],
+)
+def test_quiz_needs_one_right_answer(answers):
+    with pytest.raises(ValueError, match="exactly one"):
+        chapter.quiz("Which?", answers, name="q")
