@@ -1,0 +1,392 @@
+"""Run chapters: each in its own process, skipped when nothing it depends on changed, with a line of progress.
+
+An executed copy lies at ``_build/executed/<profile>/NN-slug/slug.ipynb`` and appears there only when it is whole, so
+an interrupted run is simply run again. The copy of a chapter that failed is ``slug.failed.ipynb`` beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import yaml
+
+from book import notebooks
+from book.imports import reached
+from book.notebooks import ROOT, BookError, Chapter, code_cells, source, tags
+
+KEY_VERSION = "1"
+INTERRUPTED = 130
+
+
+def executed(chapter: Chapter, profile: str, root: Path = ROOT) -> Path:
+    """Where the chapter's executed copy lies."""
+    return root / "_build" / "executed" / profile / chapter.name / f"{chapter.slug}.ipynb"
+
+
+def key(chapter: Chapter, profile: str, root: Path = ROOT) -> str:
+    """What an execution depends on, as a hash: code cells, profile, the modules reached, data, the pinned set, Python.
+
+    Prose is not part of it.
+    """
+    digest = hashlib.sha256(f"{KEY_VERSION} {profile} {sys.version_info[:2]}".encode())
+    nb = notebooks.read(chapter)
+    code = [source(c) for c in code_cells(nb)]
+    for cell in code_cells(nb):
+        digest.update(f"{source(cell)}\0{'parameters' in tags(cell)}\0".encode())
+    for path in reached("\n".join(code), root):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    digest.update(data_digest(nb["metadata"]["book"].get("data", []), root).encode())
+    constraints = root / "constraints.txt"
+    digest.update(constraints.read_bytes() if constraints.exists() else b"")
+    return digest.hexdigest()
+
+
+def data_digest(names: list[str], root: Path = ROOT) -> str:
+    """Hash of the named data sets: their catalogue entries and their bundled files.
+
+    Raises
+    ------
+    BookError
+        If a name is not in the catalogue.
+    """
+    digest = hashlib.sha256()
+    catalogue = root / "data" / "catalog.yml"
+    entries = yaml.safe_load(catalogue.read_text(encoding="utf-8")) or {} if catalogue.exists() else {}
+    entries = entries.get("datasets", entries) if isinstance(entries, dict) else {e["name"]: e for e in entries}
+    for name in names:
+        if entries and name not in entries:
+            raise BookError(f"a chapter names the data set {name!r}, which data/catalog.yml does not have")
+        digest.update(json.dumps([name, entries.get(name)], sort_keys=True, default=str).encode())
+        for path in sorted((root / "data" / name).glob("*")):
+            if path.is_file() and path.suffix not in (".md", ".py", ".pyc"):
+                digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def is_current(chapter: Chapter, profile: str, root: Path = ROOT) -> bool:
+    """True when a whole executed copy exists and nothing it depends on changed."""
+    path = executed(chapter, profile, root)
+    try:
+        return path.exists() and notebooks.load(path)["metadata"].get("book", {}).get("key") == key(
+            chapter, profile, root
+        )
+    except BookError:
+        return False
+
+
+def expected_seconds(chapter: Chapter, profile: str, root: Path = ROOT) -> float | None:
+    """How long the chapter took when it last ran here, else when its results were recorded, else None."""
+    path = executed(chapter, profile, root)
+    if path.exists():
+        try:
+            if seconds := notebooks.load(path)["metadata"].get("book", {}).get("seconds"):
+                return seconds
+        except BookError:
+            pass
+    return notebooks.results(chapter.slug, root).get(profile, {}).get("provenance", {}).get("seconds")
+
+
+# --- one chapter, in a process of its own -------------------------------------------------------------------------
+
+
+def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: Path = ROOT) -> dict:
+    """Execute one chapter in this process with papermill.
+
+    Returns
+    -------
+    dict
+        ``ok``, ``seconds``, ``peak_mib``; when a cell failed also ``cell``, ``of``, ``lines``, ``error``, ``left``.
+    """
+    import nbformat
+    import papermill
+    from papermill.engines import NBClientEngine, papermill_engines
+    from papermill.exceptions import PapermillExecutionError
+
+    watch = {"cell": 0, "peak": 0.0}
+    nb = notebooks.make(chapter, root)
+    total = len(code_cells(nb))
+
+    class Engine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
+            return _client(nb_man, kernel_name, watch, total, report).execute()
+
+    papermill_engines.register("reporting", Engine)
+    goal = executed(chapter, profile, root)
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    _forget_dead(goal)
+    running = goal.with_name(f"{chapter.slug}.running-{os.getpid()}.ipynb")
+    failed = goal.with_name(f"{chapter.slug}.failed.ipynb")
+    os.environ["BORROWED_PROFILE"] = profile
+    wanted = key(chapter, profile, root)
+    has_parameters = any("parameters" in tags(c) for c in code_cells(nb))
+    started = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            nbformat.from_dict(json.loads(notebooks.dump(nb))),
+            running,
+            parameters={"profile": profile} if has_parameters else None,
+            engine_name="reporting",
+            progress_bar=False,
+            cwd=str(chapter.folder),
+        )
+    except PapermillExecutionError as e:
+        running.replace(failed)
+        lines = [line for line in e.source.splitlines() if line.strip()][:3]
+        where = failed.relative_to(root).as_posix()
+        error = f"{e.ename}: {e.evalue}".strip()
+        return {"ok": False, "cell": watch["cell"], "of": total, "lines": lines, "error": error, "left": where}
+    except BaseException:
+        # A kernel that died or a key press: what was reached is kept for whoever wants to look.
+        if running.exists():
+            running.replace(failed)
+        raise
+    done = notebooks.load(running)
+    measured = {"seconds": round(time.monotonic() - started, 1), "peak_mib": round(watch["peak"])}
+    done["metadata"]["book"] = {**done["metadata"].get("book", {}), **measured, "key": wanted, "profile": profile}
+    notebooks.write(goal, notebooks.dump(done))
+    running.unlink()
+    failed.unlink(missing_ok=True)
+    return {"ok": True, **measured}
+
+
+def _client(nb_man, kernel_name, watch, total, report):
+    """A papermill client that says which cell runs and notes the kernel's peak memory after each."""
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.log import logger
+
+    class Client(PapermillNotebookClient):
+        def execute_cell(self, cell, cell_index, *args, **kwargs):
+            counted = cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+            if counted:
+                watch["cell"] += 1
+                report(cell=watch["cell"], of=total)
+            try:
+                return super().execute_cell(cell, cell_index, *args, **kwargs)
+            finally:
+                if counted:
+                    watch["peak"] = max(watch["peak"], peak_mib(getattr(self.km.provisioner, "pid", None)))
+
+    return Client(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None, log=logger)
+
+
+def peak_mib(pid: int | None) -> float:
+    """Peak resident memory of a process in MiB, or what it holds now where the system keeps no peak; 0 when gone."""
+    import psutil
+
+    if pid is None:
+        return 0.0
+    try:
+        status = Path(f"/proc/{pid}/status")
+        if status.exists():
+            return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024
+        memory = psutil.Process(pid).memory_info()
+        return getattr(memory, "peak_wset", memory.rss) / 2**20
+    except (psutil.Error, OSError, TypeError):
+        return 0.0
+
+
+def _forget_dead(goal: Path):
+    """Remove what earlier runs left behind when they were killed."""
+    import psutil
+
+    for path in goal.parent.glob("*.running-*.ipynb"):
+        found = re.search(r"running-(\d+)", path.name)
+        if not psutil.pid_exists(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+# --- all chapters ------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """One line for each chapter that runs, drawn over itself on a terminal, written now and then elsewhere."""
+
+    EVERY = 15.0
+
+    def __init__(self, stream=None, clock=time.monotonic):
+        self.stream = stream or sys.stdout
+        self.live = self.stream.isatty()
+        self.clock = clock
+        self.state: dict[str, dict] = {}
+        self.lock = threading.Lock()
+
+    def start(self, name, of, expected):
+        with self.lock:
+            self.state[name] = {"cell": 0, "of": of, "began": self.clock(), "expected": expected, "said": self.clock()}
+            self._show(name, force=True)
+
+    def step(self, name, cell, of):
+        with self.lock:
+            self.state[name] |= {"cell": cell, "of": of}
+            self._show(name)
+
+    def tick(self):
+        """Redraw the elapsed time on a terminal."""
+        with self.lock:
+            if self.live and self.state:
+                self._draw()
+
+    def end(self, name, said):
+        with self.lock:
+            self.state.pop(name, None)
+            self._line(said)
+
+    def say(self, said):
+        with self.lock:
+            self._line(said)
+
+    def describe(self, name) -> str:
+        """``02-baselines  cell 13/41  0:23 of about 1:40``."""
+        s = self.state[name]
+        about = f" of about {clock(s['expected'])}" if s["expected"] else ", not timed before"
+        return f"{name}  cell {s['cell']}/{s['of']}  {clock(self.clock() - s['began'])}{about}"
+
+    def _show(self, name, force=False):
+        now = self.clock()
+        if self.live:
+            self._draw()
+        elif force or now - self.state[name]["said"] >= self.EVERY:
+            self.state[name]["said"] = now
+            self._line(self.describe(name))
+
+    def _draw(self):
+        text = "   ".join(self.describe(n) for n in self.state)
+        self.stream.write("\r\x1b[K" + text[: _width() - 1])
+        self.stream.flush()
+
+    def _line(self, said):
+        self.stream.write(("\r\x1b[K" if self.live else "") + said + "\n")
+        if self.live and self.state:
+            self._draw()
+        self.stream.flush()
+
+
+def _width():
+    try:
+        return os.get_terminal_size().columns
+    except OSError:
+        return 100
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss``."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, stream=None) -> list[str]:
+    """Run the chapters that changed, each in a process of its own, and return the names of those that failed.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After the running chapters were told to stop. Finished chapters stay finished.
+    """
+    progress = Progress(stream)
+    chosen = notebooks.chapters(only, root)
+    waiting = [c for c in chosen if force or not is_current(c, profile, root)]
+    for chapter in chosen:
+        if chapter not in waiting:
+            progress.say(f"{chapter.name}  unchanged")
+    threads = max(1, (os.cpu_count() or 1) // max(1, jobs))
+    env = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **os.environ, "BORROWED_PROFILE": profile}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    failed: list[str] = []
+    children: list[subprocess.Popen] = []
+    stop = threading.Event()
+
+    def one(chapter: Chapter):
+        if stop.is_set():
+            return
+        progress.start(chapter.name, len(code_cells(notebooks.read(chapter))), expected_seconds(chapter, profile, root))
+        words = [sys.executable, "-m", "book.execute", str(chapter.folder), profile, str(root)]
+        # The child's errors are shown only when it ends without a word, so its log cannot garble the line.
+        child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=root)
+        children.append(child)
+        noise: list[str] = []
+        drain = threading.Thread(target=lambda: noise.extend(child.stderr), daemon=True)
+        drain.start()
+        end = None
+        for line in child.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if "ok" in event:
+                end = event
+            elif "cell" in event:
+                progress.step(chapter.name, event["cell"], event["of"])
+        child.wait()
+        drain.join(5)
+        if stop.is_set():
+            return
+        if end and end["ok"]:
+            progress.end(chapter.name, f"{chapter.name}  ran in {clock(end['seconds'])}, peak {end['peak_mib']} MiB")
+            return
+        failed.append(chapter.name)
+        progress.end(chapter.name, _explain(chapter, profile, end, "".join(noise), root))
+
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        try:
+            futures = [pool.submit(one, c) for c in waiting]
+            while not all(f.done() for f in futures):
+                time.sleep(0.2)
+                progress.tick()
+            for future in futures:
+                future.result()
+        except BaseException:
+            stop.set()
+            for child in children:
+                child.terminate()
+            for future in futures:
+                future.cancel()
+            if progress.live:
+                progress.stream.write("\n")
+            raise
+    return sorted(failed)
+
+
+def _explain(chapter, profile, end, noise, root):
+    if end is None or "cell" not in end:
+        what = (end or {}).get("error") or (noise.strip().splitlines() or ["the process ended without a word"])[-1]
+        return f"{chapter.name}  FAILED before or between cells: {what}"
+    left = f"  The notebook up to there: {end['left']}" if end.get("left") else ""
+    code = "\n".join(f"      {line}" for line in end["lines"])
+    return (
+        f"{chapter.name}  FAILED in code cell {end['cell']} of {end['of']} at profile {profile}, which begins\n"
+        f"{code}\n  with {end['error']}\n{left}"
+    ).rstrip()
+
+
+def _main(folder: str, profile: str, root: str) -> int:
+    def say(**event):
+        out.write(json.dumps(event) + "\n")
+        out.flush()
+
+    # Whatever a library prints must not reach the pipe the parent reads.
+    out, sys.stdout = sys.stdout, sys.stderr
+    chapter = Chapter(Path(folder))
+    try:
+        end = run_here(chapter, profile, say, Path(root))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as e:
+        failed = executed(chapter, profile, Path(root)).with_name(f"{chapter.slug}.failed.ipynb")
+        left = f"; the notebook up to there: {failed.relative_to(Path(root)).as_posix()}" if failed.exists() else ""
+        say(ok=False, error=f"{type(e).__name__}: {e}{left}")
+        return 1
+    say(**end)
+    return 0 if end["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

@@ -1,0 +1,322 @@
+#!/usr/bin/env python3
+"""Set up the environment and do one job: ``python3 run.py JOB``. Standard library only, for any system.
+
+    book    run the chapters that changed and build the book: open _build/html/index.html
+    test    run every check
+    lab     open the chapters in JupyterLab
+    full    run one chapter's published protocol (--chapter NAME), best on an accelerator
+    check   the static checks, in seconds
+    refs    run at smoke and lesson, and store the checked outputs and the numbers
+    lock    write constraints.txt anew
+    clean   remove what was built (with --all, the environment too)
+
+Options: --profile smoke|lesson|full, --chapter NAME, --jobs N; or the variables PROFILE, CHAPTER, JOBS.
+"""
+# Python older than 3.11 must get far enough to say so, so nothing newer than 3.7 is used in this file.
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+OLDEST, NEWEST = (3, 11), (3, 13)
+EXTRAS = "book,test,single-cell"
+JOBS = ("book", "test", "lab", "full", "check", "refs", "lock", "clean")
+NEEDS_GIB = 3
+STATIC = ["tests/chapters", "tests/test_house.py", "tests/test_environment.py", "tests/test_claims.py"]
+NO_NETWORK = (
+    "NewConnectionError|Failed to establish a new connection|name resolution|getaddrinfo|Network is unreachable"
+    "|Connection refused|ProxyError|ConnectTimeoutError|Read timed out|Max retries exceeded|Connection broken"
+)
+
+
+class Stop(Exception):
+    """The job cannot go on; the message says what to do."""
+
+
+def python_in(venv):
+    """The interpreter inside an environment, on any system."""
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def version_problem(version):
+    """Why this Python will not do, or None."""
+    said = ".".join(map(str, version[:3]))
+    span = "{}.{} to {}.{}".format(*OLDEST, *NEWEST)
+    if tuple(version[:2]) < OLDEST:
+        return f"Python {said} is too old: Python {span} is needed"
+    if tuple(version[:2]) > NEWEST:
+        return f"Python {said} is too new: its packages are not all published yet, and Python {span} is needed"
+    return None
+
+
+def other_python():
+    """Another Python on this machine that will do, newest first, or None."""
+    names = [f"python{OLDEST[0]}.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
+    for name in names:
+        path = shutil.which(name)
+        # A name on the path may be an empty shim, so it is asked to run.
+        if path and subprocess.call([path, "-c", "import venv"], stderr=subprocess.DEVNULL) == 0:
+            return path
+    return None
+
+
+def fingerprint(extras):
+    """Changes when the environment would."""
+    digest = hashlib.sha256(extras.encode())
+    for name in ("pyproject.toml", "constraints.txt"):
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def missing_parts():
+    """The advice when Python came without what makes environments, or None."""
+    try:
+        import ensurepip
+        import venv
+
+        assert ensurepip and venv
+    except ImportError as error:
+        package = "python{}.{}-venv".format(*sys.version_info[:2])
+        return (
+            f"this Python cannot make an environment ({error}).\n"
+            f"  Debian, Ubuntu: sudo apt-get install {package}\n"
+            "  elsewhere: install Python from python.org or conda, which bring it along"
+        )
+    return None
+
+
+def ready(extras=EXTRAS, stamp=".ready"):
+    """Make or complete ``.venv``; does nothing when it matches pyproject.toml and constraints.txt."""
+    stamp = VENV / stamp
+    wanted = fingerprint(extras)
+    python = python_in(VENV)
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return python
+    if VENV.exists() and not works(python):
+        print("The environment is not whole; making it again.", flush=True)
+        shutil.rmtree(str(VENV))
+    if not VENV.exists():
+        problem = version_problem(sys.version_info)
+        if problem:
+            raise Stop(problem + ". Install one, or name it: make PYTHON=python3.12")
+        problem = missing_parts()
+        if problem:
+            raise Stop(problem)
+        print("Making the environment in .venv ...", flush=True)
+        make_venv()
+    print("Installing packages (some minutes the first time; if you stop it, the next call goes on) ...", flush=True)
+    install(python, extras)
+    stamp.write_text(wanted)
+    return python
+
+
+def works(python):
+    """True when the environment's Python runs and has pip; false after an interrupted start."""
+    if not python.exists():
+        return False
+    return (
+        subprocess.call([str(python), "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        == 0
+    )
+
+
+def make_venv():
+    child = subprocess.run(
+        [sys.executable, "-m", "venv", str(VENV)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if child.returncode:
+        shutil.rmtree(str(VENV), ignore_errors=True)
+        if "No space left" in child.stdout:
+            raise Stop(disk_full())
+        package = "python{}.{}-venv".format(*sys.version_info[:2])
+        raise Stop(f"python -m venv failed; on Debian and Ubuntu: sudo apt-get install {package}\n{child.stdout}")
+
+
+def install(python, extras):
+    """Install the package in place with its extras, at the pinned versions."""
+    # The variable would keep pip from compiling, and every later import would compile again: many seconds each.
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    words = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--prefer-binary", "--quiet"]
+    words += [
+        "--progress-bar",
+        "on" if sys.stdout.isatty() else "off",
+        "-c",
+        "constraints.txt",
+        "-e",
+        ".[" + extras + "]",
+    ]
+    child = subprocess.Popen(words, cwd=str(ROOT), env=env, stderr=subprocess.PIPE, universal_newlines=True)
+    said = []
+    for line in child.stderr:
+        said.append(line)
+        sys.stderr.write(line)
+    if child.wait():
+        raise Stop(why("".join(said)))
+
+
+def why(said):
+    """One clear sentence for what pip complained about."""
+    if "No space left on device" in said or "Errno 28" in said or "not enough space on the disk" in said:
+        return disk_full()
+    if re.search(NO_NETWORK, said):
+        return (
+            "The package index could not be reached. Check the network (or the proxy settings), "
+            "then run the same command again."
+        )
+    if "externally-managed" in said:
+        return "pip refused to touch the system's Python: remove .venv and run the same command again."
+    return "pip could not install the packages; its last words are above. Run the same command again to retry."
+
+
+def disk_full():
+    free = shutil.disk_usage(str(ROOT)).free / 2**30
+    return (
+        f"The disk is full: {free:.1f} GiB are free here and about {NEEDS_GIB} are needed (temporary files included).\n"
+        "Free some space, or point TMPDIR at a larger disk, then run the same command again."
+    )
+
+
+def environment(**more):
+    """Variables for a job: threads that wait without spinning, text in UTF-8."""
+    env = dict(os.environ, PYTHONUTF8="1", **more)
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Compiled once on a first run, then read: without it every kernel start compiles again.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    return env
+
+
+def call(python, *words, **more):
+    """Run a module of the environment; returns its exit status."""
+    return subprocess.call([str(python), "-m"] + [str(w) for w in words], cwd=str(ROOT), env=environment(**more))
+
+
+def build(python, job, a):
+    words = ["book.build", job, "--jobs", a.jobs, "--profile", a.profile]
+    return call(python, *words + (["--chapter", a.chapter] if a.chapter else []))
+
+
+def steps(named):
+    """Run every step, then say which failed: a broken comma does not hide a broken number."""
+    failed = []
+    for name, step in named:
+        print("\n== " + name, flush=True)
+        if step():
+            failed.append(name)
+    print("\n" + ("FAILED: " + ", ".join(failed) if failed else "All checks passed."), flush=True)
+    return 1 if failed else 0
+
+
+def style(python):
+    return [
+        ("style", lambda: call(python, "ruff", "check", "--quiet", ".")),
+        ("layout", lambda: call(python, "ruff", "format", "--quiet", "--check", ".")),
+    ]
+
+
+def test(python, a):
+    one = {"OMP_NUM_THREADS": "1"}
+    smoke = argparse.Namespace(profile="smoke", jobs=a.jobs, chapter=a.chapter)
+    workers = str(min(8, os.cpu_count() or 1))
+    nbval = ["pytest", "chapters", "--nbval-lax", "-q"]
+    return steps(
+        [
+            *style(python),
+            ("chapters at smoke", lambda: build(python, "run", smoke)),
+            ("tests", lambda: call(python, "pytest", "tests", "-n", workers, "--dist", "loadfile", **one)),
+            ("stored outputs", lambda: none_collected(call(python, *nbval, BORROWED_PROFILE="smoke", **one))),
+        ]
+    )
+
+
+def none_collected(status):
+    """pytest's 5 means that there was nothing to test, which is right while there are no chapters."""
+    return 0 if status == 5 and not list(ROOT.glob("chapters/*/*.ipynb")) else status
+
+
+def check(python, a):
+    found = [p for p in STATIC if (ROOT / p).exists()]
+    words = ["pytest", "-q", "-m", "not slow and not network and not browser", *found]
+    return steps([*style(python), ("house rules", lambda: call(python, *words))])
+
+
+def lab(python, a):
+    ready("lab", ".ready-lab")
+    return call(python, "jupyterlab", "chapters")
+
+
+def lock(python, a):
+    """Resolve every extra once for the oldest Python, and write the versions without a machine's own suffixes."""
+    out = ROOT / "constraints.txt"
+    words = ["uv", "pip", "compile", "--quiet", "--no-annotate", "--no-header", "--no-emit-index-url", "--all-extras"]
+    words += ["--python-version", "{}.{}".format(*OLDEST), "pyproject.toml"]
+    links = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS")
+    words += ["--no-emit-find-links", "--find-links", links] if links else []
+    child = subprocess.run(
+        [str(python), "-m", *words], cwd=str(ROOT), env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    if child.returncode:
+        return child.returncode
+    pins = [re.sub(r"\+\w+", "", line) for line in child.stdout.splitlines()]
+    pins = [p for p in pins if "==" in p and not re.match("nvidia-|cuda-|triton", p)]
+    span = "{}.{} to {}.{}".format(*OLDEST, *NEWEST)
+    head = f"# The one exact set the book is built with, for Python {span}: written by 'make lock', never by hand."
+    out.write_text("\n".join([head, *pins]) + "\n")
+    return 0
+
+
+def clean(everything):
+    for name in ["_build", ".pytest_cache", ".ruff_cache", ".hypothesis"] + ([".venv"] if everything else []):
+        shutil.rmtree(str(ROOT / name), ignore_errors=True)
+    for top in ("book", "shared", "tests", "chapters", "data"):
+        for cache in (ROOT / top).rglob("__pycache__"):
+            shutil.rmtree(str(cache), ignore_errors=True)
+    return 0
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(
+        prog="run.py", usage="python3 run.py JOB [options]", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.description = __doc__
+    parser.add_argument("job", choices=JOBS, metavar="JOB")
+    parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=("smoke", "lesson", "full"))
+    parser.add_argument("--chapter", default=os.environ.get("CHAPTER") or None)
+    parser.add_argument("--jobs", default=os.environ.get("JOBS") or "1")
+    parser.add_argument("--all", action="store_true", help="with clean: the environment too")
+    a = parser.parse_args(words)
+    if a.job == "clean":
+        return clean(a.all)
+    if a.job == "full" and not a.chapter:
+        raise Stop(
+            "Which chapter? For example: make full CHAPTER=baselines, or python3 run.py full --chapter baselines"
+        )
+    if version_problem(sys.version_info) and not python_in(VENV).exists():
+        better = other_python()
+        if better:
+            print(f"{version_problem(sys.version_info)}; going on with {better}", flush=True)
+            return subprocess.call([better, str(Path(__file__).resolve()), *(words or sys.argv[1:])])
+    python = ready()
+    jobs = {"test": test, "check": check, "lab": lab, "lock": lock}
+    return jobs[a.job](python, a) if a.job in jobs else build(python, a.job, a)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Stop as stop:
+        sys.exit(f"\n{stop}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. Run the same command again and it goes on from here.")
+    except OSError as error:
+        if error.errno == 28:
+            sys.exit("\n" + disk_full())
+        raise
