@@ -51,7 +51,8 @@ class Chapter:
     def notebook(self) -> Path:
         return self.folder / f"{self.slug}.ipynb"
 
-    def where(self, root: Path | None = None) -> str:
+    @property
+    def where(self) -> str:
         """Path of the notebook in the repository, with forward slashes."""
         return f"chapters/{self.name}/{self.slug}.ipynb"
 
@@ -84,19 +85,24 @@ def chapters(only: list[str] | None = None, root: Path | None = None) -> list[Ch
 
 
 def read(chapter: Chapter) -> dict:
-    """The chapter's text as a notebook: MyST Markdown cells, code cells with their tags, front matter as metadata.
+    """The chapter's text as a notebook; see :func:`parse`."""
+    return parse(chapter.text.read_text(encoding="utf-8"), chapter.text.name)
+
+
+def parse(text: str, name: str = "text") -> dict:
+    """MyST text as a notebook: Markdown cells as written, code cells with their tags, front matter as metadata.
 
     Raises
     ------
     BookError
-        If the front matter or a cell's options cannot be read.
+        If the front matter or a cell's options cannot be read; the message begins with `name`.
     """
     import jupytext
 
     try:
-        nb = jupytext.reads(chapter.text.read_text(encoding="utf-8"), fmt="md:myst")
+        nb = jupytext.reads(text, fmt="md:myst")
     except Exception as e:
-        raise BookError(f"{chapter.text.name}: {e}") from e
+        raise BookError(f"{name}: {e}") from e
     cells = []
     for cell in nb.cells:
         made = {"cell_type": cell.cell_type, "metadata": dict(cell.metadata), "source": cell.source}
@@ -105,7 +111,7 @@ def read(chapter: Chapter) -> dict:
         cells.append(made)
     book = nb.metadata.get("book", {})
     if not isinstance(book, dict):
-        raise BookError(f"{chapter.text.name}: the front matter's 'book:' holds no keys")
+        raise BookError(f"{name}: the front matter's 'book:' holds no keys")
     return {"cells": cells, "metadata": {"book": dict(book)}, "nbformat": 4, "nbformat_minor": 5}
 
 
@@ -241,7 +247,7 @@ def make(chapter: Chapter, root: Path = ROOT) -> dict:
 
 
 def _badge(chapter, place):
-    here = chapter.where()
+    here = chapter.where
     image = "https://colab.research.google.com/assets/colab-badge.svg"
     colab = f"[![Open in Colab]({image})]({place['colab']}/{here})"
     page = f"{place['site']}/{here.removesuffix('.ipynb')}.html"

@@ -73,7 +73,7 @@ def stage(profile: str, only=None, root: Path = ROOT) -> Path:
         if path.is_file() and path.suffix not in NOT_PAGES and "__pycache__" not in inside.parts:
             wanted[inside.as_posix()] = path.read_bytes()
     for chapter in notebooks.chapters(only, root):
-        wanted[chapter.where()] = notebooks.dump(staged(chapter, profile, root))
+        wanted[chapter.where] = notebooks.dump(staged(chapter, profile, root))
         for path in sorted(chapter.folder.rglob("*")):
             if path.suffix.lower() in (".svg", ".png", ".jpg", ".jpeg"):
                 wanted[path.relative_to(root).as_posix()] = path.read_bytes()
