@@ -1,0 +1,241 @@
+"""The rooms of the house: one-way imports, one name for each method, a light front door, nothing unpickled."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from book import notebooks
+from book.imports import imported, without_magics
+
+ROOMS = ("data", "preprocess", "nn", "train", "methods", "evaluate", "results", "figures", "chapter")
+HEAVY = {"torch", "tensorflow", "keras", "scanpy", "anndata", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
+IMPORT_SECONDS = 0.3
+CLONE_MB = 30
+TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".cfg", ".json", ".ipynb", ".bib", ".cff", ".css", ".csv", ""}
+
+
+def tracked(root: Path) -> list[Path]:
+    """Files git keeps, or would keep: tracked and new ones that are not ignored."""
+    words = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [root / name for name in done.stdout.split("\0") if name and (root / name).is_file()]
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if module.count(".") else ""
+
+
+def order_problems(sources: dict[str, str]) -> list[str]:
+    """Imports that go against the order of the rooms; `sources` maps a module's dotted name to its text."""
+    said = []
+    for module, text in sources.items():
+        here = room(module)
+        if here and here not in ROOMS:
+            said.append(f"{module} is in no room: {', '.join(ROOMS)}")
+            continue
+        package = module if (module + ".__init__") in sources else module.rpartition(".")[0]
+        for name in imported(text, package):
+            there = room(name)
+            if not name.startswith("shared.") or there not in ROOMS:
+                continue
+            if not here or ROOMS.index(there) > ROOMS.index(here):
+                said.append(f"{module} imports {name}, a room to its right")
+    return sorted(set(said))
+
+
+def shared_sources(root: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted((root / "shared").rglob("*.py")):
+        if "_bundled" not in path.parts:
+            name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = path.read_text(encoding="utf-8")
+    return found
+
+
+def unpickling(text: str, restricted: bool = False) -> list[str]:
+    """Places where code may run from a file: pickle and what is built on it, ``torch.load``, ``np.load`` with pickles.
+
+    With `restricted`, a class derived from ``Unpickler`` may stand when it says itself what it admits (``find_class``).
+    """
+    said = []
+    tree = ast.parse(without_magics(text))
+    guarded = {
+        c.name
+        for c in ast.walk(tree)
+        if isinstance(c, ast.ClassDef)
+        and any(ast.unparse(b).endswith("Unpickler") for b in c.bases)
+        and any(isinstance(f, ast.FunctionDef) and f.name == "find_class" for f in c.body)
+    }
+    allowed = restricted and guarded
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{a.name}" for a in node.names} | {str(node.module)}
+        else:
+            names = set()
+        for name in names:
+            top = name.split(".")[0]
+            if top in {"dill", "cloudpickle", "shelve", "marshal"} or (top in {"pickle", "_pickle"} and not allowed):
+                said.append(f"line {node.lineno} imports {name}")
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in {"pickle.load", "pickle.loads", "torch.load", "joblib.load"} or called.endswith("read_pickle"):
+                said.append(f"line {node.lineno} calls {called}")
+            lets = [
+                k for k in node.keywords if k.arg == "allow_pickle" and getattr(k.value, "value", True) is not False
+            ]
+            if lets:
+                said.append(f"line {node.lineno} allows pickles")
+        reads = isinstance(node, ast.ClassDef) and any(ast.unparse(b).endswith("Unpickler") for b in node.bases)
+        if reads and node.name not in guarded:
+            said.append(f"line {node.lineno}: {node.name} admits anything")
+    return said
+
+
+def local_paths(text: str) -> list[str]:
+    """Paths that exist on somebody's machine only."""
+    places = "home|Users|root|work|workspace|tmp|mnt|opt|private|scratch|data[0-9]"
+    return re.findall(rf"(?<![\w.:/-])/(?:{places})/[\w.-]+|\b[A-Z]:\\\\?Users\\\\?\w+|file:///\w+", text)
+
+
+def names_of(slug: str) -> dict[str, str]:
+    """Every place that carries a chapter's name, when its method lives in `shared.methods`."""
+    name = slug.replace("-", "_")
+    return {
+        "module": f"shared/methods/{name}.py",
+        "test": f"tests/methods/test_{name}.py",
+        "result": f"book/results/{slug}.json",
+    }
+
+
+def test_imports_go_one_way(root):
+    sources = shared_sources(root)
+    assert {"shared", "shared.results", "shared.chapter"} <= sources.keys()
+    assert order_problems(sources) == []
+
+
+@pytest.mark.parametrize("chapter", notebooks.chapters(), ids=lambda c: c.slug)
+def test_one_name_runs_through(root, chapter):
+    assert notebooks.front_matter(chapter)["module"] == f"shared.methods.{chapter.slug.replace('-', '_')}"
+    assert [f"{what}: {path}" for what, path in names_of(chapter.slug).items() if not (root / path).exists()] == []
+
+
+def import_seconds(root, module="shared") -> tuple[float, set[str]]:
+    """Seconds to import `module`, the least of several fresh processes, and the heavy libraries it brought along."""
+    code = f"import sys, time; t = time.perf_counter(); import {module}; t = time.perf_counter() - t\n"
+    code += f"print(t, *({HEAVY!r} & sys.modules.keys()))"
+    seconds, brought = [], set()
+    for _ in range(5):
+        env = {**os.environ, "PYTHONPATH": str(root)}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+        first, *rest = done.stdout.split()
+        seconds.append(float(first))
+        brought |= set(rest)
+    return min(seconds), brought
+
+
+def test_the_front_door_is_light(root):
+    seconds, brought = import_seconds(root)
+    assert not brought, f"import shared also loads {', '.join(sorted(brought))}"
+    assert seconds <= IMPORT_SECONDS
+
+
+def test_a_heavy_import_is_seen(root, tmp_path):
+    (tmp_path / "heavy.py").write_text("import numpy\n")
+    assert import_seconds(tmp_path, "heavy")[1] == {"numpy"}
+
+
+def test_nothing_is_unpickled(root):
+    said = []
+    for path in tracked(root):
+        inside = path.relative_to(root)
+        if path.suffix == ".py" and inside.parts[0] in {"shared", "book", "data"}:
+            restricted = inside.parts[0] == "data" or inside.parts[:2] == ("shared", "data")
+            said += [f"{inside}: {p}" for p in unpickling(path.read_text(encoding="utf-8"), restricted)]
+    for chapter in notebooks.chapters():
+        cells = notebooks.code_cells(notebooks.read(chapter))
+        said += [f"{chapter.slug}: {p}" for p in unpickling("\n\n".join(map(notebooks.source, cells)))]
+    assert said == []
+
+
+def test_a_clone_stays_small(root):
+    total = sum(p.stat().st_size for p in tracked(root)) / 1e6
+    assert total < CLONE_MB, f"{total:.1f} MB are tracked"
+    words = ["git", "-C", str(root), "cat-file", "--batch-all-objects", "--batch-check=%(objectsize:disk)"]
+    history = sum(map(int, subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())) / 1e6
+    assert total + history < CLONE_MB, f"{total:.1f} MB of files and {history:.1f} MB of history"
+
+
+def test_text_names_no_machine_and_no_torchvision(root):
+    said = []
+    for path in tracked(root):
+        inside = path.relative_to(root)
+        if path.suffix not in TEXT or "vendor" in inside.parts or path == Path(__file__).resolve():
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        said += [f"{inside} names {found}" for found in local_paths(text)]
+        if inside.parts[0] not in {"tests"} and re.search(
+            r"^\s*(?:import|from) torchvision|^torchvision\b", text, re.M
+        ):
+            said.append(f"{inside} uses torchvision")
+    assert said == []
+
+
+# Each check on a bad example.
+
+
+def test_wrong_way_imports_are_seen():
+    good = {"shared": "", "shared.train": "from shared.data import load", "shared.data": "import numpy"}
+    assert order_problems(good) == []
+    bad = {"shared.data": "def f():\n    from shared.train import fit"}
+    assert order_problems(bad) == [
+        "shared.data imports shared.train, a room to its right",
+        "shared.data imports shared.train.fit, a room to its right",
+    ]
+    assert order_problems({"shared.nn.losses": "from ..evaluate import metrics"})
+    assert order_problems({"shared.attic": ""}) == [f"shared.attic is in no room: {', '.join(ROOMS)}"]
+    assert order_problems({"shared": "import shared.data"})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import dill",
+        "torch.load('a')",
+        "joblib.load('a')",
+        "pd.read_pickle('a')",
+        "np.load('a', allow_pickle=True)",
+        "np.load('a', allow_pickle=flag)",
+        "%matplotlib inline\nimport pickle",
+        "class U(x.Unpickler):\n    pass",
+    ],
+)
+def test_unpickling_is_seen(bad):
+    assert unpickling(bad)
+
+
+def test_a_restricted_reader_may_stand_with_the_data():
+    reader = "import pickle\nclass R(pickle.Unpickler):\n    def find_class(self, m, n):\n        raise ValueError\n"
+    assert unpickling(reader, restricted=True) == []
+    assert unpickling(reader)
+    assert unpickling(reader + "pickle.loads(b'')", restricted=True)
+    assert unpickling("np.load('a', allow_pickle=False)") == []
+
+
+def test_local_paths_are_seen():
+    for bad in ("/ho" + "me/ann/x", "see /wo" + "rk/main", "C:\\Us" + "ers\\ann", "file:/" + "//x"):
+        assert local_paths(f"text {bad} text"), bad
+    assert local_paths("https://x.org/home/a and data/work/b and ~/x") == []
