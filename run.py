@@ -154,12 +154,12 @@ def install(python, extras):
         "-e",
         ".[" + extras + "]",
     ]
-    child = subprocess.Popen(words, cwd=str(ROOT), env=env, stderr=subprocess.PIPE, universal_newlines=True)
     said = []
-    for line in child.stderr:
-        said.append(line)
-        sys.stderr.write(line)
-    if child.wait():
+    with subprocess.Popen(words, cwd=str(ROOT), env=env, stderr=subprocess.PIPE, text=True) as child:
+        for line in child.stderr:
+            said.append(line)
+            sys.stderr.write(line)
+    if child.returncode:
         raise Stop(why("".join(said)))
 
 

@@ -197,12 +197,20 @@ def peak_mib(pid: int | None) -> float:
 
 def _forget_dead(goal: Path):
     """Remove what earlier runs left behind when they were killed."""
+    for path in goal.parent.glob("*.running-*.ipynb"):
+        if not _runs(int(re.search(r"running-(\d+)", path.name)[1])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(pid):
+    """True when the process is a live chapter run, and not a stranger with its number or one that nobody buried."""
     import psutil
 
-    for path in goal.parent.glob("*.running-*.ipynb"):
-        found = re.search(r"running-(\d+)", path.name)
-        if not psutil.pid_exists(int(found[1])):
-            path.unlink(missing_ok=True)
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and "book.execute" in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 # --- all chapters ------------------------------------------------------------------------------------------------
@@ -310,23 +318,23 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
         progress.start(chapter.name, len(code_cells(notebooks.read(chapter))), expected_seconds(chapter, profile, root))
         words = [sys.executable, "-m", "book.execute", str(chapter.folder), profile, str(root)]
         # The child's errors are shown only when it ends without a word, so its log cannot garble the line.
-        child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=root)
-        children.append(child)
-        noise: list[str] = []
-        drain = threading.Thread(target=lambda: noise.extend(child.stderr), daemon=True)
-        drain.start()
-        end = None
-        for line in child.stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if "ok" in event:
-                end = event
-            elif "cell" in event:
-                progress.step(chapter.name, event["cell"], event["of"])
-        child.wait()
-        drain.join(5)
+        end, noise = None, []
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=env, cwd=root
+        ) as child:
+            children.append(child)
+            drain = threading.Thread(target=noise.extend, args=(child.stderr,), daemon=True)
+            drain.start()
+            for line in child.stdout:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                if "ok" in event:
+                    end = event
+                elif "cell" in event:
+                    progress.step(chapter.name, event["cell"], event["of"])
+            drain.join()
         if stop.is_set():
             return
         if end and end["ok"]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-BOXES = set("note tip warning important caution danger attention hint seealso error".split())
+BOXES = {"note", "tip", "warning", "important", "caution", "danger", "attention", "hint", "seealso", "error"}
 BOXES |= {"admonition", "dropdown", "margin", "sidebar"}
 BOXES |= {"topic", "epigraph", "card", "aside"}
 OPEN = {"tab-set", "tab-item", "grid", "grid-item", "grid-item-card", "div", "container", "table"}
@@ -186,9 +186,13 @@ def _inline(text, context):
         return f"\0{len(kept) - 1}\0"
 
     text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
-    # Roles first: their backticks would otherwise look like code.
-    text = re.sub(r"\{([\w:.+-]+)\}(`+)(.+?)\2(?!`)", lambda m: keep([_role(m[1], m[3], context)]), text, flags=re.S)
-    text = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", keep, text, flags=re.S)
+    # Left to right, so that a role inside code stays code and a role's backticks are not taken for code.
+    role_or_code = r"\{([\w:.+-]+)\}(`+)(.+?)(?<!`)\2(?!`)|(?<!`)(`+)(?!`).+?(?<!`)\4(?!`)"
+
+    def see(found):
+        return keep([_role(found[1], found[3], context)] if found[1] else found)
+
+    text = re.sub(role_or_code, see, text, flags=re.S)
     text = re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", lambda m: keep([_link(m, context)]), text)
     # A link's text may hold a kept role, so they are put back until none is left.
     while "\0" in text:

@@ -1,0 +1,115 @@
+"""Notebooks made from text: the same bytes every time, in step, with the stored outputs kept."""
+
+import json
+
+import pytest
+
+from book import build, notebooks
+from book.notebooks import BookError, code_cells, source, tags
+
+
+def test_the_same_text_makes_the_same_bytes(mini):
+    alpha, _beta = notebooks.chapters(None, mini)
+    assert notebooks.dump(notebooks.make(alpha, mini)) == notebooks.dump(notebooks.make(alpha, mini))
+    assert build.sync(None, mini) == ["01-alpha", "02-beta"]
+    assert build.sync(None, mini) == []
+    assert build.out_of_step(mini) == []
+
+
+def test_an_edit_changes_only_its_cell(mini, change):
+    alpha = notebooks.chapters(["alpha"], mini)[0]
+    before = [c["id"] for c in notebooks.make(alpha, mini)["cells"]]
+    change(alpha.text, "Count to three.", "Count to four.")
+    after = [c["id"] for c in notebooks.make(alpha, mini)["cells"]]
+    assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
+    assert len(set(after)) == len(after)
+
+
+def test_text_that_moved_on_is_out_of_step(mini, change):
+    build.sync(None, mini)
+    change(mini / "chapters/02-beta/beta.md", "# Beta", "# Gamma")
+    assert build.out_of_step(mini) == ["02-beta"]
+    build.sync(None, mini)
+    assert build.out_of_step(mini) == []
+    (mini / "chapters/01-alpha/alpha.ipynb").unlink()
+    assert build.out_of_step(mini) == ["01-alpha"]
+
+
+def test_what_a_hosted_notebook_needs(mini):
+    alpha, beta = (notebooks.make(c, mini) for c in notebooks.chapters(None, mini))
+    assert beta["metadata"]["accelerator"] == "GPU" and beta["metadata"]["colab"]["gpuType"] == "T4"
+    assert "accelerator" not in alpha["metadata"]
+    assert alpha["metadata"]["kernelspec"]["name"] == "python3"
+    first = source(alpha["cells"][0])
+    assert "colab.research.google.com/github/some-one/mini/blob/main/chapters/01-alpha/alpha.ipynb)" in first
+    assert "https://some-one.github.io/mini/chapters/01-alpha/alpha.html" in first
+    solution = next(c for c in code_cells(alpha) if "solution" in tags(c))
+    assert solution["metadata"]["jupyter"]["source_hidden"] and solution["metadata"]["cellView"] == "form"
+    text = "\n".join(source(c) for c in alpha["cells"] if c["cell_type"] == "markdown")
+    assert "{" not in text
+    assert "[Doe and van Berg, 2020](https://doi.org/10.1/x)" in text and "**computed** right" in text
+
+
+def test_recorded_values_are_filled_in(mini):
+    results = mini / "book" / "results" / "alpha.json"
+    results.parent.mkdir()
+    record = {"score": {"name": "score", "value": 0.7349, "low": 0.7, "high": 0.8}}
+    results.write_text(json.dumps({"profiles": {"lesson": {"records": record, "provenance": {}}}}))
+    alpha = notebooks.chapters(["1"], mini)[0]
+    assert "**0.73** right" in source(notebooks.make(alpha, mini)["cells"][1])
+
+
+def test_the_notebook_is_valid(mini):
+    import nbformat
+
+    for chapter in notebooks.chapters(None, mini):
+        nbformat.validate(nbformat.reads(notebooks.dump(notebooks.make(chapter, mini)).decode(), as_version=4))
+
+
+def test_stored_outputs_stay_until_their_code_changes(mini, change):
+    alpha = notebooks.chapters(["alpha"], mini)[0]
+    build.sync(None, mini)
+    nb = notebooks.load(alpha.notebook)
+    cell = next(c for c in code_cells(nb) if notebooks.CHECKED in tags(c))
+    notebooks.store_outputs(cell, [{"output_type": "execute_result", "execution_count": 7, "data": {}, "metadata": {}}])
+    assert cell["execution_count"] == cell["outputs"][0]["execution_count"] == 1
+    alpha.notebook.write_bytes(notebooks.dump(nb))
+    assert build.sync(None, mini) == []
+    change(alpha.text, "# Alpha", "# Alef")
+    build.sync(None, mini)
+    assert sum(bool(c["outputs"]) for c in code_cells(notebooks.load(alpha.notebook))) == 1
+    change(alpha.text, "scored 0.75", "scored 0.76")
+    build.sync(None, mini)
+    assert not any(c["outputs"] for c in code_cells(notebooks.load(alpha.notebook)))
+
+
+def test_bad_sources_are_named(mini, change):
+    with pytest.raises(BookError, match="no chapter is called 'gamma': there are alpha, beta"):
+        notebooks.chapters(["gamma"], mini)
+    change(mini / "chapters/01-alpha/alpha.md", "doe2020", "nobody1900")
+    with pytest.raises(BookError, match=r"alpha\.md: the citation key 'nobody1900'"):
+        build.sync(None, mini)
+    (mini / "chapters/02-beta/beta.ipynb").write_text("<<<<<<< ours")
+    with pytest.raises(BookError, match="is not a notebook"):
+        build.sync(["beta"], mini)
+    change(mini / "chapters/02-beta/beta.md", "gpu: true,", "gpu: [,")
+    with pytest.raises(BookError, match=r"beta\.md"):
+        notebooks.read(notebooks.chapters(["beta"], mini)[0])
+    with pytest.raises(BookError, match="front matter is not YAML"):
+        notebooks.front_matter(notebooks.chapters(["beta"], mini)[0])
+    (mini / "chapters/03-gamma").mkdir()
+    with pytest.raises(BookError, match=r"03-gamma has no gamma\.md"):
+        notebooks.chapters(None, mini)
+
+
+def test_addresses_come_from_one_place(mini, change, root):
+    import yaml
+
+    notebooks.addresses.cache_clear()
+    change(mini / "pyproject.toml", "https://github.com/some-one/mini", "https://example.org/x")
+    with pytest.raises(BookError, match="is not a GitHub repository"):
+        notebooks.addresses(mini)
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    assert config["repository"]["url"] == notebooks.addresses(root)["repository"]
+    base = (config.get("html") or {}).get("baseurl")
+    assert base is None or base.rstrip("/") == notebooks.addresses(root)["site"]
