@@ -23,9 +23,11 @@ from bs4 import BeautifulSoup
 from book import pages
 
 INK, PAPER = "#1b1f24", "#ffffff"
-MARK = '<meta name="generator" content="Borrowed Strength"/>'
+# Attributes in alphabetical order, as the parser writes them.
+MARK = '<meta content="Borrowed Strength" name="generator"/>'
 TITLE = "Borrowed Strength"
 DESCRIPTION = "A book that teaches transfer learning for gene expression by running it."
+PREFERRED = 'matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"'
 GENERATED = {
     "search.html": "Search the chapters, the glossary and the package reference of Borrowed Strength.",
     "genindex.html": "Index of every function and class of the package shared.",
@@ -62,6 +64,8 @@ def finish(html_dir: Path) -> list[Path]:
     """
     html_dir = Path(html_dir)
     _tips(html_dir)
+    for unused in html_dir.glob("_static/*sphinx-thebe*"):
+        unused.unlink()
     done = []
     for path in sorted(html_dir.rglob("*.html")):
         if "_static" in path.relative_to(html_dir).parts:
@@ -100,13 +104,15 @@ def page(text: str, path: Path, html_dir: Path) -> str:
     _furniture(soup)
     for table in article.find_all("table"):
         _table(soup, table)
+    for works in article.find_all("div", class_="citation-list"):
+        # Its children are bibliography entries and no list items, so it is no list to a screen reader.
+        del works["role"]
     for card in article.find_all("a", class_="sd-stretched-link"):
         _card(card)
     drawings = _figures(soup, article, path, inside)
     out = str(soup)
     for key, drawing in drawings.items():
         out = out.replace(key, drawing)
-    # Each table stands in a box of its own, because a table cannot scroll by itself.
     return out
 
 
@@ -116,6 +122,8 @@ def _head(soup, article, inside):
     head = soup.head
     for extra in head.find_all("meta", attrs={"name": "viewport"})[1:]:
         extra.decompose()
+    # The theme knows no mode before the reader chose one, says so in the console and shows a dark reader a light flash.
+    soup.body["data-default-mode"] = soup.body.get("data-default-mode") or "auto"
     seen = set()
     for script in head.find_all("script"):
         source, code = script.get("src", ""), script.string or ""
@@ -124,6 +132,9 @@ def _head(soup, article, inside):
             script.decompose()
             continue
         seen.add(code)
+        if 'localStorage.getItem("mode") || ""' in code:
+            code = code.replace('getItem("mode") || ""', 'getItem("mode") || "auto"')
+            script.string = code.replace('getItem("theme") || ""', f'getItem("theme") || ({PREFERRED})')
     for sheet in head.find_all("link", href=re.compile("sphinx-thebe")):
         sheet.decompose()
     if not head.find("meta", attrs={"name": "description"}):
@@ -164,8 +175,7 @@ def _furniture(soup):
 
 def _table(soup, table):
     """Header cells with a scope, no header cell without text, and a box to scroll in."""
-    for attribute in ("border",):
-        del table[attribute]
+    del table["border"]
     head = table.find("thead")
     rows = head.find_all("tr") if head else []
     for line in rows:
@@ -213,7 +223,9 @@ def _figures(soup, article, path, inside) -> dict[str, str]:
             prefix += "x"
         used.add(prefix)
         key = f"<!--drawing {prefix}-->"
-        drawings[key] = inline(file.read_text(encoding="utf-8"), image["alt"], prefix, inside)
+        drawing = inline(file.read_text(encoding="utf-8"), image["alt"], prefix, inside)
+        classes = " ".join(["bs-figure", *image.get("class", [])])
+        drawings[key] = drawing.replace('class="bs-figure"', f'class="{classes}"', 1)
         target = image.parent if image.parent.name == "a" and image.parent.get("href", "").endswith(".svg") else image
         box = soup.new_tag("div", attrs={"class": "bs-drawing"})
         target.replace_with(box)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 INK, PAPER = "#1b1f24", "#ffffff"
 SOURCE, TARGET, BASELINE = "#2a7fc1", "#d2601a", "#7a828c"
-WIDTH, HEIGHT = 680, 348
+WIDTH, HEIGHT = 560, 330
 # Where the three types lie in the source, and where the same three lie after another laboratory measured them.
-SOURCE_TYPES = [(72, 112, 34, 24), (158, 136, 28, 26), (98, 204, 32, 24)]
-TARGET_TYPES = [(524, 130, 34, 24), (614, 110, 26, 26), (576, 200, 32, 24)]
+SOURCE_TYPES = [(46, 100, 34, 24), (132, 124, 28, 26), (72, 192, 32, 24)]
+TARGET_TYPES = [(430, 118, 34, 24), (520, 98, 26, 26), (482, 188, 32, 24)]
 
 
 def cloud(random_state, centre, n):
@@ -49,7 +49,7 @@ def arrow(path):
 
 def network():
     """Three columns of nodes, every node joined to every node of the next column."""
-    columns = [(298, [106, 136, 166, 196]), (340, [121, 151, 181]), (382, [106, 136, 166, 196])]
+    columns = [(242, [94, 124, 154, 184]), (280, [109, 139, 169]), (318, [94, 124, 154, 184])]
     lines, nodes = [], []
     for (x0, left), (x1, right) in pairwise(columns):
         lines += [f"M{x0} {a}L{x1} {b}" for a in left for b in right]
@@ -60,15 +60,15 @@ def network():
 
 def ladder():
     """The ladder of baselines, lying on its side under the target: five rungs between two rails."""
-    rails = "M498 292H652M498 316H652"
-    rungs = "".join(f"M{x} 292V316" for x in range(515, 650, 30))
+    rails = "M400 286H548M400 310H548"
+    rungs = "".join(f"M{x} 286V310" for x in range(416, 545, 29))
     return [f'<path d="{rails}{rungs}" stroke="{BASELINE}" stroke-width="3" stroke-linecap="round"/>']
 
 
 def draw() -> str:
     """The whole picture as SVG text, the same bytes every time."""
     r = random.Random(7)
-    parts = [text(115, 40, "Source", 24, 600), text(340, 40, "Network", 24, 600), text(572, 40, "Target", 24, 600)]
+    parts = [text(88, 32, "Source", 24, 600), text(280, 32, "Network", 24, 600), text(474, 32, "Target", 24, 600)]
     for centre in SOURCE_TYPES:
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{SOURCE}"/>' for x, y in cloud(r, centre, 34)]
     for centre in TARGET_TYPES:
@@ -76,11 +76,11 @@ def draw() -> str:
             style = f'fill="{TARGET}"' if i < 4 else f'fill="{PAPER}" stroke="{TARGET}" stroke-width="1"'
             parts.append(triangle(x, y, 4.2 if i < 4 else 3.2, style))
     parts += network()
-    parts += [arrow("M206 151H274"), arrow("M406 151H474")]
-    parts += [text(240, 138, "learn", 18), text(440, 138, "lend", 18)]
-    parts += [text(115, 262, "many, labelled", 18), text(572, 262, "few, labelled", 18)]
+    parts += [arrow("M172 139H226"), arrow("M334 139H388")]
+    parts += [text(199, 128, "learn", 18), text(360, 128, "lend", 18)]
+    parts += [text(88, 248, "many, labelled", 18), text(474, 248, "few, labelled", 18)]
     parts += ladder()
-    parts += [text(478, 311, "Does it beat simple methods?", 20, 400, "end")]
+    parts += [text(384, 305, "Does it beat simple methods?", 20, 400, "end")]
     body = "\n".join(parts)
     head = (
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'

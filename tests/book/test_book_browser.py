@@ -1,0 +1,268 @@
+"""The book in a browser: accessible in light and dark, wide and narrow; quiet; usable from the keyboard.
+
+Every page is opened once and looked at four ways. The server is on this machine, and the browser is told that no
+other exists.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import re
+import shutil
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+pytestmark = pytest.mark.browser
+WAYS = [("light", 1300), ("dark", 1300), ("dark", 390), ("light", 390)]
+FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
+ONLY_LOCAL = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+CHAPTER = "chapters/02-baselines/baselines.html"
+
+
+def found(*names: str) -> str | None:
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    chrome, driver = found("chromium", "chromium-browser", "google-chrome"), found("chromedriver")
+    if not chrome or not driver:
+        pytest.skip("no headless Chromium and driver on this machine (Debian: apt-get install chromium-driver)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = chrome
+    for flag in [*FLAGS, ONLY_LOCAL, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    window = webdriver.Chrome(options=options, service=Service(driver))
+    window.set_script_timeout(60)
+    yield window
+    window.quit()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site.html)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def look(browser, theme, width):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    # The theme keeps the choice in three places; without transitions, the colours are there at once.
+    browser.execute_script(
+        "localStorage.setItem('mode', arguments[0]); localStorage.setItem('theme', arguments[0]);"
+        "document.documentElement.dataset.mode = document.documentElement.dataset.theme = arguments[0];"
+        "if (!document.getElementById('still')) { const s = document.createElement('style'); s.id = 'still';"
+        "s.textContent = '* { transition: none !important; animation: none !important; }'; document.head.append(s); }",
+        theme,
+    )
+
+
+def settled(browser):
+    """Wait until the page's own scripts are through, mathematics included."""
+    browser.execute_async_script(
+        "const done = arguments[0]; const go = () => (window.MathJax && MathJax.startup && MathJax.startup.promise"
+        " ? MathJax.startup.promise : Promise.resolve()).then(() => requestAnimationFrame(() => done(1)));"
+        "document.readyState === 'complete' ? go() : addEventListener('load', go);"
+    )
+
+
+def requests(browser) -> list[str]:
+    asked = []
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            asked.append(message["params"]["request"]["url"])
+    return asked
+
+
+def foreign(urls, address):
+    return [u for u in urls if urlsplit(u).scheme not in {"data", "blob", "about"} and not u.startswith(address)]
+
+
+RUN_AXE = """
+const done = arguments[0];
+axe.run(document, {resultTypes: ['violations'], elementRef: false}).then(
+  r => done(r.violations.filter(v => ['serious', 'critical'].includes(v.impact)).map(
+    v => v.id + ' (' + v.impact + '): ' + v.nodes.slice(0, 3).map(n => n.html.slice(0, 160)).join(' | '))),
+  e => done(['axe failed: ' + e]));
+"""
+
+
+@pytest.fixture(scope="module")
+def visits(site, browser, address):
+    """Open every written page once and note what it does in the four ways of looking."""
+    import axe_core_python
+
+    axe = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    notes = {"axe": [], "wide": [], "console": [], "requests": []}
+    browser.get(f"{address}/book/index.html")
+    browser.get_log("browser"), browser.get_log("performance")
+    for name in [*site.written, "search.html", "genindex.html"]:
+        browser.get(f"{address}/{name}")
+        settled(browser)
+        browser.execute_script(axe)
+        for theme, width in WAYS:
+            look(browser, theme, width)
+            beyond = browser.execute_async_script(
+                "const done = arguments[0]; requestAnimationFrame(() => setTimeout(() => done("
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth), 50));"
+            )
+            if beyond > 0:
+                notes["wide"].append(f"{name} at {width} px in {theme}: {beyond} px too wide")
+            for problem in browser.execute_async_script(RUN_AXE):
+                notes["axe"].append(f"{name} at {width} px in {theme}: {problem}")
+        notes["console"] += [
+            f"{name}: {e['message'][:300]}" for e in browser.get_log("browser") if e["level"] in {"SEVERE", "WARNING"}
+        ]
+        notes["requests"] += [f"{name}: {u}" for u in foreign(requests(browser), address)]
+    return notes
+
+
+def test_no_serious_accessibility_problem_in_light_and_dark_wide_and_narrow(visits):
+    assert not visits["axe"], "\n".join(visits["axe"][:20])
+
+
+def test_no_page_scrolls_sideways(visits):
+    assert not visits["wide"], "\n".join(visits["wide"])
+
+
+def test_no_page_complains_in_the_console(visits):
+    assert not visits["console"], "\n".join(visits["console"][:20])
+
+
+def test_no_request_leaves_the_machine(visits):
+    assert not visits["requests"], "\n".join(visits["requests"][:20])
+
+
+@contextmanager
+def opened(browser, url, theme="light", width=1300):
+    browser.get(url)
+    look(browser, theme, width)
+    settled(browser)
+    yield browser
+    browser.get_log("browser"), browser.get_log("performance")
+
+
+def tab_until(browser, wanted, most):
+    """Press Tab until the focused element matches a CSS selector; the selectors passed on the way."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    for _ in range(most):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        if browser.execute_script("return document.activeElement.matches(arguments[0])", wanted):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("wanted", [".search-button-field", ".theme-switch-button"])
+def test_tab_reaches_search_and_the_theme_switch(browser, address, wanted):
+    with opened(browser, f"{address}/book/cite.html"):
+        assert tab_until(browser, wanted, 60)
+        ring = browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+        assert ring != "none", "the focused element does not show that it is"
+
+
+def test_the_first_tab_offers_to_skip_to_the_text(browser, address):
+    with opened(browser, f"{address}/book/cite.html"):
+        assert tab_until(browser, ".skip-link a", 1)
+
+
+def test_a_quiz_works_from_the_keyboard(browser, address):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    with opened(browser, f"{address}/{CHAPTER}"):
+        if not browser.execute_script("return document.querySelector('.bs-quiz input')"):
+            pytest.fail("the chapter has no quiz")
+        shown = "return [...document.querySelectorAll('.bs-why')].filter(w => w.offsetParent !== null).length"
+        assert browser.execute_script(shown) == 0, "an answer's reason is shown before it is chosen"
+        browser.execute_script("const f = document.querySelector('.bs-quiz'); f.tabIndex = -1; f.focus();")
+        assert tab_until(browser, ".bs-quiz input[type=radio]", 1)
+        ActionChains(browser).send_keys(Keys.SPACE).perform()
+        assert browser.execute_script(shown) == 1
+        first = browser.execute_script("return document.querySelector('.bs-quiz input:checked').id")
+        ActionChains(browser).send_keys(Keys.ARROW_DOWN).perform()
+        second = browser.execute_script("return document.querySelector('.bs-quiz input:checked').id")
+        assert first != second and browser.execute_script(shown) == 1
+
+
+def test_figures_follow_light_and_dark(browser, address):
+    with opened(browser, f"{address}/{CHAPTER}"):
+        paint = "return [...document.querySelectorAll('svg.bs-figure')].map(s => getComputedStyle(s).color)"
+        light = browser.execute_script(paint)
+        assert light, "the chapter shows no inlined figure"
+        look(browser, "dark", 1300)
+        dark = browser.execute_script(paint)
+        assert all(a != b for a, b in zip(light, dark, strict=True))
+        ground = browser.execute_script(
+            "const used = [...document.querySelectorAll('svg.bs-figure [style*=\"--bs-paper\"]')].slice(0, 5);"
+            "return [used.map(e => getComputedStyle(e).fill), getComputedStyle(document.body).backgroundColor]"
+        )
+        assert all(fill == ground[1] for fill in ground[0] if fill != "none")
+
+
+def test_a_term_shows_its_meaning_on_focus_and_hides_it_on_escape(browser, address):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    with opened(browser, f"{address}/book/how-to-use.html"):
+        browser.execute_script("document.querySelector('a.bs-term').focus()")
+        tip = "const t = document.getElementById('bs-tip'); return t.hidden ? '' : t.textContent"
+        assert "one row for each cell" in browser.execute_script(tip)
+        assert browser.execute_script("return document.activeElement.getAttribute('aria-describedby')") == "bs-tip"
+        box = browser.execute_script("return document.getElementById('bs-tip').getBoundingClientRect()")
+        assert box["left"] >= 0 and box["right"] <= 1300 and box["height"] > 20
+        ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+        assert browser.execute_script(tip) == ""
+
+
+def test_search_finds_a_glossary_term(browser, address):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with opened(browser, f"{address}/search.html?q=transductive"):
+        hits = "return [...document.querySelectorAll('#search-results a')].map(a => a.getAttribute('href'))"
+        wait = WebDriverWait(browser, 20)
+        assert wait.until(lambda b: any("glossary" in h for h in b.execute_script(hits)))
+
+
+def test_what_is_too_wide_scrolls_from_the_keyboard_and_the_rest_is_no_stop(browser, address):
+    with opened(browser, f"{address}/{CHAPTER}", "light", 390):
+        boxes = browser.execute_async_script(
+            "const done = arguments[0]; window.dispatchEvent(new Event('resize'));"
+            "setTimeout(() => done([...document.querySelectorAll('.bs-scroll, .bs-drawing')].map("
+            "b => [b.scrollWidth > b.clientWidth + 1, b.tabIndex, b.getAttribute('aria-label')])), 400)"
+        )
+        assert any(wide for wide, _, _ in boxes), "nothing is wide at 390 px, so this test sees nothing"
+        assert all((tab == 0 and label) if wide else tab == -1 for wide, tab, label in boxes), boxes
+
+
+def test_the_book_works_from_a_folder_without_a_server(browser, site):
+    requests(browser)
+    with opened(browser, (site.html / "book" / "glossary.html").as_uri()):
+        assert browser.execute_script("return document.querySelectorAll('a.bs-term').length") > 0
+        assert not foreign(requests(browser), "file://")
+        assert not [e for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+    assert re.search("Glossary", browser.title)
