@@ -151,6 +151,23 @@ def addresses(root: Path = ROOT) -> dict[str, str]:
     }
 
 
+def setup_cell(root: Path = ROOT) -> str:
+    """The first thing every chapter runs: nothing at home; on Colab, install the package and change nothing shipped.
+
+    What the runtime shipped with goes into a constraints file, so pip may add packages and may not move one.
+    """
+    name = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    return "\n".join(
+        [
+            "import sys",
+            "",
+            'if "google.colab" in sys.modules:',
+            "    %pip list --format=freeze > shipped.txt",
+            f'    %pip install -q -c shipped.txt "{name} @ git+{addresses(root)["repository"]}"',
+        ]
+    )
+
+
 def results(slug: str, root: Path = ROOT) -> dict:
     """The recorded runs of a chapter by profile; empty when none were recorded."""
     path = root / "book" / "results" / f"{slug}.json"
