@@ -12,9 +12,7 @@
 
 Options: --profile smoke|lesson|full, --chapter NAME, --jobs N; or the variables PROFILE, CHAPTER, JOBS.
 """
-# Python older than 3.11 must get far enough to say so, so nothing newer than 3.7 is used in this file.
-
-from __future__ import annotations
+# Python older than 3.11 must get far enough to say so, so this file runs, up to the check of the version, on 3.6.
 
 import argparse
 import hashlib
@@ -23,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -105,9 +104,6 @@ def ready(extras=EXTRAS, stamp=".ready"):
         print("The environment is not whole; making it again.", flush=True)
         shutil.rmtree(str(VENV))
     if not VENV.exists():
-        problem = version_problem(sys.version_info)
-        if problem:
-            raise Stop(problem + ". Install one, or name it: make PYTHON=python3.12")
         problem = missing_parts()
         if problem:
             raise Stop(problem)
@@ -142,24 +138,31 @@ def make_venv():
 
 
 def install(python, extras):
-    """Install the package in place with its extras, at the pinned versions."""
+    """Install the package in place with its extras, at the pinned versions, saying how far it is."""
     # The variable would keep pip from compiling, and every later import would compile again: many seconds each.
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    words = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--prefer-binary", "--quiet"]
-    words += [
-        "--progress-bar",
-        "on" if sys.stdout.isatty() else "off",
-        "-c",
-        "constraints.txt",
-        "-e",
-        ".[" + extras + "]",
-    ]
-    said = []
-    with subprocess.Popen(words, cwd=str(ROOT), env=env, stderr=subprocess.PIPE, text=True) as child:
-        for line in child.stderr:
+    words = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--prefer-binary", "--no-color"]
+    words += ["--progress-bar", "off", "-c", "constraints.txt", "-e", ".[" + extras + "]"]
+    live = sys.stdout.isatty()
+    said, found, shown = [], 0, time.time()
+    with subprocess.Popen(
+        words, cwd=str(ROOT), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as child:
+        for line in child.stdout:
             said.append(line)
-            sys.stderr.write(line)
+            found += line.startswith("Collecting ")
+            now = "installing them" if line.startswith("Installing collected") else line.strip()
+            if now.startswith(("Collecting ", "Downloading ", "installing", "Building ")) and (
+                live or time.time() - shown > 15
+            ):
+                shown = time.time()
+                text = f"  {found} packages; {now}"[:78]
+                sys.stdout.write(f"\r\x1b[K{text}" if live else text + "\n")
+                sys.stdout.flush()
+    if live:
+        sys.stdout.write("\r\x1b[K")
     if child.returncode:
+        sys.stderr.write("".join(said[-15:]))
         raise Stop(why("".join(said)))
 
 
@@ -299,11 +302,13 @@ def main(words=None):
         raise Stop(
             "Which chapter? For example: make full CHAPTER=baselines, or python3 run.py full --chapter baselines"
         )
-    if version_problem(sys.version_info) and not python_in(VENV).exists():
-        better = other_python()
-        if better:
-            print(f"{version_problem(sys.version_info)}; going on with {better}", flush=True)
-            return subprocess.call([better, str(Path(__file__).resolve()), *(words or sys.argv[1:])])
+    problem = version_problem(sys.version_info)
+    if problem:
+        better = python_in(VENV) if works(python_in(VENV)) else other_python()
+        if not better:
+            raise Stop(problem + ". Install one, or name it: make PYTHON=python3.12")
+        print(f"{problem}; going on with {better}", flush=True)
+        return subprocess.call([str(better), str(Path(__file__).resolve()), *(words or sys.argv[1:])])
     python = ready()
     jobs = {"test": test, "check": check, "lab": lab, "lock": lock}
     return jobs[a.job](python, a) if a.job in jobs else build(python, a.job, a)

@@ -77,10 +77,17 @@ def test_a_python_without_venv_is_told_what_to_install(house, monkeypatch):
     assert house.calls == []
 
 
-def test_an_unfit_python_is_refused(house, monkeypatch):
+def test_an_unfit_python_hands_over_or_is_refused(house, monkeypatch):
+    handed = []
     monkeypatch.setattr(run.sys, "version_info", (3, 10, 0))
+    monkeypatch.setattr(run, "other_python", lambda: None)
     with pytest.raises(run.Stop, match="too old"):
-        run.ready()
+        run.main(["book"])
+    assert house.calls == []
+    monkeypatch.setattr(run, "other_python", lambda: "python3.12")
+    monkeypatch.setattr(run.subprocess, "call", lambda words: handed.append(words) or 0)
+    assert run.main(["book"]) == 0
+    assert handed[0][0] == "python3.12" and handed[0][-1] == "book"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +117,7 @@ def test_pip_child_may_write_compiled_files(tmp_path, monkeypatch):
     run.install(fake, "book")
     seen = (tmp_path / "seen").read_text()
     assert seen.startswith("|-m pip install") and "-c constraints.txt -e .[book]" in seen
-    fake.write_text("#!/bin/sh\necho 'No space left on device' >&2\nexit 1\n")
+    fake.write_text("#!/bin/sh\necho 'Collecting a'; echo 'No space left on device' >&2\nexit 1\n")
     with pytest.raises(run.Stop, match="The disk is full"):
         run.install(fake, "book")
     assert "PYTHONDONTWRITEBYTECODE" not in run.environment() and run.environment()["OMP_WAIT_POLICY"] == "PASSIVE"
@@ -161,4 +168,4 @@ def test_make_only_calls_run(root):
 def test_the_oldest_grammar_is_enough_to_read_it(root):
     import ast
 
-    ast.parse((root / "run.py").read_text(encoding="utf-8"), feature_version=(3, 7))
+    ast.parse((root / "run.py").read_text(encoding="utf-8"), feature_version=(3, 6))
