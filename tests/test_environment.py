@@ -102,9 +102,9 @@ def test_python_versions_agree(root):
     asked = SpecifierSet(project()["project"]["requires-python"])
     assert all(asked.contains(v) for v in PYTHONS)
     assert not asked.contains("3.10") and not asked.contains("3.14")
-    assert tuple(map(int, PYTHONS[0].split("."))) == run.OLDEST and tuple(
-        map(int, PYTHONS[-1].split("."))
-    ) == run.NEWEST
+    assert (
+        tuple(map(int, PYTHONS[0].split("."))) == run.OLDEST and tuple(map(int, PYTHONS[-1].split("."))) == run.NEWEST
+    )
     assert conda((root / "environment.yml").read_text())["python"].specifier == asked
     said = {c.rpartition(":: ")[2] for c in project()["project"]["classifiers"] if "Python :: 3." in c}
     assert said == set(PYTHONS)
