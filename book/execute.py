@@ -60,12 +60,11 @@ def data_digest(names: list[str], root: Path = ROOT) -> str:
     """
     digest = hashlib.sha256()
     catalogue = root / "data" / "catalog.yml"
-    entries = yaml.safe_load(catalogue.read_text(encoding="utf-8")) or {} if catalogue.exists() else {}
-    entries = entries.get("datasets", entries) if isinstance(entries, dict) else {e["name"]: e for e in entries}
+    entries = yaml.safe_load(catalogue.read_text(encoding="utf-8")) if names and catalogue.exists() else {}
     for name in names:
-        if entries and name not in entries:
+        if name not in entries:
             raise BookError(f"a chapter names the data set {name!r}, which data/catalog.yml does not have")
-        digest.update(json.dumps([name, entries.get(name)], sort_keys=True, default=str).encode())
+        digest.update(json.dumps([name, entries[name]], sort_keys=True, default=str).encode())
         for path in sorted((root / "data" / name).glob("*")):
             if path.is_file() and path.suffix not in (".md", ".py", ".pyc"):
                 digest.update(path.name.encode() + path.read_bytes())
