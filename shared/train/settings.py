@@ -1,0 +1,166 @@
+"""How to train, what happened, where to compute, and the error that training raises."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+OPTIMIZERS = ("adamw", "adam", "sgd")
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+
+
+class TrainingError(ValueError):
+    """Training cannot start, or cannot go on; the message names the problem and the cure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How to train. The defaults suit a small network on a few thousand cells.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the rows, at most.
+    batch_size : int
+        Rows a step. A last batch of one row joins the batch before it: batch norm has no variance to use in it.
+    lr, weight_decay : float
+        Step size and decay of ``optimizer``.
+    optimizer : {"adamw", "adam", "sgd"}
+        SGD has momentum 0.9.
+    schedule : {"constant", "cosine"}
+        The cosine falls from `lr` to 0 over all steps.
+    precision : {"32", "bf16", "16"}
+        Arithmetic of the forward pass; weights stay float32. ``"16"`` scales the loss and needs CUDA.
+    patience : int, optional
+        Stop when the validation loss has not fallen by more than `min_delta` for so many epochs, and give the model
+        the weights of its best epoch. None: no early stop, and the weights of the last epoch stay.
+    clip_norm : float, optional
+        Largest norm of the gradient.
+    seed : int
+        Order of the rows, dropout, and whatever else the network or the loss draws.
+    device : str
+        See :func:`resolve_device`.
+    devices : int
+        Only 1 today.
+    progress : bool
+        Show a bar.
+    checkpoint : path, optional
+        File to save to and resume from. A run resumes when the file exists, and refuses a file of another run.
+    checkpoint_every : int
+        Epochs between two saves; the last epoch is always saved.
+    max_seconds : float, optional
+        Stop after the epoch in which this call has taken so long. With `checkpoint` the next call goes on.
+
+    Raises
+    ------
+    TrainingError
+        If a value cannot be used.
+    """
+
+    epochs: int = 100
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    optimizer: str = "adamw"
+    schedule: str = "constant"
+    precision: str = "32"
+    patience: int | None = None
+    min_delta: float = 0.0
+    clip_norm: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1
+    progress: bool = False
+    checkpoint: str | Path | None = None
+    checkpoint_every: int = 1
+    max_seconds: float | None = None
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "checkpoint_every", "patience", "devices", "seed"):
+            value, least = getattr(self, name), 0 if name == "seed" else 1
+            if value is None and name == "patience":
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise TrainingError(f"{name}={value!r} is not a whole number from {least} up")
+        for name in ("lr", "weight_decay", "min_delta", "clip_norm", "max_seconds"):
+            value, zero = getattr(self, name), name in ("weight_decay", "min_delta")
+            if value is None and name in ("clip_norm", "max_seconds"):
+                continue
+            if not isinstance(value, (int, float, np.number)) or not (0 < value < math.inf or (zero and value == 0)):
+                raise TrainingError(f"{name}={value!r} is not a {'number from 0 up' if zero else 'positive number'}")
+        for name, known in {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}.items():
+            if getattr(self, name) not in known:
+                raise TrainingError(f"{name}={getattr(self, name)!r} is not known: choose {', '.join(known)}")
+        if self.devices > 1:
+            raise TrainingError(f"devices={self.devices}: this version trains on one device; set devices=1")
+
+
+@dataclasses.dataclass
+class History:
+    """What happened, epoch by epoch.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One an epoch: ``epoch`` (from 1), ``loss`` (mean over training rows, while training), ``val_loss`` where there
+        were validation rows, ``lr`` of its last step, and what callbacks added.
+    best_epoch : int
+        Epoch with the lowest validation loss (training loss where there is none).
+    stopped : {"epochs", "patience", "callback", "time"}
+        Why training ended.
+    seconds : float
+        Wall time, summed over the calls of a resumed run.
+    """
+
+    rows: list[dict] = dataclasses.field(default_factory=list)
+    best_epoch: int = 0
+    stopped: str = ""
+    seconds: float = 0.0
+
+    def frame(self):
+        """The rows as a DataFrame, indexed by epoch."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows).set_index("epoch")
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device to compute on.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        ``"auto"`` takes CUDA, else Apple's MPS, else the CPU.
+
+    Raises
+    ------
+    TrainingError
+        If the device is not known or not present.
+    """
+    if device == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise TrainingError(f"device {device!r} is not known: try 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (place.index or 0) >= count.get(place.type, 0):
+        raise TrainingError(f"device {device!r} is not present on this machine: use 'auto' or 'cpu'")
+    return place
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch (all devices)."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+        raise TrainingError(f"seed {seed!r} is not a whole number from 0 to 2**32 - 1")
+    random.seed(int(seed))
+    np.random.seed(int(seed))  # noqa: NPY002  libraries that draw from the old global generator
+    torch.manual_seed(int(seed))
