@@ -165,6 +165,22 @@ def test_make_only_calls_run(root):
         assert done.stdout.split() == ["py", "run.py", job]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there is no make")
+@pytest.mark.parametrize("before", [True, False], ids=["PROFILE=smoke make book", "make book PROFILE=smoke"])
+def test_make_passes_the_profile_on(root, tmp_path, before):
+    stand_in = tmp_path / "py"
+    stand_in.write_text('#!/bin/sh\necho "$PROFILE|$CHAPTER|$@"\n')
+    stand_in.chmod(0o755)
+    env = {k: v for k, v in os.environ.items() if k not in ("PROFILE", "CHAPTER", "JOBS")}
+    words = ["make", "--no-print-directory", "book", f"PYTHON={stand_in}"]
+    if before:
+        env["PROFILE"] = "smoke"
+    else:
+        words.append("PROFILE=smoke")
+    done = subprocess.run(words, cwd=root, env=env, capture_output=True, text=True)
+    assert done.stdout == "smoke||run.py book\n"
+
+
 def test_the_oldest_grammar_is_enough_to_read_it(root):
     import ast
 
