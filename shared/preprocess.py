@@ -1,0 +1,411 @@
+"""From counts to what models take: quality control, normalisation, variable genes, centring, aligning gene lists.
+
+Every function takes cells × genes as CSR or ndarray, changes nothing in place and returns float32. What learns
+something from the cells it is given (:class:`VariableGenes`) is a scikit-learn transformer, so that it can be fitted
+on training cells alone; what treats each cell by itself (:func:`log_normalize`) is a function and cannot leak.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.feature_selection import SelectorMixin
+from sklearn.utils.sparsefuncs import mean_variance_axis
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+LOGGED_MAX = 30.0  # log2 of the largest count a cell could hold; no depth of sequencing passes it
+
+
+class PreprocessError(ValueError):
+    """The matrix is not what the step needs; the message names the problem and the cure."""
+
+
+def _matrix(X):
+    """`X` as a new float32 CSR or C-ordered ndarray; anything that is not a finite numeric matrix is refused."""
+    if sparse.issparse(X):
+        X = X.tocsr().astype(np.float32, copy=True)
+        values = X.data
+    else:
+        X = np.array(X, dtype=np.float32, order="C")
+        values = X
+    if X.ndim != 2:
+        raise PreprocessError(f"X has {X.ndim} dimensions: give cells in rows and genes in columns")
+    if not np.isfinite(values).all():
+        n = int((~np.isfinite(values)).sum())
+        raise PreprocessError(f"X holds {n} values that are NaN or infinite: fill or drop those genes first")
+    return X
+
+
+def log_normalize(X, target_sum=1e4):
+    """Divide each cell by its total, multiply by `target_sum`, take log(1 + x): CP10K and log1p.
+
+    Each cell uses only its own counts, so nothing passes from test cells to training cells.
+
+    Parameters
+    ----------
+    X : CSR or ndarray of shape (n_cells, n_genes)
+        Raw counts.
+    target_sum : float, default 1e4
+        Counts each cell is scaled to before the logarithm (natural).
+
+    Returns
+    -------
+    float32 CSR or ndarray of the same shape
+
+    Raises
+    ------
+    PreprocessError
+        On negative values, NaN or infinities, cells without any count, or values that look logged already.
+    """
+    X = _matrix(X)
+    values = X.data if sparse.issparse(X) else X
+    if values.size and values.min() < 0:
+        raise PreprocessError("X holds negative values, so it is no count matrix: start from the raw counts")
+    fractions = bool((values != np.round(values)).any())
+    if fractions and values.max() < LOGGED_MAX:
+        raise PreprocessError(
+            f"X holds fractions and nothing above {values.max():.3g}, so it looks logged already: "
+            "start from the raw counts, or skip this step"
+        )
+    totals = np.asarray(X.sum(1), dtype=np.float64).ravel()
+    if (totals == 0).any():
+        n = int((totals == 0).sum())
+        raise PreprocessError(f"{n} cells have no count at all: drop them first (quality_control does)")
+    scale = (target_sum / totals).astype(np.float32)
+    if sparse.issparse(X):
+        X.data *= np.repeat(scale, np.diff(X.indptr))
+        np.log1p(X.data, out=X.data)
+        return X
+    X *= scale[:, None]
+    return np.log1p(X, out=X)
+
+
+class LogNormalize(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """:func:`log_normalize` as a pipeline step; it learns nothing.
+
+    Parameters
+    ----------
+    target_sum : float, default 1e4
+    """
+
+    def __init__(self, target_sum=1e4):
+        self.target_sum = target_sum
+
+    def fit(self, X, y=None):
+        """Check the number of genes; nothing else is learned."""
+        validate_data(self, X, accept_sparse="csr", skip_check_array=False)
+        return self
+
+    def transform(self, X):
+        """Normalised `X`, as :func:`log_normalize` returns it."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", reset=False)
+        return log_normalize(X, self.target_sum)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.positive_only = True
+        tags.requires_fit = False
+        return tags
+
+
+class VariableGenes(SelectorMixin, BaseEstimator):
+    """Keep the genes that vary most between the cells it was fitted on.
+
+    The rule is Seurat's first: mean and variance on the unlogged scale, log dispersion (variance over mean), genes
+    sorted by log mean into bins, and the dispersion standardised within its bin, so that a gene competes with genes
+    expressed as much. It agrees with ``scanpy.pp.highly_variable_genes(flavor="seurat")``.
+
+    Parameters
+    ----------
+    n_top : int, default 2000
+        Genes to keep; all are kept if there are fewer.
+    flavor : {"seurat", "variance"}, default "seurat"
+        ``"variance"`` ranks by plain variance of the values as they are.
+    n_bins : int, default 20
+        Bins of mean expression for ``"seurat"``.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_genes,)
+        Standardised dispersion, or variance; NaN counts as lowest.
+
+    References
+    ----------
+    Satija and others (2015), Nature Biotechnology 33, 495; as implemented by Wolf and others (2018) in scanpy.
+    """
+
+    def __init__(self, n_top=2000, flavor="seurat", n_bins=20):
+        self.n_top, self.flavor, self.n_bins = n_top, flavor, n_bins
+
+    def fit(self, X, y=None):
+        """Learn which genes vary among these cells; give training cells only.
+
+        Parameters
+        ----------
+        X : CSR or ndarray of shape (n_cells, n_genes)
+            Log-normalised.
+        y : ignored
+            Present for pipelines; no label is used.
+        """
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float32, np.float64], ensure_min_samples=2)
+        if self.flavor not in ("seurat", "variance"):
+            raise PreprocessError(f"flavor {self.flavor!r} is not known: choose 'seurat' or 'variance'")
+        if self.n_top < 1:
+            raise PreprocessError(f"n_top={self.n_top} keeps no gene: give 1 or more")
+        self.scores_ = _dispersion(X, self.n_bins) if self.flavor == "seurat" else _moments(X)[1]
+        return self
+
+    def _get_support_mask(self):
+        check_is_fitted(self)
+        order = np.argsort(-np.nan_to_num(self.scores_, nan=-np.inf), kind="stable")
+        mask = np.zeros(len(order), dtype=bool)
+        mask[order[: self.n_top]] = True
+        return mask
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _moments(X):
+    """Mean and unbiased variance of each gene, in float64."""
+    n = X.shape[0]
+    if sparse.issparse(X):
+        mean, variance = mean_variance_axis(X.astype(np.float64), axis=0)
+    else:
+        mean, variance = X.mean(0, dtype=np.float64), X.var(0, dtype=np.float64)
+    return mean, variance * n / (n - 1)
+
+
+def _dispersion(X, n_bins):
+    import pandas as pd
+
+    # One path for sparse and dense: genes at the edge of a bin must fall on the same side of it.
+    counts = sparse.csr_matrix(X, dtype=np.float64, copy=True)
+    np.expm1(counts.data, out=counts.data)
+    mean, variance = _moments(counts)
+    mean[mean == 0] = 1e-12
+    dispersion = variance / mean
+    dispersion[dispersion == 0] = np.nan
+    frame = pd.DataFrame({"mean": np.log1p(mean), "dispersion": np.log(dispersion)})
+    bins = frame.groupby(pd.cut(frame["mean"], bins=n_bins), observed=True)["dispersion"]
+    average, spread = bins.transform("mean"), bins.transform("std")
+    # A gene alone in its bin has no spread to be measured by; it is given a score of one, as in Seurat.
+    alone = spread.isna()
+    spread[alone], average[alone] = average[alone], 0.0
+    return ((frame["dispersion"] - average) / spread).to_numpy()
+
+
+def center_by(X, groups, scale=False):
+    """Subtract from each group of cells its own gene means.
+
+    No label is used, but every cell of a group is, so test cells help to centre themselves: the step is transductive.
+    It assumes that the groups hold the same types in the same shares; where they do not, it removes biology.
+
+    Parameters
+    ----------
+    X : CSR or ndarray of shape (n_cells, n_genes)
+        Log-normalised.
+    groups : sequence of shape (n_cells,)
+        Study, run or donor of each cell.
+    scale : bool, default False
+        Also divide by the group's standard deviation (genes that do not vary there are left at zero).
+
+    Returns
+    -------
+    float32 ndarray of shape (n_cells, n_genes)
+        Dense: centred zeros are no longer zero.
+    """
+    X = _matrix(X)
+    X = X.toarray() if sparse.issparse(X) else X
+    groups = np.asarray(groups)
+    if groups.shape != (X.shape[0],):
+        raise PreprocessError(f"groups has shape {groups.shape} and X has {X.shape[0]} cells: give one group a cell")
+    for group in np.unique(groups):
+        rows = groups == group
+        part = X[rows] - X[rows].mean(0, dtype=np.float64).astype(np.float32)
+        if scale:
+            spread = part.std(0, dtype=np.float64)
+            part /= np.where(spread > 1e-6, spread, 1).astype(np.float32)
+        X[rows] = part
+    return X
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step kept and what it lost.
+
+    Attributes
+    ----------
+    kept : int
+    lost : dict of reason to number
+    names : dict of reason to names lost, where there are names
+    """
+
+    kept: int
+    lost: dict[str, int] = field(default_factory=dict)
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __str__(self):
+        lost = "; ".join(f"{n} {why}" for why, n in self.lost.items() if n) or "nothing lost"
+        return f"{self.kept} kept; {lost}"
+
+
+def align_genes(adata, genes, fill=0.0):
+    """Give `adata` exactly these genes in this order, as a model that was trained on them needs.
+
+    Parameters
+    ----------
+    adata : AnnData
+        cells × genes.
+    genes : sequence of str
+        The reference list, each gene once.
+    fill : float, default 0
+        Value of a gene that `adata` does not have.
+
+    Returns
+    -------
+    aligned : AnnData
+        cells × ``genes``, CSR if `adata` was; layers are dropped, because they would not be aligned.
+    report : Report
+        ``kept`` genes; ``lost``: ``"missing, filled"`` and ``"not in the list, dropped"``, with their names.
+
+    Raises
+    ------
+    PreprocessError
+        If a list names a gene twice, or no gene is shared (another species or another kind of name).
+    """
+    import anndata as ad
+    import pandas as pd
+
+    wanted, have = pd.Index(map(str, genes)), pd.Index(adata.var_names.astype(str))
+    for names, whose in ((wanted, "the reference list"), (have, "the data")):
+        if names.has_duplicates:
+            twice = ", ".join(names[names.duplicated()].unique()[:3])
+            raise PreprocessError(f"{whose} names genes twice ({twice}): sum or drop the copies first")
+    where = have.get_indexer(wanted)
+    found = where >= 0
+    if not found.any():
+        raise PreprocessError(
+            f"no gene is shared: the data have {have[0]!r}, the list {wanted[0]!r}. "
+            "Is it another species, or symbols against Ensembl identifiers?"
+        )
+    X = _matrix(adata.X)
+    if sparse.issparse(X):
+        chosen = X.tocsc()[:, where[found]]
+        place = sparse.csr_matrix(
+            (np.ones(found.sum(), np.float32), (np.arange(found.sum()), np.flatnonzero(found))),
+            shape=(int(found.sum()), len(wanted)),
+        )
+        aligned = (chosen @ place).tocsr()
+        if fill and not found.all():
+            aligned = aligned.toarray()
+            aligned[:, ~found] = fill
+    else:
+        aligned = np.full((X.shape[0], len(wanted)), fill, np.float32)
+        aligned[:, found] = X[:, where[found]]
+    dropped = have.difference(wanted, sort=False)
+    report = Report(
+        kept=int(found.sum()),
+        lost={"missing, filled": int((~found).sum()), "not in the list, dropped": len(dropped)},
+        names={"missing, filled": tuple(wanted[~found]), "not in the list, dropped": tuple(dropped)},
+    )
+    return ad.AnnData(aligned, obs=adata.obs.copy(), var=pd.DataFrame(index=wanted), uns=dict(adata.uns)), report
+
+
+def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix="MT-"):
+    """Drop cells with too few genes or too much mitochondrial RNA, then genes seen in too few cells.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Raw counts.
+    min_genes : int, default 200
+        Genes a cell must show.
+    min_cells : int, default 3
+        Cells a gene must be seen in, among those kept.
+    max_mito : float, default 0.2
+        Largest share of a cell's counts from genes whose name starts with `mito_prefix`.
+    mito_prefix : str, default "MT-"
+        ``"mt-"`` in mouse.
+
+    Returns
+    -------
+    kept : AnnData
+        A copy, with ``obs`` columns ``n_counts``, ``n_genes`` and ``mito``.
+    report : Report
+
+    Raises
+    ------
+    PreprocessError
+        If no cell or no gene is left, naming the limit that took most.
+    """
+    X = _matrix(adata.X)
+    seen = np.asarray((X > 0).sum(1)).ravel()
+    totals = np.asarray(X.sum(1), dtype=np.float64).ravel()
+    mito = np.asarray(X[:, adata.var_names.str.startswith(mito_prefix)].sum(1), dtype=np.float64).ravel()
+    share = mito / np.maximum(totals, 1)
+    few, stressed = seen < min_genes, share > max_mito
+    cells = ~(few | stressed)
+    if not cells.any():
+        worst = f"min_genes={min_genes}" if few.sum() >= stressed.sum() else f"max_mito={max_mito}"
+        raise PreprocessError(
+            f"no cell passes; {worst} takes most of the {len(cells)}: is X raw counts? loosen it if so"
+        )
+    genes = np.asarray((X[cells] > 0).sum(0)).ravel() >= min_cells
+    if not genes.any():
+        raise PreprocessError(
+            f"no gene is seen in min_cells={min_cells} of the {int(cells.sum())} cells left: lower it"
+        )
+    kept = adata[cells][:, genes].copy()
+    kept.obs = kept.obs.assign(n_counts=totals[cells], n_genes=seen[cells], mito=share[cells])
+    lost = {
+        f"cells with fewer than {min_genes} genes": int(few.sum()),
+        f"cells over {max_mito:.0%} mitochondrial": int((stressed & ~few).sum()),
+        f"genes in fewer than {min_cells} cells": int((~genes).sum()),
+    }
+    return kept, Report(kept=kept.n_obs, lost=lost)
+
+
+def combat(adata, batch="batch"):
+    """ComBat by scanpy: remove each batch's location and scale, gene by gene, with empirical Bayes shrinkage.
+
+    Like :func:`center_by` it sees all cells and assumes that batches hold the same biology.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Log-normalised.
+    batch : str, default "batch"
+        Column of ``obs`` with at least two batches of at least two cells.
+
+    Returns
+    -------
+    AnnData
+        A copy with corrected, dense float32 ``X``.
+
+    References
+    ----------
+    Johnson, Li and Rabinovic (2007), Biostatistics 8, 118.
+    """
+    if batch not in adata.obs:
+        raise PreprocessError(f"obs has no column {batch!r}: name the one that holds the batches")
+    sizes = adata.obs[batch].value_counts()
+    sizes = sizes[sizes > 0]
+    if len(sizes) < 2 or sizes.min() < 2:
+        raise PreprocessError(f"{batch!r} needs two batches or more of two cells or more; it has {sizes.to_dict()}")
+    try:
+        import scanpy as sc
+    except ImportError as e:
+        raise ImportError("combat needs scanpy: pip install 'borrowed-strength[single-cell]'") from e
+    out = adata.copy()
+    out.X = out.X.toarray() if sparse.issparse(out.X) else np.asarray(out.X)
+    out.obs[batch] = out.obs[batch].astype("category").cat.remove_unused_categories()
+    out.X = np.asarray(sc.pp.combat(out, key=batch, inplace=False), dtype=np.float32)
+    return out

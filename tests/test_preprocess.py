@@ -1,0 +1,225 @@
+"""Normalising, choosing genes, centring, aligning: sparse equals dense, nothing changes in place, scanpy agrees."""
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import sparse
+from sklearn.pipeline import make_pipeline
+
+from shared import preprocess
+from shared.data import load
+from shared.preprocess import LogNormalize, PreprocessError, VariableGenes, align_genes, center_by, log_normalize
+
+COUNTS = hnp.arrays(np.float32, st.tuples(st.integers(2, 12), st.integers(2, 9)), elements=st.integers(0, 500)).map(
+    lambda x: x + np.eye(*x.shape, dtype=np.float32) + (np.arange(x.shape[1]) == 0)
+)
+
+
+@pytest.fixture(scope="module")
+def pbmc():
+    return load("pbmc")
+
+
+@pytest.fixture(scope="module")
+def logged(pbmc):
+    return log_normalize(pbmc.X)
+
+
+def dense(X):
+    return X.toarray() if sparse.issparse(X) else X
+
+
+@given(COUNTS)
+def test_log_normalize_undone_gives_the_target_sum(X):
+    before = X.copy()
+    got = log_normalize(X)
+    assert got.dtype == np.float32 and np.allclose(np.expm1(got.astype(float)).sum(1), 1e4, rtol=1e-4)
+    assert (before == X).all()
+    assert np.array_equal(dense(log_normalize(sparse.csr_matrix(X))), got)
+
+
+@given(COUNTS, st.randoms(use_true_random=False))
+def test_log_normalize_treats_each_cell_by_itself(X, random):
+    order = list(range(len(X)))
+    random.shuffle(order)
+    assert np.array_equal(log_normalize(X[order]), log_normalize(X)[order])
+    assert np.array_equal(log_normalize(X[:1]), log_normalize(X)[:1])
+
+
+def test_log_normalize_agrees_with_scanpy(pbmc, logged):
+    import scanpy as sc
+
+    reference = ad.AnnData(pbmc.X.copy())
+    sc.pp.normalize_total(reference, target_sum=1e4)
+    sc.pp.log1p(reference)
+    assert abs(reference.X - logged).max() < 1e-5
+
+
+@pytest.mark.parametrize("flavor_n", [500, 2000])
+def test_variable_genes_agree_with_scanpy(logged, flavor_n):
+    import scanpy as sc
+
+    reference = ad.AnnData(logged.copy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sc.pp.highly_variable_genes(reference, n_top_genes=flavor_n, flavor="seurat")
+    ours = VariableGenes(flavor_n).fit(logged).get_support()
+    assert ours.sum() == flavor_n
+    assert (ours == reference.var["highly_variable"].to_numpy()).mean() > 0.999
+
+
+@settings(deadline=None)
+@given(COUNTS, st.sampled_from(["seurat", "variance"]))
+def test_variable_genes_same_for_sparse_and_dense(X, flavor):
+    X = log_normalize(X)
+    from_dense, from_sparse = (VariableGenes(3, flavor).fit(kind(X)) for kind in (np.asarray, sparse.csr_matrix))
+    assert np.allclose(from_dense.scores_, from_sparse.scores_, rtol=1e-6, atol=1e-9, equal_nan=True)
+    assert from_dense.get_support().sum() == min(3, X.shape[1])
+
+
+def test_variable_genes_learn_from_training_cells_only(logged):
+    X = logged[:300].toarray()
+    fitted = VariableGenes(100).fit(X)
+    X[200:] = 0
+    assert (VariableGenes(100).fit(X[:200]).get_support() != fitted.get_support()).any()
+    assert fitted.transform(X[:5]).shape == (5, 100)
+
+
+def test_pipeline_from_counts_to_genes(pbmc):
+    steps = make_pipeline(LogNormalize(), VariableGenes(50))
+    kept = steps.fit_transform(pbmc.X[:200])
+    assert kept.shape == (200, 50) and kept.dtype == np.float32
+    assert steps.transform(pbmc.X[200:210]).shape == (10, 50)
+
+
+@pytest.mark.parametrize(
+    ("X", "says"),
+    [
+        ([[1, -1], [1, 1]], "negative"),
+        ([[1, np.nan], [1, 1]], "1 values that are NaN"),
+        ([[1, np.inf], [1, 1]], "NaN or infinite"),
+        ([[0, 0], [1, 1]], "1 cells have no count"),
+        ([[0.5, 1.7], [2.2, 0]], "looks logged already"),
+        ([1, 2, 3], "1 dimensions"),
+    ],
+)
+def test_what_is_no_count_matrix_is_refused(X, says):
+    with pytest.raises(PreprocessError, match=says):
+        log_normalize(np.array(X, dtype=np.float32))
+
+
+def test_expected_counts_with_fractions_are_accepted():
+    assert np.isfinite(log_normalize(np.array([[100.5, 3], [2, 7]]))).all()
+
+
+def test_normalising_twice_is_noticed(logged):
+    with pytest.raises(PreprocessError, match="looks logged already"):
+        log_normalize(logged)
+
+
+@pytest.mark.parametrize(("bad", "says"), [({"flavor": "spicy"}, "spicy"), ({"n_top": 0}, "keeps no gene")])
+def test_variable_genes_refuse_bad_settings(logged, bad, says):
+    with pytest.raises(PreprocessError, match=says):
+        VariableGenes(**bad).fit(logged[:20])
+
+
+@settings(deadline=None)
+@given(COUNTS, st.booleans(), st.data())
+def test_centring_leaves_every_group_with_zero_means(X, scale, data):
+    groups = np.array(data.draw(st.lists(st.sampled_from("ab"), min_size=len(X), max_size=len(X))))
+    before = X.copy()
+    got = center_by(X, groups, scale=scale)
+    assert (before == X).all() and got.dtype == np.float32
+    for group in set(groups):
+        assert np.allclose(got[groups == group].mean(0), 0, atol=1e-3)
+    assert np.allclose(center_by(sparse.csr_matrix(X), groups, scale=scale), got, atol=1e-5)
+
+
+def test_centring_removes_a_shift_and_scaling_a_stretch():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(50, 4)).astype(np.float32)
+    X, groups = np.vstack([base, 3 * base + 5]), np.repeat([0, 1], 50)
+    got = center_by(X, groups, scale=True)
+    assert np.allclose(got[:50], got[50:], atol=1e-4) and np.allclose(got.std(0), 1, atol=1e-3)
+    assert not np.allclose(center_by(X, groups)[:50], center_by(X, groups)[50:], atol=0.1)
+    with pytest.raises(PreprocessError, match="one group a cell"):
+        center_by(X, groups[:-1])
+
+
+def frame(X, genes):
+    return ad.AnnData(X, var=pd.DataFrame(index=list(genes)))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("fill", [0.0, -1.0])
+def test_align_puts_genes_in_order_and_reports_the_loss(kind, fill):
+    X = np.arange(6, dtype=np.float32).reshape(2, 3)
+    got, report = align_genes(frame(kind(X), "abc"), ["c", "x", "a"], fill=fill)
+    assert list(got.var_names) == ["c", "x", "a"]
+    assert np.array_equal(dense(got.X), [[2, fill, 0], [5, fill, 3]])
+    assert report.kept == 2 and report.names["missing, filled"] == ("x",)
+    assert report.names["not in the list, dropped"] == ("b",)
+    assert str(report) == "2 kept; 1 missing, filled; 1 not in the list, dropped"
+
+
+@given(st.permutations(list("abcdef")), st.permutations(list("abcdef")))
+def test_align_there_and_back_changes_nothing(first, second):
+    X = sparse.random(5, 6, 0.5, format="csr", dtype=np.float32, random_state=0)
+    there, _ = align_genes(frame(X, first), second)
+    back, report = align_genes(there, first)
+    assert (back.X != X).nnz == 0 and str(report) == "6 kept; nothing lost"
+
+
+def test_align_refuses_strangers_and_twins():
+    with pytest.raises(PreprocessError, match="Is it another species"):
+        align_genes(frame(np.ones((2, 2)), ["Cd3e", "Gnly"]), ["CD3E", "GNLY"])
+    with pytest.raises(PreprocessError, match="reference list names genes twice"):
+        align_genes(frame(np.ones((2, 1)), "a"), ["a", "a"])
+
+
+def test_quality_control_drops_what_it_says(pbmc):
+    kept, report = preprocess.quality_control(pbmc, min_genes=500, min_cells=5, max_mito=0.1)
+    assert kept.n_obs == report.kept < pbmc.n_obs
+    assert kept.obs["n_genes"].min() >= 500 and kept.obs["mito"].max() <= 0.1
+    assert ((kept.X > 0).sum(0) >= 5).all()
+    assert sum(report.lost.values()) == pbmc.n_obs - kept.n_obs + pbmc.n_vars - kept.n_vars
+    assert "n_genes" not in pbmc.obs
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"min_genes": 10**6}, "min_genes=1000000"),
+        ({"max_mito": -1}, "max_mito=-1"),
+        ({"min_cells": 10**6}, "min_cells"),
+    ],
+)
+def test_quality_control_that_keeps_nothing_names_the_limit(pbmc, limits, says):
+    with pytest.raises(PreprocessError, match=says):
+        preprocess.quality_control(pbmc, **limits)
+
+
+def test_combat_brings_batch_means_together(logged):
+    adata = ad.AnnData(
+        logged[:120, :400].toarray(), obs=pd.DataFrame({"batch": ["a", "b"] * 60}).set_index(np.arange(120).astype(str))
+    )
+    adata.X[1::2] += 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        got = preprocess.combat(adata)
+    assert got.X.dtype == np.float32
+    assert np.abs(got.X[::2].mean(0) - got.X[1::2].mean(0)).mean() < 0.1
+    assert np.abs(adata.X[::2].mean(0) - adata.X[1::2].mean(0)).mean() > 0.8
+
+
+@pytest.mark.parametrize(("column", "says"), [("nothing", "no column"), ("one", "two batches or more")])
+def test_combat_refuses_what_it_cannot_correct(column, says):
+    adata = ad.AnnData(np.ones((4, 3)), obs=pd.DataFrame({"one": ["a"] * 4}, index=list("wxyz")))
+    with pytest.raises(PreprocessError, match=says):
+        preprocess.combat(adata, column)
