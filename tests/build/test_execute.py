@@ -160,3 +160,13 @@ def test_progress_elsewhere_writes_a_line_now_and_then():
         progress.step("a", cell, 9)
     cells = [line.split("cell ")[1][:3] for line in out.getvalue().splitlines()]
     assert cells == ["0/9", "2/9", "4/9"] and "\r" not in out.getvalue()
+
+
+def test_a_kernel_that_dies_is_a_failure_with_its_notebook(mini, change):
+    beta = notebooks.chapters(["beta"], mini)[0]
+    change(beta.text, "x + 1", "import os\nos._exit(9)")
+    said = io.StringIO()
+    assert execute.run(["beta"], "smoke", 1, mini, stream=said) == ["02-beta"]
+    assert "02-beta  FAILED" in said.getvalue() and "died" in said.getvalue().lower()
+    assert "_build/executed/smoke/02-beta/beta.failed.ipynb" in said.getvalue()
+    assert (mini / "_build/executed/smoke/02-beta/beta.failed.ipynb").exists()
