@@ -1,0 +1,44 @@
+"""How a result is judged: splits that refuse leaks, metrics, intervals, paired tests, and the ladder of baselines."""
+
+from shared.evaluate.intervals import (
+    Interval,
+    Paired,
+    bootstrap,
+    clopper_pearson,
+    mcnemar_exact,
+    over_seeds,
+    paired_test,
+    wilson,
+)
+from shared.evaluate.ladder import ladder
+from shared.evaluate.metrics import (
+    MetricError,
+    accuracy,
+    ari,
+    auroc,
+    average_precision,
+    balanced_accuracy,
+    cohen_kappa,
+    ece,
+    macro_f1,
+    nmi,
+    reliability,
+    score,
+    silhouette,
+)
+from shared.evaluate.splits import (
+    LeakError,
+    SplitError,
+    check_disjoint,
+    few_shot,
+    grouped_folds,
+    grouped_split,
+    holdout,
+)
+
+__all__ = [
+    "Interval", "LeakError", "MetricError", "Paired", "SplitError", "accuracy", "ari", "auroc", "average_precision",
+    "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa", "ece", "few_shot",
+    "grouped_folds", "grouped_split", "holdout", "ladder", "macro_f1", "mcnemar_exact", "nmi", "over_seeds",
+    "paired_test", "reliability", "score", "silhouette", "wilson",
+]  # fmt: skip

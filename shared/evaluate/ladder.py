@@ -1,0 +1,155 @@
+"""The ladder of baselines: one call, one table, the same rungs under every method of the book."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from shared.evaluate.intervals import confusion_bootstrap, from_confusion
+from shared.preprocess import center_by
+
+METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "cohen_kappa")
+CENTRED = "per-study centring + logistic"
+
+
+def ladder(
+    X_train, y_train, X_test, y_test, *,
+    study_train=None, study_test=None, models=None, extra=None, metrics=METRICS, n_boot=1000, seeds=(0, 1, 2),
+    random_state=0,
+) -> pd.DataFrame:  # fmt: skip
+    """Fit every rung on the training cells, score it on the test cells.
+
+    Parameters
+    ----------
+    X_train, X_test : CSR or ndarray of shape (n_cells, n_genes), float32
+        Log-normalised.
+    y_train, y_test : sequences of str
+        Labels.
+    study_train, study_test : sequences, optional
+        Study, run or donor of each cell. With both given, one rung more is climbed: every study minus its own mean,
+        then logistic regression. It sees the test cells, not their labels, and the table says so.
+    models : dict of name to estimator, optional
+        The rungs; ``shared.methods.baselines.rungs`` without it.
+    extra : dict of name to estimator, optional
+        More rungs: the method that is being compared.
+    metrics : sequence of str
+        Of ``balanced_accuracy, accuracy, macro_f1, cohen_kappa``.
+    n_boot : int, default 1000
+        Bootstrap resamples of the test cells, within each class.
+    seeds : sequence of int
+        A rung with a random part is fitted once for each: its value is the mean, its interval pools the resamples of
+        all, so it holds both what other cells and what another seed may give. The others are fitted once.
+    random_state : int, default 0
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        One row a rung, in the order climbed: each metric with ``_low`` and ``_high`` (95 %), ``seconds`` of one fit and
+        call, ``n_seeds``, ``sees_test_cells``, ``error``. A rung that fails keeps its row, with the error in words and
+        NaN for numbers, and a warning is given; the others go on.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a metric is not known, or no seed is given.
+    """
+    y_train, y_test = np.asarray(y_train), np.asarray(y_test)
+    _check(X_train, y_train, X_test, y_test, metrics, seeds)
+    if models is None:
+        from shared.methods.baselines import rungs
+
+        models = rungs(random_state=seeds[0])
+    climbed = {name: (model, X_train, X_test, False) for name, model in {**models, **(extra or {})}.items()}
+    if study_train is not None and study_test is not None:
+        centred = center_by(X_train, study_train), center_by(X_test, study_test)
+        climbed[CENTRED] = (_logistic(models), *centred, True)
+    rows = {}
+    for name, (model, here, there, sees) in climbed.items():
+        try:
+            rows[name] = _rung(model, here, y_train, there, y_test, metrics, n_boot, seeds, random_state)
+        except Exception as e:
+            warnings.warn(f"rung {name!r} failed: {type(e).__name__}: {e}", RuntimeWarning, stacklevel=2)
+            rows[name] = {"n_seeds": 0, "error": f"{type(e).__name__}: {e}"}
+        rows[name]["sees_test_cells"] = sees
+    columns = [c for m in metrics for c in (m, f"{m}_low", f"{m}_high")]
+    columns += ["seconds", "n_seeds", "sees_test_cells", "error"]
+    return (
+        pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns).fillna({"error": ""}).rename_axis("rung")
+    )
+
+
+def _check(X_train, y_train, X_test, y_test, metrics, seeds):
+    for X, y, which in ((X_train, y_train, "train"), (X_test, y_test, "test")):
+        if X.ndim != 2 or y.shape != (X.shape[0],) or not len(y):
+            raise ValueError(f"X_{which} has shape {X.shape} and y_{which} {y.shape}: one label for each row is needed")
+    if X_train.shape[1] != X_test.shape[1]:
+        raise ValueError(
+            f"training cells have {X_train.shape[1]} genes and test cells {X_test.shape[1]}: align the gene lists first"
+        )
+    unknown = [m for m in metrics if m not in METRICS]
+    if unknown or not metrics:
+        raise ValueError(f"metric {unknown} is not known; there are {', '.join(METRICS)}")
+    if not len(seeds):
+        raise ValueError("give at least one seed")
+
+
+def _logistic(models):
+    """The ladder's own logistic rung, so that the centred rung differs from it in the centring alone."""
+    named = [m for name, m in models.items() if "logistic" in name.lower()]
+    if named:
+        return named[0]
+    from shared.methods.baselines import rungs
+
+    return next(m for name, m in rungs(random_state=0).items() if "logistic" in name.lower())
+
+
+def _seeded(model):
+    """Names of parameters that set a random part; a solver that has no random part is not one."""
+    exact = {
+        "lbfgs",
+        "newton-cg",
+        "newton-cholesky",
+        "cholesky",
+        "svd",
+        "auto",
+        "sparse_cg",
+        "lsqr",
+        "full",
+        "covariance_eigh",
+    }
+    params, found = model.get_params(deep=True), []
+    for name in params:
+        if name.split("__")[-1] != "random_state":
+            continue
+        owner = name.removesuffix("random_state")
+        if params.get(f"{owner}solver") in exact or params.get(f"{owner}strategy") in ("most_frequent", "prior"):
+            continue
+        found.append(name)
+    return found
+
+
+def _rung(model, X_train, y_train, X_test, y_test, metrics, n_boot, seeds, random_state):
+    parts = _seeded(model)
+    used = list(seeds) if parts else [seeds[0]]
+    values, resampled, seconds = {m: [] for m in metrics}, {m: [] for m in metrics}, []
+    for i, seed in enumerate(used):
+        fresh = clone(model).set_params(**dict.fromkeys(parts, seed))
+        start = time.perf_counter()
+        called = fresh.fit(X_train, y_train).predict(X_test)
+        seconds.append(time.perf_counter() - start)
+        rng = np.random.default_rng([random_state, i])
+        drawn, table, own = confusion_bootstrap(y_test, called, max(1, n_boot // len(used)), rng)
+        at, again = from_confusion(table, own), from_confusion(drawn, own)
+        for m in metrics:
+            values[m].append(float(at[m]))
+            resampled[m].append(again[m])
+    row = {"seconds": float(np.median(seconds)), "n_seeds": len(used), "error": ""}
+    for m in metrics:
+        low, high = np.quantile(np.concatenate(resampled[m]), [0.025, 0.975])
+        row |= {m: float(np.mean(values[m])), f"{m}_low": float(low), f"{m}_high": float(high)}
+    return row

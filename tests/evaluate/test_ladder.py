@@ -1,0 +1,123 @@
+"""One call, one table; a rung that breaks keeps its row and stops no other."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestCentroid
+
+from shared import evaluate
+from shared.evaluate import ladder
+
+MODELS = {
+    "majority": DummyClassifier(),
+    "centroid": NearestCentroid(),
+    "logistic": LogisticRegression(C=0.1),
+    "forest": RandomForestClassifier(20, random_state=0),
+}
+
+
+class Breaks(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        raise RuntimeError("no good")
+
+
+def cells(shift=0.0, n=60, seed=0):
+    """Two studies of three types; the second is moved by `shift` along every gene."""
+    rng = np.random.default_rng(seed)
+    y = np.repeat(["B", "NK", "T"], n)
+    centres = 1.2 * np.random.default_rng(9).normal(size=(3, 30))
+    X = centres[np.repeat([0, 1, 2], n)] + rng.normal(size=(3 * n, 30)) + shift
+    return X.astype(np.float32), y
+
+
+def test_one_row_a_rung_in_order_with_intervals():
+    table = ladder(*cells(), *cells(seed=1), models=MODELS, n_boot=200)
+    assert list(table.index) == list(MODELS)
+    assert table.loc["majority", "balanced_accuracy"] == pytest.approx(1 / 3)
+    for m in ("balanced_accuracy", "accuracy", "macro_f1", "cohen_kappa"):
+        assert (table[f"{m}_low"] <= table[m]).all() and (table[m] <= table[f"{m}_high"]).all()
+    assert table.loc["logistic", "balanced_accuracy"] > 0.9 and (table["seconds"] > 0).all()
+    assert table["n_seeds"].to_dict() == {"majority": 1, "centroid": 1, "logistic": 1, "forest": 3}
+
+
+def test_numbers_are_those_of_the_metrics():
+    (X, y), (Z, t) = cells(), cells(seed=1)
+    table = ladder(X, y, Z, t, models={"logistic": MODELS["logistic"]}, n_boot=10)
+    called = MODELS["logistic"].fit(X, y).predict(Z)
+    for m in ("balanced_accuracy", "accuracy", "macro_f1", "cohen_kappa"):
+        assert table.loc["logistic", m] == pytest.approx(getattr(evaluate, m)(t, called))
+
+
+def test_the_centred_rung_undoes_a_shift_and_is_marked():
+    (X, y), (Z, t) = cells(), cells(shift=4.0, seed=1)
+    table = ladder(X, y, Z, t, models=MODELS, study_train=["a"] * len(y), study_test=["b"] * len(t), n_boot=50)
+    last = table.iloc[-1]
+    assert last["balanced_accuracy"] > table.loc["logistic", "balanced_accuracy"] + 0.2
+    assert table["sees_test_cells"].tolist() == [False] * 4 + [True]
+
+
+def test_sparse_and_dense_climb_alike():
+    (X, y), (Z, t) = cells(), cells(seed=1)
+    X[X < 0], Z[Z < 0] = 0, 0
+    models = {k: MODELS[k] for k in ("majority", "logistic")}
+    dense = ladder(X, y, Z, t, models=models, n_boot=50)
+    thin = ladder(sparse.csr_matrix(X), y, sparse.csr_matrix(Z), t, models=models, n_boot=50)
+    assert dense["accuracy"].to_numpy() == pytest.approx(thin["accuracy"].to_numpy(), abs=0.01)
+
+
+def test_a_broken_rung_keeps_its_row_and_the_others_go_on():
+    with pytest.warns(RuntimeWarning, match="'new' failed: RuntimeError: no good"):
+        table = ladder(*cells(), *cells(seed=1), models=MODELS, extra={"new": Breaks()}, n_boot=20)
+    assert table.loc["new", "error"] == "RuntimeError: no good" and np.isnan(table.loc["new", "accuracy"])
+    assert (table["error"].drop("new") == "").all() and table["accuracy"].drop("new").notna().all()
+
+
+def test_the_same_call_gives_the_same_table():
+    one, two = (ladder(*cells(), *cells(seed=1), models=MODELS, n_boot=50).drop(columns="seconds") for _ in range(2))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_models_are_not_changed():
+    model = LogisticRegression(C=0.1)
+    ladder(*cells(), *cells(seed=1), models={"logistic": model}, n_boot=10)
+    assert not hasattr(model, "coef_")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda X, y, Z, t: ((X, y[:-1], Z, t), {}), "one label for each row"),
+        (lambda X, y, Z, t: ((X, y, Z[:, :-1], t), {}), "align the gene lists"),
+        (lambda X, y, Z, t: ((X, y, Z, t), {"metrics": ("auroc",)}), "auroc"),
+        (lambda X, y, Z, t: ((X, y, Z, t), {"seeds": ()}), "at least one seed"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(change, says):
+    args, options = change(*cells(), *cells(seed=1))
+    with pytest.raises(ValueError, match=says):
+        ladder(*args, models=MODELS, **options)
+
+
+def test_default_rungs_are_the_book_s():
+    from shared.methods.baselines import rungs
+
+    table = ladder(*cells(n=40), *cells(n=40, seed=1), n_boot=20, seeds=(0,))
+    assert list(table.index) == list(rungs(random_state=0)) and (table["error"] == "").all()
+
+
+def test_a_hundred_thousand_cells_bootstrap_in_a_moment():
+    rng = np.random.default_rng(0)
+    y = rng.choice(list("abcdefghijk"), 100_000)
+    from shared.evaluate.intervals import confusion_bootstrap, from_confusion
+
+    start = time.perf_counter()
+    drawn, _, own = confusion_bootstrap(y, rng.permutation(y), 1000, rng)
+    from_confusion(drawn, own)
+    assert time.perf_counter() - start < 2
