@@ -40,7 +40,9 @@ def staged(chapter: Chapter, profile: str, root: Path = ROOT) -> dict:
     if [source(c) for c in mine] != [source(c) for c in ran]:
         raise BookError(f"{chapter.name}: the executed copy at {profile} is not of this code; run it again")
     for cell, done in zip(mine, ran, strict=True):
-        cell["outputs"] = [o for o in done["outputs"] if "provenance" not in (o.get("metadata") or {})]
+        # A plain notebook shows the caption below its figure; here the renderer does, from the figure's own metadata.
+        hidden = {"provenance", "caption_of"}
+        cell["outputs"] = [o for o in done["outputs"] if not hidden & set(o.get("metadata") or {})]
         cell["execution_count"] = done["execution_count"]
         if REMOVED & set(tags(cell)):
             cell["metadata"]["tags"] = [*tags(cell), "remove-cell"]
