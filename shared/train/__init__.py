@@ -11,6 +11,7 @@ what an uninterrupted run draws, on any device, and ends with the same bytes; no
 
 from shared.train.checkpoint import read_safetensors, replace_file
 from shared.train.loop import fit
+from shared.train.saved import gene_hash, load_model, save_model
 from shared.train.settings import Config, History, TrainingError, resolve_device, seed_everything
 
 __all__ = [
@@ -18,8 +19,11 @@ __all__ = [
     "History",
     "TrainingError",
     "fit",
+    "gene_hash",
+    "load_model",
     "read_safetensors",
     "replace_file",
     "resolve_device",
+    "save_model",
     "seed_everything",
 ]

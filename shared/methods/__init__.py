@@ -1,0 +1,1 @@
+"""One module per chapter, read from top to bottom as the method's story."""
