@@ -1,9 +1,18 @@
 """Metrics, each a thin layer over scikit-learn with its averaging named and its special cases settled.
 
-Labels may be words or numbers, of one kind. Where scores are needed, hard labels are refused.
+Rules that hold for all of them:
+
+* Labels are words or whole numbers, of one kind on both sides, in any container. Missing labels and NaN are refused.
+* An average over classes runs over the classes that occur in ``y_true``. A class that is absent from the test cells has
+  no part in it.
+* A class that occurs but that the model never saw counts as one it cannot find: recall and F1 of 0, AUROC of 0.5,
+  average precision of its share. Leaving it out would reward a model for knowing less.
+* Where scores are needed, hard labels are refused.
 """
 
 from __future__ import annotations
+
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -14,22 +23,51 @@ class MetricError(ValueError):
     """The metric is not defined for what it was given; the message says why and what to give instead."""
 
 
-def _labels(y_true, y_pred):
-    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
-    if y_true.shape != y_pred.shape or y_true.ndim != 1:
+def as_labels(values, what="labels"):
+    """One label a cell as an array of words or of whole numbers, whatever container it came in.
+
+    A column of a table arrives as objects, a categorical or a string array; compared as they are, equal words may count
+    as different. Missing labels, mixed kinds and scores passed for labels are refused.
+    """
+    values = np.asarray(values)
+    if values.ndim != 1:
+        raise MetricError(f"{what} have shape {values.shape}: give one label a cell")
+    if values.dtype.kind not in "OTUbiuf":
+        raise MetricError(f"{what} are of type {values.dtype}: labels are words or whole numbers")
+    if pd.isna(values).any():
+        raise MetricError(f"{int(pd.isna(values).sum())} {what} are missing: drop those cells or give them a class")
+    if values.dtype.kind in "OT":
+        if len({isinstance(v, str) for v in values}) > 1:
+            raise MetricError(f"{what} mix words and numbers: use one kind")
+        values = as_labels(np.array(values.tolist()), what)
+    if values.dtype.kind == "f":
+        if np.isinf(values).any() or (values != np.round(values)).any():
+            raise MetricError(f"{what} hold fractions: these are scores, and labels are needed")
+        values = values.astype(np.int64)
+    return values
+
+
+def _is_words(labels):
+    return labels.dtype.kind == "U"
+
+
+def paired_labels(y_true, y_pred):
+    """True and called labels of the same cells, in one kind."""
+    y_true, y_pred = as_labels(y_true, "true labels"), as_labels(y_pred, "called labels")
+    if y_true.shape != y_pred.shape:
         raise MetricError(
             f"labels have shapes {y_true.shape} and {y_pred.shape}: give one true and one called label a cell"
         )
     if not len(y_true):
         raise MetricError("there is no cell to score")
-    if (y_true.dtype.kind in "US") != (y_pred.dtype.kind in "US"):
+    if _is_words(y_true) != _is_words(y_pred):
         raise MetricError(f"true labels are {y_true.dtype} and called labels {y_pred.dtype}: use one kind for both")
     return y_true, y_pred
 
 
 def accuracy(y_true, y_pred) -> float:
     """Share of cells called right; common classes count more."""
-    y_true, y_pred = _labels(y_true, y_pred)
+    y_true, y_pred = paired_labels(y_true, y_pred)
     return float((y_true == y_pred).mean())
 
 
@@ -38,101 +76,168 @@ def balanced_accuracy(y_true, y_pred) -> float:
 
     A call of a class that is absent from `y_true` is a miss for the cell's own class and adds no class of its own.
     """
-    y_true, y_pred = _labels(y_true, y_pred)
+    y_true, y_pred = paired_labels(y_true, y_pred)
     _, label = np.unique(y_true, return_inverse=True)
     return float((np.bincount(label, y_true == y_pred) / np.bincount(label)).mean())
 
 
 def macro_f1(y_true, y_pred) -> float:
-    """Mean F1 over the classes present in `y_true`; a class that is never called scores 0."""
-    y_true, y_pred = _labels(y_true, y_pred)
+    """Mean F1 over the classes present in `y_true`, each counted alike; a class that is never called scores 0."""
+    y_true, y_pred = paired_labels(y_true, y_pred)
     return float(sk.f1_score(y_true, y_pred, labels=np.unique(y_true), average="macro", zero_division=0))
 
 
 def cohen_kappa(y_true, y_pred) -> float:
-    """Agreement beyond what the class shares alone would give, unweighted; 0 when both sides hold one class only."""
-    y_true, y_pred = _labels(y_true, y_pred)
+    """Agreement beyond what the class shares alone would give, unweighted; 0 when both sides hold one class only.
+
+    The formula is 0 / 0 there: calls that never vary agree with labels that never vary, and show nothing.
+    """
+    y_true, y_pred = paired_labels(y_true, y_pred)
     if len(np.union1d(y_true, y_pred)) < 2:
         return 0.0
     return float(sk.cohen_kappa_score(y_true, y_pred))
 
 
-def _scores(y_true, proba, classes):
-    y_true, proba, classes = np.asarray(y_true), np.asarray(proba, dtype=np.float64), np.asarray(classes)
-    if proba.ndim != 2:
+def _matrix(y_true, proba, classes):
+    """Checked scores: labels, float64 array of cells × classes, and the label of each column."""
+    y_true = as_labels(y_true, "true labels")
+    proba = np.asarray(proba)
+    if proba.ndim != 2 or proba.dtype.kind not in "fiub":
         raise MetricError(
-            "scores are needed, one column a class, not hard labels: use predict_proba or decision_function"
+            "scores are needed, one column a class, not hard labels: use predict_proba or decision_function "
+            "(of two classes the latter gives one column s: pass np.column_stack([-s, s]))"
         )
+    if classes is None:
+        raise MetricError("classes are needed: the label of each column of the scores (a fitted model's classes_)")
+    classes = as_labels(classes, "classes")
     if proba.shape != (len(y_true), len(classes)):
         raise MetricError(f"scores have shape {proba.shape}; {len(y_true)} cells and {len(classes)} classes were given")
+    if len(np.unique(classes)) < len(classes):
+        raise MetricError("classes holds a label twice: give each column a label of its own")
     if not len(y_true):
         raise MetricError("there is no cell to score")
+    if _is_words(y_true) != _is_words(classes):
+        raise MetricError(f"true labels are {y_true.dtype} and classes {classes.dtype}: use one kind for both")
+    proba = proba.astype(np.float64)
     if not np.isfinite(proba).all():
-        raise MetricError(f"{int((~np.isfinite(proba)).sum())} scores are NaN or infinite")
-    rows = np.sort(proba, axis=1)
-    if len(classes) > 1 and (rows[:, :-1] == 0).all() and (rows[:, -1] == 1).all() and len(y_true) > 1:
-        raise MetricError("every row is a single 1: these are hard labels, and a curve needs graded scores")
+        raise MetricError(
+            f"{int((~np.isfinite(proba)).sum())} scores are NaN or infinite: look at the model that gave them"
+        )
+    return y_true, proba, classes
+
+
+def _scores(y_true, proba, classes):
+    """As :func:`_matrix`; hard labels written as zeros and ones are refused as well."""
+    y_true, proba, classes = _matrix(y_true, proba, classes)
+    one_hot = ((proba == 0) | (proba == 1)).all() and (proba.sum(1) == 1).all()
+    if len(classes) > 1 and len(y_true) > 1 and one_hot:
+        raise MetricError("every row is a single 1: these are hard labels, and graded scores are needed")
     return y_true, proba, classes
 
 
 def _one_vs_rest(metric, name, y_true, proba, classes, average):
     y_true, proba, classes = _scores(y_true, proba, classes)
-    present = [c for c in classes if 0 < (y_true == c).sum() < len(y_true)]
-    if not present:
-        raise MetricError(f"{name} needs cells of two classes or more that the model knows")
-    each = np.array([metric(y_true == c, proba[:, list(classes).index(c)]) for c in present])
+    present, cells = np.unique(y_true, return_counts=True)
+    if len(present) < 2:
+        raise MetricError(f"{name} needs cells of two classes or more; all are {present[0]}")
+    if not np.isin(present, classes).any():
+        raise MetricError(f"{name} needs a class that the model knows; it knows {', '.join(map(str, classes[:5]))}")
+    column = {c: i for i, c in enumerate(classes.tolist())}
+    unseen = np.zeros(len(y_true))
+    each = [metric(y_true == c, proba[:, column[c]] if c in column else unseen) for c in present.tolist()]
     if average is None:
-        return dict(zip(map(str, present), each.tolist(), strict=True))
+        return {str(c): float(v) for c, v in zip(present, each, strict=True)}
     if average == "macro":
-        return float(each.mean())
+        return float(np.mean(each))
     if average == "weighted":
-        return float(np.average(each, weights=[(y_true == c).sum() for c in present]))
+        return float(np.average(each, weights=cells))
     raise MetricError(f"average={average!r} is not known: 'macro', 'weighted' or None")
 
 
-def auroc(y_true, proba, classes, average="macro"):
-    """Area under the ROC curve, each class against the rest, averaged over the classes that occur among the cells.
+def _one_vs_one(y_true, proba, classes):
+    y_true, proba, classes = _scores(y_true, proba, classes)
+    present = np.unique(y_true).tolist()
+    if len(present) < 2:
+        raise MetricError(f"AUROC needs cells of two classes or more; all are {present[0]}")
+    column = {c: i for i, c in enumerate(classes.tolist())}
+    each = []
+    for one, other in combinations(present, 2):
+        pair = np.isin(y_true, [one, other])
+        for c in (one, other):
+            each.append(sk.roc_auc_score(y_true[pair] == c, proba[pair, column[c]]) if c in column else 0.5)
+    return float(np.mean(each))
+
+
+def auroc(y_true, proba, classes, average="macro", multi_class="ovr"):
+    """Area under the ROC curve, averaged over the classes that occur among the cells.
 
     Parameters
     ----------
     y_true : sequence of shape (n_cells,)
-        True labels; those the model never saw count among the rest.
+        True labels.
     proba : ndarray of shape (n_cells, n_classes)
         Scores, larger for likelier; they need not sum to one.
     classes : sequence of shape (n_classes,)
         The label of each column.
     average : {"macro", "weighted", None}, default "macro"
-        None returns a dict of class to value.
+        Each class alike, by its number of cells, or none: a dict of class to value.
+    multi_class : {"ovr", "ovo"}, default "ovr"
+        Each class against all other cells, or the mean over pairs of classes, which does not move with the class
+        shares (Hand and Till 2001; macro only).
+
+    Returns
+    -------
+    float or dict of str to float
+        A class that the model never saw counts 0.5.
 
     Raises
     ------
     MetricError
         On hard labels, shapes that do not fit, NaN, or fewer than two classes among the cells.
     """
+    if multi_class == "ovo":
+        if average != "macro":
+            raise MetricError(f"average={average!r} goes with multi_class='ovr' only")
+        return _one_vs_one(y_true, proba, classes)
+    if multi_class != "ovr":
+        raise MetricError(f"multi_class={multi_class!r} is not known: 'ovr' or 'ovo'")
     return _one_vs_rest(sk.roc_auc_score, "AUROC", y_true, proba, classes, average)
 
 
 def average_precision(y_true, proba, classes, average="macro"):
-    """Average precision (area under precision-recall by steps), each class against the rest; as :func:`auroc`.
+    """Average precision (area under precision-recall by steps), each class against the rest.
 
-    Guessing scores the share of the class, so compare it within one test set only.
+    Takes and refuses what :func:`auroc` does. Guessing scores the share of the class, so compare it within one test set
+    only. A class that the model never saw counts with its share.
     """
     return _one_vs_rest(sk.average_precision_score, "average precision", y_true, proba, classes, average)
 
 
+def _groupings(y_true, clusters):
+    y_true, clusters = as_labels(y_true, "true labels"), as_labels(clusters, "clusters")
+    if y_true.shape != clusters.shape or not len(y_true):
+        raise MetricError(f"groupings have shapes {y_true.shape} and {clusters.shape}: give both for each cell")
+    return y_true, clusters
+
+
 def ari(y_true, clusters) -> float:
-    """Adjusted Rand index of two groupings: 1 for the same, about 0 for unrelated ones."""
-    return float(sk.adjusted_rand_score(y_true, clusters))
+    """Adjusted Rand index of two groupings: 1 for the same, about 0 for unrelated ones. Names need not match."""
+    return float(sk.adjusted_rand_score(*_groupings(y_true, clusters)))
 
 
 def nmi(y_true, clusters) -> float:
-    """Normalised mutual information of two groupings, arithmetic mean of the entropies."""
-    return float(sk.normalized_mutual_info_score(y_true, clusters, average_method="arithmetic"))
+    """Normalised mutual information of two groupings, arithmetic mean of the entropies. Names need not match."""
+    return float(sk.normalized_mutual_info_score(*_groupings(y_true, clusters), average_method="arithmetic"))
 
 
 def silhouette(X, labels, metric="euclidean", sample_size=None, random_state=None) -> float:
-    """Mean silhouette of `labels` on `X` (cells × features), from -1 to 1; `sample_size` cells if given."""
-    labels = np.asarray(labels)
+    """Mean silhouette of `labels` on `X` (cells × features), each cell alike, from -1 to 1.
+
+    With `sample_size` it is taken over that many cells, drawn at random.
+    """
+    labels = as_labels(labels)
+    if X.ndim != 2 or X.shape[0] != len(labels):
+        raise MetricError(f"X has shape {X.shape} for {len(labels)} labels: give one row a cell")
     if not 1 < len(np.unique(labels)) < len(labels):
         raise MetricError("silhouette needs two groups or more, and at least one of two cells")
     return float(sk.silhouette_score(X, labels, metric=metric, sample_size=sample_size, random_state=random_state))
@@ -156,20 +261,26 @@ def reliability(y_true, proba, classes, n_bins=15) -> pd.DataFrame:
     -------
     DataFrame
         One row a bin: ``low``, ``high`` (its edges, the upper one included), ``count``, ``confidence``, ``accuracy``
-        (NaN in an empty bin).
+        (NaN in an empty bin). Of classes that tie for the top, the first counts.
+
+    Raises
+    ------
+    MetricError
+        If rows do not sum to one, and as :func:`auroc`.
     """
     y_true, proba, classes = _scores(y_true, proba, classes)
     if (proba < -1e-6).any() or not np.allclose(proba.sum(1), 1, atol=1e-3):
-        raise MetricError("rows of proba do not sum to one: calibration is about probabilities, not scores")
+        raise MetricError("rows of proba do not sum to one: calibration needs probabilities, not scores")
     if n_bins < 1:
         raise MetricError(f"n_bins={n_bins}: use one bin or more")
     confidence, right = proba.max(1), classes[proba.argmax(1)] == y_true
-    where = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    edges = np.linspace(0, 1, n_bins + 1)
+    # Compared with the edges themselves: 0.7 * 10 is a little more than 7, and 0.7 belongs below the edge 0.7.
+    where = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
     count = np.bincount(where, minlength=n_bins)
     with np.errstate(invalid="ignore"):
         mean = np.bincount(where, confidence, n_bins) / count
         share = np.bincount(where, right, n_bins) / count
-    edges = np.linspace(0, 1, n_bins + 1)
     columns = {"low": edges[:-1], "high": edges[1:], "count": count, "confidence": mean, "accuracy": share}
     return pd.DataFrame(columns)
 
@@ -204,15 +315,20 @@ def score(y_true, *, y_pred=None, proba=None, classes=None, metrics=tuple(HARD))
         The label of each column.
     metrics : sequence of str
         Of ``accuracy, balanced_accuracy, macro_f1, cohen_kappa, auroc, average_precision, ece``.
+
+    Raises
+    ------
+    MetricError
+        If a metric is not known, or its scores were not given.
     """
     unknown = [m for m in metrics if m not in HARD | SOFT]
     if unknown:
         raise MetricError(f"metric {unknown[0]!r} is not known; there are {', '.join(HARD | SOFT)}")
-    if proba is None and (y_pred is None or set(metrics) & set(SOFT)):
-        soft = sorted(set(metrics) & set(SOFT)) or ["any metric"]
-        raise MetricError(
-            f"{soft[0]} needs {'proba and classes' if y_pred is not None else 'y_pred, or proba and classes'}"
-        )
+    soft = [m for m in metrics if m in SOFT]
+    if proba is None and (y_pred is None or soft):
+        need = "proba and classes" if y_pred is not None else "y_pred, or proba and classes"
+        raise MetricError(f"{soft[0] if soft else 'any metric'} needs {need}")
     if y_pred is None:
-        y_pred = np.asarray(classes)[np.asarray(proba).argmax(1)]
+        _, scores, columns = _matrix(y_true, proba, classes)
+        y_pred = columns[scores.argmax(1)]
     return {m: HARD[m](y_true, y_pred) if m in HARD else SOFT[m](y_true, proba, classes) for m in metrics}

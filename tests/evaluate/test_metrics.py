@@ -1,6 +1,7 @@
 """Metrics agree with scikit-learn, and their special cases are settled rather than warned about."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,12 +65,95 @@ def test_curves_agree_with_scikit_learn(name):
     assert np.mean(list(each.values())) == pytest.approx(ours) and list(each) == CLASSES.tolist()
 
 
-def test_auroc_leaves_out_a_class_that_is_absent_and_counts_strangers_as_rest():
+def test_a_class_absent_from_the_test_has_no_part_in_the_mean():
     y, proba = soft(200)
-    two = np.where(y == "NK", "stranger", y)
-    each = evaluate.auroc(two, proba, CLASSES, average=None)
+    keep = y != "NK"
+    each = evaluate.auroc(y[keep], proba[keep], CLASSES, average=None)
     assert list(each) == ["B", "T"]
+    assert evaluate.auroc(y[keep], proba[keep], CLASSES) == pytest.approx(np.mean(list(each.values())))
+
+
+def test_a_class_the_model_never_saw_counts_as_one_it_cannot_find():
+    """Two types told apart without fault and a third unknown: a mean over the known ones would call that perfect."""
+    y, scores = np.array(list("aabbzz")), np.array([[9, 1], [8, 2], [1, 9], [2, 8], [5, 5], [5, 5]])
+    assert evaluate.auroc(y, scores, ["a", "b"], average=None) == {"a": 1, "b": 1, "z": 0.5}
+    assert evaluate.auroc(y, scores, ["a", "b"]) == pytest.approx(2.5 / 3)
+    assert evaluate.auroc(y, scores, ["a", "b"], multi_class="ovo") == pytest.approx(5 / 6)
+    assert evaluate.average_precision(y, scores, ["a", "b"], average=None)["z"] == pytest.approx(1 / 3)
+    assert evaluate.balanced_accuracy(y, list("aabbab")) == pytest.approx(2 / 3)
+    with pytest.raises(MetricError, match="a class that the model knows; it knows x, y"):
+        evaluate.auroc(y, scores, ["x", "y"])
+
+
+def test_auroc_wants_an_order_not_probabilities():
+    y, proba = soft(200)
     assert evaluate.auroc(y, proba * 7, CLASSES) == pytest.approx(evaluate.auroc(y, proba, CLASSES))
+
+
+def test_average_over_pairs_agrees_with_scikit_learn():
+    y, proba = soft(300)
+    ours = evaluate.auroc(y, proba, CLASSES, multi_class="ovo")
+    assert ours == pytest.approx(sk.roc_auc_score(y, proba, multi_class="ovo", labels=CLASSES))
+    common = np.concatenate([np.flatnonzero(y != "B"), np.flatnonzero(y == "B").repeat(9)])
+    assert evaluate.auroc(y[common], proba[common], CLASSES, multi_class="ovo") == pytest.approx(ours)
+    assert evaluate.auroc(y[common], proba[common], CLASSES) != pytest.approx(evaluate.auroc(y, proba, CLASSES))
+    with pytest.raises(MetricError, match="goes with multi_class='ovr'"):
+        evaluate.auroc(y, proba, CLASSES, average=None, multi_class="ovo")
+    with pytest.raises(MetricError, match="multi_class='raise'"):
+        evaluate.auroc(y, proba, CLASSES, multi_class="raise")
+
+
+def test_weights_are_numbers_of_cells():
+    y, proba = soft(300)
+    each = evaluate.auroc(y, proba, CLASSES, average=None)
+    expected = sum(each[c] * (y == c).mean() for c in CLASSES)
+    assert evaluate.auroc(y, proba, CLASSES, average="weighted") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda v: v.astype(object),
+        lambda v: pd.Series(v),
+        lambda v: pd.Series(v, index=range(50, 50 + len(v)), dtype="category"),
+        lambda v: pd.Series(v, dtype="string"),
+        lambda v: v.tolist(),
+        lambda v: v.astype(np.dtypes.StringDType()),
+    ],
+)
+def test_the_container_of_labels_does_not_matter(wrap):
+    y, proba = soft(60)
+    called = CLASSES[proba.argmax(1)]
+    for metric in (
+        evaluate.accuracy,
+        evaluate.balanced_accuracy,
+        evaluate.macro_f1,
+        evaluate.cohen_kappa,
+        evaluate.nmi,
+    ):
+        assert metric(wrap(y), called) == metric(y, wrap(called)) == metric(y, called)
+    assert evaluate.auroc(wrap(y), proba, wrap(CLASSES)) == evaluate.auroc(y, proba, CLASSES)
+    assert evaluate.ece(wrap(y), proba, wrap(CLASSES)) == evaluate.ece(y, proba, CLASSES)
+
+
+def test_whole_numbers_are_labels_however_they_are_stored():
+    assert evaluate.accuracy([0, 1, 1], np.array([0.0, 1.0, 0.0])) == pytest.approx(2 / 3)
+    assert evaluate.accuracy(np.array([True, False]), [1, 1]) == 0.5
+
+
+@pytest.mark.parametrize("name", ["auroc", "average_precision", "ece"])
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        ([0, 1, 2], "use one kind"),
+        (["B", "B", "T"], "a label twice"),
+        (None, "classes are needed"),
+        (["B", "T"], "2 classes"),
+    ],
+)
+def test_columns_need_labels_of_their_own(name, classes, says):
+    with pytest.raises(MetricError, match=says):
+        getattr(evaluate, name)(*soft(50), classes)
 
 
 @pytest.mark.parametrize("name", ["auroc", "average_precision", "ece"])
@@ -77,6 +161,8 @@ def test_auroc_leaves_out_a_class_that_is_absent_and_counts_strangers_as_rest():
     ("change", "says"),
     [
         (lambda y, p: (y, p.argmax(1)), "not hard labels"),
+        (lambda y, p: (y, y), "not hard labels"),
+        (lambda y, p: (y, p[:, 0] - p[:, 1]), r"np.column_stack\(\[-s, s\]\)"),
         (lambda y, p: (y, np.eye(3)[p.argmax(1)]), "hard labels"),
         (lambda y, p: (y, p[:, :2]), "3 classes"),
         (lambda y, p: (y, np.where(p > 0.9, np.nan, p)), "NaN or infinite"),
@@ -119,6 +205,13 @@ def test_ece_shrinks_with_cells_when_the_model_is_calibrated():
     assert evaluate.ece(*soft(20_000), CLASSES) < 0.02 < evaluate.ece(*soft(60), CLASSES)
 
 
+def test_a_confidence_on_an_edge_belongs_below_it():
+    """0.7 times 10 is a little more than 7 in floating point; 0.7 still belongs to the bin from 0.6 to 0.7."""
+    for tenth in range(5, 11):
+        table = evaluate.reliability(["a"], [[tenth / 10, 1 - tenth / 10]], ["a", "b"], n_bins=10)
+        assert table["count"].argmax() == tenth - 1
+
+
 def test_reliability_table_adds_up():
     y, proba = soft(400)
     table = evaluate.reliability(y, proba, CLASSES, n_bins=10)
@@ -126,17 +219,35 @@ def test_reliability_table_adds_up():
     assert table["accuracy"][table["count"] == 0].isna().all()
     share = (table["accuracy"] * table["count"]).sum() / 400
     assert share == pytest.approx(evaluate.accuracy(y, CLASSES[proba.argmax(1)]))
-    with pytest.raises(MetricError, match="do not sum to one"):
-        evaluate.reliability(y, proba * 2, CLASSES)
+    assert (table["confidence"].dropna() <= table["high"][table["count"] > 0]).all()
+    for wrong in (proba * 2, proba - 1 / 3, np.log(proba)):
+        with pytest.raises(MetricError, match="do not sum to one"):
+            evaluate.reliability(y, wrong, CLASSES)
+    with pytest.raises(MetricError, match="one bin or more"):
+        evaluate.ece(y, proba, CLASSES, n_bins=0)
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "cohen_kappa"])
 @pytest.mark.parametrize(
     ("y", "called", "says"),
-    [(["B"], ["B", "T"], "shapes"), ([], [], "no cell"), (["B"], [1], "one kind")],
+    [
+        (["B"], ["B", "T"], "shapes"),
+        ([], [], "no cell"),
+        (["B"], [1], "one kind"),
+        (["B", None], ["B", "T"], "1 true labels are missing"),
+        (np.array(["B", np.nan], dtype=object), ["B", "T"], "missing"),
+        ([0, 1], [0.0, np.nan], "1 called labels are missing"),
+        ([0, 1], [0.2, 0.9], "these are scores"),
+        ([0, 1], [0.0, np.inf], "these are scores"),
+        (np.array(["B", 1], dtype=object), ["B", "T"], "mix words and numbers"),
+        (["B", "T"], np.eye(2), "one label a cell"),
+        (np.array(["2020"], dtype="datetime64"), ["B"], "words or whole numbers"),
+        (np.array([b"B"]), ["B"], "words or whole numbers"),
+    ],
 )
-def test_labels_that_do_not_pair_are_refused(y, called, says):
+def test_labels_that_do_not_pair_are_refused(metric, y, called, says):
     with pytest.raises(MetricError, match=says):
-        evaluate.accuracy(y, called)
+        getattr(evaluate, metric)(y, called)
 
 
 def test_clusterings():
@@ -147,6 +258,12 @@ def test_clusterings():
     assert evaluate.silhouette(X, y) > 0.6
     with pytest.raises(MetricError, match="two groups"):
         evaluate.silhouette(X, np.zeros(60))
+    with pytest.raises(MetricError, match="one row a cell"):
+        evaluate.silhouette(X, y[:-1])
+    assert evaluate.ari(np.array(list("abc"))[y], y) == 1
+    for metric in (evaluate.ari, evaluate.nmi):
+        with pytest.raises(MetricError, match="give both for each cell"):
+            metric(y, y[:-1])
 
 
 def test_score_gives_several_and_asks_for_what_it_needs():
@@ -155,5 +272,12 @@ def test_score_gives_several_and_asks_for_what_it_needs():
     assert got["accuracy"] == evaluate.accuracy(y, CLASSES[proba.argmax(1)]) and len(got) == 3
     with pytest.raises(MetricError, match="auroc needs proba"):
         evaluate.score(y, y_pred=y, metrics=("auroc",))
+    assert evaluate.score(y, proba=np.eye(3)[proba.argmax(1)], classes=CLASSES)["accuracy"] == got["accuracy"]
+    with pytest.raises(MetricError, match="any metric needs y_pred, or proba"):
+        evaluate.score(y)
+    with pytest.raises(MetricError, match="classes are needed"):
+        evaluate.score(y, proba=proba)
+    with pytest.raises(MetricError, match="300 scores are NaN"):
+        evaluate.score(y, proba=proba * np.nan, classes=CLASSES)
     with pytest.raises(MetricError, match="'f2' is not known"):
         evaluate.score(y, y_pred=y, metrics=("f2",))
