@@ -10,7 +10,7 @@ from shared.evaluate.intervals import (
     paired_test,
     wilson,
 )
-from shared.evaluate.ladder import ladder
+from shared.evaluate.ladder import at, ladder, learning_curve, readable
 from shared.evaluate.metrics import (
     MetricError,
     accuracy,
@@ -37,8 +37,9 @@ from shared.evaluate.splits import (
 )
 
 __all__ = [
-    "Interval", "LeakError", "MetricError", "Paired", "SplitError", "accuracy", "ari", "auroc", "average_precision",
-    "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa", "ece", "few_shot",
-    "grouped_folds", "grouped_split", "holdout", "ladder", "macro_f1", "mcnemar_exact", "nmi", "over_seeds",
-    "paired_test", "reliability", "score", "silhouette", "wilson",
+    "Interval", "LeakError", "MetricError", "Paired", "SplitError", "accuracy", "ari", "at", "auroc",
+    "average_precision", "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa",
+    "ece", "few_shot", "grouped_folds", "grouped_split", "holdout", "ladder", "learning_curve", "macro_f1",
+    "mcnemar_exact", "nmi", "over_seeds", "paired_test", "readable", "reliability", "score", "silhouette",
+    "wilson",
 ]  # fmt: skip

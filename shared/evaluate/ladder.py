@@ -1,4 +1,4 @@
-"""The ladder of baselines: one call, one table, the same rungs under every method of the book."""
+"""The ladder of baselines and the learning curve: one call, one table, the same under every method of the book."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from shared.evaluate.intervals import confusion_bootstrap, from_confusion
+from shared.evaluate.intervals import Interval, confusion_bootstrap, from_confusion
+from shared.evaluate.splits import few_shot
 from shared.preprocess import center_by
 
 METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "cohen_kappa")
@@ -153,3 +154,54 @@ def _rung(model, X_train, y_train, X_test, y_test, metrics, n_boot, seeds, rando
         low, high = np.quantile(np.concatenate(resampled[m]), [0.025, 0.975])
         row |= {m: float(np.mean(values[m])), f"{m}_low": float(low), f"{m}_high": float(high)}
     return row
+
+
+def readable(table, metrics=("balanced_accuracy", "macro_f1")) -> pd.DataFrame:
+    """A ladder for the eye: one column a metric, each entry "value [low, high]", and who has seen the test cells."""
+    columns = {m.replace("_", " "): [f"{at(table, rung, m)}" for rung in table.index] for m in metrics}
+    seen = table["sees_test_cells"].map({True: "yes", False: ""}) if table["sees_test_cells"].any() else None
+    frame = pd.DataFrame(columns, index=table.index)
+    return frame if seen is None else frame.assign(**{"sees test cells": seen})
+
+
+def at(table, rung, metric="balanced_accuracy") -> Interval:
+    """One entry of a ladder as an :class:`Interval`; an unknown rung raises ``KeyError`` naming those there are."""
+    if rung not in table.index:
+        raise KeyError(f"no rung {rung!r}; there are {', '.join(table.index)}")
+    value, low, high = (float(table.loc[rung, c]) for c in (metric, f"{metric}_low", f"{metric}_high"))
+    return Interval(value, low, high, 0.95, "stratified bootstrap")
+
+
+def learning_curve(models, X_train, y_train, X_test, y_test, *, sizes, seeds) -> pd.DataFrame:
+    """Recall of every type after training on at most `k` cells of each, drawn anew for every seed.
+
+    Parameters
+    ----------
+    models : dict of name to estimator
+        Cloned for every fit.
+    X_train, X_test : CSR or ndarray of shape (n_cells, n_genes)
+        Log-normalised.
+    y_train, y_test : sequences of str
+        Labels.
+    sizes : sequence of int
+        Values of k. A type with fewer cells gives all it has.
+    seeds : sequence of int
+        Each draws its own cells; all models see the same ones.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``model, k, seed, type, recall``. The mean over types is the balanced accuracy.
+    """
+    y_train, y_test = np.asarray(y_train), np.asarray(y_test)
+    _check(X_train, y_train, X_test, y_test, METRICS, seeds)
+    types, label = np.unique(y_test, return_inverse=True)
+    rows = []
+    for k in sizes:
+        for seed in seeds:
+            cells, _ = few_shot(y_train, k, random_state=seed, allow_fewer=True)
+            for name, model in models.items():
+                called = clone(model).fit(X_train[cells], y_train[cells]).predict(X_test)
+                recall = np.bincount(label, called == y_test) / np.bincount(label)
+                rows += [(name, k, seed, t, r) for t, r in zip(types, recall, strict=True)]
+    return pd.DataFrame(rows, columns=["model", "k", "seed", "type", "recall"])

@@ -121,3 +121,29 @@ def test_a_hundred_thousand_cells_bootstrap_in_a_moment():
     drawn, _, own = confusion_bootstrap(y, rng.permutation(y), 1000, rng)
     from_confusion(drawn, own)
     assert time.perf_counter() - start < 2
+
+
+def test_a_ladder_reads_as_values_with_intervals():
+    (X, y), (Z, t) = cells(), cells(seed=1)
+    table = ladder(X, y, Z, t, models={"centroid": NearestCentroid()}, n_boot=50)
+    shown, entry = evaluate.readable(table, ["accuracy"]), evaluate.at(table, "centroid", "accuracy")
+    assert shown.loc["centroid", "accuracy"] == f"{entry:.2f}" and list(shown) == ["accuracy"]
+    assert entry.low <= entry.value == table.loc["centroid", "accuracy"] <= entry.high
+    with pytest.raises(KeyError, match="no rung 'forest'; there are centroid"):
+        evaluate.at(table, "forest")
+    seen = ladder(X, y, Z, t, models=MODELS, study_train=y, study_test=t, n_boot=10)
+    assert evaluate.readable(seen)["sees test cells"].tolist() == ["", "", "", "", "yes"]
+
+
+def test_learning_curve_is_recall_by_type():
+    (X, y), (Z, t) = cells(), cells(seed=1)
+    X, Z = X[:, :4], Z[:, :4]  # too few genes for two cells a type to be enough
+    models = {"centroid": NearestCentroid(), "majority": DummyClassifier()}
+    curve = evaluate.learning_curve(models, X, y, Z, t, sizes=[2, 500], seeds=[0, 1])
+    assert len(curve) == 2 * 2 * 2 * 3
+    whole = curve[(curve["k"] == 500) & (curve["model"] == "centroid")].groupby("seed")["recall"].mean()
+    called = NearestCentroid().fit(X, y).predict(Z)
+    assert whole.to_numpy() == pytest.approx([evaluate.balanced_accuracy(t, called)] * 2)
+    few = curve[(curve["k"] == 2) & (curve["model"] == "centroid")].groupby("seed")["recall"].mean()
+    assert few.mean() < whole.mean()
+    assert (curve[curve["model"] == "majority"].groupby(["k", "seed"])["recall"].mean() == 1 / 3).all()
