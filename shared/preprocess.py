@@ -24,9 +24,10 @@ class PreprocessError(ValueError):
 
 
 def _matrix(X):
-    """`X` as a new float32 CSR or C-ordered ndarray; anything that is not a finite numeric matrix is refused."""
+    """`X` as a new float32 CSR (each entry once) or C-ordered ndarray; NaN and infinities are refused."""
     if sparse.issparse(X):
         X = X.tocsr().astype(np.float32, copy=True)
+        X.sum_duplicates()  # an entry stored in two parts would be logged in two parts
         values = X.data
     else:
         X = np.array(X, dtype=np.float32, order="C")
@@ -177,7 +178,7 @@ def _moments(X):
     """Mean and unbiased variance of each gene, in float64."""
     n = X.shape[0]
     if sparse.issparse(X):
-        mean, variance = mean_variance_axis(X.astype(np.float64), axis=0)
+        mean, variance = mean_variance_axis(X.astype(np.float64, copy=False), axis=0)
     else:
         mean, variance = X.mean(0, dtype=np.float64), X.var(0, dtype=np.float64)
     return mean, variance * n / (n - 1)
@@ -188,12 +189,14 @@ def _dispersion(X, n_bins):
 
     # One path for sparse and dense: genes at the edge of a bin must fall on the same side of it.
     counts = sparse.csr_matrix(X, dtype=np.float64, copy=True)
+    counts.sum_duplicates()
     np.expm1(counts.data, out=counts.data)
     mean, variance = _moments(counts)
     mean[mean == 0] = 1e-12
     dispersion = variance / mean
-    dispersion[dispersion == 0] = np.nan
-    frame = pd.DataFrame({"mean": np.log1p(mean), "dispersion": np.log(dispersion)})
+    dispersion[variance <= 1e-20 * mean**2] = np.nan  # a constant gene, but for rounding
+    # The last digits depend on the order of the cells, and would push equal genes to either side of a bin's edge.
+    frame = pd.DataFrame({"mean": np.log1p(mean).round(10), "dispersion": np.log(dispersion).round(10)})
     bins = frame.groupby(pd.cut(frame["mean"], bins=n_bins), observed=True)["dispersion"]
     average, spread = bins.transform("mean"), bins.transform("std")
     # A gene alone in its bin has no spread to be measured by; it is given a score of one, as in Seurat.
@@ -206,7 +209,8 @@ def center_by(X, groups, scale=False):
     """Subtract from each group of cells its own gene means.
 
     No label is used, but every cell of a group is, so test cells help to centre themselves: the step is transductive.
-    It assumes that the groups hold the same types in the same shares; where they do not, it removes biology.
+    It assumes that the groups hold the same types in the same shares; where they do not, it removes biology. A group
+    of one cell becomes zeros.
 
     Parameters
     ----------
@@ -227,6 +231,9 @@ def center_by(X, groups, scale=False):
     groups = np.asarray(groups)
     if groups.shape != (X.shape[0],):
         raise PreprocessError(f"groups has shape {groups.shape} and X has {X.shape[0]} cells: give one group a cell")
+    missing = np.array([group is None or group != group for group in groups.tolist()], dtype=bool)
+    if missing.any():
+        raise PreprocessError(f"{int(missing.sum())} cells have no group: name one for each, or drop them")
     for group in np.unique(groups):
         rows = groups == group
         part = X[rows] - X[rows].mean(0, dtype=np.float64).astype(np.float32)

@@ -52,6 +52,25 @@ def test_log_normalize_treats_each_cell_by_itself(X, random):
     assert np.array_equal(log_normalize(X[:1]), log_normalize(X)[:1])
 
 
+def test_an_entry_stored_in_two_parts_counts_once():
+    parts = sparse.csr_matrix((np.array([1, 2, 5], np.float32), np.array([0, 0, 1]), np.array([0, 3])), shape=(1, 2))
+    assert np.array_equal(log_normalize(parts).toarray(), log_normalize(parts.toarray()))
+    assert parts.nnz == 3
+
+
+@settings(deadline=None)
+@given(COUNTS, st.sampled_from(["seurat", "variance"]), st.randoms(use_true_random=False))
+def test_order_of_cells_does_not_matter(X, flavor, random):
+    X, order = log_normalize(X), list(range(len(X)))
+    random.shuffle(order)
+    groups = np.arange(len(X)) % 2
+    before = X.copy()
+    scores = [VariableGenes(3, flavor).fit(x).scores_ for x in (X, X[order])]
+    assert np.allclose(*scores, rtol=1e-6, atol=1e-7, equal_nan=True)
+    assert np.allclose(center_by(X[order], groups[order]), center_by(X, groups)[order], atol=1e-5)
+    assert np.array_equal(X, before)
+
+
 def test_log_normalize_agrees_with_scanpy(pbmc, logged):
     import scanpy as sc
 
@@ -150,6 +169,8 @@ def test_centring_removes_a_shift_and_scaling_a_stretch():
     assert not np.allclose(center_by(X, groups)[:50], center_by(X, groups)[50:], atol=0.1)
     with pytest.raises(PreprocessError, match="one group a cell"):
         center_by(X, groups[:-1])
+    with pytest.raises(PreprocessError, match="1 cells have no group"):
+        center_by(X, [None, *groups[1:].tolist()])
 
 
 def frame(X, genes):

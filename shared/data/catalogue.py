@@ -51,6 +51,16 @@ class Entry:
     licence: str
     routes: tuple[Route, ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file that the first route yields."""
+        return self.routes[0].size
+
+    @property
+    def sha256(self) -> str:
+        """Of the file that the first route yields."""
+        return self.routes[0].sha256
+
 
 def home() -> Path:
     """The folder of bundled data: ``data/`` in a checkout, beside the package when it is installed."""

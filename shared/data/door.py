@@ -15,6 +15,7 @@ from shared.data.catalogue import bundled_path, entry
 from shared.data.errors import DataError
 
 READERS = (".h5ad", ".csv", ".tsv")
+UNITS = ("counts", "log")
 
 
 def load(name, *, layer=None) -> ad.AnnData:
@@ -39,24 +40,31 @@ def load(name, *, layer=None) -> ad.AnnData:
     ------
     DataError
         If the name is unknown, the file is missing, damaged, altered or of a kind that is not read, or the matrix is
-        empty, holds NaN, infinities or words, or names a gene or a cell twice.
+        empty, holds NaN, infinities, words or negative counts, or names a gene or a cell twice.
     """
     path = Path(str(name)).expanduser()
     if path.suffix or path.name != str(name):
         return _own(path, layer)
     found = entry(str(name))
-    route = next(r for r in found.routes if r.kind == "bundled")
-    adata, sha256 = _read(bundled_path(found), layer)
-    if sha256 != route.sha256:
-        raise DataError(f"{route.path} is not the file the catalogue describes (its sha256 differs): restore it")
-    return _checked(adata, found.name, found.units, sha256, f"{found.citation} {found.accession}. {found.licence}.")
+    path = bundled_path(found)
+    sha256 = _sha256(path)
+    if sha256 != found.sha256:  # before the file is opened: damage makes a reader say something else, or crash
+        raise DataError(f"{path.name} is not the file the catalogue describes (its sha256 differs): restore it")
+    units = found.units if layer is None else None
+    source = f"{found.citation} {found.accession}. {found.licence}."
+    return _checked(_read(path, layer), found.name, units, sha256, source)
 
 
 def _own(path: Path, layer) -> ad.AnnData:
     if not path.exists():
         raise DataError(f"there is no file {path}: check the spelling, and the folder it is relative to ({Path.cwd()})")
-    adata, sha256 = _read(path, layer)
-    return _checked(adata, path.name, None, sha256, str(path))
+    adata = _read(path, layer)
+    return _checked(adata, path.name, None, _sha256(path), str(path))
+
+
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path, layer):
@@ -66,16 +74,14 @@ def _read(path: Path, layer):
         raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(READERS)}")
     if kind != ".h5ad" and layer is not None:
         raise DataError(f"{path.name} is a table and has no layer {layer!r}: leave layer out")
-    content = path.read_bytes()
-    if not content:
+    if not path.stat().st_size:
         raise DataError(f"{path.name} is empty: the copy or download may have stopped early")
     try:
-        adata = _h5ad(path, layer) if kind == ".h5ad" else _table(path, "," if kind == ".csv" else "\t")
+        return _h5ad(path, layer) if kind == ".h5ad" else _table(path, "," if kind == ".csv" else "\t")
     except DataError:
         raise
     except Exception as e:
         raise DataError(f"{path.name} cannot be read as {kind}: {e}; the file may be damaged, fetch it again") from e
-    return adata, hashlib.sha256(content).hexdigest()
 
 
 def _h5ad(path, layer):
@@ -94,11 +100,15 @@ def _h5ad(path, layer):
 def _table(path, separator):
     table = pd.read_csv(path, sep=separator, index_col=0)
     # pandas renames the second of two equal gene names, which would hide it, so the header is read as it stands.
-    header = pd.read_csv(path, sep=separator, index_col=0, header=None, nrows=1, dtype=str)
-    genes = pd.Index(header.iloc[0].astype(str) if header.shape[1] else [], dtype=str, name="gene")
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    # A table written by R names the genes only, without a field above the cell names.
+    genes = pd.Index(header if len(header) == table.shape[1] else header[1:], dtype=str, name="gene")
     cells = pd.Index(table.index.astype(str), name=None)
     _named_once(path.name, genes, cells)
-    if 0 in table.shape:
+    if table.shape[1] == 0:
+        other = "tabs, name it .tsv" if separator == "," else "commas, name it .csv"
+        raise DataError(f"{path.name} is empty: {len(table)} cells × 0 genes; if its fields are parted by {other}")
+    if table.shape[0] == 0:
         return ad.AnnData(np.zeros(table.shape, np.float32))
     words = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     if words:
@@ -130,13 +140,17 @@ def _checked(adata, name, units, sha256, source):
         n = int((~np.isfinite(values)).sum())
         raise DataError(f"{name} holds {n} values that are NaN or infinite: fill or drop those genes before loading")
     whole = bool((values == np.round(values)).all())
-    if units == "counts" and (not whole or values.min(initial=0) < 0):
-        raise DataError(f"{name} should hold counts, but has fractions or negative values: load the raw counts")
+    negative = int((values < 0).sum())
+    units = units or (adata.uns.get("units") if adata.uns.get("units") in UNITS else None)
+    if negative and (whole or units == "counts"):
+        raise DataError(f"{name} holds {negative} negative counts: load the counts as measured, before any step")
+    if units == "counts" and not whole:
+        raise DataError(f"{name} should hold counts, but has fractions: load the raw counts, or set uns['units']")
     adata.X = sparse.csr_matrix(X, dtype=np.float32) if sparse.issparse(X) else np.ascontiguousarray(X, np.float32)
     if units is None:
-        units = "counts" if whole and values.min(initial=0) >= 0 and values.max(initial=0) > 1 else "unknown"
-    if units == "counts" and "counts" not in adata.layers:
-        adata.layers["counts"] = adata.X.copy()
+        units = "counts" if whole and values.max(initial=0) > 1 else "unknown"
+    if units == "counts":
+        adata.layers["counts"] = adata.X.copy()  # of X, so that the two agree whatever layer X was read from
     adata.uns |= {"units": units, "sha256": sha256, "source": source}
     return adata
 

@@ -1,10 +1,16 @@
 """One door: catalogue names and own files in, checked AnnData out, and a clear word for everything refused."""
 
 import gzip
+import importlib.metadata
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,6 +41,8 @@ def test_pbmc_is_what_the_book_says(pbmc):
     assert counts.sum().to_dict() == {"run1": 513, "run2": 823}
     assert counts.loc["ILC"].tolist() == [2, 11] and len(counts) == 11
     assert pbmc.obs.groupby("run", observed=True)["lane"].nunique().to_dict() == {"run1": 5, "run2": 8}
+    assert ((pbmc.X > 0).sum(0).A1 > 0).sum() == 6289 and ((pbmc.X > 0).sum(1).A1 < 200).sum() == 47
+    assert sum(pbmc.var_names.str.startswith("MT-")) == 4
     assert (pbmc.X.data == pbmc.X.data.round()).all() and round(1 - pbmc.X.nnz / np.prod(pbmc.shape), 3) == 0.934
 
 
@@ -51,6 +59,7 @@ def test_tissues_are_what_the_book_says():
         "kidney": 39, "cerebellum": 38, "colon": 34, "hippocampus": 31, "liver": 26, "endometrium": 15, "placenta": 6,
     }  # fmt: skip
     assert len(np.unique(tissues.X, axis=0)) == 185
+    assert set(tissues.obs["cell_type"][tissues.to_df().duplicated(keep=False)]) == {"liver"}
 
 
 def test_changing_x_leaves_the_counts(pbmc):
@@ -75,9 +84,9 @@ def test_one_flipped_byte_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(catalogue, "home", lambda: tmp_path / "data")
     path = tmp_path / "data" / "tissues" / "tissues.h5ad"
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match="tissues"):
+    with pytest.raises(DataError, match=r"tissues\.h5ad is not the file the catalogue describes"):
         data.load("tissues")
     path.unlink()
     with pytest.raises(DataError, match="is missing"):
@@ -118,6 +127,19 @@ def broken(kind, path):
         return path.with_name("nowhere.csv")
     if kind == "empty file":
         path.write_text("")
+    elif kind == "tabs in csv":
+        table.to_csv(path, sep="\t")
+        return path
+    elif kind == "negative counts":
+        table.iloc[0, 0] = -1
+    elif kind == "h5ad of words":
+        path = path.with_suffix(".h5ad")
+        small().write_h5ad(path)
+        with h5py.File(path, "a") as f:
+            del f["X"]
+            f.create_dataset("X", data=np.full((4, 3), "x", dtype=object), dtype=h5py.string_dtype())
+            f["X"].attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+        return path
     elif kind == "nan":
         table.iloc[0, 0] = np.nan
     elif kind == "infinite":
@@ -161,6 +183,9 @@ def broken(kind, path):
         ("cell twice", r"1 cells more than once \(c0\)"),
         ("no cells", "is empty: 0 cells"),
         ("no genes", "is empty: 4 cells × 0 genes"),
+        ("tabs in csv", r"if its fields are parted by tabs, name it \.tsv"),
+        ("negative counts", "holds 1 negative counts"),
+        ("h5ad of words", "where numbers are needed|cannot be read"),
         ("h5ad that is text", r"cannot be read as \.h5ad"),
         ("cut gzip", r"cannot be read as \.csv"),
         ("spreadsheet", "not a kind of file"),
@@ -213,12 +238,79 @@ def test_no_catalogue_says_what_to_do(tmp_path, monkeypatch):
         data.catalog()
 
 
+def test_a_table_written_by_r_keeps_its_first_gene(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("NA,g1,g2\nc0,1,2,3\nc1,2,0,1\n")  # as write.table does: no field above the cells
+    got = data.load(path)
+    assert got.shape == (2, 3) and list(got.var_names) == ["NA", "g1", "g2"]
+
+
+def test_units_an_own_file_states_are_believed_and_checked(tmp_path):
+    mine = small()
+    mine.X, mine.uns["units"] = np.log1p(mine.X) - 1, "log"
+    mine.write_h5ad(tmp_path / "m.h5ad")
+    assert data.load(tmp_path / "m.h5ad").uns["units"] == "log"
+    mine.X, mine.uns["units"] = mine.X + 1, "counts"
+    mine.write_h5ad(tmp_path / "m.h5ad")
+    with pytest.raises(DataError, match="but has fractions"):
+        data.load(tmp_path / "m.h5ad")
+
+
+def test_counts_layer_follows_the_layer_x_was_read_from(tmp_path):
+    mine = small()
+    mine.layers["counts"], mine.layers["raw"] = mine.X, mine.X * 2
+    mine.write_h5ad(tmp_path / "m.h5ad")
+    got = data.load(tmp_path / "m.h5ad", layer="raw")
+    assert (got.layers["counts"] == got.X).all() and (got.X == mine.X * 2).all()
+
+
 @pytest.mark.parametrize("name", ["pbmc", "tissues"])
-def test_a_swapped_wheel_stops_the_making_script(tmp_path, name):
-    script = catalogue.home() / name / "make.py"
-    spec = importlib.util.spec_from_file_location(f"make_{name}", script)
+def test_making_again_gives_the_same_bytes(tmp_path, name):
+    folder = os.environ.get("BORROWED_WHEELS")
+    if not folder:
+        pytest.skip("set BORROWED_WHEELS to a folder with the wheels named in data/*/make.py")
+    module = script(name)
+    project, version = module.WHEEL[0].split("==")
+    (wheel,) = Path(folder).glob(f"{project}-{version}-*.whl")
+    new = tmp_path / f"{name}.h5ad"
+    module.write(module.make(str(wheel)), new)
+    ours, again = data.load(name), ad.read_h5ad(new)
+    assert (again.to_df() == ours.to_df()).all(axis=None) and again.obs.equals(ours.obs)
+    versions = {p: importlib.metadata.version(p) for p in ("anndata", "h5py")}
+    if versions == {"anndata": "0.12.19", "h5py": "3.14.0"}:
+        assert new.read_bytes() == data.bundled_path(data.catalog()[name]).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_an_installed_copy_carries_its_data(tmp_path, root):
+    def pip(*words):
+        command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+    here = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
+    built = pip("wheel", "--no-deps", *here, "--wheel-dir", str(tmp_path), str(root))
+    if built.returncode and not here and "No matching distribution found for hatchling" in built.stderr:
+        pytest.skip("hatchling is not installed, and the package index cannot be reached")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert pip("install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)).returncode == 0
+    code = "import shared, shared.data as d; a = d.load('pbmc'); print(shared.__file__, a.shape, a.uns['sha256'])"
+    where = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(tmp_path / "site")}}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, **where).stdout
+    assert said.split() == f"{tmp_path}/site/shared/__init__.py (1336, 11180) {data.catalog()['pbmc'].sha256}".split()
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"make_{name}", catalogue.home() / name / "make.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["pbmc", "tissues"])
+def test_a_swapped_wheel_stops_the_making_script(tmp_path, name):
+    module = script(name)
     (tmp_path / "other.whl").write_bytes(b"PK")
     with pytest.raises(SystemExit, match="not the file the data came from"):
         module.make(str(tmp_path / "other.whl"))
@@ -228,9 +320,7 @@ def test_the_table_reader_refuses_code():
     import io
     import pickle
 
-    spec = importlib.util.spec_from_file_location("make_tissues", catalogue.home() / "tissues" / "make.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("tissues")
     hostile = pickle.dumps(print)
     with pytest.raises(pickle.UnpicklingError, match=r"builtins\.print"):
         module.TableReader(io.BytesIO(hostile)).load()
