@@ -84,6 +84,14 @@ def test_the_loss_of_an_epoch_is_the_mean_over_rows():
     assert history.rows[0]["val_loss"] == pytest.approx(wanted, abs=1e-5)
 
 
+def test_validation_drops_no_unit():
+    X, y = cells()
+    model = network().eval()
+    wanted = loss(model, torch.tensor(X), torch.tensor(y)).item()
+    history = fit(model, loss, (X, y), val=(X, y), config=replace(CPU, epochs=1, lr=1e-12))
+    assert history.rows[0]["val_loss"] == pytest.approx(wanted, abs=1e-5) != history.rows[0]["loss"]
+
+
 @pytest.mark.parametrize("optimizer", train.settings.OPTIMIZERS)
 def test_it_agrees_with_a_bare_loop(optimizer):
     X, y = (torch.tensor(a) for a in cells(rows=40))
@@ -298,6 +306,18 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, options):
     assert digest(whole) == digest(broken)
     assert tensor_bytes(one.checkpoint) == tensor_bytes(two.checkpoint)
     assert first.rows == second.rows and first.best_epoch == second.best_epoch
+
+
+def test_a_resumed_run_knows_the_best_epoch_it_had(tmp_path):
+    config = replace(CPU, epochs=400, lr=3e-2, patience=5)
+    rows = {"tensors": cells(rows=24), "val": cells(rows=40, seed=9)}
+    whole, broken = network(), network()
+    first = fit(whole, loss, **rows, config=config)
+    config = replace(config, checkpoint=tmp_path / "c")
+    with pytest.raises(Killed):
+        fit(broken, loss, **rows, config=config, callbacks=[stop_at(first.best_epoch + 3)])
+    second = fit(broken, loss, **rows, config=config)
+    assert (first.best_epoch, first.rows) == (second.best_epoch, second.rows) and digest(whole) == digest(broken)
 
 
 def test_a_checkpoint_does_not_change_the_run(tmp_path):
