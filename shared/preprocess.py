@@ -194,7 +194,7 @@ def _dispersion(X, n_bins):
     mean, variance = _moments(counts)
     mean[mean == 0] = 1e-12
     dispersion = variance / mean
-    dispersion[variance <= 1e-20 * mean**2] = np.nan  # a constant gene, but for rounding
+    dispersion[dispersion == 0] = np.nan
     # The last digits depend on the order of the cells, and would push equal genes to either side of a bin's edge.
     frame = pd.DataFrame({"mean": np.log1p(mean).round(10), "dispersion": np.log(dispersion).round(10)})
     bins = frame.groupby(pd.cut(frame["mean"], bins=n_bins), observed=True)["dispersion"]

@@ -1,5 +1,6 @@
 """Normalising, choosing genes, centring, aligning: sparse equals dense, nothing changes in place, scanpy agrees."""
 
+import itertools
 import warnings
 
 import anndata as ad
@@ -69,6 +70,19 @@ def test_order_of_cells_does_not_matter(X, flavor, random):
     assert np.allclose(*scores, rtol=1e-6, atol=1e-7, equal_nan=True)
     assert np.allclose(center_by(X[order], groups[order]), center_by(X, groups)[order], atol=1e-5)
     assert np.array_equal(X, before)
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        [[0.7, 0.7], [1.4, 0.7], [0.7, 1.4]],  # means that differ in the last digit only
+        [[0.7, 2.8], [1.4, 0.7], [2.8, 1.4]],  # dispersions that do
+    ],
+)
+def test_genes_with_the_same_values_score_the_same_in_any_order_of_cells(X):
+    for order in itertools.permutations(X):
+        first, second = VariableGenes(1).fit(np.array(order, np.float32)).scores_
+        assert np.isclose(first, second, equal_nan=True)
 
 
 def test_log_normalize_agrees_with_scanpy(pbmc, logged):
