@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.utils import check_random_state
 
 
 class SplitError(ValueError):
@@ -17,11 +19,19 @@ class LeakError(SplitError):
 
 
 def _column(values, n=None, what="groups"):
+    """One value a cell as an array that sorts: words, or numbers."""
     values = np.asarray(values)
     if values.ndim != 1 or (n is not None and len(values) != n):
         raise SplitError(f"{what} has shape {values.shape}: give one value for each of the {n or 'n'} cells")
-    if (values.dtype.kind == "f" and np.isnan(values).any()) or any(v is None for v in values[:1000]):
-        raise SplitError(f"{what} holds missing values: every cell must say which {what} it is of")
+    missing = pd.isna(values)
+    if missing.any():
+        raise SplitError(
+            f"{what} holds missing values ({missing.sum()} of {len(values)}): every cell must say which {what} it is of"
+        )
+    if values.dtype.kind in "OT":
+        # Words beside numbers do not sort; as words they do, and they mean the same.
+        mixed = len({isinstance(v, str) for v in values}) > 1
+        values = np.array([str(v) for v in values] if mixed else values.tolist())
     return values
 
 
@@ -30,8 +40,24 @@ def _shown(values):
     return ", ".join(values[:5]) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
 
 
+def _many(what):
+    return f"{what[:-1]}ies" if what.endswith("y") and what[-2:-1] not in "aeiou" else f"{what}s"
+
+
+def _counted(n, what):
+    return f"{n} {what if n == 1 else _many(what)}"
+
+
+def _names(groups, what):
+    """Each group as it would be written: a table stores donor 7 as 7, 7.0 or "7"."""
+    found = np.unique(_column(groups, what=what)).tolist()
+    return {str(int(g) if isinstance(g, float) and g.is_integer() else g).strip() for g in found}
+
+
 def check_disjoint(train_groups, test_groups, what="donor") -> None:
     """Raise :class:`LeakError` if a group stands on both sides, naming the first few.
+
+    The same donor stored as 7, 7.0 and "7" is one donor.
 
     Parameters
     ----------
@@ -39,12 +65,20 @@ def check_disjoint(train_groups, test_groups, what="donor") -> None:
         Donor, patient, animal or study of each training and each test cell.
     what : str, default "donor"
         What the groups are, for the message.
+
+    Raises
+    ------
+    LeakError
+        If they share a group.
+    SplitError
+        If a cell does not say which group it is of.
     """
-    both = np.intersect1d(np.asarray(train_groups).astype(str), np.asarray(test_groups).astype(str))
-    if len(both):
+    both = sorted(_names(train_groups, what) & _names(test_groups, what))
+    if both:
         raise LeakError(
-            f"{len(both)} {what}s are on both sides of the split ({_shown(both)}): a model may recognise the {what} "
-            f"instead of learning the label; split by {what}"
+            f"{_counted(len(both), what)} {'is' if len(both) == 1 else 'are'} on both sides of the split "
+            f"({_shown(both)}): a model may recognise the {what} instead of learning the label; split by {what}, with "
+            f"grouped_split, grouped_folds or holdout"
         )
 
 
@@ -66,11 +100,14 @@ def holdout(groups, test):
     Raises
     ------
     SplitError
-        If a group is not there, or no cell is left to train on.
+        If a group is not there, none is named, or no cell is left to train on.
     """
     groups = _column(groups)
-    wanted = np.atleast_1d(test)
-    absent = [w for w in wanted if w not in set(groups.tolist())]
+    wanted = list(test) if isinstance(test, set) else np.atleast_1d(test).tolist()
+    if not wanted:
+        raise SplitError(f"no group is named to test on; there are {_shown(np.unique(groups))}")
+    there = set(groups.tolist())
+    absent = [w for w in wanted if w not in there]
     if absent:
         raise SplitError(f"there is no group {_shown(absent)}; there are {_shown(np.unique(groups))}")
     mask = np.isin(groups, wanted)
@@ -98,48 +135,78 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
     Returns
     -------
     list of (train, test) : ndarrays of int
-        Every cell is in exactly one test fold.
+        Every cell is in exactly one test fold, and every class of a test fold is in its training cells too.
 
     Raises
     ------
     SplitError
         If there are fewer groups than folds, or a class stands in one group only: leaving that group out would leave
-        nothing of the class to learn from, so no fold can judge it.
+        nothing of the class to learn from, so no fold can judge it. Also if no dealing out of the groups was found that
+        leaves every class in training; one group a fold always does.
+
+    Notes
+    -----
+    With more groups than folds these are the folds of scikit-learn's ``StratifiedGroupKFold`` with the same
+    `random_state`, wherever those leave every class in training. It does not look for that by itself; here other orders
+    are tried.
     """
     y = _column(y, what="y")
     groups = _column(groups, len(y))
-    found = np.unique(groups)
+    if isinstance(n_splits, bool) or n_splits != int(n_splits) or n_splits < 2:
+        raise SplitError(f"n_splits={n_splits}: use a whole number of folds, two or more")
+    found, member = np.unique(groups, return_inverse=True)
     if len(found) < n_splits:
         raise SplitError(
-            f"{n_splits} folds need {n_splits} {what}s, there are {len(found)} ({_shown(found)}): use fewer"
+            f"{n_splits} folds need {_counted(n_splits, what)}, there are {len(found)} ({_shown(found)}): use fewer"
         )
-    alone = [c for c in np.unique(y) if len(np.unique(groups[y == c])) < 2]
-    if alone:
+    table, classes = _table(y, member)
+    alone = classes[(table > 0).sum(0) < 2]
+    if len(alone):
         raise SplitError(
             f"class {_shown(alone)} is found in one {what} only: with that {what} held out nothing of the class is "
-            f"left to learn from, and with it kept no test can tell the class from the {what}; these data cannot say"
+            f"left to learn from, and with it kept no test can tell the class from the {what}; these data cannot say. "
+            f"Drop the class, or add cells of it from another {what}"
         )
-    splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=random_state)
-    with warnings.catch_warnings():
-        # A class with fewer cells than folds is fine here: some folds test without it.
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        try:
-            folds = list(splitter.split(np.zeros(len(y)), y, groups))
-        except ValueError as e:
-            raise SplitError(f"{n_splits} folds cannot be made of {len(y)} cells: {e}") from e
-    if any(len(test) == 0 for _, test in folds):
-        raise SplitError(
-            f"{n_splits} folds leave one without a cell, because the {what}s differ in size: use fewer folds"
-        )
-    for train, test in folds:
-        check_disjoint(groups[train], groups[test], what)
-    return folds
+    if len(found) == n_splits:
+        order = np.arange(n_splits) if random_state is None else check_random_state(random_state).permutation(n_splits)
+        return [(np.flatnonzero(member != g), np.flatnonzero(member == g)) for g in order]
+    short, rng = set(), None
+    for _ in range(50):
+        splitter = StratifiedGroupKFold(int(n_splits), shuffle=True, random_state=random_state if rng is None else rng)
+        rng = check_random_state(random_state) if rng is None else rng
+        with warnings.catch_warnings():
+            # A class with fewer cells than folds is fine here: some folds test without it.
+            warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+            try:
+                folds = list(splitter.split(np.zeros(len(y)), y, groups))
+            except ValueError:
+                # scikit-learn asks for a class with as many cells as folds; one group a fold needs no such thing.
+                break
+        lost = [c for train, test in folds for c in np.setdiff1d(y[test], y[train])]
+        if not lost and all(len(test) for _, test in folds):
+            return folds
+        short.update(lost)
+    raise SplitError(
+        f"no {n_splits} folds of whole {_many(what)} were found that hold cells each and leave every class in training"
+        f"{f' (class {_shown(sorted(short))} went missing)' if short else ''}: use n_splits={len(found)}, "
+        f"one {what} a fold"
+    )
+
+
+def _table(y, member):
+    """Cells of each class in each group: groups × classes; and the classes."""
+    classes, label = np.unique(y, return_inverse=True)
+    table = np.zeros((member.max() + 1, len(classes)))
+    np.add.at(table, (member, label), 1)
+    return table, classes
 
 
 def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
     """One split with whole groups on either side, about `test_size` of the cells in the test.
 
-    The groups are tried in fifty random orders; the split nearest to the size and the class shares asked for is kept.
+    The groups are tried in fifty random orders, each cut at every place; the split nearest to the share asked for, of
+    the cells and of each class, is kept. Every class stays in training, so a group that alone holds a class is never
+    tested.
 
     Parameters
     ----------
@@ -159,32 +226,38 @@ def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
     Raises
     ------
     SplitError
-        If there are fewer than two groups, or a class would be missing from training however the groups fall.
+        If there are fewer than two groups, or each of them holds a class that no other has.
     """
     y = _column(y, what="y")
     groups = _column(groups, len(y))
     if not 0 < test_size < 1:
-        raise SplitError(f"test_size={test_size} is not between 0 and 1")
+        raise SplitError(f"test_size={test_size} is not between 0 and 1: it is the share of cells to test on")
     found, member = np.unique(groups, return_inverse=True)
     if len(found) < 2:
-        raise SplitError(f"all cells are of one {what} ({found[0]}): nothing can be held out")
-    classes, label = np.unique(y, return_inverse=True)
-    table = np.zeros((len(found), len(classes)))
-    np.add.at(table, (member, label), 1)
+        raise SplitError(
+            f"all cells are of one {what} ({_shown(found)}): nothing can be held out, and a split within one "
+            f"cannot say how a model does on another"
+        )
+    table, classes = _table(y, member)
+    alone = (table > 0).sum(0) == 1
+    free = np.flatnonzero((table[:, alone] == 0).all(1))
+    if not len(free):
+        raise SplitError(
+            f"each {what} holds a class that no other has: class {_shown(classes[alone])} is in one {what} only, and "
+            f"would be missing from training with that {what} held out; drop these classes, or add cells of them from "
+            f"another {what}"
+        )
     total, rng, best = table.sum(0), np.random.default_rng(random_state), None
     for _ in range(50):
-        order = rng.permutation(len(found))
-        sizes = np.cumsum(table[order].sum(1))
-        cut = int(np.clip(np.abs(sizes - test_size * len(y)).argmin() + 1, 1, len(found) - 1))
-        inside = table[order[:cut]].sum(0)
-        if (total - inside == 0).any():
-            continue
-        cost = np.abs(inside / total - test_size).mean()
-        if best is None or cost < best[0]:
-            best = cost, order[:cut]
-    if best is None:
-        lonely = [c for c, k in zip(classes, (table > 0).sum(0), strict=True) if k == 1]
-        raise SplitError(f"no split leaves every class in training; class {_shown(lonely)} is in one {what} only")
+        order = rng.permutation(free)
+        inside = np.cumsum(table[order], axis=0)
+        possible = (inside < total).all(1)
+        share = (inside / total)[:, ~alone] if not alone.all() else inside.sum(1, keepdims=True) / len(y)
+        off = np.abs(share - test_size).mean(1) + np.abs(inside.sum(1) / len(y) - test_size)
+        off[~possible] = np.inf
+        cut = int(off.argmin())
+        if np.isfinite(off[cut]) and (best is None or off[cut] < best[0]):
+            best = off[cut], order[: cut + 1]
     mask = np.isin(member, best[1])
     train, test = np.flatnonzero(~mask), np.flatnonzero(mask)
     check_disjoint(groups[train], groups[test], what)
@@ -203,9 +276,9 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
     random_state : int, optional
         Of the draw.
     exclude : sequence of int, optional
-        Rows that may not be drawn and are not returned in the rest either.
+        Rows, or a mask of them, that may not be drawn and are not returned in the rest either.
     allow_fewer : bool, default False
-        A class with fewer than `k` cells gives all it has, instead of an error.
+        A class with fewer than `k` cells gives all it has, which may be none, instead of an error.
 
     Returns
     -------
@@ -215,20 +288,27 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
     Raises
     ------
     SplitError
-        If `k` is not positive, or classes have too few cells; the message names them with their counts.
+        If `k` is no positive whole number, or classes have too few cells; the message names them with their counts.
     """
     y = _column(y, what="y")
-    if k < 1:
-        raise SplitError(f"k={k}: draw at least one cell per class")
+    if isinstance(k, bool) or k != int(k) or k < 1:
+        raise SplitError(f"k={k}: draw a whole number of cells per class, at least one cell")
     rng = np.random.default_rng(random_state)
     free = np.ones(len(y), dtype=bool)
     if exclude is not None:
-        free[np.asarray(exclude)] = False
+        rows = np.asarray(exclude)
+        if rows.dtype == bool and rows.shape == y.shape:
+            rows = np.flatnonzero(rows)
+        if rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(y)):
+            raise SplitError(
+                f"exclude does not fit: give row numbers from 0 to {len(y) - 1}, or a mask of {len(y)} cells"
+            )
+        free[rows.astype(np.int64)] = False
     pools = {c: np.flatnonzero((y == c) & free) for c in np.unique(y)}
     few = {str(c): len(p) for c, p in pools.items() if len(p) < k}
     if few and not allow_fewer:
         listed = ", ".join(f"{c} ({n})" for c, n in few.items())
         raise SplitError(f"k={k} is more than some classes have: {listed}; lower k, drop them, or set allow_fewer=True")
-    support = np.concatenate([rng.permutation(pool)[:k] for pool in pools.values()])
+    support = np.concatenate([rng.permutation(pool)[: int(k)] for pool in pools.values()])
     free[support] = False
     return support, np.flatnonzero(free)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
 from shared.evaluate import LeakError, SplitError, check_disjoint, few_shot, grouped_folds, grouped_split, holdout
 
@@ -30,31 +31,85 @@ def test_a_donor_is_the_same_written_as_word_or_number():
         check_disjoint([1, 2], ["2", "3"])
 
 
+@pytest.mark.parametrize(("here", "there"), [([7.0, 8.0], ["7"]), ([7], np.array([7.0])), (["d1 "], ["d1"])])
+def test_a_donor_is_the_same_however_a_table_stores_it(here, there):
+    with pytest.raises(LeakError, match="1 donor is on both sides"):
+        check_disjoint(here, there)
+
+
+def test_the_leak_is_told_with_its_cure():
+    with pytest.raises(LeakError, match=r"2 studies are .* split by study, with grouped_split"):
+        check_disjoint(["a", "b"], ["b", "a"], what="study")
+    with pytest.raises(SplitError, match="patient holds missing values"):
+        check_disjoint(["a", None], ["b"], what="patient")
+
+
+def lonely(y, groups):
+    return {c for c in set(y.tolist()) if len(set(groups[y == c].tolist())) < 2}
+
+
 @settings(deadline=None)
 @given(CELLS, st.integers(2, 4), st.integers(0, 5))
-def test_folds_keep_groups_whole_and_lose_no_cell(cells, n_splits, seed):
+def test_folds_keep_groups_whole_lose_no_cell_and_test_no_class_unseen(cells, n_splits, seed):
     y, groups = columns(cells)
     try:
         folds = grouped_folds(y, groups, n_splits, random_state=seed)
-    except SplitError:
-        assume(False)
+    except SplitError as e:
+        n = len(set(groups.tolist()))
+        # One group a fold is always possible when no class is alone in a group.
+        assert n < n_splits or lonely(y, groups) or (n > n_splits and f"use n_splits={n}" in str(e))
+        return
+    assert len(folds) == n_splits
     tested = np.concatenate([test for _, test in folds])
     assert sorted(tested) == list(range(len(y)))
     for train, test in folds:
         assert not set(groups[train]) & set(groups[test]) and len(train) + len(test) == len(y)
+        assert len(test) and set(y[test]) <= set(y[train])
 
 
 @settings(deadline=None)
-@given(CELLS, st.floats(0.1, 0.6), st.integers(0, 5))
-def test_split_keeps_groups_whole_and_every_class_in_training(cells, size, seed):
+@given(CELLS, st.floats(0.05, 0.95), st.integers(0, 5))
+def test_split_is_refused_only_where_none_exists(cells, size, seed):
+    """One exists exactly where some group can go without taking a class along."""
     y, groups = columns(cells)
-    try:
-        train, test = grouped_split(y, groups, size, random_state=seed)
-    except SplitError:
-        assume(False)
+    fixed = {g for c in lonely(y, groups) for g in groups[y == c].tolist()}
+    found = set(groups.tolist())
+    if len(found) < 2 or found == fixed:
+        with pytest.raises(SplitError):
+            grouped_split(y, groups, size, random_state=seed)
+        return
+    train, test = grouped_split(y, groups, size, random_state=seed)
     assert not set(groups[train]) & set(groups[test])
     assert sorted([*train, *test]) == list(range(len(y))) and len(train) and len(test)
     assert set(y[train]) == set(y)
+
+
+def test_no_fold_tests_a_class_it_never_trained_on():
+    """Three donors, each class in two of them: any two donors in one fold take a class along."""
+    y, groups = np.array(list("aabbcc")), np.array([0, 1, 1, 2, 0, 2])
+    for seed in range(5):
+        with pytest.raises(SplitError, match=r"class [abc].* went missing\): use n_splits=3, one donor a fold"):
+            grouped_folds(y, groups, 2, random_state=seed)
+        assert len(grouped_folds(y, groups, 3, random_state=seed)) == 3
+    rare = np.concatenate([y, np.repeat(["d"], 8)]), np.concatenate([groups, np.arange(3, 11)])
+    for seed in range(20):
+        for train, test in grouped_folds(*rare, 3, random_state=seed):
+            assert set(rare[0][test]) <= set(rare[0][train])
+
+
+def test_folds_are_those_of_scikit_learn_where_those_will_do():
+    rng = np.random.default_rng(0)
+    y, groups = rng.choice(list("abc"), 400), rng.integers(0, 20, 400)
+    theirs = StratifiedGroupKFold(4, shuffle=True, random_state=7).split(y, y, groups)
+    for (_, ours), (_, expected) in zip(grouped_folds(y, groups, 4, random_state=7), theirs, strict=True):
+        assert (ours == expected).all()
+
+
+def test_a_donor_that_alone_holds_a_class_stays_in_training():
+    y, groups = np.array(list("aaaabbbbc")), np.array([0, 0, 1, 1, 0, 1, 2, 2, 0])
+    for seed in range(10):
+        train, _ = grouped_split(y, groups, 0.5, random_state=seed)
+        assert set(groups[train]) >= {0} and set(y[train]) == {"a", "b", "c"}
 
 
 def test_split_comes_near_the_size_and_the_shares_asked_for():
@@ -91,11 +146,21 @@ def test_a_class_of_one_donor_is_refused_with_the_reason():
         (lambda: grouped_folds(list("abab"), [0, 0, 1, 1], 3), "3 folds need 3 donors, there are 2"),
         (lambda: grouped_folds(list("ab"), [0, 1, 2]), "one value for each of the 2 cells"),
         (lambda: grouped_folds(list("ab"), [0, np.nan]), "missing"),
+        (lambda: grouped_folds(list("ab"), np.array(["x", np.nan], dtype=object)), "missing"),
+        (lambda: grouped_folds(list("abab"), [0, 0, 1, 1], 1), "two or more"),
+        (lambda: grouped_folds(list("abab"), [0, 0, 1, 1], 2.5), "whole number of folds"),
+        (lambda: grouped_folds(list("abac"), [0, 0, 1, 1], 2), "class b, c is found in one .* Drop the class"),
+        (lambda: holdout([1, 1, 2], []), "no group is named"),
+        (lambda: few_shot(list("aabb"), 1.5), "whole number"),
+        (lambda: few_shot(list("aabb"), 1, exclude=[4]), "row numbers from 0 to 3"),
+        (lambda: few_shot(list("aabb"), 1, exclude=[-1]), "row numbers from 0 to 3"),
+        (lambda: few_shot(list("aabb"), 1, exclude=[True, False]), "a mask of 4 cells"),
+        (lambda: few_shot(np.array(["a", None, "b"]), 1), "y holds missing values"),
         (lambda: grouped_split(list("ab"), [0, 0]), "all cells are of one donor"),
         (lambda: grouped_split(list("ab"), [0, 1], 1.5), "not between 0 and 1"),
         (lambda: holdout([1, 1, 2], 3), "no group 3; there are 1, 2"),
         (lambda: holdout([1, 1, 2], [1, 2]), "every cell is held out"),
-        (lambda: few_shot(list("aab"), 2), r"lower k.*|b \(1\)"),
+        (lambda: few_shot(list("aab"), 2), r"b \(1\); lower k"),
         (lambda: few_shot(list("aab"), 0), "at least one cell"),
     ],
 )
@@ -108,6 +173,8 @@ def test_holdout_takes_one_group_or_several():
     train, test = holdout(["x", "y", "z", "x"], ["x", "z"])
     assert train.tolist() == [1] and test.tolist() == [0, 2, 3]
     assert holdout([1, 2, 3], 2)[1].tolist() == [1]
+    assert holdout([1, 2, 3], {2, 3})[0].tolist() == [0]
+    assert holdout(np.array(["p1", 7, "p1"], dtype=object), "p1")[0].tolist() == [1]
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=6, max_size=60), st.integers(1, 8), st.integers(0, 9))
@@ -124,6 +191,8 @@ def test_few_shot_excludes_and_names_what_is_short():
     y = np.array(list("aaabbb"))
     support, rest = few_shot(y, 1, 0, exclude=[0, 1, 3])
     assert not {0, 1, 3} & {*support, *rest} and y[support].tolist() == ["a", "b"]
+    masked, _ = few_shot(y, 1, 0, exclude=np.isin(np.arange(6), [0, 1, 3]))
+    assert (masked == support).all()
     with pytest.raises(SplitError, match=r"some classes have: b \(2\)"):
         few_shot(y[:5], 3)
 
