@@ -34,12 +34,13 @@ from shared.evaluate.splits import (
     grouped_folds,
     grouped_split,
     holdout,
+    matched,
 )
 
 __all__ = [
     "Interval", "LeakError", "MetricError", "Paired", "SplitError", "accuracy", "ari", "at", "auroc",
     "average_precision", "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa",
-    "ece", "few_shot", "grouped_folds", "grouped_split", "holdout", "ladder", "learning_curve", "macro_f1",
+    "ece", "few_shot", "grouped_folds", "grouped_split", "holdout", "ladder", "learning_curve", "macro_f1", "matched",
     "mcnemar_exact", "nmi", "over_seeds", "paired_test", "readable", "reliability", "score", "silhouette",
     "wilson",
 ]  # fmt: skip

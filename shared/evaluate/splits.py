@@ -312,3 +312,46 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
     support = np.concatenate([rng.permutation(pool)[: int(k)] for pool in pools.values()])
     free[support] = False
     return support, np.flatnonzero(free)
+
+
+def matched(y, here, random_state=None):
+    """Two training sets of the same size and class counts, one from the tested group of cells, one from outside it.
+
+    What meeting the donors beforehand is worth shows only when the training sets do not also differ in size. Half of
+    each class `here` becomes the test; the other half, cut to what the class has elsewhere, is the first training set;
+    as many cells of the class from elsewhere are the second.
+
+    Parameters
+    ----------
+    y : sequence of shape (n_cells,)
+        Labels.
+    here : sequence of bool of shape (n_cells,)
+        Cells of the tested run, donor or study.
+    random_state : int, optional
+        Of the draw.
+
+    Returns
+    -------
+    known, strange, test : ndarrays of int
+        Row numbers. A class with fewer than four cells here or two elsewhere is left out of all three.
+
+    Raises
+    ------
+    SplitError
+        If no class has enough cells on both sides.
+    """
+    y, here = _column(y, what="y"), np.asarray(here, dtype=bool)
+    if here.shape != y.shape:
+        raise SplitError(f"here has shape {here.shape}: give one truth value for each of the {len(y)} cells")
+    rng, known, strange, test = np.random.default_rng(random_state), [], [], []
+    for c in np.unique(y):
+        inside = rng.permutation(np.flatnonzero((y == c) & here))
+        outside = rng.permutation(np.flatnonzero((y == c) & ~here))
+        if len(inside) < 4 or len(outside) < 2:
+            continue
+        half = len(inside) // 2
+        k = min(half, len(outside))
+        known, strange, test = [*known, *inside[:k]], [*strange, *outside[:k]], [*test, *inside[half:]]
+    if not test:
+        raise SplitError("no class has four cells here and two elsewhere: there is nothing to match")
+    return np.array(known), np.array(strange), np.array(test)
