@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import sparse, stats
 
 from shared import evaluate
 from shared.evaluate import Interval
@@ -34,17 +34,43 @@ def test_no_share_no_interval(k, n):
             interval(k, n)
 
 
-def coverage(make, truth, n_sim=300):
-    return np.mean([not make(np.random.default_rng(s)).excludes(truth) for s in range(n_sim)])
+def simulate(make, n_sim=300):
+    return [make(np.random.default_rng(seed)) for seed in range(n_sim)]
 
 
-def test_bootstrap_covers_a_mean_about_as_often_as_it_says():
-    """Of 300 intervals at 90 %, between 84 and 95 % must hold the truth; one too short by a third would not."""
+def coverage(made, truth, stretch=1.0):
+    """Share of intervals that hold the truth, each stretched about its value."""
+    off = np.array([truth - i.value for i in made])
+    low, high = np.array([(i.low - i.value, i.high - i.value) for i in made]).T * stretch
+    return ((low <= off) & (off <= high)).mean()
 
-    def interval(rng):
-        return evaluate.bootstrap(np.mean, rng.exponential(size=80), n_boot=200, level=0.9, random_state=0)
 
-    assert 0.84 < coverage(interval, 1.0) < 0.95
+def mean_of_cells(rng):
+    return evaluate.bootstrap(np.mean, rng.exponential(size=80), n_boot=200, level=0.9, random_state=0)
+
+
+def mean_of_donors(rng, groups=True):
+    donors = np.repeat(np.arange(30), rng.integers(1, 8, 30))
+    x = rng.normal(size=30)[donors] + 0.3 * rng.normal(size=len(donors))
+    return evaluate.bootstrap(np.mean, x, n_boot=200, level=0.9, groups=donors if groups else None, random_state=0)
+
+
+def recall_of_cells(rng):
+    y = np.repeat(["common", "rare"], [150, 40])
+    called = np.where(rng.random(190) < np.where(y == "rare", 0.6, 0.9), y, "other")
+    return evaluate.bootstrap(evaluate.balanced_accuracy, y, called, n_boot=200, level=0.9, strata=y, random_state=0)
+
+
+@pytest.mark.parametrize(("make", "truth"), [(mean_of_cells, 1.0), (mean_of_donors, 0.0), (recall_of_cells, 0.75)])
+def test_bootstrap_covers_about_as_often_as_it_says(make, truth):
+    """Of 300 intervals at 90 %, between 84 and 95 % hold the truth. One too short by a third, or too long, does not."""
+    made = simulate(make)
+    assert 0.84 < coverage(made, truth) < 0.95
+    assert coverage(made, truth, stretch=2 / 3) < 0.84 and coverage(made, truth, stretch=1.5) > 0.95
+
+
+def test_cells_in_place_of_donors_cover_too_little():
+    assert coverage(simulate(lambda rng: mean_of_donors(rng, groups=False)), 0.0) < 0.8
 
 
 def test_bootstrap_over_groups_is_wider_when_cells_of_a_donor_agree():
@@ -76,10 +102,21 @@ def test_strata_keep_the_rare_class():
         (lambda: evaluate.bootstrap(np.mean, [1.0, 2], groups=[0, 1], strata=[0, 1]), "not both"),
         (lambda: evaluate.bootstrap(lambda x: x.mean() if x.std() else np.nan, [1.0, 2]), "is NaN in"),
         (lambda: evaluate.bootstrap(np.mean, [1.0, 2], level=95), "not between 0 and 1"),
+        (lambda: evaluate.bootstrap(np.mean, [1.0, 2], n_boot=1), "two or more"),
+        (lambda: evaluate.bootstrap(np.mean, np.arange(9.0), groups=[0, 1, 2]), r"groups has shape \(3,\) for 9 rows"),
+        (lambda: evaluate.bootstrap(np.mean, np.arange(9.0), strata=[0, 1, 2]), r"strata has shape \(3,\) for 9 rows"),
+        (lambda: evaluate.bootstrap(np.mean, [1.0, 2], groups=["a", None]), "groups holds missing values"),
+        (lambda: evaluate.bootstrap(np.mean, sparse.csr_matrix(np.eye(3))), "one row a cell"),
+        (lambda: evaluate.bootstrap(evaluate.accuracy, ["a", "b"], [0, 1]), "one kind for both"),
         (lambda: evaluate.over_seeds([0.5]), "two finite values"),
         (lambda: evaluate.over_seeds([0.5, np.nan]), "two finite values"),
         (lambda: evaluate.paired_test([1, 2], [1]), "one value of each"),
+        (lambda: evaluate.paired_test([1], [1]), "two pairs or more"),
+        (lambda: evaluate.paired_test([1, np.nan], [1, 2]), "1 of them not: drop a pair as a whole"),
         (lambda: evaluate.mcnemar_exact([True], [True, False]), "one truth value a cell"),
+        (lambda: evaluate.mcnemar_exact(["no", "no"], ["yes", "no"]), "other values than True and False"),
+        (lambda: evaluate.mcnemar_exact([1, 0], [1, np.nan]), "other values than True and False"),
+        (lambda: evaluate.mcnemar_exact([True], [True], level=2), "not between 0 and 1"),
     ],
 )
 def test_what_has_no_interval_is_refused(call, says):
@@ -92,6 +129,54 @@ def tables(seed=0, n=400):
     y = rng.choice(list("abc"), n, p=[0.7, 0.25, 0.05])
     called = np.where(rng.random(n) < 0.7, y, rng.choice(list("abcd"), n))
     return y, called
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "cohen_kappa"])
+@pytest.mark.parametrize("how", ["cells", "strata", "batches", "groups"])
+def test_shortcut_by_tables_agrees_with_resampling_the_cells(metric, how):
+    """The wrapped metric is not known to the bootstrap and takes the long way. Both ends are compared."""
+    y, called = tables()
+    donors = np.random.default_rng(3).integers(0, 25, len(y))
+    options = {"cells": {}, "strata": {"strata": y}, "batches": {"strata": donors % 3}, "groups": {"groups": donors}}[
+        how
+    ]
+    known = getattr(evaluate, metric)
+    quick = evaluate.bootstrap(known, y, called, n_boot=4000, level=0.9, random_state=0, **options)
+    slow = evaluate.bootstrap(lambda *a: known(*a), y, called, n_boot=300, level=0.9, random_state=1, **options)
+    assert quick.value == slow.value and quick.method == slow.method and quick.n == slow.n
+    assert (quick.low, quick.high) == pytest.approx((slow.low, slow.high), abs=0.15 * (slow.high - slow.low))
+
+
+def test_shortcut_by_tables_forgets_no_class_that_is_called_only():
+    y, called = np.array(list("aabb")), np.array(list("azbz"))
+    assert evaluate.bootstrap(evaluate.accuracy, y, called, n_boot=500, random_state=0).high == 1
+    everything = evaluate.bootstrap(evaluate.balanced_accuracy, y, called, n_boot=50, strata=y, random_state=0)
+    assert everything.value == 0.5
+    # Not stratified, a class goes missing from some resamples; it then has no part in the mean, and nothing is NaN.
+    assert evaluate.bootstrap(evaluate.macro_f1, y, called, n_boot=500, random_state=0).low >= 0
+
+
+def test_many_at_once_draws_what_one_by_one_draws(monkeypatch):
+    x = np.random.default_rng(0).exponential(size=50)
+    unequal, equal = np.repeat(np.arange(5), [4, 6, 10, 13, 17]), np.repeat(np.arange(5), 10)
+    for options in ({}, {"strata": unequal}, {"groups": unequal}, {"groups": equal}):
+        at_once = evaluate.bootstrap(np.mean, x, n_boot=101, random_state=0, **options)
+        one_by_one = evaluate.bootstrap(lambda v: v.mean(), x, n_boot=101, random_state=0, **options)
+        assert (at_once.low, at_once.high) == pytest.approx((one_by_one.low, one_by_one.high), rel=1e-12)
+        monkeypatch.setattr("shared.evaluate.intervals.BLOCK", 400)
+        assert evaluate.bootstrap(np.mean, x, n_boot=101, random_state=0, **options) == at_once
+        monkeypatch.undo()
+    table = np.random.default_rng(1).normal(size=(50, 3))
+    assert evaluate.bootstrap(np.mean, table, n_boot=50, random_state=0).value == pytest.approx(table.mean())
+
+
+def test_tables_in_blocks_are_tables(monkeypatch):
+    y, called = tables()
+    monkeypatch.setattr("shared.evaluate.intervals.BLOCK", 100)
+    blocks = evaluate.bootstrap(evaluate.accuracy, y, called, n_boot=1001, random_state=0)
+    monkeypatch.undo()
+    whole = evaluate.bootstrap(evaluate.accuracy, y, called, n_boot=1001, random_state=0)
+    assert (blocks.low, blocks.high) == pytest.approx((whole.low, whole.high), abs=0.01)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "cohen_kappa"])
@@ -138,9 +223,35 @@ def test_mcnemar_agrees_with_the_binomial_test():
     assert got.p == pytest.approx(stats.binomtest(12, 15).pvalue)
     assert got.difference.value == pytest.approx(a.mean() - b.mean())
     assert evaluate.mcnemar_exact(a, a).p == 1
+    assert evaluate.mcnemar_exact(a.astype(int), b.astype(float)) == got
+
+
+def test_mcnemar_on_every_small_table_agrees_with_the_binomial_test():
+    for only_a in range(7):
+        for only_b in range(7):
+            a = np.repeat([True, False, True], [only_a, only_b, 4])
+            b = np.repeat([False, True, True], [only_a, only_b, 4])
+            got = evaluate.mcnemar_exact(a, b)
+            want = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1
+            assert got.p == pytest.approx(want) and got.n == only_a + only_b + 4
+            assert -1 <= got.difference.low <= got.difference.value <= got.difference.high <= 1
+            assert got.difference.low < got.difference.high
+
+
+def test_mcnemar_interval_covers_with_as_few_as_twelve_mice():
+    """Both right in eight of ten mice, one of them only in two of ten; the truth is no difference."""
+
+    def interval(rng):
+        u = rng.random(12)
+        return evaluate.mcnemar_exact(u < 0.8, (u < 0.7) | (u > 0.9)).difference
+
+    assert coverage(simulate(interval), 0.0) >= 0.93
+    same = evaluate.mcnemar_exact([True] * 10 + [False] * 2, [True] * 10 + [False] * 2).difference
+    assert (same.low, same.high) == pytest.approx((-0.14, 0.14), abs=0.001)  # 1.96 / 14
 
 
 def test_an_interval_reads_as_one():
     interval = Interval(0.7634, 0.7, 0.8)
     assert str(interval) == "0.76 [0.70, 0.80]" and f"{interval:.3f}" == "0.763 [0.700, 0.800]"
     assert interval.excludes(0.5) and not interval.excludes(0.7)
+    assert not Interval(np.nan, np.nan, np.nan).excludes(0.5)
