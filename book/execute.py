@@ -304,7 +304,9 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
     for chapter in chosen:
         if chapter not in waiting:
             progress.say(f"{chapter.name}  unchanged")
-    threads = max(1, (os.cpu_count() or 1) // max(1, jobs))
+    # The lesson's matrices are small: with a second thread the ladder took twice as long on two shared cores, because
+    # threads that wait for each other spin. Only the full profile is large enough to gain from more.
+    threads = max(1, (os.cpu_count() or 1) // max(1, jobs)) if profile == "full" else 1
     env = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **os.environ, "BORROWED_PROFILE": profile}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     failed: list[str] = []
