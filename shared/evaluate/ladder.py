@@ -7,9 +7,11 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.base import clone
 
 from shared.evaluate.intervals import Interval, confusion_bootstrap, from_confusion
+from shared.evaluate.metrics import as_labels
 from shared.evaluate.splits import few_shot
 from shared.preprocess import center_by
 
@@ -29,7 +31,7 @@ def ladder(
     X_train, X_test : CSR or ndarray of shape (n_cells, n_genes), float32
         Log-normalised.
     y_train, y_test : sequences of str
-        Labels.
+        Labels. A class of the test cells that training lacks counts as missed, for every rung alike.
     study_train, study_test : sequences, optional
         Study, run or donor of each cell. With both given, one rung more is climbed: every study minus its own mean,
         then logistic regression. It sees the test cells, not their labels, and the table says so.
@@ -57,22 +59,32 @@ def ladder(
     Raises
     ------
     ValueError
-        If the shapes do not fit, a metric is not known, or no seed is given.
+        If the shapes or kinds of labels do not fit, a metric is not known, no seed is given, the study of one side only
+        is given, or two rungs have one name.
     """
-    y_train, y_test = np.asarray(y_train), np.asarray(y_test)
+    X_train, X_test = _cells(X_train), _cells(X_test)
+    y_train, y_test = as_labels(y_train, "y_train"), as_labels(y_test, "y_test")
     _check(X_train, y_train, X_test, y_test, metrics, seeds)
+    _check_studies(study_train, len(y_train), study_test, len(y_test))
+    if isinstance(n_boot, bool) or n_boot != int(n_boot) or n_boot < len(seeds):
+        raise ValueError(f"n_boot={n_boot}: use a whole number of resamples, at least one for each seed")
     if models is None:
         from shared.methods.baselines import rungs
 
         models = rungs(random_state=seeds[0])
-    climbed = {name: (model, X_train, X_test, False) for name, model in {**models, **(extra or {})}.items()}
-    if study_train is not None and study_test is not None:
-        centred = center_by(X_train, study_train), center_by(X_test, study_test)
-        climbed[CENTRED] = (_logistic(models), *centred, True)
+    centring, extra = study_train is not None, extra or {}
+    twice = [name for name in extra if name in models] + [CENTRED] * (centring and CENTRED in {**models, **extra})
+    if twice:
+        raise ValueError(f"two rungs have the name {twice[0]!r}: give the one in extra another")
+    climbed = {**models, **extra} | ({CENTRED: None} if centring else {})
     rows = {}
-    for name, (model, here, there, sees) in climbed.items():
+    for name, model in climbed.items():
+        here, there, sees = X_train, X_test, centring and name == CENTRED
         try:
-            rows[name] = _rung(model, here, y_train, there, y_test, metrics, n_boot, seeds, random_state)
+            if sees:
+                # Only here is a dense copy of all cells made; if there is no room for it, one rung is lost.
+                model, here, there = _logistic(models), center_by(X_train, study_train), center_by(X_test, study_test)
+            rows[name] = _rung(model, here, y_train, there, y_test, metrics, int(n_boot), seeds, random_state)
         except Exception as e:
             warnings.warn(f"rung {name!r} failed: {type(e).__name__}: {e}", RuntimeWarning, stacklevel=2)
             rows[name] = {"n_seeds": 0, "error": f"{type(e).__name__}: {e}"}
@@ -84,6 +96,26 @@ def ladder(
     )
 
 
+def _cells(X):
+    """Rows that a boolean mask can pick: CSR, or an array."""
+    if sparse.issparse(X):
+        return X.tocsr()
+    return X if isinstance(X, np.ndarray) else np.asarray(X)
+
+
+def _check_studies(study_train, n_train, study_test, n_test):
+    if (study_train is None) != (study_test is None):
+        raise ValueError("the study of one side only was given: centring needs study_train and study_test, or neither")
+    if study_train is None:
+        return
+    for study, n, which in ((study_train, n_train, "train"), (study_test, n_test, "test")):
+        study = np.asarray(study)
+        if study.shape != (n,) or pd.isna(study).any():
+            raise ValueError(
+                f"study_{which} has shape {study.shape} for {n} cells: give one study a cell, none missing"
+            )
+
+
 def _check(X_train, y_train, X_test, y_test, metrics, seeds):
     for X, y, which in ((X_train, y_train, "train"), (X_test, y_test, "test")):
         if X.ndim != 2 or y.shape != (X.shape[0],) or not len(y):
@@ -92,6 +124,8 @@ def _check(X_train, y_train, X_test, y_test, metrics, seeds):
         raise ValueError(
             f"training cells have {X_train.shape[1]} genes and test cells {X_test.shape[1]}: align the gene lists first"
         )
+    if (y_train.dtype.kind == "U") != (y_test.dtype.kind == "U"):
+        raise ValueError(f"y_train is {y_train.dtype} and y_test {y_test.dtype}: use one kind of label for both")
     unknown = [m for m in metrics if m not in METRICS]
     if unknown or not metrics:
         raise ValueError(f"metric {unknown} is not known; there are {', '.join(METRICS)}")
@@ -183,7 +217,8 @@ def learning_curve(models, X_train, y_train, X_test, y_test, *, sizes, seeds) ->
     DataFrame
         Columns ``model, k, seed, type, recall``. The mean over types is the balanced accuracy.
     """
-    y_train, y_test = np.asarray(y_train), np.asarray(y_test)
+    X_train, X_test = _cells(X_train), _cells(X_test)
+    y_train, y_test = as_labels(y_train, "y_train"), as_labels(y_test, "y_test")
     _check(X_train, y_train, X_test, y_test, METRICS, seeds)
     types, label = np.unique(y_test, return_inverse=True)
     rows = []

@@ -8,7 +8,7 @@ from scipy import sparse, stats
 
 from shared import evaluate
 from shared.evaluate import Interval
-from shared.evaluate.intervals import confusion_bootstrap, from_confusion
+from shared.evaluate.intervals import _tables, confusion_bootstrap, from_confusion
 
 COUNT = st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -136,7 +136,8 @@ def tables(seed=0, n=400):
 def test_shortcut_by_tables_agrees_with_resampling_the_cells(metric, how):
     """The wrapped metric is not known to the bootstrap and takes the long way. Both ends are compared."""
     y, called = tables()
-    donors = np.random.default_rng(3).integers(0, 25, len(y))
+    # Donors of very different size: each is drawn alike, whatever it holds.
+    donors = np.random.default_rng(3).choice(12, len(y), p=np.arange(1, 13) ** 2 / 650)
     options = {"cells": {}, "strata": {"strata": y}, "batches": {"strata": donors % 3}, "groups": {"groups": donors}}[
         how
     ]
@@ -145,6 +146,16 @@ def test_shortcut_by_tables_agrees_with_resampling_the_cells(metric, how):
     slow = evaluate.bootstrap(lambda *a: known(*a), y, called, n_boot=300, level=0.9, random_state=1, **options)
     assert quick.value == slow.value and quick.method == slow.method and quick.n == slow.n
     assert (quick.low, quick.high) == pytest.approx((slow.low, slow.high), abs=0.15 * (slow.high - slow.low))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "cohen_kappa"])
+def test_a_table_scores_what_its_cells_score_with_classes_missing_too(metric):
+    y, called = tables(n=300)
+    part = np.concatenate([np.arange(60), np.random.default_rng(4).integers(0, 60, 240)])
+    stacked, own = _tables(y, called, part, 60)
+    cells = [getattr(evaluate, metric)(y[part == i], called[part == i]) for i in range(60)]
+    assert (stacked.sum(2) == 0).any()
+    assert from_confusion(stacked.astype(float), own)[metric] == pytest.approx(cells)
 
 
 def test_shortcut_by_tables_forgets_no_class_that_is_called_only():

@@ -1,5 +1,6 @@
 """One call, one table; a rung that breaks keeps its row and stops no other."""
 
+import sys
 import time
 
 import numpy as np
@@ -79,6 +80,72 @@ def test_a_broken_rung_keeps_its_row_and_the_others_go_on():
     assert (table["error"].drop("new") == "").all() and table["accuracy"].drop("new").notna().all()
 
 
+def test_a_rung_that_calls_nonsense_keeps_its_row():
+    class Nonsense(ClassifierMixin, BaseEstimator):
+        def fit(self, X, y):
+            return self
+
+        def predict(self, X):
+            return np.zeros(len(X) - 1, dtype=int)
+
+    with pytest.warns(RuntimeWarning, match="'new' failed: MetricError: labels have shapes"):
+        table = ladder(*cells(), *cells(seed=1), models=MODELS, extra={"new": Nonsense()}, n_boot=20)
+    assert table.loc["new", "n_seeds"] == 0 and table["accuracy"].notna().sum() == 4
+
+
+def test_centring_that_fails_costs_its_own_rung_only(monkeypatch):
+    def no_room(X, study):
+        raise MemoryError("dense copy")
+
+    # By module: ``shared.evaluate.ladder`` as a name is the function.
+    monkeypatch.setattr(sys.modules["shared.evaluate.ladder"], "center_by", no_room)
+    (X, y), (Z, t) = cells(), cells(seed=1)
+    with pytest.warns(RuntimeWarning, match="failed: MemoryError"):
+        table = ladder(X, y, Z, t, models=MODELS, study_train=y, study_test=t, n_boot=20)
+    assert table["error"].tolist() == [""] * 4 + ["MemoryError: dense copy"]
+    assert table["sees_test_cells"].tolist() == [False] * 4 + [True]
+
+
+def test_a_class_that_training_lacks_is_missed():
+    (X, y), (Z, t) = cells(), cells(seed=1)
+    keep = y != "T"
+    table = ladder(X[keep], y[keep], Z, t, models=MODELS, n_boot=50)
+    assert table["balanced_accuracy"].max() <= 2 / 3 and (table["error"] == "").all()
+
+
+def test_tables_and_columns_are_taken_as_they_come():
+    (X, y), (Z, t) = cells(), cells(seed=1)
+    models = {k: MODELS[k] for k in ("majority", "logistic")}
+    plain = ladder(X, y, Z, t, models=models, n_boot=50).drop(columns="seconds")
+    frames = ladder(
+        pd.DataFrame(X), pd.Series(y, dtype="category"), Z.tolist(), t.astype(object), models=models, n_boot=50
+    )
+    # The list is float64, so the last digits of a fit may differ.
+    pd.testing.assert_frame_equal(plain, frames.drop(columns="seconds"), atol=0.01)
+    coo = ladder(sparse.coo_matrix(X), y, sparse.csc_matrix(Z), t, models=models, n_boot=50)
+    assert coo["accuracy"].to_numpy() == pytest.approx(plain["accuracy"].to_numpy(), abs=0.01)
+
+
+def test_pooling_over_seeds_widens_the_interval_by_what_seeds_differ():
+    class Moody(ClassifierMixin, BaseEstimator):
+        """Right in nine of ten cells with seed 0, in five of ten with seed 1."""
+
+        def __init__(self, random_state=0):
+            self.random_state = random_state
+
+        def fit(self, X, y):
+            return self
+
+        def predict(self, X):
+            right = np.arange(len(X)) % 10 < (9, 5)[self.random_state]
+            return np.where(right, np.repeat(["B", "NK", "T"], 60), "none")
+
+    table = ladder(*cells(), *cells(seed=1), models={"moody": Moody()}, seeds=(0, 1), n_boot=1000)
+    row = table.loc["moody"]
+    assert row["accuracy"] == pytest.approx(0.7) and row["n_seeds"] == 2
+    assert row["accuracy_low"] < 0.5 and row["accuracy_high"] > 0.9
+
+
 def test_the_same_call_gives_the_same_table():
     one, two = (ladder(*cells(), *cells(seed=1), models=MODELS, n_boot=50).drop(columns="seconds") for _ in range(2))
     pd.testing.assert_frame_equal(one, two)
@@ -97,6 +164,12 @@ def test_models_are_not_changed():
         (lambda X, y, Z, t: ((X, y, Z[:, :-1], t), {}), "align the gene lists"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"metrics": ("auroc",)}), "auroc"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"seeds": ()}), "at least one seed"),
+        (lambda X, y, Z, t: ((X, y, Z, t), {"n_boot": 2}), "at least one for each seed"),
+        (lambda X, y, Z, t: ((X, y, Z, t), {"study_test": t}), "study of one side only"),
+        (lambda X, y, Z, t: ((X, y, Z, t), {"study_train": y, "study_test": t[1:]}), r"study_test has shape \(179,\)"),
+        (lambda X, y, Z, t: ((X, y, Z, t), {"extra": {"logistic": Breaks()}}), "two rungs have the name 'logistic'"),
+        (lambda X, y, Z, t: ((X, y, Z, np.arange(len(t))), {}), "one kind of label"),
+        (lambda X, y, Z, t: ((X, np.where(y == "B", None, y), Z, t), {}), "60 y_train are missing"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, says):
