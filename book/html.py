@@ -109,6 +109,9 @@ def page(text: str, path: Path, html_dir: Path) -> str:
         del works["role"]
     for card in article.find_all("a", class_="sd-stretched-link"):
         _card(card)
+    for body in article.find_all(id=re.compile("^(exercise|solution)-content$")):
+        # Every exercise gets the same identifier from its extension, and nothing points at it.
+        del body["id"]
     drawings = _figures(soup, article, path, inside)
     out = str(soup)
     for key, drawing in drawings.items():
