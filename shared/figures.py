@@ -11,6 +11,7 @@ and no two meanings differ by colour alone.
 from __future__ import annotations
 
 import io
+import textwrap
 
 import matplotlib as mpl
 import numpy as np
@@ -102,8 +103,16 @@ def show(figure, name: str, caption: str) -> None:
 
 
 def _label(axes, title, x, y):
+    """Axis labels, and the title over the whole figure: long row labels must not push it off the page."""
     with mpl.rc_context(STYLE):
-        axes.set(title=title, xlabel=x, ylabel=y)
+        axes.set(xlabel=x, ylabel=y)
+        _title(axes.figure, title)
+
+
+def _title(figure, title):
+    """The figure's answer, in bold at the left edge, on as many lines as its width needs (nine letters an inch)."""
+    lines = textwrap.fill(title, int(9 * figure.get_figwidth()))
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=STYLE["axes.titlesize"], fontweight="bold", color=INK)
 
 
 def _listed(items) -> str:
@@ -269,12 +278,10 @@ def embedding(points, panels: dict, *, title: str, xlabel="PC 1", ylabel="PC 2",
         with mpl.rc_context(STYLE):
             beneath = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.09), "ncols": min(3, len(groups))}
             axis.legend(fontsize=8, markerscale=1.8, handletextpad=0.2, columnspacing=1.2, **beneath)
-        axis.set(xticks=[], yticks=[])
-        _label(axis, panel, xlabel, ylabel)
-    with mpl.rc_context(STYLE):
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    for axis in axes[0]:
-        axis.title.set_fontweight("normal")
+        with mpl.rc_context(STYLE):
+            axis.set(xticks=[], yticks=[], xlabel=xlabel, ylabel=ylabel)
+            axis.set_title(panel, fontweight="normal")
+    _title(figure, title)
     seen = [f"{panel} ({len(set(labels))} groups)" for panel, labels in panels.items()]
     figure.alt_text = (
         f"{title}. {len(points)} cells at {xlabel} and {ylabel}, coloured by {_listed(seen)}. {finding}".strip()

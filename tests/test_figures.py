@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from shared import figures
 
@@ -127,3 +128,14 @@ def test_show_leaves_picture_and_words_in_the_notebook():
     assert picture.metadata["figure"]["name"] == "fig-ladder"
     assert picture.metadata["figure"]["alt"] == picture.data["text/plain"]
     assert caption.metadata == {"caption_of": "fig-ladder"}
+
+
+@pytest.mark.parametrize("labels", ["short", "a rung with a very long name, longer than most"])
+def test_a_long_title_stays_on_the_figure(labels):
+    table = ladder().set_axis([labels, labels + " 2", "failed"])
+    title = "An answer that is long enough to need a second line, because the finding is not a simple one"
+    figure = figures.dots(table, "acc", title=title, xlabel="Accuracy")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure._suptitle.get_window_extent(canvas.get_renderer())
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
