@@ -394,3 +394,16 @@ def test_only_mostly_empty_matrices_become_sparse():
     assert sparse.issparse(baselines.sparse_if_mostly_zero(X))
     assert not sparse.issparse(baselines.sparse_if_mostly_zero(X - X.mean(0)))
     assert sparse.issparse(baselines.sparse_if_mostly_zero(sparse.csc_matrix(X)))
+
+
+def test_the_seed_sets_the_first_weights_whatever_torch_was_seeded_with():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 6)).astype(np.float32), np.repeat(["a", "b"], 20)
+
+    def start(seed):
+        torch.manual_seed(rng.integers(1 << 30))
+        barely = NetworkClassifier(epochs=1, lr=1e-9, weight_decay=0, patience=None, random_state=seed)
+        return barely.fit(X, y).network_[0].weight.detach().numpy()
+
+    assert np.allclose(start(3), start(3), atol=1e-6)
+    assert not np.allclose(start(3), start(4), atol=1e-2)
