@@ -100,6 +100,7 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
     ValueError
         If the profile is not known or the seed is not a whole number from 0 up.
     """
+    import pandas as pd
     from IPython.display import HTML, display
 
     from shared.train import resolve_device, seed_everything
@@ -109,6 +110,7 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
         raise ValueError(f"seed {seed!r} is not a whole number from 0 up")
     seeds = tuple(range(seed, seed + SEEDS[chosen]))
     seed_everything(seed)
+    pd.set_option("display.max_colwidth", None)  # a table that cuts off a version or a hash says nothing
     place = str(resolve_device(device))
     chapter = Chapter(slug, chosen, seed, seeds, place, results.Run(slug, chosen, seeds, place))
     display(HTML(_box(chapter)))

@@ -89,6 +89,7 @@ def test_close_leaves_the_provenance(shell):
     table = book.close()
     assert shell.outputs[-1].metadata["provenance"]["data"] == {"pbmc": "ab" * 32}
     assert "abababababab…" in table.loc["data", "value"]
+    assert table.loc["versions", "value"].rsplit(", ", 1)[1] in table._repr_html_()
 
 
 def test_loading_data_enters_its_hash(shell):
