@@ -260,6 +260,7 @@ def lab(python, a):
 
 def lock(python, a):
     """Resolve every extra once for the oldest Python, and write the versions without a machine's own suffixes."""
+    ready("lock", ".ready-lock")
     out = ROOT / "constraints.txt"
     words = ["uv", "pip", "compile", "--quiet", "--no-annotate", "--no-header", "--no-emit-index-url", "--all-extras"]
     words += ["--python-version", "{}.{}".format(*OLDEST), "pyproject.toml"]
