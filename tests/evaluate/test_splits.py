@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from shared.evaluate import LeakError, SplitError, check_disjoint, few_shot, grouped_folds, grouped_split, holdout
+from shared.evaluate import (
+    LeakError,
+    SplitError,
+    check_disjoint,
+    few_shot,
+    grouped_folds,
+    grouped_split,
+    holdout,
+    matched,
+)
 
 CELLS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 6)), min_size=12, max_size=80)
 
@@ -200,3 +209,27 @@ def test_few_shot_excludes_and_names_what_is_short():
 def test_few_shot_draws_differ_between_seeds():
     y = np.repeat(list("ab"), 50)
     assert (few_shot(y, 10, 0)[0] != few_shot(y, 10, 1)[0]).any()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=10, max_size=80), st.integers(0, 5))
+def test_matched_sets_have_the_same_classes_and_the_test_stays_apart(cells, seed):
+    y, here = np.array([c for c, _ in cells]), np.array([h for _, h in cells])
+    try:
+        known, strange, test = matched(y, here, random_state=seed)
+    except SplitError:
+        assert not any((y[here] == c).sum() >= 4 and (y[~here] == c).sum() >= 2 for c in "abc")
+        return
+    assert sorted(y[known]) == sorted(y[strange]) and set(y[known]) == set(y[test])
+    assert here[known].all() and here[test].all() and not here[strange].any()
+    assert len({*known, *strange, *test}) == len(known) + len(strange) + len(test)
+    assert all((a == b).all() for a, b in zip(matched(y, here, seed), (known, strange, test), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("y", "here", "says"),
+    [(list("aaab"), [True] * 4, "nothing to match"), (list("aab"), [True, False], "one truth value for each of the 3")],
+)
+def test_what_cannot_be_matched_is_refused(y, here, says):
+    with pytest.raises(SplitError, match=says):
+        matched(y, here)
