@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 11), (3, 13)
-EXTRAS = "book,test,single-cell"
+EXTRAS = "book,test,single-cell,sweep"
 JOBS = ("book", "test", "lab", "full", "check", "refs", "lock", "clean")
 NEEDS_GIB = 3
 STATIC = ["tests/chapters", "tests/test_house.py", "tests/test_environment.py", "tests/test_claims.py"]

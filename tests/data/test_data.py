@@ -76,7 +76,7 @@ def test_changing_x_leaves_the_counts(pbmc):
 def test_catalogue_tells_the_truth(name):
     entry, adata = data.catalog()[name], data.load(name)
     assert adata.shape == entry.shape and adata.uns["units"] == entry.units
-    (route,) = entry.routes
+    (route,) = entry.route("bundled").files
     assert data.bundled_path(entry).stat().st_size == route.size and adata.uns["sha256"] == route.sha256
     assert entry.licence and entry.citation and entry.accession
     folder = data.bundled_path(entry).parent
