@@ -27,9 +27,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 11), (3, 13)
-EXTRAS = "book,test,single-cell,sweep"
+EXTRAS = "book,test,single-cell,sweep,keras,tune,explain"
 JOBS = ("book", "test", "lab", "full", "check", "refs", "lock", "clean")
-NEEDS_GIB = 3
+NEEDS_GIB = 5
 STATIC = ["tests/chapters", "tests/test_house.py", "tests/test_environment.py", "tests/test_claims.py"]
 NO_NETWORK = (
     "NewConnectionError|Failed to establish a new connection|name resolution|getaddrinfo|Network is unreachable"
@@ -228,6 +228,7 @@ def style(python):
 
 
 def test(python, a):
+    ready("peers", ".ready-peers")
     one = {"OMP_NUM_THREADS": "1"}
     smoke = argparse.Namespace(profile="smoke", jobs=a.jobs, chapter=a.chapter)
     workers = str(min(8, os.cpu_count() or 1))
