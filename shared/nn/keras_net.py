@@ -1,0 +1,162 @@
+"""What the Keras networks of this book share: scaling, an optimizer with a step for each layer, training by batches.
+
+Importing this module loads Keras, on TensorFlow unless ``KERAS_BACKEND`` says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Keras reads the choice once, when it is imported.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+import numpy as np
+from keras import ops
+from scipy import sparse
+
+
+def _threads():
+    """TensorFlow does not read OMP_NUM_THREADS; on a shared machine it should."""
+    if keras.backend.backend() == "tensorflow" and os.environ.get("OMP_NUM_THREADS", "").isdecimal():
+        import tensorflow as tf
+
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(int(os.environ["OMP_NUM_THREADS"]))
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError:
+            pass  # already running with other settings: they stay
+
+
+_threads()
+
+
+class Sample(keras.layers.Layer):
+    """Draw a code from its mean and log variance, and charge for its distance from a standard normal.
+
+    The charge, `weight` times the Kullback-Leibler divergence, is the second term of the variational autoencoder's
+    loss (Kingma and Welling 2014, equation 10). Outside training it passes the mean on.
+    """
+
+    def __init__(self, weight, **kwargs):
+        super().__init__(**kwargs)
+        self.weight = weight
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, inputs, training=False):
+        mean, log_var = inputs
+        divergence = ops.sum(ops.exp(log_var) + mean**2 - 1 - log_var, axis=1) / 2
+        self.add_loss(self.weight * ops.mean(divergence))
+        if not training:
+            return mean
+        return mean + ops.exp(log_var / 2) * keras.random.normal(ops.shape(mean), seed=self.seed_generator)
+
+
+class LayerwiseAdam(keras.optimizers.Adam):
+    """Adam with a factor on the step of every variable: 0 freezes it, 1 leaves it alone.
+
+    Factors can change while training goes on, so that freezing, gradual unfreezing and discriminative learning rates
+    are one compiled function (Howard and Ruder 2018, sections 3.2 and 3.3).
+    """
+
+    def build(self, variables):
+        """Add one factor for each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self.factors = [self.add_variable((), initializer="ones", name=f"factor_{i}") for i in range(len(variables))]
+        self.layers = [v.path.split("/")[-2] for v in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One step of one variable."""
+        factor = self.factors[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * ops.cast(factor, variable.dtype))
+
+    def set_factors(self, factors):
+        """Set factors by the name of the layer; a layer that is not named keeps 1."""
+        for layer, factor in zip(self.layers, self.factors, strict=True):
+            factor.assign(float(factors.get(layer, 1.0)))
+
+
+class Scale:
+    """Centre and spread of every gene: ``"standard"`` (mean, deviation), ``"unit"`` (minimum, range) or none.
+
+    A gene that does not vary keeps its spread of 1 and so becomes 0. Spreads below a hundredth of the median spread
+    are raised to it: a gene that is almost constant in the source would otherwise become a spike in the target.
+    """
+
+    def __init__(self, X, kind):
+        X = X.toarray() if sparse.issparse(X) else X
+        zero = np.zeros(X.shape[1], np.float32)
+        self.kind, self.centre, self.spread = kind, zero, zero + 1
+        if kind is not None:
+            self.centre = (X.mean(0) if kind == "standard" else X.min(0)).astype(np.float32)
+            spread = (X.std(0) if kind == "standard" else np.ptp(X, axis=0)).astype(np.float32)
+            least = np.median(spread[spread > 0]) / 100 if (spread > 0).any() else 1
+            self.spread = np.where(spread > 0, np.maximum(spread, least), 1).astype(np.float32)
+
+    def __call__(self, X):
+        """Scaled rows, float32; ``"unit"`` clips to 0..1."""
+        X = (dense(X) - self.centre) / self.spread
+        return np.clip(X, 0, 1) if self.kind == "unit" else X
+
+
+def restart(net, weights, lr, seed):
+    """Give a network weights, an optimizer without a past, and noise from `seed`: as if it had just been built."""
+    net.set_weights(weights)
+    optimizer = net.optimizer
+    optimizer.build(net.trainable_variables)
+    for variable in optimizer.variables:
+        variable.assign(np.zeros(variable.shape, variable.dtype))
+    optimizer.learning_rate = lr
+    optimizer.set_factors({})
+    for layer in net._flatten_layers():
+        generator = getattr(layer, "seed_generator", None)
+        if generator is not None:
+            generator.state.assign(np.array([seed, 0], generator.state.dtype))
+
+
+def train(net, X, y, weight, epochs, batch_size, rng, progress=False, said="training"):
+    """Passes over the rows in an order drawn by numpy, so that every back end sees the same batches.
+
+    Batches differ by one row at most: no last batch of a few rows, and at most two shapes to compile.
+    """
+    from tqdm.auto import tqdm
+
+    losses, parts = [], max(1, -(-X.shape[0] // batch_size))
+    for _ in tqdm(range(epochs), desc=said, disable=not progress, leave=False):
+        net.reset_metrics()
+        for rows in np.array_split(rng.permutation(X.shape[0]), parts):
+            some = dense(X[rows])
+            loss = net.train_on_batch(some, some if y is None else y[rows], None if weight is None else weight[rows])
+        losses.append(float(loss))
+        if not np.isfinite(losses[-1]):
+            raise FloatingPointError(
+                f"the loss is {losses[-1]} after {len(losses)} epochs: lower lr, or scale the genes"
+            )
+    return losses
+
+
+def dense(X):
+    return np.ascontiguousarray(X.toarray() if sparse.issparse(X) else X, dtype=np.float32)
+
+
+def initial(shapes, rng):
+    """Glorot's uniform kernels and zero biases, drawn by numpy: the same start on every back end."""
+    return [
+        (rng.uniform(-1, 1, s) * np.sqrt(6 / sum(s))).astype(np.float32) if len(s) == 2 else np.zeros(s, np.float32)
+        for s in shapes
+    ]
+
+
+def run(net, X, layer=None):
+    """A network's answer on rows, a thousand at a time, or that of one of its layers."""
+    if layer is not None:
+        net = _part(net, layer)
+    parts = [net(X[i : i + 1024], training=False) for i in range(0, len(X), 1024)]
+    return np.concatenate([ops.convert_to_numpy(p) for p in parts])
+
+
+def _part(net, layer):
+    """The network up to a layer."""
+    return keras.Model(net.input, net.get_layer(layer).output)
