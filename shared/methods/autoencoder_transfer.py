@@ -152,8 +152,8 @@ class _Transfer(TransformerMixin, BaseEstimator):
     def __sklearn_clone__(self):
         """A clone keeps what was pre-trained, so that a learning curve pre-trains once; tuning starts again."""
         fresh = type(self)(**self.get_params(deep=False))
-        for name in ("pretrained_", "scale_", "n_features_in_", "feature_names_in_"):
-            if hasattr(self, "pretrained_") and hasattr(self, name):
+        for name in ("pretrained_", "scale_", "adapted_", "n_features_in_", "feature_names_in_"):
+            if hasattr(self, name) and (hasattr(self, "pretrained_") or name == "adapted_"):
                 setattr(fresh, name, getattr(self, name))
         return fresh
 
@@ -386,12 +386,14 @@ class _Transfer(TransformerMixin, BaseEstimator):
             scale.kind, (scale.centre, scale.spread) = kind, group(name)
             setattr(loaded, name, scale)
         for name, value in about["told"].items():
-            setattr(loaded, name, np.array(value) if isinstance(value, list) else value)
+            kind = np.float32 if name.startswith("y_") else None
+            setattr(loaded, name, np.array(value, kind) if isinstance(value, list) else value)
         return loaded
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
 
@@ -515,9 +517,14 @@ class AutoencoderRegressor(RegressorMixin, _Transfer):
         return self._fit(X, (y - self.y_mean_) / self.y_spread_, None, "numbers", y.shape[1])
 
     def predict(self, X):
-        """Predicted numbers, float32, of the shape `y` had."""
-        y = self._output(X) * self.y_spread_ + self.y_mean_
+        """Predicted numbers, float64, of the shape `y` had."""
+        y = self._output(X) * self.y_spread_.astype(float) + self.y_mean_
         return y[:, 0] if self.one_column_ else y
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     def _told(self):
         if not hasattr(self, "y_mean_"):

@@ -125,11 +125,13 @@ def train(net, X, y, weight, epochs, batch_size, rng, progress=False, said="trai
 
     losses, parts = [], max(1, -(-X.shape[0] // batch_size))
     for _ in tqdm(range(epochs), desc=said, disable=not progress, leave=False):
-        net.reset_metrics()
+        total = 0.0
         for rows in np.array_split(rng.permutation(X.shape[0]), parts):
             some = dense(X[rows])
+            net.reset_metrics()  # versions of Keras differ in how they average over batches, so each is read alone
             loss = net.train_on_batch(some, some if y is None else y[rows], None if weight is None else weight[rows])
-        losses.append(float(loss))
+            total += float(loss) * len(rows)
+        losses.append(total / X.shape[0])
         if not np.isfinite(losses[-1]):
             raise FloatingPointError(
                 f"the loss is {losses[-1]} after {len(losses)} epochs: lower lr, or scale the genes"

@@ -1,0 +1,382 @@
+"""Pre-training, four ways to tune, one result on every back end, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-strength[keras]'")
+
+from shared.methods import autoencoder_transfer as method
+from shared.methods.autoencoder_transfer import TUNING, AutoencoderClassifier, AutoencoderRegressor
+from shared.nn import keras_net
+from shared.nn.keras_net import LayerwiseAdam, Scale, keras
+from shared.train import TrainingError
+
+SMALL = {"hidden": (16,), "code": 6, "pretrain_epochs": 4, "epochs": 6, "random_state": 0}
+GENES = [f"g{i}" for i in range(30)]
+
+
+@pytest.fixture(scope="module")
+def source():
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(120, 5)) @ rng.normal(size=(5, 30)) + 0.1 * rng.normal(size=(120, 30))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def target(source):
+    return source[:40] * 2 + 1, np.where(source[:40, 0] > 0, "left", "right")
+
+
+def quick(**more):
+    return AutoencoderClassifier(**SMALL | more)
+
+
+@parametrize_with_checks(
+    [
+        AutoencoderClassifier(hidden=(16,), code=8, epochs=60, lr=1e-2, random_state=0),
+        AutoencoderRegressor(hidden=(16,), code=8, epochs=60, lr=1e-2, random_state=0),
+    ],
+    expected_failed_checks=lambda estimator: {
+        "check_methods_sample_order_invariance": "float32 products differ in the last bit with a row's place in a batch"
+    },
+)
+def test_scikit_learn_finds_estimators(estimator, check):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # some checks feed enormous numbers on purpose
+        check(estimator)
+
+
+# The network.
+
+
+def test_the_networks_have_the_shapes_they_are_named_for():
+    net = method.autoencoder(30, (16, 12), 6, "sigmoid")
+    assert [layer.name for layer in net.layers[1:]] == ["encode_0", "encode_1", "code", "decode_0", "decode_1", "genes"]
+    assert [w.shape[-1] for w in net.get_weights()[::2]] == [16, 12, 6, 12, 16, 30]
+    net.set_weights([w * 0 for w in net.get_weights()])
+    assert (np.asarray(net(np.zeros((2, 30), np.float32))) == 0.5).all()
+
+
+def test_the_divergence_is_the_closed_form():
+    layer = keras_net.Sample(0.7)
+    rng = np.random.default_rng(0)
+    mean, log_var = rng.normal(size=(2, 9, 4)).astype(np.float32)
+    out = layer([mean, log_var])
+    # KL between normals, one dimension at a time, by its definition as an integral.
+    z = np.linspace(-60, 60, 60001)
+    kl = 0
+    for m, v in zip(mean.ravel(), np.exp(log_var).ravel(), strict=True):
+        p = np.exp(-((z - m) ** 2) / (2 * v)) / np.sqrt(2 * np.pi * v)
+        kl += np.trapezoid(p * (np.log(p + 1e-300) + z**2 / 2 + np.log(2 * np.pi) / 2), z)
+    assert float(layer.losses[0]) == pytest.approx(0.7 * kl / 9, rel=1e-4)
+    assert np.allclose(out, mean)
+    drawn = np.stack([np.asarray(layer([mean, log_var], training=True)) for _ in range(2000)])
+    assert np.abs(drawn.mean(0) - mean).max() < 0.2 and np.abs(drawn.var(0) / np.exp(log_var) - 1).max() < 0.25
+
+
+def test_a_factor_scales_the_step():
+    def stepped(factors):
+        net = method.autoencoder(30, (16,), 6)
+        net.compile(LayerwiseAdam(1e-2), "mse")
+        rng = np.random.default_rng(0)
+        first = keras_net.initial([w.shape for w in net.get_weights()], rng)
+        keras_net.restart(net, first, 1e-2, 0)
+        net.optimizer.set_factors(factors)
+        X = rng.normal(size=(8, 30)).astype(np.float32)
+        net.train_on_batch(X, X)
+        return [np.abs(a - b).max() for a, b in zip(first, net.get_weights(), strict=True)][::2]
+
+    plain, scaled = stepped({}), stepped({"encode_0": 0.0, "code": 0.25})
+    assert scaled[0] == 0 and scaled[1] == pytest.approx(plain[1] / 4, rel=1e-3) and scaled[2:] == plain[2:]
+
+
+def test_without_factors_it_is_adam():
+    after = []
+    for optimizer in (LayerwiseAdam(1e-2), keras.optimizers.Adam(1e-2)):
+        net = method.autoencoder(30, (16,), 6)
+        net.set_weights(keras_net.initial([w.shape for w in net.get_weights()], np.random.default_rng(0)))
+        net.compile(optimizer, "mse")
+        X = np.random.default_rng(1).normal(size=(8, 30)).astype(np.float32)
+        for _ in range(5):
+            net.train_on_batch(X, X)
+        after.append(net.get_weights())
+    assert all(np.allclose(a, b, atol=1e-7) for a, b in zip(*after, strict=True))
+
+
+# Pre-training and tuning.
+
+
+def test_pretraining_lowers_the_error_and_is_kept(source, target):
+    model = quick(pretrain_epochs=60, pretrain_lr=1e-2).pretrain(source)
+    losses = model.pretrained_["losses"]
+    assert losses[-1] < losses[0] / 2
+    assert model.reconstruction_error(source).mean() == pytest.approx(losses[-1], rel=0.3)
+    before = model.transform(source)
+    assert before.shape == (120, 6) and (before >= 0).all()
+    assert (clone(model).transform(source) == before).all()
+    model.fit(*target)
+    assert not hasattr(clone(model), "head_weights_")
+    assert (clone(model).pretrained_["weights"][0] == model.pretrained_["weights"][0]).all()
+
+
+@pytest.mark.parametrize("tuning", TUNING)
+def test_what_moves_is_what_the_name_says(source, target, tuning):
+    model = quick(tuning=tuning).pretrain(source)
+    first = [w.copy() for w in model.pretrained_["weights"][:4]]
+    model.fit(*target)
+    moved = [float(np.abs(a - b).max()) for a, b in zip(first, model.encoder_weights_, strict=True)]
+    assert (max(moved) == 0) == (tuning == "frozen")
+    assert len(model.losses_) == model.epochs
+    if tuning == "discriminative":
+        plain = quick(tuning="full").pretrain(source).fit(*target)
+        assert np.abs(first[0] - plain.encoder_weights_[0]).max() > 2 * moved[0]
+    assert all((a == b).all() for a, b in zip(first, model.pretrained_["weights"], strict=False)), "the start was lost"
+
+
+def test_gradual_unfreezing_opens_from_the_top():
+    model = quick(tuning="gradual", epochs=7, hidden=(8, 8))
+    stages = model._stages()
+    assert [sorted(f) for f, _ in stages] == [
+        ["code", "encode_0", "encode_1"],
+        ["encode_0", "encode_1"],
+        ["encode_0"],
+        [],
+    ]
+    assert sum(n for _, n in stages) == 7 and all(v == 0 for f, _ in stages for v in f.values())
+    ((factors, _),) = quick(tuning="discriminative", hidden=(8,), decay=2.0)._stages()
+    assert factors == {"encode_0": 0.25, "code": 0.5}
+
+
+def test_frozen_codes_are_those_of_the_source_encoder(source, target):
+    model = quick(tuning="frozen").pretrain(source).fit(*target)
+    scaled = Scale(target[0], "standard")(target[0])
+    W0, b0, W1, b1 = model.pretrained_["weights"][:4]
+    by_hand = np.maximum(np.maximum(scaled @ W0 + b0, 0) @ W1 + b1, 0)
+    assert np.allclose(model.transform(target[0]), by_hand, atol=1e-5)
+
+
+def test_pretraining_matters_and_scratch_differs(source, target):
+    fitted, scratch = quick().pretrain(source).fit(*target), quick().fit(*target)
+    assert not np.allclose(fitted.predict_proba(target[0]), scratch.predict_proba(target[0]))
+
+
+def test_the_target_is_scaled_by_its_own_or_by_the_source(source, target):
+    X, y = target
+    own = quick().pretrain(source).fit(X, y)
+    assert np.allclose(own.tuned_scale_.centre, X.mean(0), atol=1e-5)
+    unlabelled = quick().pretrain(source).adapt(X[:25]).fit(X, y)
+    assert np.allclose(unlabelled.tuned_scale_.centre, X[:25].mean(0), atol=1e-5)
+    assert np.allclose(clone(unlabelled).fit(X[:9], y[:9]).tuned_scale_.centre, X[:25].mean(0), atol=1e-5)
+    pooled = quick(per_study=False).pretrain(source).adapt(X).fit(X, y)
+    assert np.allclose(pooled.tuned_scale_.centre, source.mean(0), atol=1e-5)
+
+
+def test_studies_are_scaled_one_by_one(source, target):
+    shifted = [source, source * 3 + 10]
+    each = quick().pretrain(shifted).pretrained_["losses"]
+    once = quick().pretrain([source, source]).pretrained_["losses"]
+    assert np.allclose(each, once, atol=1e-4)
+    assert not np.allclose(quick(per_study=False).pretrain(shifted).pretrained_["losses"], once, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["standard", "unit", None])
+def test_scales_by_hand(source, kind):
+    X = source.copy()
+    X[:, 3] = 7
+    scaled = Scale(X, kind)(X)
+    assert np.isfinite(scaled).all() and (scaled[:, 3] == (7 if kind is None else 0)).all()
+    rest = np.delete(scaled, 3, 1)
+    if kind == "standard":
+        assert np.allclose(rest.mean(0), 0, atol=1e-5) and np.allclose(rest.std(0), 1, atol=1e-4)
+    if kind == "unit":
+        assert rest.min() == 0 and rest.max() == 1 and Scale(X, kind)(X * 100).max() == 1
+
+
+def test_a_sigmoid_cannot_rebuild_standardised_genes(source):
+    settings = {"pretrain_epochs": 80, "pretrain_lr": 1e-2}
+    linear = quick(**settings).pretrain(source).reconstruction_error(source).mean()
+    sigmoid = quick(**settings, output="sigmoid").pretrain(source)
+    assert sigmoid.reconstruct(source).min() >= 0
+    assert sigmoid.reconstruction_error(source).mean() > 0.4 > linear
+
+
+def test_noise_blanks_inputs_only_while_pretraining(source):
+    calm, noisy = quick().pretrain(source), quick(noise=0.4).pretrain(source)
+    assert noisy.pretrained_["losses"] != calm.pretrained_["losses"]
+    assert (noisy.transform(source) == noisy.transform(source)).all()
+    assert noisy.pretrained_["losses"] == quick(noise=0.4).pretrain(source).pretrained_["losses"]
+
+
+def test_a_variational_code_goes_to_zero_when_its_charge_is_high(source):
+    free = quick(variational=True, beta=1e-6, pretrain_epochs=60, pretrain_lr=1e-2).pretrain(source).transform(source)
+    charged = (
+        quick(variational=True, beta=100.0, pretrain_epochs=60, pretrain_lr=1e-2).pretrain(source).transform(source)
+    )
+    assert np.abs(charged).mean() < np.abs(free).mean() / 3 and (free < 0).any()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_heads_for_classes(source, n_classes):
+    y = np.digitize(source[:, 0], np.quantile(source[:, 0], np.arange(1, n_classes) / n_classes))
+    model = quick(epochs=80, lr=1e-2).pretrain(source).fit(source, y)
+    proba = model.predict_proba(source)
+    assert proba.shape == (120, n_classes) and np.allclose(proba.sum(1), 1, atol=1e-5)
+    assert model.score(source, y) > 0.9
+    assert (model.predict(source) == model.classes_[proba.argmax(1)]).all()
+
+
+@pytest.mark.parametrize("columns", [None, 2])
+def test_heads_for_numbers(source, columns):
+    y = source[:, 0] * 5 + 100 if columns is None else source[:, :columns] * 5 + 100
+    model = AutoencoderRegressor(**SMALL | {"epochs": 100, "lr": 1e-2}).pretrain(source).fit(source, y)
+    assert model.predict(source).shape == y.shape and model.score(source, y) > 0.8
+
+
+def test_sparse_and_named_input_say_the_same(source, target):
+    X, y = np.maximum(target[0], 0), target[1]
+    dense = quick().pretrain(np.maximum(source, 0)).fit(X, y)
+    thin = quick().pretrain(sparse.csr_matrix(np.maximum(source, 0))).fit(sparse.csr_matrix(X), y)
+    assert np.allclose(dense.predict_proba(X), thin.predict_proba(sparse.csr_matrix(X)), atol=1e-5)
+    named = quick().pretrain(pd.DataFrame(source, columns=GENES))
+    with pytest.raises(ValueError, match="feature names"):
+        named.fit(pd.DataFrame(X, columns=GENES[::-1]), y)
+
+
+def test_saved_models_say_the_same_and_know_their_genes(tmp_path, source, target):
+    model = quick().pretrain(source).fit(*target)
+    model.save(tmp_path / "m", GENES)
+    again = AutoencoderClassifier.load(tmp_path / "m", GENES)
+    X = target[0]
+    assert (again.predict(X) == model.predict(X)).all()
+    assert (again.predict_proba(X) == model.predict_proba(X)).all()
+    assert (again.reconstruct(X) == model.reconstruct(X)).all() and again.get_params() == model.get_params() | {
+        "hidden": [16]
+    }
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "genes.txt", "model.safetensors"]
+    with pytest.raises(TrainingError, match="other genes"):
+        AutoencoderClassifier.load(tmp_path / "m", GENES[::-1])
+    with pytest.raises(TrainingError, match="load it with that class"):
+        AutoencoderRegressor.load(tmp_path / "m", GENES)
+    with pytest.raises(TrainingError, match="30 genes, 3 were named"):
+        model.save(tmp_path / "n", GENES[:3])
+    encoder = quick().pretrain(source)
+    encoder.save(tmp_path / "e", GENES)
+    loaded = AutoencoderClassifier.load(tmp_path / "e", GENES)
+    assert (loaded.transform(source) == encoder.transform(source)).all()
+    assert np.allclose(loaded.fit(*target).predict_proba(X), encoder.fit(*target).predict_proba(X), atol=1e-6)
+
+
+def test_a_saved_regressor_keeps_its_units(tmp_path, source):
+    model = AutoencoderRegressor(**SMALL).fit(source, source[:, :2] * 100)
+    model.save(tmp_path / "m", GENES)
+    assert np.allclose(AutoencoderRegressor.load(tmp_path / "m", GENES).predict(source), model.predict(source))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"tuning": "melted"}, "tuning='melted' is not known"),
+        ({"scaling": "log"}, "scaling='log' is not known"),
+        ({"output": "tanh"}, "output='tanh' is not known"),
+        ({"code": 0}, "code=0 is not a whole number"),
+        ({"epochs": 1.5}, "epochs=1.5 is not a whole number"),
+        ({"noise": 1}, "noise=1 is the share"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(source, target, settings, says):
+    with pytest.raises(ValueError, match=says):
+        quick(**settings).pretrain(source)
+    with pytest.raises(ValueError, match=says):
+        quick(**settings).fit(*target)
+
+
+def test_data_that_do_not_fit_are_named(source, target):
+    with pytest.raises(ValueError, match="30, 29 genes"):
+        quick().pretrain([source, source[:, :29]])
+    with pytest.raises(ValueError, match="at least one matrix"):
+        quick().pretrain([])
+    a, b = (pd.DataFrame(source, columns=names) for names in (GENES, GENES[::-1]))
+    with pytest.raises(ValueError, match="different genes, or in another order"):
+        quick().pretrain([a, b])
+    with pytest.raises(ValueError, match="29 features"):
+        quick().pretrain(source).fit(target[0][:, :29], target[1])
+    with pytest.raises(ValueError, match="one class only"):
+        quick().fit(target[0], np.repeat("left", 40))
+    with pytest.raises(ValueError, match="NaN"):
+        quick().pretrain(np.where(source > 3, np.nan, source))
+    with pytest.raises(ValueError, match="call pretrain first"):
+        quick().fit(*target).reconstruct(target[0])
+    with pytest.raises(ValueError, match="changed after pretrain"):
+        quick().pretrain(source).set_params(code=5).fit(*target)
+    with pytest.raises(FloatingPointError, match="lower lr, or scale"):
+        quick(scaling=None, lr=1e30).fit(target[0] * 1e20, target[1])
+
+
+# One seed, and every back end.
+
+RUN = """
+import json, sys, numpy as np
+sys.path.insert(0, {root!r})
+import shared
+from shared.methods.autoencoder_transfer import AutoencoderClassifier, keras
+rng = np.random.default_rng(0)
+S = (rng.normal(size=(120, 5)) @ rng.normal(size=(5, 30))).astype(np.float32)
+y = np.where(S[:, 0] > 0, "a", "b")
+said = {{}}
+few = {{"pretrain_epochs": 5, "epochs": 8, "random_state": 3}}
+for tuning in ("frozen", "full", "gradual", "discriminative"):
+    m = AutoencoderClassifier((16,), 6, tuning=tuning, **few).pretrain(S).fit(S, y)
+    said[tuning] = m.pretrained_["losses"] + m.losses_
+print(json.dumps([keras.backend.backend(), keras.__version__, said]))
+"""
+
+
+def losses_on(root, backend, first_on_path=None):
+    path = os.pathsep.join(map(str, filter(None, [first_on_path])))
+    env = dict(os.environ, KERAS_BACKEND=backend, OMP_NUM_THREADS="1", PYTHONPATH=path, JAX_PLATFORMS="cpu")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN.format(root=str(root))], capture_output=True, text=True, env=env, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def on_tensorflow(root):
+    return losses_on(root, "tensorflow")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_bytes(root, on_tensorflow):
+    assert losses_on(root, "tensorflow") == on_tensorflow
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_every_back_end_has_the_same_losses(root, on_tensorflow, backend):
+    pytest.importorskip(backend, reason=f"the back end {backend} is not installed")
+    name, _, said = losses_on(root, backend)
+    assert name == backend
+    for tuning, losses in on_tensorflow[2].items():
+        assert np.abs(np.subtract(said[tuning], losses)).max() < 1e-4, tuning
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_an_older_keras_has_the_same_losses(root, on_tensorflow, tmp_path):
+    words = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path), "keras==3.10.0"]
+    if subprocess.run(words, capture_output=True, timeout=300).returncode:
+        pytest.skip("Keras 3.10 cannot be fetched: the package index cannot be reached")
+    _, version, said = losses_on(root, "tensorflow", tmp_path)
+    assert version == "3.10.0"
+    for tuning, losses in on_tensorflow[2].items():
+        assert np.abs(np.subtract(said[tuning], losses)).max() < 1e-4, tuning
