@@ -1,0 +1,346 @@
+"""One file from an address into the cache: resumed, tried again, checked, and in place only when it is right."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import threading
+import time
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from shared.data.catalogue import File
+from shared.data.errors import DataError, Unavailable
+from shared.data.store import CHUNK, cache_folder, head_problem, known_sha256, problem, read_note, sha256, write_note
+
+TRIES = 5  # in a row that bring less than a chunk
+WAIT = 0.5  # seconds before the second try; doubled before each one after it
+LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
+CONNECT = 15.0  # seconds until a server answers at all
+STALL = 30.0  # seconds without a byte
+SLOWEST = 1024  # bytes a second, over two times STALL
+CONNECTIONS = 4
+SPARE = 16 << 20  # bytes that a download leaves free
+AGENT = "borrowed-strength (teaching material; one reader's download)"
+
+_slots = threading.BoundedSemaphore(CONNECTIONS)
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class Refused(Exception):
+    """This address does not give the file. `damaged`: it gave something, which is not the file."""
+
+    def __init__(self, said, damaged=False):
+        super().__init__(said)
+        self.damaged = damaged
+
+
+class _Broken(Exception):
+    """The transfer stopped midway; the same address may go on."""
+
+
+@cache
+def _session():
+    """One session for the process: connections are kept open, and a busy server is asked again after a while."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util.retry import Retry
+
+    class Patient(Retry):
+        def get_retry_after(self, response):
+            asked = super().get_retry_after(response)
+            return None if asked is None else min(asked, LONGEST_WAIT)
+
+    retry = Patient(
+        total=TRIES - 1,
+        connect=2,
+        read=1,
+        backoff_factor=WAIT,
+        status_forcelist=(408, 429, 500, 502, 503, 504),
+        allowed_methods=("GET",),
+        raise_on_status=False,
+    )
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=CONNECTIONS))
+    # Bytes as they lie on the server: a .gz that is unpacked on the way has another sha256, and cannot be resumed.
+    session.headers.update({"User-Agent": AGENT, "Accept-Encoding": "identity"})
+    return session
+
+
+def host(url: str) -> str:
+    """The host of an address, for messages: without user, password and what follows."""
+    try:
+        return urlsplit(url).hostname or "this machine"
+    except ValueError:
+        return "an address that cannot be read"
+
+
+def without_user(url: str) -> str:
+    """An address without user and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def ask(url: str, headers: dict | None = None, **options):
+    """A response whose status is good, its body unread; :class:`Refused` with plain words where there is none.
+
+    The words never hold the address: it may carry a password.
+    """
+    from requests import exceptions as r
+
+    try:
+        response = _session().get(url, headers=headers, stream=True, timeout=(CONNECT, STALL), **options)
+    except r.SSLError:
+        raise Refused("its certificate cannot be checked: is a proxy in the way, or the clock wrong?") from None
+    except r.ProxyError:
+        raise Refused("the proxy refuses: check HTTPS_PROXY") from None
+    except r.Timeout:
+        raise Refused(f"no answer in {STALL:g} s") from None
+    except r.ConnectionError as e:
+        late = "timed out" in str(e)
+        raise Refused(f"no answer in {STALL:g} s" if late else "it cannot be reached") from None
+    except r.TooManyRedirects:
+        raise Refused("it sends from one address to the next without end") from None
+    except (r.RequestException, ValueError, OSError) as e:
+        raise Refused(f"the address cannot be used ({type(e).__name__})") from None
+    if url.startswith("https:") and response.url.startswith("http:"):
+        response.close()
+        raise Refused("it sends on to an address that is not encrypted")
+    if response.status_code not in (200, 206, 416):
+        response.close()
+        raise Refused(f"it answers {response.status_code} {response.reason or ''}".strip())
+    return response
+
+
+class Download:
+    """One file on its way into the cache; its lock is held by the caller.
+
+    Beside the final path lie ``.part``, what has arrived, and ``.part.json``: the address it came from, what the server
+    says to tell this version of the file from another (ETag or Last-Modified), and the size it will have.
+    """
+
+    def __init__(self, file: File, path: Path, *, progress: bool, stop: threading.Event, damage: str = ""):
+        self.file, self.path, self.stop, self.damage = file, path, stop, damage
+        self.part = Path(f"{path}.part")
+        self.expected = known_sha256(file)
+        self.progress = progress
+        self.options: dict = {}
+        self.resumed = False
+
+    def run(self, kind: str) -> Path:
+        """Try every address; the final path."""
+        urls, said, damaged = self.file.urls, [self.damage] if self.damage else [], bool(self.damage)
+        if kind == "package":
+            from shared.data import package
+
+            urls, self.options = package.addresses(self.file), package.options()
+        for url in urls:
+            try:
+                return self._local(url) if url.startswith("file:") else self._from(url)
+            except Refused as e:
+                said.append(f"{host(url)}: {e}")
+                damaged = damaged or e.damaged
+            except OSError as e:  # of the disk: what the network raises has become Refused
+                if e.errno in _FULL:
+                    self._drop()
+                what = "the disk is full" if e.errno in _FULL else e.strerror or e
+                cure = "make room, or name a folder on another disk in BORROWED_CACHE"
+                raise DataError(f"{self.file.name} cannot be written to {cache_folder()}: {what}; {cure}") from e
+        cure = "try again later, or name a folder that holds it in BORROWED_MIRROR"
+        if not self.file.sha256 and self.expected and damaged:
+            cure = f"if the source has a new version that you want, remove {self.path.parent} and try again"
+        error = DataError if damaged else Unavailable
+        raise error(f"{self.file.name} cannot be fetched: {'; '.join(said) or 'no address is known'}; {cure}")
+
+    def _local(self, url: str) -> Path:
+        """A file that an index on this machine points to is used where it lies."""
+        from urllib.request import url2pathname
+
+        path = Path(url2pathname(urlsplit(url).path))
+        if not path.is_file():
+            raise Refused("the file is not there")
+        wrong = problem(path, self.file)
+        if wrong:
+            raise Refused(wrong, damaged=True)
+        return path
+
+    def _from(self, url: str) -> Path:
+        """Fetch from one address; a part that turns out wrong is thrown away, and tried once more from its start."""
+        while True:
+            self.resumed = False
+            self._transfer_all(url)
+            wrong = problem(self.part, self.file)
+            if not wrong:
+                break
+            self._drop()
+            if not self.resumed:
+                raise Refused(wrong, damaged=True)
+        note = {"sha256": sha256(self.part) if not self.expected else self.expected, "from": host(url)}
+        write_note(self.path, note | {"size": self.part.stat().st_size})
+        os.replace(self.part, self.path)
+        self._drop()
+        return self.path
+
+    def _transfer_all(self, url: str) -> None:
+        """Go on until the part is whole, from one break to the next, as long as each try brings something."""
+        tries, most = 0, self._have(url)
+        while True:
+            self._stopped()
+            try:
+                with _slots:
+                    return self._transfer(url)
+            except _Broken as e:
+                have = self._have(url)
+                tries = 0 if have >= most + CHUNK else tries + 1
+                most = max(most, have)
+                if tries >= TRIES:
+                    raise Refused(str(e)) from None
+            self.stop.wait(min(WAIT * 2 ** max(tries - 1, 0), LONGEST_WAIT))
+
+    def _have(self, url: str) -> int:
+        """Bytes of the part that a transfer from `url` may go on from."""
+        note = read_note(self.part)
+        same = note.get("address") == without_user(url) and (note.get("etag") or note.get("modified"))
+        # A pinned file may go on from another address: were the two not the same, its sha256 would tell.
+        if not self.part.is_file() or not note or not (same or self.file.sha256):
+            return 0
+        return self.part.stat().st_size
+
+    def _transfer(self, url: str) -> None:
+        """One request, written to the part as it arrives."""
+        have, note = self._have(url), read_note(self.part)
+        self.resumed = self.resumed or have > 0
+        if have and have == note.get("total"):
+            return  # whole already: a process was killed between the last byte and the check
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        mark = note.get("etag") or note.get("modified")
+        if have and mark and note.get("address") == without_user(url):
+            headers["If-Range"] = mark
+        with ask(url, headers, **self.options) as response:
+            resumed = self._resumes(response, url, have, note)
+            if not resumed:
+                have = 0
+            total = self._total(response, have)
+            head = self._read(response, 512)
+            wrong = "" if have else head_problem(head, self.file)
+            if wrong:
+                raise Refused(wrong)
+            if not resumed:
+                self._drop()
+            self._room((total or self.file.size or 0) - have)
+            if not resumed:
+                write_note(self.part, self._mark(response, url) | {"total": total})
+            self._body(response, head, have, total)
+
+    def _resumes(self, response, url: str, have: int, note: dict) -> bool:
+        """True if the body goes on from byte `have`, False if it is the file from its start."""
+        kind = response.headers.get("Content-Type", "").lower()
+        if "html" in kind and not self.file.name.lower().endswith((".html", ".htm")):
+            raise Refused("it sends a web page (HTML) and no data: a login or an error, perhaps")
+        if response.status_code == 200:
+            return False
+        span = response.headers.get("Content-Range", "")
+        start = span.removeprefix("bytes ").partition("-")[0].strip()
+        etag = self._mark(response, "")["etag"]
+        other = etag and note.get("etag") and etag != note["etag"]
+        other = other and note.get("address") == without_user(url)
+        if not have or response.status_code == 416 or start != str(have) or other:
+            self._drop()
+            raise _Broken("it cannot go on from a part, or has another version of the file")
+        return True
+
+    def _mark(self, response, url: str) -> dict:
+        """What tells this version of the file from another. A weak ETag does not promise the same bytes."""
+        etag = response.headers.get("ETag", "")
+        etag = None if etag.startswith("W/") else etag or None
+        return {"address": without_user(url), "etag": etag, "modified": response.headers.get("Last-Modified")}
+
+    def _total(self, response, have: int) -> int | None:
+        """Bytes the whole file will have; None where the server does not say."""
+        length = response.headers.get("Content-Length", "")
+        if not length.isdigit() or self._decoded(response):
+            return None
+        total = have + int(length)
+        if self.file.sha256 and self.file.size is not None and total != self.file.size:
+            said = f"it has {total:,} bytes, and the catalogue says {self.file.size:,}"
+            raise Refused(said, damaged=True)
+        return total
+
+    def _decoded(self, response) -> bool:
+        """True where a server packs the bytes for the way although it was asked not to."""
+        packing = response.headers.get("Content-Encoding", "identity").lower()
+        return packing not in ("", "identity") and Path(self.file.name).suffix.lower() not in (".gz", ".tgz")
+
+    def _read(self, response, size: int) -> bytes:
+        """At least `size` bytes of the body, or what is left of it."""
+        got = b""
+        while len(got) < size:
+            more = self._some(response, size - len(got))
+            if not more:
+                break
+            got += more
+        return got
+
+    def _some(self, response, size: int = CHUNK) -> bytes:
+        """The next bytes of the body as soon as there are some; none at its end."""
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+        raw = response.raw
+        read = getattr(raw, "read1", raw.read)  # older versions of urllib3 wait until `size` bytes are there
+        try:
+            return read(size, decode_content=self._decoded(response))
+        except ReadTimeoutError:
+            raise _Broken(f"it sent nothing for {STALL:g} s") from None
+        except (HTTPError, OSError):
+            raise _Broken("the connection broke") from None
+
+    def _room(self, need: int) -> None:
+        free = shutil.disk_usage(self.part.parent).free
+        if need > 0 and need + SPARE > free:
+            raise DataError(
+                f"{self.file.name} needs {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free in {cache_folder()}: "
+                "make room, or name a folder on another disk in BORROWED_CACHE"
+            )
+
+    def _body(self, response, chunk: bytes, have: int, total: int | None) -> None:
+        """Append what arrives to the part."""
+        from tqdm import tqdm
+
+        bar = {"unit": "B", "unit_scale": True, "unit_divisor": 1000, "leave": False, "miniters": 1}
+        bar |= {
+            "desc": self.file.name[:32],
+            "total": total,
+            "initial": have,
+            "disable": None if self.progress else True,
+        }
+        since, window, done = time.monotonic(), 0, have
+        # Without a buffer, so that a killed process leaves all that arrived, and closing has nothing left to write.
+        with self.part.open("ab", buffering=0) as out, tqdm(**bar) as shown:
+            while chunk:
+                view = memoryview(chunk)
+                while view:
+                    view = view[out.write(view) :]
+                done, window = done + len(chunk), window + len(chunk)
+                shown.update(len(chunk))
+                self._stopped()
+                if time.monotonic() - since > 2 * STALL:
+                    if window < SLOWEST * 2 * STALL:
+                        raise _Broken(f"it sent only {window:,} bytes in {2 * STALL:g} s")
+                    since, window = time.monotonic(), 0
+                chunk = self._some(response)
+        if total is not None and done != total:
+            raise _Broken(f"it sent {done:,} of {total:,} bytes")
+
+    def _stopped(self) -> None:
+        if self.stop.is_set():
+            raise Unavailable(f"{self.file.name}: stopped before it was fetched")
+
+    def _drop(self) -> None:
+        """Throw the part and its note away."""
+        for path in (self.part, Path(f"{self.part}.json")):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
