@@ -287,3 +287,208 @@ def embedding(points, panels: dict, *, title: str, xlabel="PC 1", ylabel="PC 2",
         f"{title}. {len(points)} cells at {xlabel} and {ylabel}, coloured by {_listed(seen)}. {finding}".strip()
     )
     return figure
+
+
+def maps(panels: dict, labels, *, title: str, finding: str):
+    """Several maps of the same cells side by side, with one legend.
+
+    Parameters
+    ----------
+    panels : dict of panel title to ndarray of shape (n_cells, 2 or more)
+        Coordinates; the first two columns are drawn, without a scale.
+    labels : sequence of shape (n_cells,)
+        Groups, coloured and marked the same in every panel.
+    title : str
+        The title is the answer.
+    finding : str
+        What the maps show and the numbers that carry it, for the alternative text.
+    """
+    labels = np.asarray(labels)
+    groups = sorted(set(labels))
+    figure, axes = new(3.1 * len(panels), 4.3, ncols=len(panels), squeeze=False)
+    for axis, (panel, points) in zip(axes[0], panels.items(), strict=True):
+        for i, group in enumerate(groups):
+            x, y = np.asarray(points)[labels == group, :2].T
+            axis.scatter(x, y, 8, CYCLE[i % 7], MARKERS[i % 11], linewidth=0, label=group, rasterized=True)
+        with mpl.rc_context(STYLE):
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(panel, fontweight="normal")
+    with mpl.rc_context(STYLE):
+        handles = axes[0, 0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=8, markerscale=1.8, handletextpad=0.2)
+    _title(figure, title)
+    figure.alt_text = f"{title}. {len(labels)} cells of {len(groups)} groups in {_listed(panels)}. {finding}"
+    return figure
+
+
+def shares(table, *, title: str, xlabel: str):
+    """One bar a row, divided into parts that are told apart by colour, hatching and their order.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows are bars, columns are parts in the order drawn; values from 0 to 1. A part may be slightly negative and is
+        then drawn as nothing.
+    title, xlabel : str
+        The title is the answer.
+    """
+    figure, axes = new(6.4, 1.5 + 0.42 * len(table))
+    hatches = ("", "////", "....", "xxxx")
+    colours = [ROLES[r][0] for r in ("target", "baseline", "source", "control")]
+    left = np.zeros(len(table))
+    rows = range(len(table))[::-1]
+    for i, part in enumerate(table.columns):
+        width = np.maximum(table[part].to_numpy(float), 0)
+        style = {"color": colours[i % 4], "hatch": hatches[i % 4], "edgecolor": PAPER, "linewidth": 0.6, "height": 0.62}
+        axes.barh(rows, width, left=left, label=part, **style)
+        left += width
+    axes.set_yticks(rows, table.index)
+    axes.set_xlim(0, None)
+    with mpl.rc_context(STYLE):
+        figure.legend(loc="outside lower center", ncols=len(table.columns))
+    _label(axes, title, xlabel, "")
+    said = [
+        f"{row}: " + _listed(f"{part} {value:.1%}" for part, value in values.items()) for row, values in table.T.items()
+    ]
+    figure.alt_text = f"{title}. {xlabel}. {'; '.join(said)}."
+    return figure
+
+
+def zeros(mean, observed, expected: dict, *, title: str):
+    """Share of zeros against mean count, one point a gene, under the curves that models of counting expect.
+
+    Parameters
+    ----------
+    mean, observed : ndarray of shape (n_genes,)
+        Mean count above 0, and the share of cells in which the gene is zero.
+    expected : dict of label to ndarray of shape (n_genes,)
+        Share of zeros under each model; drawn as a line over the sorted means.
+    title : str
+        The title is the answer.
+    """
+    mean, observed = np.asarray(mean), np.asarray(observed)
+    figure, axes = new(6.4, 3.8)
+    axes.scatter(mean, observed, 6, CYCLE[0], "o", alpha=0.5, linewidth=0, label="genes", rasterized=True)
+    order = np.argsort(mean)
+    said = []
+    for i, (label, values) in enumerate(expected.items()):
+        values = np.asarray(values)
+        axes.plot(mean[order], values[order], color=(CYCLE[1], INK)[i % 2], linestyle=("-", "--")[i % 2], label=label)
+        said.append(f"{(observed - values).mean():+.3f} from {label}")
+    axes.set_xscale("log")
+    axes.set_ylim(-0.02, 1.02)
+    with mpl.rc_context(STYLE):
+        axes.legend(loc="lower left")
+    _label(axes, title, "Mean count of the gene", "Share of cells without it")
+    figure.alt_text = f"{title}. Over {len(mean)} genes the share of zeros is on average {_listed(said)}."
+    return figure
+
+
+_EXPLORER = """
+(() => {
+  const box = document.getElementById("NAME"), table = box.querySelector("table");
+  const bar = box.querySelector(".bs-controls"), said = box.querySelector("output");
+  const head = [...table.tHead.rows[0].cells], rows = [...table.tBodies[0].rows];
+  const text = (row, i) => row.cells[i].textContent.trim();
+  const controls = [...bar.querySelectorAll("select, input")];
+  const show = () => {
+    let left = 0;
+    for (const row of rows) {
+      const fits = controls.every(c => c.tagName === "SELECT"
+        ? !c.value || text(row, +c.dataset.column) === c.value
+        : row.textContent.toLowerCase().includes(c.value.toLowerCase()));
+      row.hidden = !fits;
+      left += fits;
+    }
+    said.textContent = `${left} of ${rows.length} shown`;
+  };
+  head.forEach((cell, i) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = cell.textContent;
+    button.onclick = () => {
+      const up = cell.getAttribute("aria-sort") !== "ascending";
+      head.forEach(other => other.removeAttribute("aria-sort"));
+      cell.setAttribute("aria-sort", up ? "ascending" : "descending");
+      rows.sort((a, b) => (up ? 1 : -1) * text(a, i).localeCompare(text(b, i), "en", {numeric: true}));
+      table.tBodies[0].append(...rows);
+    };
+    cell.replaceChildren(button);
+  });
+  controls.forEach(c => c.addEventListener("input", show));
+  bar.hidden = false;
+  show();
+})();
+"""
+_EXPLORER_STYLE = (
+    "<style>.bs-explorer{margin:1rem 0;overflow-x:auto}"
+    ".bs-explorer .bs-controls{display:flex;flex-wrap:wrap;gap:.4rem 1rem;align-items:end;margin-bottom:.6rem}"
+    ".bs-explorer .bs-controls[hidden]{display:none}.bs-explorer label{display:grid;font-size:.85rem}"
+    ".bs-explorer :is(input,select){font:inherit;color:inherit;background:transparent;border:1px solid;"
+    "border-radius:4px;padding:.2rem .4rem;max-width:100%}.bs-explorer option{color:#1b1f24;background:#fff}"
+    ".bs-explorer table{border-collapse:collapse;font-size:.85rem}"
+    ".bs-explorer caption{caption-side:top;text-align:left;padding-bottom:.4rem}"
+    ".bs-explorer :is(td,th){text-align:left;vertical-align:top;padding:.3rem .6rem .3rem 0;"
+    "border-bottom:1px solid rgba(127,127,127,.4)}"
+    ".bs-explorer th button{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer;text-align:left}"
+    ".bs-explorer th button:focus-visible{outline:2px solid;outline-offset:2px}"
+    '.bs-explorer th button::after{content:" \\2195";opacity:.7}'
+    '.bs-explorer th[aria-sort=ascending] button::after{content:" \\2191"}'
+    '.bs-explorer th[aria-sort=descending] button::after{content:" \\2193"}</style>'
+)
+
+
+def explorer(table, *, name: str, caption: str, filters=()):
+    """A table that a reader can search, filter and sort, by mouse or keyboard; a plain table where scripts do not run.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With a named index; shown as it stands.
+    name : str
+        Identifier, unique on the page: letters, digits and hyphens.
+    caption : str
+        What the table holds.
+    filters : sequence of str
+        Columns offered as a choice of their values.
+
+    Returns
+    -------
+    IPython.display.HTML
+
+    Raises
+    ------
+    ValueError
+        If the name, the caption or a filter cannot be used.
+    """
+    import html
+    import re
+
+    from IPython.display import HTML
+
+    unknown = [f for f in filters if f not in table.columns]
+    if unknown or not caption.strip() or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise ValueError(
+            f"a table needs a name of letters, digits and hyphens, a caption, and filters that are columns: {unknown or name!r}"
+        )
+    columns = [table.index.name or "", *map(str, table.columns)]
+    controls = ["<label>Search <input type='search'></label>"]
+    for column in filters:
+        options = "".join(f"<option>{html.escape(v)}</option>" for v in sorted(set(map(str, table[column]))))
+        controls.append(
+            f"<label>{html.escape(column)} <select data-column='{columns.index(column)}'>"
+            f"<option value=''>all</option>{options}</select></label>"
+        )
+    head = "".join(f"<th scope='col'>{html.escape(c)}</th>" for c in columns)
+    body = "".join(
+        f"<tr><th scope='row'>{html.escape(str(row))}</th>"
+        + "".join(f"<td>{html.escape(str(v))}</td>" for v in values)
+        + "</tr>"
+        for row, values in zip(table.index, table.itertuples(index=False), strict=True)
+    )
+    return HTML(
+        f"{_EXPLORER_STYLE}<div class='bs-explorer' id='{name}'><div class='bs-controls' hidden>{''.join(controls)}"
+        f"<output role='status'></output></div><table><caption>{html.escape(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<script>{_EXPLORER.replace('NAME', name)}</script>"
+    )
