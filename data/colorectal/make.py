@@ -50,6 +50,7 @@ def expression(wheel=None, lines=None):
     table = table[table.index.notna()].drop(columns="Entrez_Gene_Id")
     table = table[~table.index.duplicated()].T
     gapped = table.isna().any(axis=1)
+    # KRT18 is only a filler in the cell-line table; so are 358 others, which stay: the tumours did measure them.
     shared = [g for g in member(*LINES, lines).decode().split() if g in table.columns and g != "KRT18"]
     table = table[shared].dropna(axis=1)
     return np.log2(table.clip(lower=0) + 1), gapped
