@@ -16,6 +16,8 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from shared.data.genes import stamp
+
 LOGGED_MAX = 30.0  # log2 of the largest count a cell could hold; no depth of sequencing passes it
 
 
@@ -280,6 +282,7 @@ def align_genes(adata, genes, fill=0.0):
     -------
     aligned : AnnData
         cells × ``genes``, CSR if `adata` was; layers are dropped, because they would not be aligned.
+        ``uns["gene_hash"]`` is that of the list, and ``uns["notes"]`` says what was lost.
     report : Report
         ``kept`` genes; ``lost``: ``"missing, filled"`` and ``"not in the list, dropped"``, with their names.
 
@@ -323,7 +326,9 @@ def align_genes(adata, genes, fill=0.0):
         lost={"missing, filled": int((~found).sum()), "not in the list, dropped": len(dropped)},
         names={"missing, filled": tuple(wanted[~found]), "not in the list, dropped": tuple(dropped)},
     )
-    return ad.AnnData(aligned, obs=adata.obs.copy(), var=pd.DataFrame(index=wanted), uns=dict(adata.uns)), report
+    out = ad.AnnData(aligned, obs=adata.obs.copy(), var=pd.DataFrame(index=wanted), uns=dict(adata.uns))
+    stamp(out, notes=[f"aligned: {report}"])
+    return out, report
 
 
 def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix="MT-"):
@@ -377,7 +382,9 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
         f"cells over {max_mito:.0%} mitochondrial": int((stressed & ~few).sum()),
         f"genes in fewer than {min_cells} cells": int((~genes).sum()),
     }
-    return kept, Report(kept=kept.n_obs, lost=lost)
+    report = Report(kept=kept.n_obs, lost=lost)
+    stamp(kept, notes=[f"quality control: {report}"])
+    return kept, report
 
 
 def combat(adata, batch="batch"):

@@ -1,11 +1,55 @@
 """Where expression data come in: every matrix through one door, as AnnData.
 
 ``load("pbmc")`` takes a data set of the catalogue, ``load("cells.h5ad")`` a file of your own. Both pass the same
-checks.
+checks; ``check(adata)`` says in words what else deserves a look. ``to_symbols``, ``to_ensembl``, ``to_human`` and
+``to_mouse`` rename genes and report what was lost.
 """
 
 from shared.data.catalogue import Entry, File, Route, bundled_path, catalog
+from shared.data.checks import CheckReport, DataWarning, Finding, check
 from shared.data.door import from_arrays, load, to_arrays
 from shared.data.errors import DataError
+from shared.data.genes import (
+    Comparison,
+    GeneKind,
+    GeneReport,
+    compare_genes,
+    gene_hash,
+    gene_kind,
+    gene_table,
+    merge_duplicates,
+    stamp,
+    to_ensembl,
+    to_human,
+    to_mouse,
+    to_symbols,
+)
 
-__all__ = ["DataError", "Entry", "File", "Route", "bundled_path", "catalog", "from_arrays", "load", "to_arrays"]
+__all__ = [
+    "CheckReport",
+    "Comparison",
+    "DataError",
+    "DataWarning",
+    "Entry",
+    "File",
+    "Finding",
+    "GeneKind",
+    "GeneReport",
+    "Route",
+    "bundled_path",
+    "catalog",
+    "check",
+    "compare_genes",
+    "from_arrays",
+    "gene_hash",
+    "gene_kind",
+    "gene_table",
+    "load",
+    "merge_duplicates",
+    "stamp",
+    "to_arrays",
+    "to_ensembl",
+    "to_human",
+    "to_mouse",
+    "to_symbols",
+]

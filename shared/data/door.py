@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from shared.data.catalogue import bundled_path, entry
+from shared.data.catalogue import UNITS, bundled_path, entry
+from shared.data.checks import (
+    DataWarning,
+    check,
+    label_values,
+    matrix_problems,
+    name_problems,
+    scan,
+    structure,
+    value_errors,
+)
 from shared.data.errors import DataError
+from shared.data.genes import many, names_of, shown, stamp
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 READERS = (".h5ad", ".csv", ".tsv")
-UNITS = ("counts", "log")
 
 
-def load(name, *, layer=None) -> ad.AnnData:
+def load(name, *, route=None, layer=None) -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
     Parameters
@@ -26,15 +40,24 @@ def load(name, *, layer=None) -> ad.AnnData:
     name : str or path
         A name in ``data/catalog.yml``, or a path to an ``.h5ad``, ``.csv`` or ``.tsv`` file (cells × genes, first
         column the cell names, first row the gene names; also with ``.gz`` added).
+    route : {"bundled", "package", "official", "simulated"}, optional
+        Take a data set of the catalogue by this route only.
     layer : str, optional
         Take ``X`` from this layer of an ``.h5ad`` file.
 
     Returns
     -------
     AnnData
-        ``X`` : float32, CSR or ndarray, cells × genes. Where ``X`` holds counts, ``layers["counts"]`` holds a copy,
-        so that normalising ``X`` loses nothing. ``uns["sha256"]``: of the file; ``uns["source"]``: where it came
-        from; ``uns["units"]``: ``"counts"``, ``"log"`` or ``"unknown"``.
+        ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes. Where ``X`` holds counts,
+        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing. ``uns["sha256"]``: of the file;
+        ``uns["source"]``: where it came from; ``uns["units"]``: ``"counts"``, ``"log"``, ``"tpm"``, ``"z"``,
+        ``"none"``, or ``"unknown"`` where neither the file nor the values tell; ``uns["gene_hash"]``: of the ordered
+        genes; ``uns["notes"]``: what was changed on the way, in words.
+
+    Warns
+    -----
+    DataWarning
+        If :func:`shared.data.check` finds more than a note in a file of your own.
 
     Raises
     ------
@@ -42,24 +65,67 @@ def load(name, *, layer=None) -> ad.AnnData:
         If the name is unknown, the file is missing, damaged, altered or of a kind that is not read, or the matrix is
         empty, holds NaN, infinities, words or negative counts, or names a gene or a cell twice.
     """
-    path = Path(str(name)).expanduser()
-    if path.suffix or path.name != str(name):
-        return _own(path, layer)
+    own = _own_path(name)
+    if own is not None:
+        if route is not None:
+            raise DataError(f"{own.name} is a file of your own and has no route {route!r}: leave route out")
+        return _own(own, layer)
     found = entry(str(name))
+    adata = _obtained(found, route)
+    if layer is not None:
+        adata.X = _layer(adata, layer, found.name)
+    units = adata.uns.get("units", found.units) if layer is None else None
+    source = f"{found.citation} {found.accession}. {found.licence}."
+    return _checked(adata, found.name, units, adata.uns["sha256"], source)
+
+
+def _obtained(found, route):
+    if route not in (None, "bundled"):
+        from shared.data.routes import obtain
+
+        return obtain(found, route)
     path = bundled_path(found)
     sha256 = _sha256(path)
     if sha256 != found.sha256:  # before the file is opened: damage makes a reader say something else, or crash
         raise DataError(f"{path.name} is not the file the catalogue describes (its sha256 differs): restore it")
-    units = found.units if layer is None else None
-    source = f"{found.citation} {found.accession}. {found.licence}."
-    return _checked(_read(path, layer), found.name, units, sha256, source)
+    adata = _read(path, None)
+    adata.uns["sha256"] = sha256
+    return adata
+
+
+def _layer(adata, layer, what):
+    """A copy of the layer: X and the layer it was read from must not change together."""
+    if layer not in adata.layers:
+        raise DataError(f"{what} has no layer {layer!r}; it has {', '.join(adata.layers) or 'none'}")
+    return adata.layers[layer].copy()
+
+
+def _own_path(name) -> Path | None:
+    """The path `name` stands for, or None where it is a name for the catalogue to know."""
+    try:
+        path = Path(str(name)).expanduser()
+    except RuntimeError as e:
+        raise DataError(f"{name} begins with a user nobody knows here ({e}): write the path in full") from e
+    a_path = isinstance(name, os.PathLike) or path.suffix or path.name != str(name)
+    return path if str(name) and a_path else None
 
 
 def _own(path: Path, layer) -> ad.AnnData:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as e:  # too long, or with a character no path can hold
+        raise DataError(f"{str(path)[:80]!r} cannot be a path ({e}): check the spelling") from e
+    if not there:
         raise DataError(f"there is no file {path}: check the spelling, and the folder it is relative to ({Path.cwd()})")
     adata = _read(path, layer)
-    return _checked(adata, path.name, None, _sha256(path), str(path))
+    stated = adata.uns.get("units") if layer is None else None
+    units = stated if isinstance(stated, str) and stated in UNITS else None
+    adata = _checked(adata, path.name, units, _sha256(path), str(path))
+    found = [f for f in check(adata).findings if f.severity != "note"]
+    if found:
+        # One warning with all of them: the next one from the same line would not be shown.
+        warnings.warn("; ".join(f.about(path.name) for f in found), DataWarning, stacklevel=3)
+    return adata
 
 
 def _sha256(path):
@@ -85,74 +151,89 @@ def _read(path: Path, layer):
 
 
 def _h5ad(path, layer):
+    import anndata as ad
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # refused below
         adata = ad.read_h5ad(path)
     if layer is not None:
-        if layer not in adata.layers:
-            raise DataError(f"{path.name} has no layer {layer!r}; it has {', '.join(adata.layers) or 'none'}")
-        adata.X = adata.layers[layer]
+        adata.X = _layer(adata, layer, path.name)
     if adata.X is None:
         raise DataError(f"{path.name} has no X: name the layer to read, load(..., layer=...)")
     return adata
 
 
 def _table(path, separator):
+    import anndata as ad
+
     table = pd.read_csv(path, sep=separator, index_col=0)
     # pandas renames the second of two equal gene names, which would hide it, so the header is read as it stands.
     header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
     # A table written by R names the genes only, without a field above the cell names.
     genes = pd.Index(header if len(header) == table.shape[1] else header[1:], dtype=str, name="gene")
     cells = pd.Index(table.index.astype(str), name=None)
-    _named_once(path.name, genes, cells)
     if table.shape[1] == 0:
         other = "tabs, name it .tsv" if separator == "," else "commas, name it .csv"
         raise DataError(f"{path.name} is empty: {len(table)} cells × 0 genes; if its fields are parted by {other}")
+    _named_once(path.name, genes, cells)
     if table.shape[0] == 0:
         return ad.AnnData(np.zeros(table.shape, np.float32))
     words = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     if words:
-        shown = ", ".join(map(str, words[:3]))
-        raise DataError(f"{path.name}: {len(words)} columns hold words ({shown}): keep only genes, labels go into obs")
+        raise DataError(
+            f"{path.name}: {many(len(words), 'column')} with words in place of numbers ({shown(words)}): "
+            "keep only genes, labels go into obs"
+        )
     return ad.AnnData(table.to_numpy(np.float32), obs=pd.DataFrame(index=cells), var=pd.DataFrame(index=genes))
 
 
-def _named_once(name, genes, cells):
-    for names, what, cure in ((genes, "gene", "sum or drop the copies"), (cells, "cell", "drop or rename the copies")):
-        twice = names[names.duplicated()].unique()
-        if len(twice):
-            shown = ", ".join(map(str, twice[:3]))
-            raise DataError(f"{name} names {len(twice)} {what}s more than once ({shown}): {cure} before loading")
+def _named_once(what, genes, cells):
+    for f in name_problems(genes, cells):
+        raise DataError(f.about(what))
 
 
-def _checked(adata, name, units, sha256, source):
-    """Refuse what no analysis can use; set units, hash and source; keep counts in a layer."""
-    if 0 in adata.shape:
-        raise DataError(f"{name} is empty: {adata.n_obs} cells × {adata.n_vars} genes")
-    _named_once(name, adata.var_names, adata.obs_names)
+def _checked(adata, what, units, sha256, source) -> ad.AnnData:
+    """Refuse what no analysis can use; set X, units, hashes, notes and source; keep counts in a layer."""
+    structure(adata, what)
     X = adata.X
-    if not sparse.issparse(X):
-        X = np.asarray(X)
-    values = X.data if sparse.issparse(X) else X
-    if values.dtype.kind not in "biuf":
-        raise DataError(f"{name} holds {values.dtype} where numbers are needed")
-    if not np.isfinite(values).all():
-        n = int((~np.isfinite(values)).sum())
-        raise DataError(f"{name} holds {n} values that are NaN or infinite: fill or drop those genes before loading")
-    whole = bool((values == np.round(values)).all())
-    negative = int((values < 0).sum())
-    units = units or (adata.uns.get("units") if adata.uns.get("units") in UNITS else None)
-    if negative and (whole or units == "counts"):
-        raise DataError(f"{name} holds {negative} negative counts: load the counts as measured, before any step")
-    if units == "counts" and not whole:
-        raise DataError(f"{name} should hold counts, but has fractions: load the raw counts, or set uns['units']")
-    adata.X = sparse.csr_matrix(X, dtype=np.float32) if sparse.issparse(X) else np.ascontiguousarray(X, np.float32)
-    if units is None:
-        units = "counts" if whole and values.max(initial=0) > 1 else "unknown"
+    adata.X, units, notes = _settled(X, what, units)
     if units == "counts":
         adata.layers["counts"] = adata.X.copy()  # of X, so that the two agree whatever layer X was read from
     adata.uns |= {"units": units, "sha256": sha256, "source": source}
+    stamp(adata, notes)
     return adata
+
+
+def _settled(X, what, units, copy=False):
+    """`X` as float32 CSR or ndarray, its units, and what was changed; bad values are refused.
+
+    With `copy` the result shares no memory with `X`; without it may, and may have changed `X` in place.
+    """
+    values = scan(X)
+    for f in value_errors(values, units):
+        raise DataError(f.about(what))
+    if units is None:
+        units = "counts" if values.whole and values.largest > 1 else "unknown"
+    notes = []
+    if X.dtype != np.float32:
+        notes.append(f"{X.dtype} became float32")
+    if values.large:
+        notes.append(f"{many(values.large, 'count')} above 16,777,216 were rounded by float32")
+    if not sparse.issparse(X):
+        return np.array(X, np.float32, copy=copy or None, order="C"), units, notes
+    if X.format != "csr":
+        notes.append(f"{X.format.upper()} became CSR")
+    if values.parts and X.dtype.kind in "biu":  # their sum may not fit
+        X = X.astype(np.float64)
+    out = sparse.csr_matrix(X, dtype=np.float32, copy=copy)
+    if not out.has_canonical_format:
+        out.sum_duplicates()
+    if values.parts:
+        notes.append(f"{many(values.parts, 'part')} of entries stored in several were added up")
+    out.eliminate_zeros()
+    if values.stored_zeros:
+        notes.append(f"{many(values.stored_zeros, 'stored zero')} removed")
+    return out, units, notes
 
 
 def to_arrays(adata, labels="cell_type"):
@@ -168,49 +249,123 @@ def to_arrays(adata, labels="cell_type"):
     Returns
     -------
     X : float32, CSR or ndarray of shape (n_cells, n_genes)
+        Shares memory with ``adata.X`` where that has this form already.
     y : ndarray of str, shape (n_cells,)
     genes : list of str
 
     Raises
     ------
     DataError
-        If ``obs`` has no such column, or a cell has no label.
+        If ``obs`` has no such column, a cell has no label, or the matrix is one that :func:`load` would refuse.
     """
-    if labels not in adata.obs:
-        raise DataError(f"obs has no column {labels!r}; it has {', '.join(map(str, adata.obs.columns)) or 'none'}")
-    column = adata.obs[labels]
+    structure(adata)
+    column = label_values(adata, labels)
     if column.isna().any():
-        raise DataError(f"{int(column.isna().sum())} cells have no {labels!r}: drop them, or label them, first")
-    X = adata.X
-    X = sparse.csr_matrix(X, dtype=np.float32) if sparse.issparse(X) else np.ascontiguousarray(X, np.float32)
+        missing = many(int(column.isna().sum()), "cell")
+        raise DataError(f"obs[{labels!r}] has no label for {missing}: drop them, or label them, first")
+    X = adata.X[:] if adata.isbacked else adata.X
+    for f in value_errors(scan(X)):
+        if f.check != "negative":  # centred values may happen to be whole
+            raise DataError(f.about("the matrix"))
+    if sparse.issparse(X):
+        X = X.astype(np.float64) if X.dtype.kind in "biu" and X.format != "csr" else X
+        X = sparse.csr_matrix(X, dtype=np.float32)
+    else:
+        X = np.ascontiguousarray(X, np.float32)
     return X, column.astype(str).to_numpy(dtype=str), list(map(str, adata.var_names))
 
 
-def from_arrays(X, genes, *, obs=None) -> ad.AnnData:
+def from_arrays(X, genes, *, obs=None, units=None) -> ad.AnnData:
     """Arrays to AnnData: the way back, and the way in for a matrix that is not in a file.
 
     Parameters
     ----------
-    X : CSR or ndarray of shape (n_cells, n_genes)
-        Counts or logged values.
+    X : CSR, ndarray or DataFrame of shape (n_cells, n_genes)
+        Counts or logged values; copied. The names of a DataFrame are not read.
     genes : sequence of str
         One name a column.
     obs : DataFrame or dict of column to values, optional
-        One row a cell.
+        One row a cell; its index names the cells.
+    units : {"counts", "log", "tpm", "z", "none"}, optional
+        What `X` holds; whole numbers are taken for counts otherwise.
+
+    Returns
+    -------
+    AnnData
+        As :func:`load` returns it.
 
     Raises
     ------
     DataError
         As :func:`load`, and if lengths do not match.
     """
+    import anndata as ad
+
+    if units is not None and units not in UNITS:
+        raise DataError(f"units={units!r} is not known: choose {', '.join(map(repr, UNITS))}, or leave it out")
+    X, genes = _matrix(X), names_of(genes)
     if X.ndim != 2 or X.shape[1] != len(genes):
-        raise DataError(f"X has shape {X.shape} and there are {len(genes)} gene names: cells in rows, genes in columns")
-    obs = pd.DataFrame(obs if obs is not None else {}, index=None if obs is not None else range(X.shape[0]))
-    if len(obs) != X.shape[0]:
-        raise DataError(f"X has {X.shape[0]} cells and obs {len(obs)} rows: give one row for each cell")
-    obs.index = obs.index.astype(str)
-    _named_once("the matrix", pd.Index(list(genes), dtype=str), obs.index)
-    adata = ad.AnnData(X.copy(), obs=obs, var=pd.DataFrame(index=pd.Index(list(genes), dtype=str)))
-    digest = hashlib.sha256("\n".join(map(str, genes)).encode())
-    digest.update(X.tocsr().data.tobytes() if sparse.issparse(X) else np.ascontiguousarray(X).tobytes())
-    return _checked(adata, "the matrix", None, digest.hexdigest(), "arrays")
+        raise DataError(
+            f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
+        )
+    obs = _obs(obs, X.shape[0])
+    _named_once("the matrix", pd.Index(genes, dtype=object), obs.index)
+    if 0 in X.shape:
+        raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
+    for f in matrix_problems(X):
+        raise DataError(f.about("the matrix"))
+    X, units, notes = _settled(X, "the matrix", units, copy=True)
+    adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
+    if units == "counts":
+        adata.layers["counts"] = X.copy()
+    adata.uns |= {"units": units, "sha256": _digest(X, genes), "source": "arrays"}
+    stamp(adata, notes)
+    return adata
+
+
+def _matrix(X):
+    """`X` as an array or sparse matrix, whatever its type; nothing is copied that need not be."""
+    import anndata as ad
+
+    if isinstance(X, ad.AnnData):
+        raise DataError("this is AnnData already: shared.data.check looks at it, to_arrays takes it apart")
+    if isinstance(X, pd.DataFrame):
+        words = [c for c, dtype in zip(X.columns, X.dtypes) if not pd.api.types.is_numeric_dtype(dtype)]
+        if words:
+            raise DataError(
+                f"{many(len(words), 'column')} of X with words in place of numbers ({shown(words)}): drop them"
+            )
+        plain = X.to_numpy()
+        return plain if plain.dtype != object else X.to_numpy(dtype=np.float64, na_value=np.nan)
+    if sparse.issparse(X) or isinstance(X, np.ma.MaskedArray):
+        return X
+    try:
+        return np.asarray(X)
+    except Exception as e:  # rows of several lengths, arrays on another device, ...
+        raise DataError(f"X cannot be read as a matrix ({e}): give an array, a sparse matrix or a DataFrame") from e
+
+
+def _obs(obs, n) -> pd.DataFrame:
+    if obs is None:
+        obs = pd.DataFrame(index=range(n))
+    elif not isinstance(obs, (pd.DataFrame, dict)):
+        raise DataError(f"obs is a {type(obs).__name__}: give a DataFrame, or a dict of column to values")
+    try:
+        obs = pd.DataFrame(obs).copy()
+    except Exception as e:
+        raise DataError(f"obs cannot be read as a table ({e}): give one value for each cell") from e
+    if len(obs) != n:
+        raise DataError(f"X has {many(n, 'cell')} and obs {many(len(obs), 'row')}: give one row for each cell")
+    if obs.columns.has_duplicates:
+        twice = shown(obs.columns[obs.columns.duplicated()].unique())
+        raise DataError(f"obs has columns of the same name ({twice}): rename or drop one")
+    obs.index = pd.Index(names_of(obs.index, "the index of obs"), dtype=object)
+    return obs
+
+
+def _digest(X, genes):
+    digest = hashlib.sha256("\n".join(genes).encode())
+    digest.update(str(X.shape).encode())
+    for part in (X.data, X.indices, X.indptr) if sparse.issparse(X) else (X,):
+        digest.update(memoryview(np.ascontiguousarray(part)).cast("B") if part.size else b"")
+    return digest.hexdigest()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from shared.data.genes import gene_hash
 from shared.train.checkpoint import read_safetensors, replace_file
 from shared.train.settings import TrainingError
 
@@ -77,11 +78,6 @@ def load_model(folder: str | Path, genes: Iterable[str]) -> tuple[dict[str, torc
             "align the data first with shared.preprocess.align_genes"
         )
     return read_safetensors(folder / "model.safetensors")[0], about["config"]
-
-
-def gene_hash(genes: Iterable[str]) -> str:
-    """SHA-256 of a list of genes, one name a line: the same names in another order give another hash."""
-    return _sha256(_text(genes))
 
 
 def _text(genes):
