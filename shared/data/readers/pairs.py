@@ -1,4 +1,4 @@
-"""Tables of gene names in the catalogue: no expression, so no AnnData."""
+"""Pairs of gene names: the one kind of table in the catalogue that holds no expression."""
 
 from __future__ import annotations
 
@@ -8,8 +8,33 @@ from shared.data.errors import DataError
 
 
 def read(paths: list[Path]):
-    """Refuse, and say where gene names are read: :func:`shared.data.genes.gene_table`."""
-    name = Path(paths[0]).name.split(".")[0]
-    raise DataError(
-        f"{name} is a table of gene names and holds no expression: read it with shared.data.genes.gene_table({name!r})"
-    )
+    """Gene names of two species side by side.
+
+    Parameters
+    ----------
+    paths : list of Path
+        One tab-separated table with a header, gzipped or not: ``data/genes/orthologs.tsv.gz``.
+
+    Returns
+    -------
+    DataFrame
+        human, mouse: symbols; neither is named twice. :func:`shared.data.genes.gene_table` returns the same.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, or a name stands twice.
+    """
+    import pandas as pd
+
+    (path,) = paths
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    except (OSError, ValueError, EOFError) as e:  # pandas' own errors and bad UTF-8 are ValueErrors
+        raise DataError(f"{Path(path).name} is damaged ({str(e)[:200]}): restore it") from e
+    if list(table.columns) != ["human", "mouse"] or table.empty:
+        raise DataError(f"{Path(path).name} has columns {', '.join(table.columns)}; human and mouse are needed")
+    for column in table:
+        if table[column].duplicated().any() or (table[column] == "").any():
+            raise DataError(f"{Path(path).name} names a {column} gene twice, or leaves one empty: restore it")
+    return table
