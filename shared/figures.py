@@ -289,6 +289,14 @@ def embedding(points, panels: dict, *, title: str, xlabel="PC 1", ylabel="PC 2",
     return figure
 
 
+def as_rows(intervals: dict, metric: str):
+    """Intervals by row label as the table that :func:`dots` draws: `metric`, ``<metric>_low``, ``<metric>_high``."""
+    import pandas as pd
+
+    rows = {k: {metric: v.value, f"{metric}_low": v.low, f"{metric}_high": v.high} for k, v in intervals.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def maps(panels: dict, labels, *, title: str, finding: str):
     """Several maps of the same cells side by side, with one legend.
 
@@ -354,33 +362,31 @@ def shares(table, *, title: str, xlabel: str):
     return figure
 
 
-def zeros(mean, observed, expected: dict, *, title: str):
+def zeros(table, *, title: str):
     """Share of zeros against mean count, one point a gene, under the curves that models of counting expect.
 
     Parameters
     ----------
-    mean, observed : ndarray of shape (n_genes,)
-        Mean count above 0, and the share of cells in which the gene is zero.
-    expected : dict of label to ndarray of shape (n_genes,)
-        Share of zeros under each model; drawn as a line over the sorted means.
+    table : DataFrame
+        One row a gene: ``mean`` count above 0, ``observed`` share of zeros, and one column for each model's expected
+        share, drawn as a running median of 101 genes.
     title : str
         The title is the answer.
     """
-    mean, observed = np.asarray(mean), np.asarray(observed)
+    table = table.sort_values("mean")
     figure, axes = new(6.4, 3.8)
-    axes.scatter(mean, observed, 6, CYCLE[0], "o", alpha=0.5, linewidth=0, label="genes", rasterized=True)
-    order = np.argsort(mean)
+    axes.scatter(table["mean"], table["observed"], 6, CYCLE[0], "o", alpha=0.5, linewidth=0, rasterized=True)
     said = []
-    for i, (label, values) in enumerate(expected.items()):
-        values = np.asarray(values)
-        axes.plot(mean[order], values[order], color=(CYCLE[1], INK)[i % 2], linestyle=("-", "--")[i % 2], label=label)
-        said.append(f"{(observed - values).mean():+.3f} from {label}")
+    for i, model in enumerate(c for c in table.columns if c not in ("mean", "observed")):
+        line = table[model].rolling(101, center=True, min_periods=1).median()
+        axes.plot(table["mean"], line, color=(CYCLE[1], INK)[i % 2], linestyle=("-", "--")[i % 2], label=model)
+        said.append(f"{(table['observed'] - table[model]).mean():+.3f} from the {model}'s")
     axes.set_xscale("log")
     axes.set_ylim(-0.02, 1.02)
     with mpl.rc_context(STYLE):
-        axes.legend(loc="lower left")
+        axes.legend(title="Expected", loc="lower left")
     _label(axes, title, "Mean count of the gene", "Share of cells without it")
-    figure.alt_text = f"{title}. Over {len(mean)} genes the share of zeros is on average {_listed(said)}."
+    figure.alt_text = f"{title}. Over {len(table)} genes the share of zeros differs on average by {_listed(said)}."
     return figure
 
 
@@ -430,7 +436,7 @@ _EXPLORER_STYLE = (
     ".bs-explorer caption{caption-side:top;text-align:left;padding-bottom:.4rem}"
     ".bs-explorer :is(td,th){text-align:left;vertical-align:top;padding:.3rem .6rem .3rem 0;"
     "border-bottom:1px solid rgba(127,127,127,.4)}"
-    ".bs-explorer th button{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer;text-align:left}"
+    ".bs-explorer th button{font:inherit;color:inherit;background:none;border:0;padding:0;text-align:left}"
     ".bs-explorer th button:focus-visible{outline:2px solid;outline-offset:2px}"
     '.bs-explorer th button::after{content:" \\2195";opacity:.7}'
     '.bs-explorer th[aria-sort=ascending] button::after{content:" \\2191"}'
@@ -469,7 +475,7 @@ def explorer(table, *, name: str, caption: str, filters=()):
     unknown = [f for f in filters if f not in table.columns]
     if unknown or not caption.strip() or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise ValueError(
-            f"a table needs a name of letters, digits and hyphens, a caption, and filters that are columns: {unknown or name!r}"
+            f"a table needs a plain name, a caption, and filters that are columns: see {unknown or name!r}"
         )
     columns = [table.index.name or "", *map(str, table.columns)]
     controls = ["<label>Search <input type='search'></label>"]

@@ -165,6 +165,32 @@ def expected_zeros(counts, dispersion=0.0) -> np.ndarray:
     return zeros
 
 
+def zero_table(counts) -> pd.DataFrame:
+    """Zeros observed and expected, gene by gene, over genes that are seen at all.
+
+    Parameters
+    ----------
+    counts : CSR or ndarray of shape (n_cells, n_genes)
+        Raw counts, of one type and batch if types and batches are not to pass for noise.
+
+    Returns
+    -------
+    DataFrame
+        One row a gene seen: ``mean`` count, ``observed`` share of zeros, and the shares that :func:`expected_zeros`
+        gives without (``Poisson``) and with each gene's own :func:`dispersion` (``negative binomial``).
+    """
+    X, _ = _counts(counts)
+    mean = np.asarray(X.mean(0)).ravel()
+    X = X[:, np.flatnonzero(mean)]
+    columns = {
+        "mean": mean[mean > 0],
+        "observed": 1 - np.asarray((X > 0).mean(0)).ravel(),
+        "Poisson": expected_zeros(X),
+        "negative binomial": expected_zeros(X, dispersion(X)),
+    }
+    return pd.DataFrame(columns, index=np.flatnonzero(mean))
+
+
 def neighbor_graph(points, n_neighbors=15) -> sparse.csr_matrix:
     """The fuzzy graph that UMAP lays out: how surely two cells are neighbours, seen from either.
 
@@ -316,7 +342,7 @@ def explained(X, *groups):
     return (fitted**2).sum() / (X**2).sum()
 
 
-def batch_share(X, batch, label) -> pd.Series:
+def batch_share(X, batch, label, components=None, random_state=0) -> pd.Series:
     """Whose variance is it: the batches', the labels', or nobody can say.
 
     Three linear models explain all genes at once: by batch, by label, by both. What both explain beyond one of them
@@ -331,6 +357,10 @@ def batch_share(X, batch, label) -> pd.Series:
         Run, platform, study or day of each cell.
     label : sequence of shape (n_cells,)
         What is asked about: type, outcome, side.
+    components : int, optional
+        Share out the variance of so many principal components in place of all genes: less counting noise.
+    random_state : int, default 0
+        Of the components' solver.
 
     Returns
     -------
@@ -344,6 +374,10 @@ def batch_share(X, batch, label) -> pd.Series:
     batch, label = _labels(batch, len(X), "batch"), _labels(label, len(X), "label")
     if not np.ptp(X, axis=0).any():
         raise DesignError("no gene varies between these cells, so there is no variance to share out")
+    if components is not None:
+        from sklearn.decomposition import PCA
+
+        X = PCA(min(components, *X.shape), random_state=random_state).fit_transform(X)
     by_batch, by_label, both = explained(X, batch), explained(X, label), explained(X, batch, label)
     parts = {"batch": both - by_label, "shared": by_batch + by_label - both, "label": both - by_batch, "rest": 1 - both}
     return pd.Series(parts)
@@ -512,6 +546,39 @@ def pseudobulk(counts, groups) -> pd.DataFrame:
     member = sparse.csr_matrix((names[:, None] == groups).astype(np.float64))
     summed = member @ X
     return pd.DataFrame(summed.toarray() if sparse.issparse(summed) else summed, index=names)
+
+
+def surviving(genes, steps: dict, weight=None) -> pd.DataFrame:
+    """What is left of a gene list after each change of names or platform, one after the other.
+
+    Parameters
+    ----------
+    genes : sequence of str
+        The list to begin with.
+    steps : dict of name to collection of str
+        The genes that each step knows; a gene must be known to it and to all steps before.
+    weight : ndarray of shape (n_genes,), optional
+        For example each gene's reads; genes of weight 0 do not count.
+
+    Returns
+    -------
+    DataFrame
+        One row a step: ``genes``, share left; ``weight``, share of the weight left; ``n``, genes left.
+    """
+    genes = pd.Index(genes)
+    weight = np.ones(len(genes)) if weight is None else np.asarray(weight, dtype=np.float64)
+    if weight.shape != (len(genes),) or not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
+        raise DesignError(f"weight has shape {weight.shape} for {len(genes)} genes: give each 0 or more, not all 0")
+    counted = left = weight > 0
+    rows = {}
+    for step, known in steps.items():
+        left = left & genes.isin(pd.Index(known))
+        rows[step] = {
+            "genes": left.sum() / counted.sum(),
+            "weight": weight[left].sum() / weight.sum(),
+            "n": int(left.sum()),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 class Scenario(NamedTuple):
