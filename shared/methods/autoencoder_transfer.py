@@ -28,7 +28,7 @@ from shared.nn.keras_net import LayerwiseAdam, Sample, Scale, initial, keras, re
 from shared.train import TrainingError, load_model, save_model
 
 TUNING = ("frozen", "full", "gradual", "discriminative")
-SCALING = {"standard": "linear", "unit": "sigmoid", None: "linear"}
+SCALING = {"standard": "linear", "centre": "linear", "unit": "sigmoid", None: "linear"}
 _BUSY = threading.RLock()  # networks of one shape are built once and lent out, one user at a time
 
 
@@ -239,6 +239,16 @@ class _Transfer(TransformerMixin, BaseEstimator):
         """Mean squared error of each sample over its genes, in scaled units: float32 (n_samples,)."""
         return ((self.reconstruct(X) - self._scaled(X)) ** 2).mean(1)
 
+    def explained(self, X):
+        """Share of the samples' variance, gene by gene around their own means, that the pre-trained autoencoder rebuilds.
+
+        It needs no label, so it can be asked of a target before any is spent. One is perfect; nought is what the means
+        alone would do, and a source that does not fit can fall below.
+        """
+        scaled = self._scaled(X)
+        lost = ((self.reconstruct(X) - scaled) ** 2).sum()
+        return float(1 - lost / ((scaled - scaled.mean(0)) ** 2).sum())
+
     def _fit(self, X, target, weight, task, outputs):
         """Tune on labelled samples: sets ``encoder_weights_``, ``head_weights_``, ``losses_``."""
         self._check()
@@ -322,7 +332,7 @@ class _Transfer(TransformerMixin, BaseEstimator):
         if self.tuning not in TUNING:
             raise ValueError(f"tuning={self.tuning!r} is not known: choose {', '.join(TUNING)}")
         if self.scaling not in SCALING:
-            raise ValueError(f"scaling={self.scaling!r} is not known: choose 'standard', 'unit' or None")
+            raise ValueError(f"scaling={self.scaling!r} is not known: choose 'standard', 'centre', 'unit' or None")
         if self.output not in ("auto", "linear", "sigmoid"):
             raise ValueError(f"output={self.output!r} is not known: choose 'auto', 'linear' or 'sigmoid'")
         for name in ("code", "pretrain_epochs", "pretrain_batch_size", "epochs", "batch_size"):
@@ -409,8 +419,9 @@ class AutoencoderClassifier(ClassifierMixin, _Transfer):
     tuning : {"frozen", "full", "gradual", "discriminative"}
         What moves on the target: the head alone; all layers; the head, then one layer more at a time from the top;
         all layers, each layer below the head with steps smaller by another factor `decay`.
-    scaling : {"standard", "unit", None}
-        Genes to mean 0 and deviation 1, or to 0..1, or as they are.
+    scaling : {"standard", "centre", "unit", None}
+        Genes to mean 0 and deviation 1, to mean 0, to 0..1, or as they are. Dividing by the deviation makes the noise
+        of a gene that hardly varies as loud as any signal.
     output : {"auto", "linear", "sigmoid"}
         Of the decoder; ``"auto"`` takes sigmoid for unit scaling, else linear.
     per_study : bool

@@ -79,7 +79,7 @@ class LayerwiseAdam(keras.optimizers.Adam):
 
 
 class Scale:
-    """Centre and spread of every gene: ``"standard"`` (mean, deviation), ``"unit"`` (minimum, range) or none.
+    """Centre and spread of every gene: ``"standard"`` (mean, deviation), ``"centre"``, ``"unit"`` (minimum, range), none.
 
     A gene that does not vary keeps its spread of 1 and so becomes 0. Spreads below a hundredth of the median spread
     are raised to it: a gene that is almost constant in the source would otherwise become a spike in the target.
@@ -90,7 +90,8 @@ class Scale:
         zero = np.zeros(X.shape[1], np.float32)
         self.kind, self.centre, self.spread = kind, zero, zero + 1
         if kind is not None:
-            self.centre = (X.mean(0) if kind == "standard" else X.min(0)).astype(np.float32)
+            self.centre = (X.min(0) if kind == "unit" else X.mean(0)).astype(np.float32)
+        if kind in ("standard", "unit"):
             spread = (X.std(0) if kind == "standard" else np.ptp(X, axis=0)).astype(np.float32)
             least = np.median(spread[spread > 0]) / 100 if (spread > 0).any() else 1
             self.spread = np.where(spread > 0, np.maximum(spread, least), 1).astype(np.float32)
