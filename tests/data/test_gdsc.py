@@ -17,6 +17,7 @@ LINES = ["A375", "H2869", "TT", "KMH2", "NCIH23", "LONELY"]
 GENES = ["MITF", "KRT18", "EPCAM", "HOXC6", "TP53"]
 VALUES = np.arange(30, dtype=np.float32).reshape(6, 5) / 10
 VALUES[:, [1, 3]] = -1.25 - np.arange(6, dtype=np.float32)[:, None] / 100  # KRT18 and HOXC6 hold one filler a line
+VALUES[0, 0] = VALUES[0, 1]  # MITF is as low as the filler in one line, and measured all the same
 LABELS = """\
 SAMPLE_NAME,COSMIC_ID,GDSC1,GDSC2,TCGA,MMR,GROWTH_PROPERTIES
 A375,1,skin,melanoma,SKCM,MSI-S,Adherent
