@@ -204,6 +204,8 @@ def check(
             found += _of_overlap(adata, genes, kind)
     if labels is not None:
         found += _of_labels(adata, labels, per_class)
+    if any(f.check == "transposed" for f in found):
+        found = [f for f in found if f.check not in ("empty cells", "empty genes", "huge cell", "one cell")]
     found = _once_each(found)
     report = CheckReport(tuple(found), adata.shape, looks, kind, _facts(adata, values, looks, kind))
     if strict and report.errors:
@@ -450,7 +452,8 @@ def scan(X) -> Values:
             size = np.abs(v)
             count["beyond"] += int((size > FLOAT32_MAX).sum())
             if size.max(initial=0) > EXACT:
-                count["large"] += int((v.astype(np.float32) != v)[(size > EXACT) & (v == np.rint(v))].sum())
+                whole = (size > EXACT) & (size <= FLOAT32_MAX) & (v == np.rint(v))
+                count["large"] += int((v.astype(np.float32) != v)[whole].sum())
         smallest, largest = min(smallest, v.min(initial=np.inf)), max(largest, v.max(initial=-np.inf))
         if isparse:
             kept += block.nnz
@@ -507,7 +510,7 @@ def looks_like(values: Values, X) -> str:
         n_cells, n_genes = values.shape
         if n_cells > 2 and n_genes > 2 and not _steady(values.totals):
             undone = [_totals(X, f) for f in (np.expm1, _exp2m1)]
-            if not any(map(_steady, undone)) and values.largest < 3.5:
+            if not any(map(_steady, undone)) and values.largest < 4:  # log2 of log2 of ten thousand is 3.8
                 again = [_totals(X, f, f) for f in (np.expm1, _exp2m1)]
                 if any(map(_steady, again)):
                     return "logged twice"
@@ -525,8 +528,9 @@ def _exp2m1(x):
 
 
 def _steady(totals) -> bool:
-    mean = totals.mean()
-    return bool(np.isfinite(mean) and mean > 0 and totals.std() < STEADY * mean)
+    with np.errstate(all="ignore"):
+        mean, spread = totals.mean(), totals.std()
+    return bool(np.isfinite(mean) and mean > 0 and spread < STEADY * mean)
 
 
 def _totals(X, *functions):
@@ -647,7 +651,7 @@ def _of_totals(v, looks, adata) -> Iterator[Finding]:
     if unseen and looks != "equal":
         problem = f"has {many(unseen, 'gene')} with no expression in any cell"
         yield Finding("empty genes", "note", problem, "shared.preprocess.quality_control drops them")
-    if looks in ("counts", "expected counts", "linear") and v.shape[0] >= 10:
+    if looks in ("counts", "expected counts", "linear") and v.shape[0] >= 10 and not v.beyond:
         middle = float(np.median(v.totals[v.totals > 0]))
         top = int(v.totals.argmax())
         if v.totals[top] > HUGE * middle:

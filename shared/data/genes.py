@@ -290,14 +290,14 @@ def gene_kind(genes) -> GeneKind:
     # Numbers of the Affymetrix Gene and Exon arrays' transcript clusters.
     if share["entrez"] and sum(len(n) in (7, 8) and n[0] in "1278" for n in names) > 0.9 * len(names) > 9:
         share["probes"], share["entrez"] = share["entrez"], 0.0
-    for organism in ("human", "mouse"):
-        known = symbols(organism)
+    human, mouse = symbols("human"), symbols("mouse")
+    for organism, known in (("human", human), ("mouse", mouse)):
         share[organism] = sum(n in known for n in names) / len(names)
     form = max(PATTERNS, key=share.get)
     if share[form] >= 0.5:
         return GeneKind(form, _species_of_ids(names, form), share[form], share)
     best = max(share["human"], share["mouse"])
-    both = sum(n in symbols("human") or n in symbols("mouse") for n in names)
+    both = sum(n in human or n in mouse for n in names)
     if both < 0.3 * len(names) or both < min(2, len(names)):
         return GeneKind("unknown", None, 0.0, share)
     if 3 * min(share["human"], share["mouse"]) > best:

@@ -102,6 +102,14 @@ def test_mouse_symbols_in_capitals_are_seen():
     assert genes.shouted_mouse([m.upper() for m in mouse]) > 0.03
 
 
+def test_the_tables_are_looked_up_once_not_for_each_name(monkeypatch):
+    asked = []
+    home = genes.home
+    monkeypatch.setattr(genes, "home", lambda: asked.append(1) or home())
+    gene_kind([f"g{i}" for i in range(2000)])
+    assert len(asked) < 10
+
+
 # Lists and their hash
 
 
