@@ -59,6 +59,21 @@ DRAWN = {
     "reliability": lambda: figures.reliability(
         {"raw": pd.DataFrame({"confidence": [0.5, 0.9], "accuracy": [0.5, 0.58], "count": [10, 30]})}, title="Too sure"
     ),
+    "maps": lambda: figures.maps(
+        {"one": RNG.normal(size=(60, 2)), "two": RNG.normal(size=(60, 5))},
+        ["B", "T", "NK"] * 20,
+        title="Two maps",
+        finding="The order of distances is kept at 0.57 and 0.87.",
+    ),
+    "shares": lambda: figures.shares(
+        pd.DataFrame({"batch": [0.1, 0.0], "shared": [-0.001, 0.3], "label": [0.5, 0.0]}, index=["even", "cut"]),
+        title="Nothing to divide",
+        xlabel="Share of the variance",
+    ),
+    "zeros": lambda: figures.zeros(
+        pd.DataFrame({"mean": [0.1, 1.0, 5.0], "observed": [0.9, 0.4, 0.1], "Poisson": [0.9, 0.37, 0.01]}),
+        title="Counting explains the zeros",
+    ),
     "embedding": lambda: figures.embedding(
         RNG.normal(size=(60, 2)), {"type": ["B", "T", "NK"] * 20, "run": ["1", "2"] * 30}, title="Two runs"
     ),
@@ -78,7 +93,7 @@ def test_alt_text_carries_the_drawn_values():
     assert "raw is 0.24 overconfident" in DRAWN["reliability"]().alt_text
 
 
-@pytest.mark.parametrize("name", ["dots", "curves", "pairs", "reliability"])
+@pytest.mark.parametrize("name", ["dots", "curves", "pairs", "reliability", "shares", "zeros"])
 def test_same_figure_same_bytes(name):
     assert figures.to_svg(DRAWN[name]()) == figures.to_svg(DRAWN[name]())
 
@@ -139,3 +154,86 @@ def test_a_long_title_stays_on_the_figure(labels):
     canvas.draw()
     box = figure._suptitle.get_window_extent(canvas.get_renderer())
     assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+
+
+def test_the_new_figures_say_what_they_draw():
+    assert "even: batch 10.0%, shared -0.1% and label 50.0%; cut:" in DRAWN["shares"]().alt_text
+    assert "Over 3 genes" in DRAWN["zeros"]().alt_text and "+0.040 from the Poisson's" in DRAWN["zeros"]().alt_text
+    assert "60 cells of 3 groups in one and two. The order" in DRAWN["maps"]().alt_text
+
+
+def test_a_negative_share_is_drawn_as_nothing_and_shifts_nothing():
+    bars = [patch for patch in DRAWN["shares"]().axes[0].patches if patch.get_height() > 0.5]
+    assert [round(b.get_x(), 6) for b in bars] == [0, 0, 0.1, 0, 0.1, 0.3]
+    assert min(b.get_width() for b in bars) >= 0
+
+
+def test_intervals_become_the_rows_that_dots_draws():
+    from types import SimpleNamespace
+
+    rows = figures.as_rows({"a": SimpleNamespace(value=0.5, low=0.4, high=0.6)}, "found")
+    assert rows.loc["a"].to_dict() == {"found": 0.5, "found_low": 0.4, "found_high": 0.6}
+    assert "a 0.50 (0.40 to 0.60)" in figures.dots(rows, "found", title="T", xlabel="X").alt_text
+
+
+def explored(**options):
+    table = pd.DataFrame({"Year": [2019, 2021], "Kind": ["<b>", "plain"]}, index=pd.Index(["b", "a"], name="Method"))
+    return figures.explorer(table, **({"name": "methods", "caption": "All of them", "filters": ["Kind"]} | options))
+
+
+def test_the_explorer_is_a_plain_table_first():
+    """Without scripts: a caption, a heading for every row and column, words escaped, and no dead controls."""
+    from html.parser import HTMLParser
+
+    text = explored().data
+    before = text[: text.index("<script>")]
+    seen = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            seen.append((tag, dict(attrs)))
+
+    Reader().feed(before)
+    assert [a["scope"] for t, a in seen if t == "th"] == ["col"] * 3 + ["row"] * 2
+    assert sum(t == "td" for t, _ in seen) == 4 and "<caption>All of them</caption>" in before
+    assert ("div", {"class": "bs-controls", "hidden": None}) in seen and "<b>" not in before
+    assert not any(t == "button" for t, _ in seen) and "src=" not in text
+
+
+@pytest.mark.parametrize("bad", [{"name": "Two words"}, {"caption": " "}, {"filters": ["Colour"]}])
+def test_the_explorer_refuses_what_it_cannot_use(bad):
+    with pytest.raises(ValueError, match="needs a plain name"):
+        explored(**bad)
+
+
+@pytest.mark.browser
+def test_the_explorer_filters_sorts_and_works_by_keyboard(tmp_path):
+    import shutil
+
+    webdriver = pytest.importorskip("selenium.webdriver")
+    if not shutil.which("chromedriver"):
+        pytest.skip("no chromedriver")
+    page = tmp_path / "page.html"
+    page.write_text(f"<!DOCTYPE html><html lang='en'><title>t</title><body>{explored().data}</body></html>")
+    options = webdriver.ChromeOptions()
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(word)
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(options=options, service=service) as browser:
+        browser.get(page.as_uri())
+
+        def rows():
+            return [r.text.split()[0] for r in browser.find_elements("css selector", "tbody tr") if r.is_displayed()]
+
+        assert rows() == ["b", "a"]
+        button = browser.find_element("css selector", "thead button")
+        button.send_keys("\ue007")
+        assert rows() == ["a", "b"]
+        assert button.find_element("xpath", "..").get_attribute("aria-sort") == "ascending"
+        button.send_keys(" ")
+        assert rows() == ["b", "a"]
+        browser.find_element("css selector", "input").send_keys("PLAIN")
+        assert rows() == ["a"] and browser.find_element("css selector", "output").text == "1 of 2 shown"
+        browser.find_element("css selector", "input").clear()
+        browser.find_element("css selector", "select").send_keys("<b>")
+        assert rows() == ["b"]
