@@ -313,7 +313,7 @@ def maps(panels: dict, labels, *, title: str, finding: str):
     """
     labels = np.asarray(labels)
     groups = sorted(set(labels))
-    figure, axes = new(3.1 * len(panels), 4.3, ncols=len(panels), squeeze=False)
+    figure, axes = new(2.5 * len(panels), 4.0, ncols=len(panels), squeeze=False)
     for axis, (panel, points) in zip(axes[0], panels.items(), strict=True):
         for i, group in enumerate(groups):
             x, y = np.asarray(points)[labels == group, :2].T
@@ -323,7 +323,7 @@ def maps(panels: dict, labels, *, title: str, finding: str):
             axis.set_title(panel, fontweight="normal")
     with mpl.rc_context(STYLE):
         handles = axes[0, 0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=8, markerscale=1.8, handletextpad=0.2)
+        figure.legend(*handles, loc="outside lower center", ncols=4, markerscale=1.8, handletextpad=0.2)
     _title(figure, title)
     figure.alt_text = f"{title}. {len(labels)} cells of {len(groups)} groups in {_listed(panels)}. {finding}"
     return figure
@@ -431,8 +431,9 @@ _EXPLORER_STYLE = (
     ".bs-explorer .bs-controls{display:flex;flex-wrap:wrap;gap:.4rem 1rem;align-items:end;margin-bottom:.6rem}"
     ".bs-explorer .bs-controls[hidden]{display:none}.bs-explorer label{display:grid;font-size:.85rem}"
     ".bs-explorer :is(input,select){font:inherit;color:inherit;background:transparent;border:1px solid;"
-    "border-radius:4px;padding:.2rem .4rem;max-width:100%}.bs-explorer option{color:#1b1f24;background:#fff}"
-    ".bs-explorer table{border-collapse:collapse;font-size:.85rem}"
+    "border-radius:4px;padding:.2rem .4rem;max-width:100%}.bs-explorer output{font-size:.85rem}"
+    ".bs-explorer option{color:#1b1f24;background:#fff}"
+    ".bs-explorer table{border-collapse:collapse;font-size:.82rem;line-height:1.35}"
     ".bs-explorer caption{caption-side:top;text-align:left;padding-bottom:.4rem}"
     ".bs-explorer :is(td,th){text-align:left;vertical-align:top;padding:.3rem .6rem .3rem 0;"
     "border-bottom:1px solid rgba(127,127,127,.4)}"

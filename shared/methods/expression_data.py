@@ -184,7 +184,7 @@ def zero_table(counts) -> pd.DataFrame:
     X = X[:, np.flatnonzero(mean)]
     columns = {
         "mean": mean[mean > 0],
-        "observed": 1 - np.asarray((X > 0).mean(0)).ravel(),
+        "observed": 1 - np.asarray((X > 0).sum(0)).ravel() / X.shape[0],
         "Poisson": expected_zeros(X),
         "negative binomial": expected_zeros(X, dispersion(X)),
     }
@@ -237,12 +237,13 @@ def neighbor_graph(points, n_neighbors=15) -> sparse.csr_matrix:
     return (graph + graph.T - graph.multiply(graph.T)).tocsr()
 
 
-def umap(points, n_neighbors=15, min_dist=0.1, epochs=300, random_state=0) -> np.ndarray:
+def umap(points, n_neighbors=15, min_dist=0.1, epochs=300, start="components", random_state=0):
     """Lay cells out in the plane so that neighbours attract each other and all others repel: UMAP, written out.
 
     The graph and the curve are umap-learn's, to rounding; the descent moves all cells at once where umap-learn moves
-    one pair after the other, and starts from the first two columns of `points` (principal components), where
-    umap-learn starts from a spectral map. Distances between clusters are no part of what is minimised.
+    one pair after the other, and starts from the first two columns of `points` (principal components) or at random,
+    where umap-learn starts from a spectral map unless told otherwise. Distances between clusters are no part of what
+    is minimised.
 
     Parameters
     ----------
@@ -254,6 +255,8 @@ def umap(points, n_neighbors=15, min_dist=0.1, epochs=300, random_state=0) -> np
         How close the map may put two neighbours.
     epochs : int, default 300
         Rounds of the descent; the step shrinks to nothing over them.
+    start : {"components", "random"}, default "components"
+        Where the cells stand before the descent.
     random_state : int, default 0
         Of the start's jitter and of the sampled pairs.
 
@@ -263,13 +266,20 @@ def umap(points, n_neighbors=15, min_dist=0.1, epochs=300, random_state=0) -> np
     """
     from scipy.optimize import curve_fit
 
+    if start not in ("components", "random"):
+        raise DesignError(f"start {start!r} is not known: choose 'components' or 'random'")
+    if start == "components" and (np.shape(points)[1] < 2 or not np.ptp(np.asarray(points)[:, :2])):
+        raise DesignError("points give no plane to start from: give two columns that vary, or start='random'")
     graph = neighbor_graph(points, n_neighbors).tocoo()
     at = np.linspace(0, 3, 300)
     wanted = np.where(at < min_dist, 1.0, np.exp(-(at - min_dist)))
     (a, b), _ = curve_fit(lambda x, a, b: 1 / (1 + a * x ** (2 * b)), at, wanted)
     rng = np.random.default_rng(random_state)
-    place = np.asarray(points, dtype=np.float64)[:, :2]
-    place = 10 * place / np.abs(place).max() + rng.normal(0, 0.5, (len(place), 2))
+    if start == "components":
+        place = np.asarray(points, dtype=np.float64)[:, :2]
+        place = 10 * place / np.abs(place).max() + rng.normal(0, 0.5, (len(place), 2))
+    else:
+        place = rng.uniform(-10, 10, (len(points), 2))
     often = graph.data / graph.data.max()  # an edge is used in this share of the epochs
     for epoch in range(epochs):
         used = rng.random(len(often)) < often
@@ -404,6 +414,15 @@ class Design:
     cramers_v: float
     contrasts: pd.DataFrame
     informative: int
+
+    def summary(self) -> dict:
+        """The four numbers that judge a design, by name."""
+        return {
+            "cells": int(self.table.to_numpy().sum()),
+            "Cramér's V": round(self.cramers_v, 2),
+            "contrasts estimable": f"{int(self.contrasts['estimable'].sum())} of {len(self.contrasts)}",
+            "cells that inform them": self.informative,
+        }
 
     def __str__(self):
         n, answered = int(self.table.to_numpy().sum()), int(self.contrasts["estimable"].sum())
@@ -711,7 +730,7 @@ def methods() -> pd.DataFrame:
     -------
     DataFrame
         Indexed by method: ``Year``, ``Source``, ``Target``, ``Labels`` (where training uses them), ``Survey says``,
-        ``By its facts`` (:func:`scenario`), ``What moves``, ``Chapter`` of this book, or a dash.
+        ``By its facts`` (:func:`scenario`), ``What moves``, and ``Chapter`` of this book once one teaches any of them.
     """
     where = {(True, True): "both", (True, False): "source", (False, True): "target", (False, False): "none"}
     rows = {
@@ -727,4 +746,5 @@ def methods() -> pd.DataFrame:
         }
         for m in METHODS
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("Method")
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Method")
+    return table if any(m.chapter for m in METHODS) else table.drop(columns="Chapter")
