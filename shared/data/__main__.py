@@ -22,7 +22,7 @@ from shared.data.catalogue import Entry, File, Route
 from shared.data.errors import DataError, Unavailable
 from shared.data.transfer import host
 
-NARROW, WIDE = 80, 120
+NARROW, ROOMY, WIDE = 80, 100, 120
 FETCHED = ("package", "official")
 
 
@@ -154,25 +154,22 @@ def list_(args) -> int:
     if args.json:
         return say_json(rows)
     head = ["name", "cells × genes", "units", "route", "size", "here", "pinned", "title"]
-    say(
-        table(
-            head,
-            [
-                [
-                    r["name"],
-                    " × ".join(f"{n:,}" for n in r["shape"]) if r["shape"] else "?",
-                    r["units"],
-                    r["routes"][0],
-                    size(r["size"]) if r["routes"][0] != "simulated" else "-",
-                    r["here"],
-                    "yes" if r["pinned"] else "no",
-                    r["title"],
-                ]
-                for r in rows
-            ],
-            right=("cells × genes", "size"),
-        )
-    )
+    lines = [
+        [
+            r["name"],
+            " × ".join(f"{n:,}" for n in r["shape"]) if r["shape"] else "?",
+            r["units"],
+            r["routes"][0],
+            size(r["size"]) if r["routes"][0] != "simulated" else "-",
+            r["here"],
+            "yes" if r["pinned"] else "no",
+            r["title"],
+        ]
+        for r in rows
+    ]
+    if width() < ROOMY:  # a title folded into a few letters helps nobody
+        head, lines = head[:-1], [line[:-1] for line in lines]
+    say(table(head, lines, right=("cells × genes", "size")))
     return 0
 
 
@@ -268,9 +265,8 @@ def check(args) -> int:
     ]
     say(table(["name", "route", "reader", "found"], rows))
     absent = sum(f["state"] == "absent" for f in found)
-    say(
-        f"\n{len(found)} routes: {len(found) - absent - len(damaged)} usable, {absent} to fetch, {len(damaged)} damaged"
-    )
+    usable = len(found) - absent - len(damaged)
+    say(f"\n{len(found)} routes: {usable} usable, {absent} to fetch, {len(damaged)} damaged")
     return 1 if damaged else 0
 
 
@@ -330,9 +326,8 @@ def copied(file: File, source: Path, folder: Path) -> Path:
         draft.write_text("".join(f"{h}  {n}\n" for n, h in sorted(sums.items())), encoding="utf-8")
         os.replace(draft, folder / "SHA256SUMS")
     except OSError as e:
-        raise DataError(
-            f"{file.name} cannot be copied to {folder}: {e.strerror or e}; make room, or choose another"
-        ) from e
+        said = f"{file.name} cannot be copied to {folder}: {e.strerror or e}"
+        raise DataError(f"{said}; make room, or choose another folder") from e
     return target
 
 
@@ -383,7 +378,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words=None) -> int:
-    """Run one command; the exit status: 0, 1 for damage or what could not be had, 2 for a wrong call, 130 for Ctrl-C."""
+    """Run one command; the status: 0, 1 for damage or what could not be had, 2 for a wrong call, 130 for Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows no × still shows the rest

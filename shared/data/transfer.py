@@ -73,10 +73,7 @@ def _session():
 
 def host(url: str) -> str:
     """The host of an address, for messages: without user, password and what follows."""
-    try:
-        return urlsplit(url).hostname or "this machine"
-    except ValueError:
-        return "an address that cannot be read"
+    return urlsplit(url).hostname or "this machine"
 
 
 def without_user(url: str) -> str:
@@ -130,6 +127,7 @@ class Download:
         self.progress = progress
         self.options: dict = {}
         self.resumed = False
+        self.since, self.window = 0.0, 0  # of the watch on slow servers
 
     def run(self, kind: str) -> Path:
         """Try every address; the final path."""
@@ -139,6 +137,11 @@ class Download:
 
             urls, self.options = package.addresses(self.file), package.options()
         for url in urls:
+            try:
+                urlsplit(url)
+            except ValueError:
+                said.append("an address cannot be read")
+                continue
             try:
                 return self._local(url) if url.startswith("file:") else self._from(url)
             except Refused as e:
@@ -170,14 +173,14 @@ class Download:
 
     def _from(self, url: str) -> Path:
         """Fetch from one address; a part that turns out wrong is thrown away, and tried once more from its start."""
-        while True:
+        for again in (False, True):
             self.resumed = False
             self._transfer_all(url)
             wrong = problem(self.part, self.file)
             if not wrong:
                 break
             self._drop()
-            if not self.resumed:
+            if again or not self.resumed:
                 raise Refused(wrong, damaged=True)
         note = {"sha256": sha256(self.part) if not self.expected else self.expected, "from": host(url)}
         write_note(self.path, note | {"size": self.part.stat().st_size})
@@ -225,6 +228,7 @@ class Download:
             if not resumed:
                 have = 0
             total = self._total(response, have)
+            self.since, self.window = time.monotonic(), 0
             head = self._read(response, 512)
             wrong = "" if have else head_problem(head, self.file)
             if wrong:
@@ -292,11 +296,17 @@ class Download:
         raw = response.raw
         read = getattr(raw, "read1", raw.read)  # older versions of urllib3 wait until `size` bytes are there
         try:
-            return read(size, decode_content=self._decoded(response))
+            got = read(size, decode_content=self._decoded(response))
         except ReadTimeoutError:
             raise _Broken(f"it sent nothing for {STALL:g} s") from None
         except (HTTPError, OSError):
             raise _Broken("the connection broke") from None
+        self.window += len(got)
+        if time.monotonic() - self.since > 2 * STALL:
+            if self.window < SLOWEST * 2 * STALL:
+                raise _Broken(f"it sent only {self.window:,} bytes in {2 * STALL:g} s")
+            self.since, self.window = time.monotonic(), 0
+        return got
 
     def _room(self, need: int) -> None:
         free = shutil.disk_usage(self.part.parent).free
@@ -317,20 +327,16 @@ class Download:
             "initial": have,
             "disable": None if self.progress else True,
         }
-        since, window, done = time.monotonic(), 0, have
+        done = have
         # Without a buffer, so that a killed process leaves all that arrived, and closing has nothing left to write.
         with self.part.open("ab", buffering=0) as out, tqdm(**bar) as shown:
             while chunk:
                 view = memoryview(chunk)
                 while view:
                     view = view[out.write(view) :]
-                done, window = done + len(chunk), window + len(chunk)
+                done += len(chunk)
                 shown.update(len(chunk))
                 self._stopped()
-                if time.monotonic() - since > 2 * STALL:
-                    if window < SLOWEST * 2 * STALL:
-                        raise _Broken(f"it sent only {window:,} bytes in {2 * STALL:g} s")
-                    since, window = time.monotonic(), 0
                 chunk = self._some(response)
         if total is not None and done != total:
             raise _Broken(f"it sent {done:,} of {total:,} bytes")

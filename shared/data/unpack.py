@@ -60,8 +60,9 @@ def members(path: Path, names, into: Path) -> list[Path]:
         for name in names:
             _inside(name)
         with tempfile.TemporaryDirectory(prefix=f".{into.name[:40]}-", dir=into.parent) as folder:
+            kind = _kind(path)
             out = _Out(path, names, Path(folder) / "out")
-            _unzip(path, out) if _kind(path) == "zip" else _untar(path, out)
+            _unzip(path, out) if kind == "zip" else _untar(path, kind, out)
             found = out.found()
             _place(out.folder, into, found)
     except _Bad as e:
@@ -82,11 +83,10 @@ def _inside(name: str) -> str:
 
 
 def _kind(path: Path) -> str:
-    try:
-        with path.open("rb") as f:
-            head = f.read(262)
-    except OSError as e:
-        raise DataError(f"{path.name} cannot be read: {e.strerror}") from e
+    if not path.is_file():
+        raise _Bad(f"there is no file {path}")
+    with path.open("rb") as f:
+        head = f.read(262)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
     for magic, kind in ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz")):
@@ -198,14 +198,14 @@ class _Counted:
         return got
 
 
-def _untar(path: Path, out: _Out) -> None:
+def _untar(path: Path, kind: str, out: _Out) -> None:
     import bz2
     import gzip
     import lzma
     import tarfile
     import zlib
 
-    opener = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open, "tar": open}[_kind(path)]
+    opener = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open, "tar": open}[kind]
     damage = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, ValueError)
     try:
         with opener(path, "rb") as source:
