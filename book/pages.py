@@ -1,4 +1,4 @@
-"""Pages that are made and not written: results, run times, how to cite, the licences of the data.
+"""Pages that are made and not written: results, run times, the data sets, how to cite, the licences of the data.
 
 :func:`generate` is called when the book is staged, before it is rendered.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from book import results_page
+from book import data_page, results_page
 from book.results_page import ROOT, PageError, cell
 
 CITE = """---
@@ -116,7 +116,7 @@ def generate(dest_src_dir: Path, root: Path = ROOT) -> list[Path]:
         If a recorded result or ``CITATION.cff`` cannot be shown.
     """
     book = Path(dest_src_dir) / "book"
-    made = results_page.write(book, root / "book" / "results", root)
+    made = results_page.write(book, root / "book" / "results", root) + data_page.write(book, root)
     for name, text in (("cite.md", citation(root)), ("data-licences.md", data_licences(root))):
         path = book / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
