@@ -346,7 +346,7 @@ def explained(X, *groups):
     """
     member = [np.asarray(g)[:, None] == np.unique(g) for g in groups]
     design = np.hstack(member).astype(float)
-    X, design = X - X.mean(0), design - design.mean(0)
+    X = X - X.mean(0)
     u, size, _ = np.linalg.svd(design, full_matrices=False)
     fitted = u[:, size > 1e-8].T @ X
     return (fitted**2).sum() / (X**2).sum()
