@@ -421,7 +421,7 @@ class Design:
             "cells": int(self.table.to_numpy().sum()),
             "Cramér's V": round(self.cramers_v, 2),
             "contrasts estimable": f"{int(self.contrasts['estimable'].sum())} of {len(self.contrasts)}",
-            "cells that inform them": self.informative,
+            "informative": self.informative,
         }
 
     def __str__(self):
