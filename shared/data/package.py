@@ -209,7 +209,7 @@ def _parsed(body: bytes, kind: str, url: str):
     page.feed(body.decode("utf-8", "replace"))
     links = []
     for text, href in page.links:
-        address, fragment = urldefrag(urljoin(page.base or url, href))
+        address, fragment = urldefrag(urljoin(urljoin(url, page.base or ""), href))
         mark = re.search(r"sha256=([0-9a-f]{64})", fragment)
         name = unquote(urlsplit(address).path.rpartition("/")[2]) or text
         links.append((name, address, mark[1] if mark else None))

@@ -39,8 +39,8 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
     Returns
     -------
     AnnData
-        As the route's reader gives it. ``uns["route"]`` is the route taken; ``uns["sha256"]`` of its file, or of the
-        sha256 of its files joined; ``uns["simulated"]`` is True for simulated data and absent elsewhere.
+        As the route's reader gives it. ``uns["route"]`` is the route taken; ``uns["sha256"]`` of its file, of the
+        sha256 of its files joined, or of simulated values; ``uns["simulated"]`` is True for simulated data and absent elsewhere.
 
     Warns
     -----
@@ -105,8 +105,17 @@ def _simulated(entry: Entry, route: Route):
         raise DataError(f"{entry.name}: shared.data.simulate has no {route.reader!r}; correct the catalogue")
     made = make(**route.options)
     adata = made[0] if isinstance(made, tuple) else made
-    adata.uns |= {"route": "simulated", "simulated": True}
+    adata.uns |= {"route": "simulated", "simulated": True, "sha256": _of_values(adata.X)}
     return adata
+
+
+def _of_values(X) -> str:
+    """sha256 of a matrix, for data that are in no file."""
+    parts = (X.data, X.indices, X.indptr) if hasattr(X, "indptr") else (X,)
+    digest = hashlib.sha256(str(X.shape).encode())
+    for part in parts:
+        digest.update(part.tobytes())
+    return digest.hexdigest()
 
 
 def readers() -> dict:
