@@ -40,7 +40,8 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
     -------
     AnnData
         As the route's reader gives it. ``uns["route"]`` is the route taken; ``uns["sha256"]`` of its file, of the
-        sha256 of its files joined, or of simulated values; ``uns["simulated"]`` is True for simulated data and absent elsewhere.
+        sha256 of its files joined, or of simulated values; ``uns["simulated"]`` is True for simulated data and absent
+        elsewhere.
 
     Warns
     -----
