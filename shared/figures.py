@@ -57,11 +57,11 @@ STYLE = {
 }
 
 
-def new(width=6.4, height=3.6, ncols=1, **options):
+def new(width=6.4, height=3.6, ncols=1, nrows=1, **options):
     """A figure and its axes in the house style, in inches; nothing is shown until :func:`show`."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(1, ncols, **options)
+        return figure, figure.subplots(nrows, ncols, **options)
 
 
 def to_svg(figure) -> str:
@@ -499,3 +499,54 @@ def explorer(table, *, name: str, caption: str, filters=()):
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         f"<script>{_EXPLORER.replace('NAME', name)}</script>"
     )
+
+
+def realism(real, simulated, *, title: str):
+    """Four looks at a real and a simulated set of counts: if you can tell them apart, so can a method.
+
+    Parameters
+    ----------
+    real, simulated : AnnData
+        Counts of the same genes.
+    title : str
+        The answer.
+    """
+    from shared.data.simulate import compare, summary
+
+    sets = {"real": (real, "source"), "simulated": (simulated, "target")}
+    found = {name: summary(a.layers.get("counts", a.X)) for name, (a, _) in sets.items()}
+    figure, axes = new(6.8, 5.4, ncols=2, nrows=2)
+    for name, (_, role) in sets.items():
+        colour, marker = ROLES[role]
+        said = found[name]
+        seen = np.argsort(said["mean"])[np.count_nonzero(said["mean"] == 0) :]
+        seen = seen[np.linspace(0, len(seen) - 1, min(500, len(seen))).astype(int)]  # a light drawing
+        dots = {
+            "color": colour,
+            "markersize": 2,
+            "alpha": 0.35,
+            "markeredgewidth": 0,
+            "linestyle": "",
+            "marker": marker,
+        }
+        axes[0, 0].plot(said["mean"][seen], np.maximum(said["variance"][seen], 1e-6), **dots)
+        axes[0, 1].plot(said["mean"][seen], said["zeros"][seen], **dots)
+        steps = {"histtype": "step", "density": True, "color": colour, "label": name, "linewidth": 1.6}
+        steps["linestyle"] = "-" if name == "real" else (0, (4, 2))
+        axes[1, 0].hist(np.log10(1 + said["depth"]), bins=30, **steps)
+        axes[1, 1].hist(said["correlation"], bins=np.linspace(-0.6, 1, 60), **steps)
+    with mpl.rc_context(STYLE):
+        axes[0, 0].set(xscale="log", yscale="log", xlabel="Mean of a gene", ylabel="Variance")
+        axes[0, 1].set(xscale="log", xlabel="Mean of a gene", ylabel="Share of zeros")
+        axes[1, 0].set(xlabel="Counts of a cell, log10", ylabel="Density")
+        axes[1, 1].set(xlabel="Correlation of two genes", ylabel="Density")
+        axes[1, 0].legend()
+        _title(figure, title)
+    table = compare(real, simulated)
+    far = [f"{what} {row['distance']:.3f} ({row['within']:.3f} between halves of the real cells)"
+           for what, row in table.iterrows()]  # fmt: skip
+    figure.alt_text = (
+        f"{title}. Four panels lay simulated over real: variance against mean, zeros against mean, counts of a cell, "
+        f"correlation of genes. Distances: {_listed(far)}."
+    )
+    return figure

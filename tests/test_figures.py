@@ -33,7 +33,16 @@ def learning():
     return pd.DataFrame(rows, columns=["cells", "seed", "model", "score"])
 
 
+def counted(dispersion=0.3):
+    from shared.data import simulate
+
+    return simulate.cells(200, 80, labels=2, dispersion=dispersion, seed=1)
+
+
 DRAWN = {
+    "realism": lambda: figures.realism(
+        counted(), counted(2.0), title="A simulator with too much spread gives itself away"
+    ),
     "dots": lambda: figures.dots(
         ladder(), "acc", title="Ridge wins", xlabel="Accuracy", roles={"ridge": "method"}, chance=0.1
     ),

@@ -1,0 +1,300 @@
+"""The simulator: what it says it drew is in the data, wrong options are named, and it resembles real counts."""
+
+import hashlib
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from shared import data
+from shared.data import DataError, simulate
+from shared.preprocess import log_normalize
+
+MAKERS = {
+    "cells": lambda **k: simulate.cells(60, 80, labels=3, n_batches=2, location=0.2, **k),
+    "bulk": lambda **k: simulate.bulk(30, 40, labels=3, **k),
+    "drug": lambda **k: simulate.drug(30, 10, 60, n_causal=5, **k),
+    "multiome": lambda **k: simulate.multiome(40, 50, 120, **k),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_one_seed_same_data_and_always_called_simulated(name, tmp_path):
+    one, two, other = MAKERS[name](seed=3), MAKERS[name](seed=3), MAKERS[name](seed=4)
+    dense = [x.X.toarray() if sparse.issparse(x.X) else x.X for x in (one, two, other)]
+    assert (dense[0] == dense[1]).all() and not (dense[0] == dense[2]).all()
+    assert one.uns["simulated"] is True and one.uns["truth"] and one.X.dtype == np.float32
+    one.write_h5ad(tmp_path / "x.h5ad")
+    again = ad.read_h5ad(tmp_path / "x.h5ad")
+    assert again.uns["simulated"] and again.shape == one.shape
+    if one.uns["units"] == "counts":
+        assert (dense[0] == dense[0].round()).all() and dense[0].min() == 0
+
+
+def test_the_variance_is_the_stated_one():
+    adata = simulate.cells(20_000, 60, labels=1, depth=3000, depth_sd=0, dispersion=0.5, seed=1)
+    X = adata.X.toarray().astype(float)
+    mean, variance = X.mean(0), X.var(0)
+    high = mean > 2
+    assert high.sum() > 20
+    found = (variance[high] - mean[high]) / mean[high] ** 2
+    assert np.median(found) == pytest.approx(0.5, abs=0.05)
+    poisson = simulate.cells(20_000, 60, labels=1, depth=3000, depth_sd=0, dispersion=0, seed=1).X.toarray()
+    assert np.median(poisson.var(0)[high] / poisson.mean(0)[high]) == pytest.approx(1, abs=0.05)
+
+
+def test_the_means_are_the_rates():
+    adata = simulate.cells(8000, 50, labels=2, depth=5000, depth_sd=0, dispersion=0.1, seed=2)
+    truth = adata.uns["truth"]
+    for t, name in enumerate(truth["names"]):
+        rate = np.exp(truth["base"] + truth["types"][t])
+        expected = 5000 * rate / rate.sum()
+        found = np.asarray(adata.X[(adata.obs["cell_type"] == name).to_numpy()].mean(0)).ravel()
+        high = expected > 5
+        assert np.allclose(found[high], expected[high], rtol=0.06)
+
+
+def test_depth_and_dropout():
+    adata = simulate.cells(4000, 300, depth=1500, depth_sd=0.6, seed=0)
+    depth = adata.obs["depth"].to_numpy()
+    assert np.median(depth) == pytest.approx(1500, rel=0.05) and np.log(depth).std() == pytest.approx(0.6, abs=0.03)
+    counted = np.asarray(adata.X.sum(1)).ravel()
+    assert np.corrcoef(np.log(depth), np.log(counted))[0, 1] > 0.95
+    dropped = simulate.cells(4000, 300, depth=1500, depth_sd=0.6, dropout=0.9, seed=0)
+    assert dropped.X.nnz < 0.9 * adata.X.nnz
+    mean = np.asarray(adata.X.mean(0)).ravel()
+    kept = np.asarray((dropped.X > 0).mean(0)).ravel() / np.maximum(np.asarray((adata.X > 0).mean(0)).ravel(), 1e-9)
+    assert kept[mean > 20].mean() > 0.97 > 0.6 > kept[(mean > 0.02) & (mean < 0.3)].mean()
+
+
+def test_no_batch_effect_unless_asked():
+    def told(**effect):
+        adata = simulate.cells(600, 300, labels=2, n_batches=2, depth=3000, seed=5, **effect)
+        X = log_normalize(adata.X).toarray()
+        half = np.arange(600) < 300
+        batch = adata.obs["batch"].astype(str).to_numpy()
+        return LogisticRegression(C=0.01, max_iter=500).fit(X[half], batch[half]).score(X[~half], batch[~half])
+
+    assert told() < 0.6
+    for effect in ("location", "gene_specific"):
+        assert told(**{effect: 0.5}) > 0.9
+
+
+def test_a_batch_can_stretch_the_types_apart():
+    adata = simulate.cells(3000, 200, labels=2, n_batches=2, depth=5000, scale=0.5, seed=2)
+    X, kind, batch = log_normalize(adata.X).toarray(), adata.obs["cell_type"], adata.obs["batch"]
+    apart = [
+        np.linalg.norm(np.subtract(*(X[((batch == b) & (kind == t)).to_numpy()].mean(0) for t in kind.cat.categories)))
+        for b in ("batch1", "batch2")
+    ]
+    stretch = 1 + adata.uns["truth"]["stretch"]
+    assert (
+        apart[0] / apart[1] == pytest.approx(stretch[0] / stretch[1], rel=0.15) and abs(stretch[0] - stretch[1]) > 0.1
+    )
+
+
+def test_composition_and_confounding_are_what_was_asked():
+    def table(**options):
+        adata = simulate.cells(6000, 5, labels=4, n_batches=2, seed=1, **options)
+        import pandas as pd
+
+        return pd.crosstab(adata.obs["batch"], adata.obs["cell_type"], normalize="index").to_numpy()
+
+    assert np.abs(table() - 0.25).max() < 0.03
+    assert np.abs(table(proportions=[4, 2, 1, 1])[0] - np.sort([0.5, 0.25, 0.125, 0.125])[[3, 1, 0, 2]]).max() < 0.2
+    assert np.abs(table(composition=1.0)[0] - table(composition=1.0)[1]).max() > 0.1
+    tied = table(confounding=1.0)
+    assert ((tied > 0).sum(0) == 1).all(), "a type stands in both batches"
+    half = table(confounding=0.5)
+    assert (half > 0.05).all() and np.abs(half[0] - half[1]).max() > 0.1
+
+
+def test_types_can_be_found_and_named():
+    adata = simulate.cells(400, 500, labels=["T", "B"], label="kind", genes=[f"G{i}" for i in range(500)], seed=0)
+    assert set(adata.obs["kind"]) == {"T", "B"} and adata.var_names[0] == "G0"
+    X, y = log_normalize(adata.X).toarray(), adata.obs["kind"].astype(str).to_numpy()
+    assert LogisticRegression(C=0.1, max_iter=500).fit(X[:200], y[:200]).score(X[200:], y[200:]) > 0.95
+
+
+def test_a_corpus_shares_its_programmes():
+    sets = list(simulate.many(4, n_cells=50, n_genes=60, labels=3, location=0.1, seed=2))
+    assert len(sets) == 4 and len({a.obs["batch"].iloc[0] for a in sets}) == 4
+    assert all((a.uns["truth"]["types"] == sets[0].uns["truth"]["types"]).all() for a in sets)
+    assert (sets[0].X != sets[1].X).nnz > 0
+    assert len(set(sets[0].obs_names) | set(sets[1].obs_names)) == 100
+
+
+def test_bulk_mixtures_and_units():
+    log = simulate.bulk(80, 100, labels=3, purity=0.7, seed=1)
+    tpm = simulate.bulk(80, 100, labels=3, purity=0.7, units="tpm", seed=1)
+    counts = simulate.bulk(80, 100, labels=3, purity=0.7, units="counts", seed=1)
+    assert np.allclose(tpm.X.sum(1), 1e6, rtol=1e-4) and np.allclose(log.X, np.log2(1 + tpm.X), atol=1e-3)
+    assert np.allclose(counts.X / counts.uns["truth"]["lengths"], 0) is False
+    rate = counts.X / counts.uns["truth"]["lengths"]
+    assert np.allclose(1e6 * rate / rate.sum(1, keepdims=True), tpm.X, rtol=1e-3, atol=1e-2)
+    mixture = log.obsm["mixture"]
+    own = [mixture[i, log.uns["truth"]["names"].index(t)] for i, t in enumerate(log.obs["cell_type"])]
+    assert np.allclose(mixture.sum(1), 1) and min(own) >= 0.7
+
+
+@pytest.mark.parametrize("rule", ["linear", "gated"])
+def test_the_genes_that_decide_can_be_found(rule):
+    adata = simulate.drug(1500, 100, 200, rule=rule, n_causal=8, noise=0.3, seed=3)
+    lines = (adata.obs["cohort"] == "line").to_numpy()
+    truth = adata.uns["truth"]
+    X = adata.X[lines]
+    ridge = Ridge(30).fit((X - X.mean(0)) / np.maximum(X.std(0), 1e-3), adata.obs["ln_ic50"][lines])
+    strong = [truth["causal"][i] for i in np.argsort(-np.abs(truth["weights"]))[:4]]
+    best = list(adata.var_names[np.argsort(-np.abs(ridge.coef_))[:12]])
+    assert len(set(strong) & set(best)) >= (4 if rule == "linear" else 3)
+    for cohort in ("line", "patient"):
+        there = (adata.obs["cohort"] == cohort).to_numpy()
+        low = adata.obs["ln_ic50"][there] < np.median(adata.obs["ln_ic50"][there])
+        assert ((adata.obs["response"][there] == "responder") == low).all()
+    moved = np.abs(adata.X[~lines].mean(0) - X.mean(0)).mean()
+    still = simulate.drug(1500, 100, 200, rule=rule, n_causal=8, noise=0.3, shift=0, seed=3)
+    assert moved > 3 * np.abs(still.X[~lines].mean(0) - still.X[lines].mean(0)).mean()
+
+
+def test_peaks_follow_their_genes():
+    adata = simulate.multiome(3000, 40, 200, labels=3, open_share=0.2, seed=1)
+    atac, links = adata.obsm["atac"], adata.uns["truth"]["links"]
+    assert set(np.unique(atac.data)) == {1.0} and (np.bincount(links[links >= 0]) == 2).all()
+    truth = adata.uns["truth"]
+    kind = np.array([truth["names"].index(t) for t in adata.obs["cell_type"]])
+    opened = np.stack([np.asarray(atac[kind == t].mean(0)).ravel() for t in range(3)])
+    tied = links >= 0
+    follows = np.corrcoef(
+        (opened - opened.mean(0))[:, tied].ravel(),
+        (truth["types"] - truth["types"].mean(0))[:, links[tied]].ravel(),
+    )[0, 1]
+    assert follows > 0.7 and np.abs((opened - opened.mean(0))[:, ~tied]).max() < 0.1
+
+
+def test_two_species_share_what_is_said():
+    human, mouse, pairs = simulate.species(300, 200, labels=3, lost=0.3, rewired=0.2, seed=1)
+    assert len(pairs) == 140 and pairs["human"].is_unique and pairs["mouse"].is_unique
+    assert set(pairs["mouse"]) <= set(mouse.var_names) and set(human.obs["cell_type"]) == set(mouse.obs["cell_type"])
+    a, b = human.uns["truth"]["types"], mouse.uns["truth"]["types"]
+    kept = [int(g[3:]) for g in pairs["mouse"]]
+    changed = [int(g[3:]) for g in mouse.uns["truth"]["rewired"]]
+    assert len(changed) == 28
+    same = np.setdiff1d(kept, changed)
+    assert (a[:, same] == b[:, same]).all() and not np.allclose(a[:, changed], b[:, changed])
+
+
+# Beside real counts.
+
+
+@pytest.fixture(scope="module")
+def blood():
+    real = data.load("pbmc")
+    return real[:, np.asarray(real.X.sum(0)).ravel() > 0].copy()
+
+
+def test_it_resembles_real_counts_and_a_bad_simulator_does_not(blood):
+    found = simulate.compare(blood, simulate.like(blood, seed=1))
+    assert (found["distance"] < [0.15, 0.05, 0.005, 0.03, 0.05]).all(), found
+    mean = np.asarray(blood.X.mean(0)).ravel()
+    counts = np.random.default_rng(0).poisson(np.tile(mean, (blood.n_obs, 1))).astype(np.float32)
+    naive = ad.AnnData(sparse.csr_matrix(counts), obs=blood.obs[[]], var=blood.var[[]])
+    bad = simulate.compare(blood, naive)
+    for what in ("variance", "zeros", "depth", "correlation"):
+        assert bad.loc[what, "distance"] > 2 * found.loc[what, "distance"] and bad.loc[what, "distance"] > 0.025
+
+
+def test_like_takes_any_number_of_cells(blood):
+    few = simulate.like(blood, 40, seed=2)
+    assert few.shape == (40, blood.n_vars) and list(few.var_names) == list(blood.var_names)
+    assert set(few.obs["cell_type"]) <= set(blood.obs["cell_type"])
+
+
+# Large files.
+
+
+def test_a_file_is_written_chunk_by_chunk(tmp_path):
+    whole, parts = tmp_path / "a.h5ad", tmp_path / "b.h5ad"
+    simulate.write_large(whole, 500, 100, chunk=500, compression="lzf")
+    simulate.write_large(parts, 500, 100, chunk=60)
+    a, b = ad.read_h5ad(whole), ad.read_h5ad(parts)
+    assert a.shape == b.shape == (500, 100) and a.X.has_canonical_format and b.X.nnz > 0
+    assert set(a.obs["cell_type"]) == set(simulate.NAMES[:6]) and a.obs_names[-1] == "cell499"
+    assert np.median(np.asarray(b.X.sum(1))) == pytest.approx(120, rel=0.15) and b.uns["simulated"]
+    with pytest.raises(DataError, match="exists"):
+        simulate.write_large(whole, 10, 10)
+    again = tmp_path / "c.h5ad"
+    simulate.write_large(again, 500, 100, chunk=60)
+    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(parts.read_bytes()).digest()
+
+
+def test_an_interrupted_file_leaves_nothing(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulate, "_multinomial", stop)
+    with pytest.raises(KeyboardInterrupt):
+        simulate.write_large(tmp_path / "a.h5ad", 100, 20)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(root, tmp_path):
+    peaks = []
+    for n in (40_000, 160_000):
+        code = (
+            f"import sys, resource; sys.path.insert(0, {str(root)!r})\n"
+            "from shared.data import simulate\n"
+            f"simulate.write_large({str(tmp_path / str(n))!r} + '.h5ad', {n}, 500)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout) / (1024 if sys.platform == "linux" else 2**20))
+    assert peaks[1] < peaks[0] + 60
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: simulate.cells(0), "n_cells=0 is not a whole number"),
+        (lambda: simulate.cells(5, 5, depth=-1), "depth=-1 is not a positive number"),
+        (lambda: simulate.cells(5, 5, dispersion=float("nan")), "dispersion=nan"),
+        (lambda: simulate.cells(5, 5, dropout=1.5), "dropout=1.5 is a share"),
+        (lambda: simulate.cells(5, 5, labels=["a", "a"]), "different names"),
+        (lambda: simulate.cells(5, 5, labels=0), "at least one type"),
+        (lambda: simulate.cells(5, 5, labels=2, proportions=[1]), "one share for each of 2"),
+        (lambda: simulate.cells(5, 5, genes=["a"]), "1 gene names for 5"),
+        (lambda: simulate.cells(5, 5, programmes=simulate.cells(5, 6).uns["truth"]), "asked are 6 × 5"),
+        (lambda: simulate.bulk(5, 5, units="rpkm"), "units='rpkm' is not known"),
+        (lambda: simulate.drug(5, 5, 10, n_causal=10), "leave genes that do not matter"),
+        (lambda: simulate.drug(5, 5, 30, rule="tree"), "rule='tree' is not known"),
+        (lambda: simulate.like(ad.AnnData(np.full((3, 2), 0.5, np.float32))), "needs counts"),
+        (lambda: simulate.like(ad.AnnData(np.zeros((3, 2), np.float32))), "3 cells have no count"),
+        (lambda: simulate.compare(simulate.cells(5, 5), simulate.cells(5, 6)), "different genes"),
+        (lambda: list(simulate.many(0)), "n_sets=0"),
+    ],
+)
+def test_impossible_options_are_named(call, says):
+    with pytest.raises(DataError, match=says):
+        call()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    n=st.integers(1, 40), g=st.integers(1, 30), labels=st.integers(1, 5), n_batches=st.integers(1, 4),
+    dispersion=st.sampled_from([0, 1e-9, 0.3, 5]), depth=st.sampled_from([1, 50, 1e4]), dropout=st.floats(0, 1),
+    confounding=st.floats(0, 1), composition=st.floats(0, 1), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_any_possible_options_give_counts(n, g, **options):
+    adata = simulate.cells(n, g, **options)
+    X = adata.X.toarray()
+    assert X.shape == (n, g) and np.isfinite(X).all() and X.min() >= 0 and (X.round() == X).all()
+    assert np.allclose(adata.uns["truth"]["proportions"].sum(1), 1)
