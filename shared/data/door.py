@@ -80,7 +80,7 @@ def load(name, *, route=None, layer=None) -> ad.AnnData:
 
 
 def _obtained(found, route):
-    if route not in (None, "bundled"):
+    if route not in (None, "bundled") or (route is None and found.route("bundled") is None):
         from shared.data.routes import obtain
 
         return obtain(found, route)
@@ -223,17 +223,23 @@ def _settled(X, what, units, copy=False):
         return np.array(X, np.float32, copy=copy or None, order="C"), units, notes
     if X.format != "csr":
         notes.append(f"{X.format.upper()} became CSR")
-    if values.parts and X.dtype.kind in "biu":  # their sum may not fit
-        X = X.astype(np.float64)
-    out = sparse.csr_matrix(X, dtype=np.float32, copy=copy)
-    if not out.has_canonical_format:
-        out.sum_duplicates()
     if values.parts:
         notes.append(f"{many(values.parts, 'part')} of entries stored in several were added up")
-    out.eliminate_zeros()
     if values.stored_zeros:
         notes.append(f"{many(values.stored_zeros, 'stored zero')} removed")
-    return out, units, notes
+    return _csr(X, values, copy), units, notes
+
+
+def _csr(X, values, copy):
+    """`X` as float32 CSR with each entry once and no stored zero; see :func:`_settled` for `copy`."""
+    if values.parts:
+        # Added up before they are rounded, and where small integers have room.
+        X = sparse.csr_matrix(X, dtype=np.float64, copy=copy)
+        X.sum_duplicates()
+    out = sparse.csr_matrix(X, dtype=np.float32, copy=copy)
+    out.sum_duplicates()
+    out.eliminate_zeros()
+    return out
 
 
 def to_arrays(adata, labels="cell_type"):
@@ -264,12 +270,13 @@ def to_arrays(adata, labels="cell_type"):
         missing = many(int(column.isna().sum()), "cell")
         raise DataError(f"obs[{labels!r}] has no label for {missing}: drop them, or label them, first")
     X = adata.X[:] if adata.isbacked else adata.X
-    for f in value_errors(scan(X)):
+    values = scan(X)
+    for f in value_errors(values):
         if f.check != "negative":  # centred values may happen to be whole
             raise DataError(f.about("the matrix"))
     if sparse.issparse(X):
-        X = X.astype(np.float64) if X.dtype.kind in "biu" and X.format != "csr" else X
-        X = sparse.csr_matrix(X, dtype=np.float32)
+        tidy = X.format == "csr" and X.has_canonical_format and not values.stored_zeros
+        X = _csr(X, values, copy=not tidy)
     else:
         X = np.ascontiguousarray(X, np.float32)
     return X, column.astype(str).to_numpy(dtype=str), list(map(str, adata.var_names))

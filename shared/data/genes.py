@@ -210,7 +210,19 @@ def gene_table(name: str):
     """The table ``"human"`` or ``"mouse"`` (ensembl, symbol) or ``"orthologs"`` (human, mouse), as DataFrame."""
     if name not in ("human", "mouse", "orthologs"):
         raise DataError(f"there is no gene table {name!r}: choose human, mouse or orthologs")
-    return _read_table(home() / "genes" / f"{name}.tsv.gz").copy()
+    return _read_table(_table_path(name)).copy()
+
+
+@cache
+def _lookup(path: Path, key: str, value: str) -> dict[str, str]:
+    """From one column of a table to another, where that has a single answer; made once, never changed."""
+    table = _read_table(path)
+    table = table[~table[key].duplicated(keep=False)]
+    return dict(zip(table[key], table[value]))
+
+
+def _table_path(name: str) -> Path:
+    return home() / "genes" / f"{name}.tsv.gz"
 
 
 @cache
@@ -221,7 +233,7 @@ def _symbols(path: Path) -> frozenset[str]:
 def symbols(organism: str) -> frozenset[str]:
     """Every symbol of ``"human"`` or ``"mouse"``."""
     _organism(organism)
-    return _symbols(home() / "genes" / f"{organism}.tsv.gz")
+    return _symbols(_table_path(organism))
 
 
 @cache
@@ -326,8 +338,7 @@ def _species_of_ids(names, form) -> str | None:
 def shouted_mouse(genes) -> float:
     """Share of names that are mouse symbols in upper case and no human symbol: such a list only looks human."""
     names = names_of(genes)
-    folder = home() / "genes"
-    known = _shouted(folder / "human.tsv.gz", folder / "mouse.tsv.gz")
+    known = _shouted(_table_path("human"), _table_path("mouse"))
     return sum(n in known for n in names) / max(len(names), 1)
 
 
@@ -488,9 +499,8 @@ def to_ensembl(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum
     species = organism or kind.organism
     if species not in ("human", "mouse"):
         raise DataError(f"the data have {kind}, which do not tell the species: say organism='human' or 'mouse'")
-    table = gene_table(species)
-    table = table[~table["symbol"].duplicated(keep=False)]
-    known, all_symbols, today = dict(zip(table["symbol"], table["ensembl"])), symbols(species), renamed_names(names)
+    known, all_symbols = _lookup(_table_path(species), "symbol", "ensembl"), symbols(species)
+    today = renamed_names(names)
 
     def look(name):
         name = name if name in all_symbols else today.get(name, name)
@@ -568,16 +578,14 @@ def _from_column(adata, column):
 
 
 def _to_symbols(names):
-    known = {}
-    for species in ("human", "mouse"):
-        table = gene_table(species)
-        known |= dict(zip(table["ensembl"], table["symbol"]))
+    human, mouse = (_lookup(_table_path(species), "ensembl", "symbol") for species in ("human", "mouse"))
 
     def look(name):
         # The Y chromosome's copy of a gene is measured apart, so it must not be added to the one on X.
         plain = cut_version(name)
         base = plain.removesuffix("_PAR_Y")
-        return (known[base] + plain[len(base) :], None) if base in known else (None, "not in the table")
+        symbol = human.get(base) or mouse.get(base)
+        return (symbol + plain[len(base) :], None) if symbol else (None, "not in the table")
 
     return [look(n) for n in names]
 
@@ -591,8 +599,7 @@ def _across(adata, source, target, duplicates):
     if kind.kind == "ensembl":  # in a list of both species each id says which it is of
         theirs = "ENSG" if source == "human" else "ENSMUSG"
         old = [o if n.startswith(theirs) else (None, f"not {source}") for o, n in zip(old, names)]
-    table = gene_table("orthologs")
-    partner = dict(zip(table[source], table[target]))
+    partner = _lookup(_table_path("orthologs"), source, target)
     today = renamed_names([n for n, _ in old if n])
 
     def look(name, why):
