@@ -67,8 +67,9 @@ def official(file, **more):
 
 
 def left(tmp_path):
-    """What lies in the cache, but locks and notes."""
+    """What lies in the cache, but locks and notes; a note on a part needs its part."""
     files = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    assert all(p.with_suffix("").exists() for p in files if p.name.endswith(".part.json"))
     return sorted(p.name for p in files if p.suffix not in (".lock", ".json"))
 
 
@@ -144,6 +145,21 @@ def test_a_cut_transfer_goes_on_where_it_stopped(server, tmp_path):
     assert server.headers("/cut.bin", "range") == [None, "bytes=4000-", "bytes=6000-"]
     assert server.headers("/cut.bin", "if-range") == [None, '"v1"', '"v1"']
     assert left(tmp_path) == ["cut.bin"]
+
+
+def test_a_short_body_is_noticed_whoever_counts(server, monkeypatch):
+    """Older versions of the library below do not compare what came with what was promised."""
+    real = transfer.Download._some
+
+    def uncounted(self, response, size=transfer.CHUNK):
+        try:
+            return real(self, response, size)
+        except transfer._Broken:
+            return b""
+
+    monkeypatch.setattr(transfer.Download, "_some", uncounted)
+    server.put("/short.csv", Answer(BODY, cut=4000), Answer(BODY))
+    assert official(unpinned(server, "/short.csv")).read_bytes() == BODY
 
 
 def test_a_part_is_kept_for_the_next_call(server, tmp_path):
@@ -422,6 +438,10 @@ def test_a_password_is_used_and_never_said(server, tmp_path):
     with pytest.raises(Unavailable, match="it answers 401") as e:
         official(File("other.bin", sha(BODY), urls=(bad,)))
     assert "wrongword" not in str(e.value)
+    server.put("/locked.bin", Answer(BODY, user="ann:se:cret", cut=4000), Answer(status=404))
+    with pytest.raises(Unavailable):
+        official(File("part.bin", sha(BODY), urls=(good,)))
+    assert "part.bin.part" in left(tmp_path)
     assert not any(b"se%3Acret" in p.read_bytes() for p in (tmp_path / "cache").rglob("*") if p.is_file())
 
 
@@ -445,7 +465,12 @@ def test_a_disk_that_fills_up_is_left_clean(server, tmp_path, monkeypatch):
     real = Path.open
 
     def full(self, mode="r", *args, **more):
-        return open("/dev/full", "wb", buffering=0) if mode == "ab" else real(self, mode, *args, **more)
+        opened = real(self, mode, *args, **more)
+        if mode != "ab":
+            return opened
+        opened.write(b"what had room")
+        opened.close()
+        return open("/dev/full", "wb", buffering=0)
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(DataError, match="the disk is full; make room") as e:
@@ -573,6 +598,28 @@ def test_a_stopped_transfer_keeps_its_part(server, tmp_path):
         official(pinned(server, "/stop.bin"), stop=stop)
     timer.join()
     assert left(tmp_path) == ["stop.bin.part"]
+
+
+def test_ctrl_c_stops_every_transfer(server, monkeypatch):
+    """In a notebook the process lives on, and must not go on fetching."""
+    monkeypatch.setattr(transfer, "TRIES", 10_000)
+    files = []
+    for i in range(3):
+        server.put(f"/slow{i}.bin", Answer(BODY, stall=2000), Answer(BODY, stall=0))
+        files.append(pinned(server, f"/slow{i}.bin"))
+    real = threading.Thread.join
+
+    def pressed(self, timeout=None):
+        real(self, timeout)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(threading.Thread, "join", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch.get_all(files, kind="official", progress=False)
+    mine = [t for t in threading.enumerate() if t.name.endswith("(work)")]
+    until(lambda: not any(t.is_alive() for t in mine), 10)
+    assert mine
 
 
 # Processes
