@@ -55,7 +55,7 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
     if 0 in X.shape:
         raise DataError(f"{what} has {X.shape[0]:,} cells and {X.shape[1]:,} genes: there is nothing to read")
     obs = obs.copy()
-    obs.index = pd.Index(obs.index.astype(str), dtype=object, name=None)
+    obs.index = pd.Index(obs.index.astype(str), dtype=object).rename(None)  # an index named "" cannot be written
     for names in (genes, obs.index):
         odd = [n for n in names if n == "" or '"' in n or n != n.strip()]
         if odd:
