@@ -210,8 +210,10 @@ def bulk(
     kind = _kinds(rng, batch, truth["proportions"], confounding)
     mixture = (1 - purity) * rng.dirichlet(np.ones(len(names)), n_samples)
     mixture[np.arange(n_samples), kind] += purity
-    eta = truth["base"] + truth["types"] * (1 + truth["stretch"][batch])[:, None, None]
-    profile = np.einsum("st,stg->sg", mixture, _softmax(eta + truth["shift"][batch][:, None]))
+    profile = np.empty((n_samples, n_genes))
+    for b in range(n_batches):
+        eta = truth["base"] + truth["types"] * (1 + truth["stretch"][b]) + truth["shift"][b]
+        profile[batch == b] = mixture[batch == b] @ _softmax(eta)
     long = profile * truth["lengths"]  # a long transcript is cut into more fragments
     mean = depth * np.exp(0.3 * rng.normal(size=(n_samples, 1))) * long / long.sum(1, keepdims=True)
     X = _counts(rng, mean, dispersion, 0.0)
