@@ -54,7 +54,7 @@ def table(head, rows, *, right=()) -> str:
     lines = []
     for row in [head, ["-" * w for w in wide] + ["-" * min(room, max(len(r[-1]) for r in [head, *rows]))], *rows]:
         cells = [c.rjust(w) if head[i] in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide))]
-        folded = textwrap.wrap(row[-1], room) or [""]
+        folded = textwrap.wrap(row[-1], room, break_on_hyphens=False) or [""]
         lines.append("  ".join([*cells, folded[0]]).rstrip())
         lines += [" " * (sum(wide) + 2 * len(wide)) + more for more in folded[1:]]
     return "\n".join(lines)

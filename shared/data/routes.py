@@ -68,7 +68,7 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
             continue
         if route.kind == "simulated" and said:
             why = f"{entry.name}: no real data could be had, and simulated data stand in ({'; '.join(said)})"
-            warnings.warn(why, SimulatedWarning, stacklevel=2)
+            warnings.warn(why, SimulatedWarning, stacklevel=4)  # whoever calls load
         return adata
     if len(said) == 1:
         raise Unavailable(f"{entry.name}, {said[0]}")
