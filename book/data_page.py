@@ -117,6 +117,13 @@ def shape(entry) -> str:
     return f"{entry.shape[0]:,}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}{entry.shape[1]:,}" if entry.shape else "not known"
 
 
+def rows_of(entry) -> str:
+    """What a row of the matrix is."""
+    if re.search("single-|CITE-seq", entry.assay):
+        return "cells"
+    return "cell lines" if "cell lines" in entry.assay else "samples"
+
+
 def listed(items) -> str:
     items = list(items)
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
@@ -168,7 +175,7 @@ def card(entry, names, seen: dict | None = None) -> str:
     unit = {"none": "in the source's own units", "z": "standard scores"}.get(entry.units, entry.units)
     what = f"{_upper(plain(entry.organism))}; {plain(entry.assay)}. "
     if entry.shape:
-        rows, columns = ("pairs", "names") if "no measurement" in entry.assay else ("cells or samples", "genes")
+        rows, columns = ("pairs", "names") if "no measurement" in entry.assay else (rows_of(entry), "genes")
         what += f"{entry.shape[0]:,} {rows} × {entry.shape[1]:,} {columns} ({plain(entry.genes)})"
     else:
         what += f"Genes as {plain(entry.genes)}"
@@ -255,7 +262,7 @@ def look(entry, adata) -> dict:
             found = {str(k): int(n) for k, n in adata.obs[column].value_counts().items() if n}
             if found not in counts.values():  # batch often is another column under its general name
                 counts[column] = found
-    of = "cells" if "single-cell" in entry.assay else "samples"
+    of = rows_of(entry)
     made = {}
     if entry.units == "counts":
         depth = np.asarray(adata.X.sum(1)).ravel()

@@ -147,6 +147,13 @@ def test_words_of_the_catalogue_are_no_markup(words, shown):
     assert data_page.plain(words) == shown
 
 
+def test_rows_have_their_name(text):
+    names = {"pbmc": "cells", "tissues": "samples", "gdsc": "cell lines", "cite-asap": "cells", "scjoint-mop": "cells"}
+    assert {n: data_page.rows_of(CATALOG[n]) for n in names} == names
+    assert "1,336 cells × 11,180 genes (symbols), counts." in card_of(text, "pbmc")
+    assert "16,757 pairs × 2 names (symbols)." in card_of(text, "orthologs")
+
+
 def test_names_of_other_data_sets_are_links():
     names = ["osd-99", "osd-104", "pbmc", "gdsc", "baron", "kang"]
     said = data_page.linked("as osd-104 and gdsc, not GLDS-osd-99.csv or osd-1045; pbmc baron", names, "kang")
