@@ -1,0 +1,326 @@
+"""Sweeps: every item has its result once, whatever dies meanwhile, and a second call goes on where one stopped."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.data import many
+from shared.data.errors import DataError
+from shared.data.many import Failure, SweepWarning, each
+
+KILLED = getattr(signal, "SIGKILL", signal.SIGTERM)
+HERE = {"workers": 0, "progress": False}
+
+
+def note(folder, what, text=""):
+    """Leave a mark that other processes see."""
+    (Path(folder) / f"{what}-{os.getpid()}-{time.monotonic_ns()}").write_text(text)
+
+
+def marks(folder):
+    return Counter(p.name.split("-")[0] for p in Path(folder).iterdir())
+
+
+def square(folder, n):
+    note(folder, n)
+    return {"n": n, "square": n * n, "threads": os.environ.get("OMP_NUM_THREADS"), "pid": os.getpid()}
+
+
+def slow_once(folder, n):
+    """Item 3 waits to be killed, the first time."""
+    first = not any(p.name.startswith(f"{n}-") for p in Path(folder).iterdir())
+    note(folder, n)
+    if n == 3 and first:
+        time.sleep(60)
+    return n * n
+
+
+def deadly(n):
+    if n == 2:
+        os.kill(os.getpid(), KILLED)
+    time.sleep(0.05)
+    return n
+
+
+def moody(folder, name):
+    """Fails the first time where the name says once, always where it says never."""
+    tries = marks(folder)[name] + 1
+    note(folder, name)
+    if name == "never" or (name == "once" and tries == 1):
+        raise FileNotFoundError(f"no file\nfor {name}")
+    return len(name)
+
+
+class Unsendable(Exception):
+    def __init__(self, a, b):  # cannot be made again from its message alone
+        super().__init__(a + b)
+
+
+def raises_unsendable(name):
+    raise Unsendable("lost ", name)
+
+
+def quits(name):
+    sys.exit(3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "marks").mkdir()
+    return tmp_path / "marks"
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A cluster of two processes of the test's own, for what need not start one."""
+    distributed = pytest.importorskip("distributed")
+    how = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1", "silence_logs": "CRITICAL"}
+    with distributed.LocalCluster(2, **how) as cluster, distributed.Client(cluster) as found:
+        yield found
+
+
+def test_a_worker_is_killed_in_the_middle_and_all_results_arrive_once(folder, tmp_path):
+    pytest.importorskip("distributed")
+    killed = []
+
+    def kill():
+        while not killed:
+            for mark in folder.glob("3-*"):
+                killed.append(int(mark.name.split("-")[1]))
+                os.kill(killed[0], KILLED)
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    written = []
+    write = many.write_note
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(many, "write_note", lambda path, n: (written.append(n["item"]), write(path, n)))
+        found = each(functools.partial(slow_once, folder), range(8), workers=2, out=tmp_path / "out", progress=False)
+    killed.append(None)
+    thread.join()
+    assert found == {str(n): n * n for n in range(8)} and list(found) == [str(n) for n in range(8)]
+    assert sorted(written) == sorted(found), "an item was settled twice"
+    assert killed[0] != os.getpid() and marks(folder)["3"] == 2, "item 3 began again in another process"
+    with pytest.raises(ProcessLookupError):
+        os.kill(killed[0], 0)
+    pids = {int(p.name.split("-")[1]) for p in folder.iterdir()}
+    assert len(pids) >= 2 and os.getpid() not in pids
+    assert all(not alive(pid) for pid in pids), "no process outlives the sweep"
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_an_item_that_kills_its_worker_is_a_failure_and_the_others_are_not():
+    pytest.importorskip("distributed")
+    with pytest.warns(SweepWarning, match="1 item of 5 failed"):
+        found = each(deadly, range(5), workers=2, progress=False)
+    lost = found.pop("2")
+    assert isinstance(lost, Failure) and lost.tries == 2 and "process was lost" in lost.error and not lost
+    assert found == {str(n): n for n in (0, 1, 3, 4)}
+
+
+def test_two_processes_share_the_work_with_one_thread_each(client, folder):
+    found = each(functools.partial(square, folder), range(12), client=client, progress=False)
+    assert [r["square"] for r in found.values()] == [n * n for n in range(12)]
+    assert {r["threads"] for r in found.values()} == {"1"}
+    pids = {r["pid"] for r in found.values()}
+    assert len(pids) == 2 and os.getpid() not in pids
+    assert set(marks(folder).values()) == {1}
+
+
+@pytest.mark.parametrize("where", ["here", "cluster"])
+def test_a_failure_is_tried_twice_recorded_and_retried_by_the_next_call(where, request, folder, tmp_path):
+    how = HERE if where == "here" else {"client": request.getfixturevalue("client"), "progress": False}
+    run, out = functools.partial(moody, folder), tmp_path / "out"
+    with pytest.warns(SweepWarning, match=r"1 item of 3 failed \(never\).*no file for never.*Call again"):
+        found = each(run, ["good", "once", "never"], out=out, **how)
+    assert found["good"] == found["once"] == 4
+    assert marks(folder) == {"good": 1, "once": 2, "never": 2}
+    failure = found["never"]
+    assert (failure.error, failure.tries) == ("FileNotFoundError: no file for never", 2) and "moody" in failure.trace
+    (noted,) = [n for p in out.iterdir() if "failure" in (n := json.loads(p.read_text()))]
+    assert noted["item"] == "never" and noted["failure"]["tries"] == 2
+    with pytest.warns(SweepWarning):
+        each(run, ["good", "once", "never"], out=out, **how)
+    assert marks(folder) == {"good": 1, "once": 2, "never": 4}, "only what failed runs again"
+
+
+def test_errors_that_cannot_travel_and_exits_are_failures_too(client):
+    for how in (HERE, {"client": client, "progress": False}):
+        with pytest.warns(SweepWarning):
+            assert each(raises_unsendable, ["a"], **how)["a"].error == "Unsendable: lost a"
+        with pytest.warns(SweepWarning):
+            assert each(quits, ["a"], **how)["a"].error == "SystemExit: 3"
+
+
+def test_an_interrupted_sweep_goes_on(folder, tmp_path):
+    def stops(name):
+        if name == "c" and not list(folder.glob("c-*")):
+            note(folder, name)
+            raise KeyboardInterrupt
+        note(folder, name)
+        return name * 2
+
+    with pytest.raises(KeyboardInterrupt):
+        each(stops, ["a", "b", "c", "d"], out=tmp_path / "out", **HERE)
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    found = each(stops, ["d", "c", "b", "a"], out=tmp_path / "out", **HERE)
+    assert found == {"d": "dd", "c": "cc", "b": "bb", "a": "aa"} and list(found) == ["d", "c", "b", "a"]
+    assert marks(folder) == {"a": 1, "b": 1, "c": 2, "d": 1}
+
+
+def test_a_damaged_or_foreign_file_is_not_taken_for_a_result(folder, tmp_path):
+    run, out = functools.partial(square, folder), tmp_path / "out"
+    first = each(run, [1, 2], out=out, **HERE)
+    for path in out.iterdir():
+        path.write_text('{"item": "1", "res')
+    assert each(run, [1, 2], out=out, **HERE) == first
+    assert marks(folder) == {"1": 2, "2": 2}
+    assert not [p for p in out.iterdir() if p.suffix != ".json"]
+
+
+def test_another_version_is_another_result(folder, tmp_path):
+    run, out = functools.partial(square, folder), tmp_path / "out"
+    for version in ("1", "2", "1", "2"):
+        each(run, [7], out=out, version=version, **HERE)
+    assert marks(folder) == {"7": 2}
+
+
+def test_results_of_another_function_are_refused(folder, tmp_path):
+    each(functools.partial(square, folder), [1], out=tmp_path / "out", **HERE)
+    with pytest.raises(DataError, match=r"holds results of square, not of moody: name another folder"):
+        each(functools.partial(moody, folder), [1], out=tmp_path / "out", **HERE)
+
+
+def test_names_that_a_file_system_would_confuse_stay_apart(tmp_path):
+    names = ["a/b", "a b", "A b", "a-b", "../a", "ä", "", "x" * 300, "nul"]
+    assert each(str.upper, names, out=tmp_path / "out", **HERE) == {n: n.upper() for n in names}
+    assert len(list((tmp_path / "out").iterdir())) == len(names) and len(list(tmp_path.iterdir())) == 1
+    assert each(str.upper, names, out=tmp_path / "out", **HERE) == {n: n.upper() for n in names}
+
+
+def test_what_comes_fresh_equals_what_is_read_again(tmp_path):
+    def made(name):
+        return {"score": np.float32(0.5), "all": np.arange(3), "pair": (1, "a"), "none": None, "nan": float("nan")}
+
+    fresh = each(made, ["a"], out=tmp_path / "out", **HERE)
+    again = each(made, ["a"], out=tmp_path / "out", **HERE)
+    assert repr(fresh) == repr(again)
+    assert fresh["a"]["score"] == 0.5 and fresh["a"]["all"] == [0, 1, 2] and fresh["a"]["pair"] == [1, "a"]
+
+
+@pytest.mark.parametrize("value", [{1, 2}, {(1, 2): 3}, object()])
+def test_a_result_that_json_does_not_hold(tmp_path, value):
+    with pytest.raises(DataError, match=r"result of 'a' does not fit in JSON .*: return words"):
+        each(lambda name: value, ["a"], out=tmp_path / "out", **HERE)
+    assert each(lambda name: value, ["a"], **HERE) == {"a": value}
+
+
+def test_a_mapping_gives_each_name_its_argument(folder):
+    assert each(sum, {"a": [1, 2], "b": []}, **HERE) == {"a": 3, "b": 0}
+    assert each(Path.exists, [folder], **HERE) == {str(folder): True}
+    assert each(sum, [], **HERE) == {}
+
+
+def test_what_is_finished_needs_no_dask(tmp_path, monkeypatch):
+    each(str.upper, ["a"], out=tmp_path, **HERE)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert each(str.upper, ["a"], out=tmp_path, progress=False) == {"a": "A"}
+    with pytest.raises(DataError, match=r'pip install "borrowed-strength\[sweep\]", or run here with workers=0'):
+        each(str.upper, ["b"], out=tmp_path, progress=False)
+
+
+def test_a_function_that_cannot_be_sent(client):
+    lock = threading.Lock()
+    with pytest.raises(DataError, match=r"cannot be sent to another process .*open files inside it"):
+        each(lambda name: lock, ["a"], client=client, progress=False)
+
+
+def test_a_cluster_that_goes_away():
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(1, processes=False, dashboard_address=None, silence_logs="CRITICAL") as cluster,
+        distributed.Client(cluster) as found,
+    ):
+        threading.Timer(0.5, found.restart, kwargs={"wait_for_workers": False}).start()
+        with pytest.raises(DataError, match="the cluster went away"):
+            each(time.sleep, [2, 3], client=found, progress=False)
+
+
+def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path, monkeypatch):
+    def full(path, n):
+        if n["item"] == "b":
+            raise OSError(28, "No space left on device")
+        return write(path, n)
+
+    write = many.write_note
+    monkeypatch.setattr(many, "write_note", full)
+    with pytest.raises(DataError, match=r"result of 'b' cannot be written .*No space left.*what was written stays"):
+        each(str.upper, ["a", "b"], out=tmp_path, **HERE)
+    assert [json.loads(p.read_text())["result"] for p in tmp_path.iterdir()] == ["A"]
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "said"),
+    [
+        ("abc", {}, "give a list of names"),
+        (["a", "a"], {}, "two items are named 'a'"),
+        ([1, "1"], {}, "two items are named '1'"),
+        ([None], {}, "an item is NoneType: give names"),
+        (["a"], {"workers": -1}, "workers=-1 should be a whole number"),
+        (["a"], {"workers": True}, "workers=True"),
+        (["a"], {"workers": 2, "client": object()}, "leave out workers="),
+        (["a"], {"client": object()}, "client should be a distributed.Client"),
+    ],
+)
+def test_impossible_calls(items, options, said):
+    with pytest.raises(DataError, match=said):
+        each(str.upper, items, progress=False, **options)
+
+
+def test_what_is_no_function():
+    with pytest.raises(DataError, match="'upper' is no function"):
+        each("upper", ["a"], **HERE)
+
+
+def test_an_out_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file cannot be made|is no folder"):
+        each(str.upper, ["a"], out=tmp_path / "file", **HERE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_script_needs_its_guard_and_is_told_so(tmp_path, guarded):
+    pytest.importorskip("distributed")
+    call = 'print(each(twice, ["a", "b"], workers=2, progress=False))'
+    lines = ["from shared.data.many import each", "def twice(x):", "    return x * 2", ""]
+    lines += ['if __name__ == "__main__":', "    " + call] if guarded else [call]
+    (tmp_path / "script.py").write_text("\n".join(lines))
+    env = os.environ | {"PYTHONPATH": str(Path(many.__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "script.py"],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    if guarded:
+        assert (done.stdout, done.stderr, done.returncode) == ("{'a': 'aa', 'b': 'bb'}\n", "", 0)
+    else:
+        assert done.returncode and "if __name__ ==" in done.stderr.strip().splitlines()[-1]
