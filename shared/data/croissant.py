@@ -208,10 +208,8 @@ def _address(entry: Entry, file: File, kind: str) -> str:
     if kind == "bundled":
         return f"{REPOSITORY}/raw/main/data/{quote(file.name)}"
     if kind == "package":
-        name = file.package.partition("==")[0]
-        # The index's lasting form of address; the one that a browser shows has a hash in it.
-        folder = file.name.split("-")[2] if file.name.endswith(".whl") else "source"
-        return f"https://files.pythonhosted.org/packages/{folder}/{name[0]}/{name}/{quote(file.name)}"
+        name, _, version = file.package.partition("==")
+        return f"pkg:pypi/{name.lower()}@{version}?file_name={quote(file.name)}"  # a package URL: no index is named
     return file.urls[0]
 
 

