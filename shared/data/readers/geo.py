@@ -126,8 +126,8 @@ def _characteristics(values, keyed):
 
 
 RESPONSE = {
-    "non_responder": re.compile(r"\b(resistant|resistance|non[- ]?respon\w+|no response)\b", re.IGNORECASE),
-    "responder": re.compile(r"\b(sensitive|sensitivity|responder|responsive)\b", re.IGNORECASE),
+    "non_responder": re.compile(r"\b(?:resistant|resistance|non[- ]?respon\w+|no response)\b", re.IGNORECASE),
+    "responder": re.compile(r"\b(?:sensitive|sensitivity|responder|responsive)\b", re.IGNORECASE),
 }
 
 

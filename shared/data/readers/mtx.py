@@ -11,7 +11,7 @@ import pandas as pd
 from shared.data.errors import DataError
 from shared.data.genes import many, shown
 from shared.data.readers.assemble import assembled, distinct, joined, labels, names_of_files, plain
-from shared.data.readers.text import AGAIN, column, opened, separator_of, words
+from shared.data.readers.text import AGAIN, blocks, column, opened, separator_of, sound, words
 
 BARCODE = r"(?:.*[#_:])?[ACGTN]{8,}(?:-\d+)?"
 KINDS = {  # the kind of a file by how its name ends
@@ -21,32 +21,54 @@ KINDS = {  # the kind of a file by how its name ends
 }
 
 
+HEAD = re.compile(rb"%%MatrixMarket\s+matrix\s+coordinate\s+(integer|real)\s+general\s*", re.IGNORECASE)
+SIZES = re.compile(rb"\s*(\d{1,9})\s+(\d{1,9})\s+(\d{1,12})\s*")
+
+
 def counted(path, units: str = "counts"):
     """A Matrix Market file, features × cells, as float32 CSR of cells × features.
+
+    SciPy's own reader writes outside its memory where the head of a damaged file says fewer entries than follow, so the
+    entries are read as a table.
 
     Raises
     ------
     DataError
         If the file is damaged, holds an entry twice, or a value that is no count.
     """
-    import scipy.io
+    from scipy import sparse
 
-    # The number of entries stands in the head, so a file cut at the end of a line is found out as well.
-    with opened(path, whole=False) as stream:
-        head = stream.peek(64)[:64]
-        if not head.startswith(b"%%MatrixMarket matrix coordinate"):
+    rows, columns, values = [], [], []
+    with opened(path) as stream:
+        if not HEAD.fullmatch(stream.readline(200)):
             raise DataError(
-                f"{path.name} does not begin as a Matrix Market file of coordinates: it is another file, {AGAIN}"
+                f"{path.name} does not begin as a Matrix Market file of coordinates (integer or real, general): "
+                f"it is another file, {AGAIN}"
             )
-        found = scipy.io.mmread(stream, spmatrix=True)
-    if found.dtype.kind not in "iuf" or not np.isfinite(found.data).all() or (found.data < 0).any():
-        raise DataError(f"{path.name} holds entries that are no finite, non-negative numbers: it is damaged, {AGAIN}")
-    if units == "counts" and found.dtype.kind == "f" and (found.data != np.floor(found.data)).any():
-        raise DataError(f"{path.name} holds fractions among counts: it was normalised, or is another file")
-    made = found.T.tocsr()
-    if made.nnz != found.nnz:
-        raise DataError(f"{path.name} holds {many(found.nnz - made.nnz, 'entry')} twice: it is damaged, {AGAIN}")
-    made = made.astype(np.float32)
+        line = stream.readline()
+        while line.startswith(b"%"):
+            line = stream.readline()
+        stated = SIZES.fullmatch(line)
+        if not stated:
+            raise DataError(f"{path.name} does not state its size above its entries: it is damaged, {AGAIN}")
+        n_rows, n_columns, n = map(int, stated.groups())
+        for names, block in blocks(stream, path, r"\s+", 0, 3):
+            sound(block[:, 2], units, names, path)
+            at = block[:, :2]
+            if (at != np.floor(at)).any() or (at < 1).any() or (at > (n_rows, n_columns)).any():
+                raise DataError(
+                    f"{path.name} has entries outside its {n_rows:,} × {n_columns:,}: it is damaged, {AGAIN}"
+                )
+            rows.append((at[:, 0] - 1).astype(np.int32))
+            columns.append((at[:, 1] - 1).astype(np.int32))
+            values.append(block[:, 2].astype(np.float32))
+    found = sum(map(len, values))
+    if found != n:
+        raise DataError(f"{path.name} says it has {n:,} entries, and has {found:,}: it was cut short, {AGAIN}")
+    at = (np.concatenate(columns), np.concatenate(rows))
+    made = sparse.csr_matrix((np.concatenate(values), at), shape=(n_columns, n_rows))
+    if made.nnz != n:
+        raise DataError(f"{path.name} holds entries twice ({n - made.nnz:,} of them): it is damaged, {AGAIN}")
     made.eliminate_zeros()
     return made
 
@@ -60,7 +82,13 @@ def features(path) -> pd.DataFrame:
         )
     table = table.iloc[:, :3]
     table.columns = ["id", "symbol", "feature_type"][: table.shape[1]]
-    return table if "symbol" in table else table.assign(symbol=table["id"])
+    table = table if "symbol" in table else table.assign(symbol=table["id"])
+    odd = table[["id", "symbol"]].apply(lambda c: (c == "") | c.str.contains('"')).any(axis=1)
+    if odd.any():
+        raise DataError(
+            f"{path.name} has names that are empty or hold quotation marks ({shown(table['id'][odd])}): {AGAIN}"
+        )
+    return table
 
 
 def barcodes(path) -> pd.Index:
@@ -155,7 +183,7 @@ def tenx(
         raise DataError(f"{names_of_files(paths)}: there is no file of {shown(lost)}; a 10x folder has all three")
     what = found["matrix"].name
     X, genes, cells = counted(found["matrix"]), features(found["genes"]), barcodes(found["barcodes"])
-    fitted(X, genes, cells, what)
+    fitted(X, genes, cells, f"{what} with {found['genes'].name} and {found['barcodes'].name}")
     X, genes, notes = chosen(X, genes, feature_type, what)
     gene_names, var = named(genes, names, found["genes"].name)
     table = pd.DataFrame(index=cells)
@@ -242,7 +270,7 @@ def kang(paths: list[Path], *, names: str = "symbol", keep: str = "all"):
     genes, parts, cells = features(gene_path), [], []
     for condition in halves:
         X, codes = counted(files[condition, "matrix"]), barcodes(files[condition, "barcodes"])
-        fitted(X, genes, codes, files[condition, "matrix"].name)
+        fitted(X, genes, codes, names_of_files([files[condition, "matrix"], gene_path, files[condition, "barcodes"]]))
         parts.append(X)
         cells.append(pd.DataFrame({"condition": condition, "barcode": codes}, index=condition + "_" + codes))
     obs = pd.concat(cells)

@@ -88,7 +88,7 @@ def read(paths: list[Path], *, values: str = "counts", keep: str = "all"):
 
 
 def _facts(path, cells, matrix):
-    table = words(path, "\t")
+    table = words(path, "\t", whole=False)  # nobody here has seen how it ends
     table.columns = [str(c).replace(" ", "").lower() for c in table.columns]
     keys = [c for c in ("extractname", "sourcename") if (table.columns == c).sum() == 1 and cells.isin(table[c]).any()]
     if not keys:

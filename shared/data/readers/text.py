@@ -35,6 +35,7 @@ FOREIGN = {
 }
 # Names of a first column: a header that begins so and is one short has lost another column.
 CORNERS = re.compile(r"|x|id|name|genes?|gene[._ ]?(id|name|symbol)|symbol|probe.*|transcript.*", re.IGNORECASE)
+ODD = r'["\x00-\x1f]'
 MARK = b"\xef\xbb\xbf"  # what some programs write in front of UTF-8
 AGAIN = "fetch it again"
 
@@ -182,12 +183,14 @@ def has_corner(path, separator: str) -> bool:
     """True where the header has as many fields as the first row, False where it has one less, as R writes it."""
     with opened(path, to_end=False) as stream:
         first, second = (fields(stream.readline(), separator, path) for _ in range(2))
-    if len(first) + 1 == len(second) and not CORNERS.fullmatch(first[0]):
+    named = bool(first and CORNERS.fullmatch(first[0]))
+    if len(first) + 1 == len(second) and not named:
         return False
-    if len(first) != len(second):
+    # A header as R writes it over rows that lost a column is as long as they are, and would name each the next one's.
+    if len(first) != len(second) or not named:
         raise DataError(
-            f"{path.name} names {many(len(first), 'column')} in its header, and its first row has {len(second)}: "
-            f"a column was lost or added, {AGAIN}"
+            f"{path.name} names {many(len(first), 'column')} in its header (the first is {shown(first[:1])}), and its "
+            f"first row has {len(second)}: a column was lost or added, {AGAIN}; or say what the header holds (corner)"
         )
     return True
 
@@ -221,6 +224,11 @@ def blocks(stream, path, separator: str, ids: int, width: int, rows: int | None 
 
 def _split(part, ids, path):
     names, numbers = part.iloc[:, :ids], part.iloc[:, ids:]
+    odd = [n for name in names for n in names[name][names[name].str.contains(ODD)]]
+    if odd:  # a parser lets them pass, and what they are joined with would not know them
+        raise DataError(
+            f"{path.name} has names with quotation marks or line breaks ({shown(map(repr, odd))}): it is damaged, {AGAIN}"
+        )
     kinds = np.array([d.kind for d in numbers.dtypes])
     words = np.flatnonzero(~np.isin(kinds, ["i", "u", "f"]))
     if len(words):
@@ -228,7 +236,7 @@ def _split(part, ids, path):
         row = int(np.flatnonzero(pd.to_numeric(column, errors="coerce").isna() | column.isin(["True", "False"]))[0])
         value = column.iloc[row]
         found = f"{value[:40]!r} stands" if value else "nothing stands"
-        where = f"row {shown(names.iloc[row, :1])}, field {words[0] + ids + 1}"
+        where = f"row {shown(names.iloc[row, :1]) or row + 1}, field {words[0] + ids + 1}"
         raise DataError(
             f"{path.name}: {found} where a number is needed ({where}; {many(len(words), 'such column')}): "
             f"a row is short or damaged, or this is another table; {AGAIN}"
@@ -244,9 +252,10 @@ def sound(block, units: str, names, path):
     if units == "counts" and block.dtype.kind == "f" and not wrong.any():
         wrong, why = block != np.floor(block), "is a fraction among counts"
     if wrong.any():
-        row, column = np.argwhere(wrong)[0]
+        at = tuple(np.argwhere(wrong)[0])
+        row = shown(names.iloc[[at[0]], 0]) if names.shape[1] else f"{at[0] + 1:,} of a block"
         raise DataError(
-            f"{path.name}: {block[row, column]} {why} (row {shown(names.iloc[[row], 0])}): "
+            f"{path.name}: {block[at]} {why} (row {row}): "
             "the file is damaged, or holds other values than its reader is told (option units)"
         )
     return block
@@ -275,7 +284,8 @@ def numbers(
     from scipy import sparse
 
     found, parts = [], []
-    corner = has_corner(path, separator) if corner is None else corner
+    if corner is None:
+        corner = ids > 1 or has_corner(path, separator)
     with opened(path) as stream:
         named, columns = header(stream, path, separator, ids, corner)
         for names, block in blocks(stream, path, separator, ids, ids + len(columns)):
@@ -292,7 +302,7 @@ def numbers(
 
 
 def words(
-    path, separator: str = "\t", *, corner: bool = True, heading: bool = True, quoted: bool = True, skip: str = ""
+    path, separator: str = "\t", *, corner: bool = True, heading: bool = True, quoted: bool = True, whole: bool = True
 ) -> pd.DataFrame:
     """A table of words, every field as it stands.
 
@@ -309,8 +319,8 @@ def words(
         False where the file has none; the columns are then called ``"0"``, ``"1"`` and so on.
     quoted : bool
         False where a quotation mark is a sign like others.
-    skip : str
-        Lines that begin so are left out.
+    whole : bool
+        See :func:`opened`.
 
     Returns
     -------
@@ -322,7 +332,7 @@ def words(
     DataError
         If the file is damaged, or a row has another number of fields than the header.
     """
-    with opened(path, whole=False) as stream:
+    with opened(path, whole=whole) as stream:
         data = stream.read()
         try:
             text = data.decode("utf-8")
@@ -330,7 +340,7 @@ def words(
             text = data.decode("latin-1")
         lines = io.StringIO(text, newline="")
         rule = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
-        rows = [r for r in csv.reader(lines, delimiter=separator, **rule) if r and not (skip and r[0].startswith(skip))]
+        rows = [r for r in csv.reader(lines, delimiter=separator, **rule) if r]
     if heading and rows:
         names, rows = rows[0], rows[1:]
         names = names if corner else ["name", *names]

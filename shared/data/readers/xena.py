@@ -121,7 +121,7 @@ def read(
             lacking += list(ids.iloc[gone, 0])
             ids, block = ids[~gone], block[~gone]
             if base is not None:
-                block = undone(sound(block, "log", ids, path), base, offset)
+                block = undone(sound(block, "log", ids, path), base, offset, path.name)
             sound(block, units, ids, path)
             found.append(ids)
             parts.append(block.astype(np.float32))
@@ -146,17 +146,14 @@ def read(
 ABSENT = tuple(MISSING - {""})
 
 
-def undone(values, base: float, offset: float):
+def undone(values, base: float, offset: float, what: str = "the matrix"):
     """x of log_base(x + offset): exactly zero where a value is the floor as four decimals round it."""
     x = np.power(float(base), values) - offset
-    if offset > 0:
-        floor = np.log(offset) / np.log(base)
-        x[values <= floor + 0.5e-4] = 0.0
-    # Below the floor is no value at all: the offset was another.
-    if (values < (np.log(offset) / np.log(base) if offset > 0 else -np.inf) - 1e-2).any() or (x < -1e-6 * base).any():
-        raise DataError(
-            f"values below log{base:g}({offset:g}) cannot come from log{base:g}(x + {offset:g}): correct the offset"
-        )
+    floor = np.log(offset) / np.log(base) if offset > 0 else -np.inf
+    if (values < floor - 0.01).any():
+        low = values.min()
+        raise DataError(f"{what} holds {low:g}, which is no log{base:g}(x + {offset:g}): correct base and offset")
+    x[values <= floor + 0.5e-4] = 0.0
     return np.maximum(x, 0.0)
 
 
