@@ -181,6 +181,10 @@ def show(args) -> int:
     card = {f: str(getattr(entry, f)) for f in fields} | {"shape": shape}
     index = store.mirror_index()
     states = [state(entry, r, index) for r in entry.routes]
+    if args.croissant:
+        from shared.data.croissant import document
+
+        return say_json(document(entry))
     if args.json:
         plain = {f: getattr(entry, f) for f in fields} | {"name": entry.name, "title": entry.title, "routes": states}
         return say_json(plain)
@@ -364,7 +368,9 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     command("list", list_, "every data set, one a line").add_argument("names", nargs="*", metavar="NAME")
-    command("show", show, "what the catalogue says of one data set").add_argument("name", metavar="NAME")
+    shown = command("show", show, "what the catalogue says of one data set")
+    shown.add_argument("name", metavar="NAME")
+    shown.add_argument("--croissant", action="store_true", help="print its Croissant 1.1 card (JSON-LD)")
     fetching = command("get", get, "fetch, so that later loads need no network")
     fetching.add_argument("names", nargs="+", metavar="NAME")
     checking = command("check", check, "what is here, and what would be fetched from where")
