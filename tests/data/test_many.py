@@ -36,20 +36,15 @@ def square(folder, n):
     return {"n": n, "square": n * n, "threads": os.environ.get("OMP_NUM_THREADS"), "pid": os.getpid()}
 
 
-def slow_once(folder, n):
-    """Item 3 waits to be killed, the first time."""
-    first = not any(p.name.startswith(f"{n}-") for p in Path(folder).iterdir())
+def dangerous(folder, n):
+    """Item 3 waits to be killed, the first time; item 5 kills its process every time."""
+    first = not marks(folder)[str(n)]
     note(folder, n)
     if n == 3 and first:
         time.sleep(60)
-    return n * n
-
-
-def deadly(n):
-    if n == 2:
+    if n == 5:
         os.kill(os.getpid(), KILLED)
-    time.sleep(0.05)
-    return n
+    return n * n
 
 
 def moody(folder, name):
@@ -89,9 +84,17 @@ def client():
         yield found
 
 
-def test_a_worker_is_killed_in_the_middle_and_all_results_arrive_once(folder, tmp_path):
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_workers_are_killed_in_the_middle_and_all_results_arrive_once(folder, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    killed = []
+    killed, written = [], []
 
     def kill():
         while not killed:
@@ -101,40 +104,26 @@ def test_a_worker_is_killed_in_the_middle_and_all_results_arrive_once(folder, tm
                 return
             time.sleep(0.02)
 
+    write = many.write_note
+    monkeypatch.setattr(many, "write_note", lambda path, n: (written.append(n["item"]), write(path, n)))
     thread = threading.Thread(target=kill)
     thread.start()
-    written = []
-    write = many.write_note
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(many, "write_note", lambda path, n: (written.append(n["item"]), write(path, n)))
-        found = each(functools.partial(slow_once, folder), range(8), workers=2, out=tmp_path / "out", progress=False)
-    killed.append(None)
-    thread.join()
-    assert found == {str(n): n * n for n in range(8)} and list(found) == [str(n) for n in range(8)]
-    assert sorted(written) == sorted(found), "an item was settled twice"
-    assert killed[0] != os.getpid() and marks(folder)["3"] == 2, "item 3 began again in another process"
-    with pytest.raises(ProcessLookupError):
-        os.kill(killed[0], 0)
-    pids = {int(p.name.split("-")[1]) for p in folder.iterdir()}
-    assert len(pids) >= 2 and os.getpid() not in pids
-    assert all(not alive(pid) for pid in pids), "no process outlives the sweep"
-
-
-def alive(pid):
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def test_an_item_that_kills_its_worker_is_a_failure_and_the_others_are_not():
-    pytest.importorskip("distributed")
-    with pytest.warns(SweepWarning, match="1 item of 5 failed"):
-        found = each(deadly, range(5), workers=2, progress=False)
-    lost = found.pop("2")
-    assert isinstance(lost, Failure) and lost.tries == 2 and "process was lost" in lost.error and not lost
-    assert found == {str(n): n for n in (0, 1, 3, 4)}
+        with pytest.warns(SweepWarning, match=r"1 item of 8 failed \(5\).*process was lost"):
+            run = functools.partial(dangerous, folder)
+            found = each(run, range(8), workers=2, out=tmp_path / "out", progress=False)
+    finally:
+        killed.append(None)
+        thread.join()
+    assert list(found) == [str(n) for n in range(8)]
+    lost = found.pop("5")
+    assert isinstance(lost, Failure) and lost.tries == 2 and not lost
+    assert found == {str(n): n * n for n in range(8) if n != 5}
+    assert sorted(written) == [str(n) for n in range(8)], "each item was settled once"
+    assert killed[0] not in (None, os.getpid()) and marks(folder)["3"] == marks(folder)["5"] == 2
+    pids = {int(p.name.split("-")[1]) for p in folder.iterdir()}
+    assert len(pids) >= 3 and os.getpid() not in pids
+    assert not any(map(alive, pids)), "no process outlives the sweep"
 
 
 def test_two_processes_share_the_work_with_one_thread_each(client, folder):
@@ -256,10 +245,8 @@ def test_a_function_that_cannot_be_sent(client):
 
 def test_a_cluster_that_goes_away():
     distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(1, processes=False, dashboard_address=None, silence_logs="CRITICAL") as cluster,
-        distributed.Client(cluster) as found,
-    ):
+    how = {"processes": False, "dashboard_address": "127.0.0.1:0", "silence_logs": "CRITICAL"}
+    with distributed.LocalCluster(1, **how) as cluster, distributed.Client(cluster) as found:
         threading.Timer(0.5, found.restart, kwargs={"wait_for_workers": False}).start()
         with pytest.raises(DataError, match="the cluster went away"):
             each(time.sleep, [2, 3], client=found, progress=False)
@@ -323,4 +310,5 @@ def test_a_script_needs_its_guard_and_is_told_so(tmp_path, guarded):
     if guarded:
         assert (done.stdout, done.stderr, done.returncode) == ("{'a': 'aa', 'b': 'bb'}\n", "", 0)
     else:
+        assert "a worker process began the sweep again" in done.stderr
         assert done.returncode and "if __name__ ==" in done.stderr.strip().splitlines()[-1]
