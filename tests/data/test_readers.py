@@ -435,7 +435,7 @@ def test_genes_and_barcodes_swapped_are_refused(case, name):
     codes = next(p for p in one.paths if "barcodes" in p.name and "annotation" not in p.name)
     a, b = genes.read_bytes(), codes.read_bytes()
     genes.write_bytes(b), codes.write_bytes(a)
-    with pytest.raises(DataError, match="swapped|it is another file|columns"):
+    with pytest.raises(DataError, match=r"swapped|it is another file|columns"):
         read(one)
 
 
@@ -721,6 +721,9 @@ def test_a_packed_file_with_any_damage_is_read_right_or_refused(case, what):
     data = gzip.compress(unpacked(one.paths[i]), mtime=0)
     found = sweep(one, i, damaged(data, how, where, byte, n))
     assert found is None or same(found, one) is None, same(found, one)
+
+
+WHOLE: dict = {}  # what is read of an undamaged layout
 
 
 @QUICK

@@ -63,7 +63,7 @@ def wanted_blocks(stream, path, ids: int, width: int, columns: np.ndarray, keep=
 
 def _parsed(lines, path, ids, columns, absent):
     use = [*range(ids), *columns.tolist()]
-    options = {"sep": "\t", "header": None, "usecols": use, "dtype": dict.fromkeys(range(ids), str), "quoting": 3}
+    options = {"sep": "\t", "header": None, "usecols": use, "converters": dict.fromkeys(range(ids), str), "quoting": 3}
     options |= {"keep_default_na": False, "low_memory": False, "encoding": "utf-8"}
     # Only the numbers may be missing: a gene may well be called NA.
     options |= {"na_values": {c: list(absent) for c in columns.tolist()}} if absent else {"na_filter": False}
