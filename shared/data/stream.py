@@ -11,6 +11,7 @@ and the labels that were asked for. ``.obs`` is read whole, and only when it is 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -96,9 +97,9 @@ class Stream:
     """
 
     def __init__(self, paths, *, genes=None, missing="refuse", layer=None, transform=None):
-        paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        if not paths:
-            raise DataError("no file was named: give the path of an .h5ad file")
+        paths = [paths] if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable) else list(paths)
+        if not paths or not all(isinstance(p, (str, os.PathLike)) for p in paths):
+            raise DataError(f"no file is named by {paths}: give the path of an .h5ad file, or a list of paths")
         if missing not in ("refuse", "zero"):
             raise DataError(f"missing={missing!r} is not known: choose 'refuse' or 'zero'")
         self.transform = transform
@@ -133,6 +134,8 @@ class Stream:
         once(file.genes, file.path.name)
         once(self.genes, "genes")
         place = {g: i for i, g in enumerate(file.genes)}
+        if not self.genes:
+            raise DataError("genes names none: give at least one, or leave genes out for all")
         columns = np.array([place.get(g, -1) for g in self.genes])
         lost = [g for g in self.genes if g not in place]
         if len(lost) == len(self.genes):
@@ -230,6 +233,11 @@ class Stream:
         CSR or ndarray of shape (len(rows), n_genes)
             CSR if any of the files read here is sparse.
         """
+        rows = np.asarray(rows)
+        if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or (np.diff(rows) <= 0).any():
+            raise DataError("rows should be positions in ascending order, each once, and at least one")
+        if rows[0] < 0 or rows[-1] >= self.shape[0]:
+            raise DataError(f"rows reach from {rows[0]} to {rows[-1]}, and positions from 0 to {self.shape[0] - 1}")
         cuts = np.searchsorted(rows, self._starts)
         parts = []
         for i, (a, b) in enumerate(pairwise(cuts)):
@@ -393,7 +401,7 @@ class Stream:
         rank=0,
         world=1,
         drop_last=False,
-        prefetch=True,
+        prefetch=None,
     ):
         """Mini-batches in random order; every cell exactly once an epoch.
 
@@ -427,8 +435,9 @@ class Stream:
             This worker and the number of workers. Their shares are disjoint and differ by one cell at most.
         drop_last : bool, default False
             Leave out the last batch if it is not full, and what would give one worker more batches than another.
-        prefetch : bool, default True
-            Read the next buffer in a thread while this one is used. It takes a second buffer of memory.
+        prefetch : bool, optional
+            Read the next buffer in a thread while this one is used, at the cost of a second buffer. Without it, only
+            where a file is compressed: there it pays, and otherwise the two threads cost each other more than they win.
 
         Returns
         -------

@@ -266,11 +266,11 @@ def rows_of(batches):
 
 
 def test_the_order_is_that_of_seed_and_epoch(path):
-    def given(prefetch=True, **options):
+    def given(prefetch=None, **options):
         return rows_of(Stream(path).batches(16, buffer=64, block=8, prefetch=prefetch, **options))
 
     first = given(seed=1, epoch=2)
-    assert first == given(seed=1, epoch=2) == given(seed=1, epoch=2, prefetch=False)
+    assert first == given(seed=1, epoch=2) == given(seed=1, epoch=2, prefetch=True)
     others = [given(seed=1, epoch=3), given(seed=2, epoch=2), given(seed=2, epoch=1), given(seed=0, epoch=0)]
     assert len({json.dumps(o) for o in [first, *others]}) == 5
     b = Stream(path).batches(16, buffer=64, block=8, seed=1, epoch=2)
@@ -351,7 +351,7 @@ def test_wrong_options(path, options, says):
 def test_breaking_off_leaves_no_thread(path):
     import threading
 
-    for _ in Stream(path).batches(8, buffer=16):
+    for _ in Stream(path).batches(8, buffer=16, prefetch=True):
         break
     import gc
 
@@ -486,8 +486,9 @@ def test_nan_in_the_middle(tmp_path, X, form):
     said = r"2 values between cells 50 and 99, first in cell 77, gene G5"
     with pytest.raises(DataError, match=said):
         list(s.chunks(50))
-    with pytest.raises(DataError, match="NaN or infinity"):
-        list(s.batches(10))
+    for ahead in (True, False):
+        with pytest.raises(DataError, match="NaN or infinity"):
+            list(s.batches(10, buffer=10, prefetch=ahead))
 
 
 def test_a_file_cut_short(tmp_path, path):
@@ -698,3 +699,24 @@ def test_a_conversion_that_cannot_be(tmp_path, X, monkeypatch):
     with pytest.raises(DataError, match="no sound"):
         to_rows(path, out, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5ad"]
+
+
+@pytest.mark.parametrize("rows", [[5, 3], [3, 3], [-1], [N], [], [1.5], [[1, 2]], [True, False]])
+def test_positions_that_cannot_be_read(path, rows):
+    with pytest.raises(DataError, match="positions"):
+        Stream(path).read(rows)
+
+
+def test_positions_as_a_list(path, X, dense_of):
+    np.testing.assert_array_equal(dense_of(Stream(path).read([3, 5, 200])), X[[3, 5, 200]])
+
+
+@pytest.mark.parametrize("paths", [None, 3, [], [None], b"cells.h5ad"])
+def test_what_names_no_file(paths):
+    with pytest.raises(DataError, match="give the path of an .h5ad file"):
+        Stream(paths)
+
+
+def test_no_genes(path):
+    with pytest.raises(DataError, match="genes names none"):
+        Stream(path, genes=[])

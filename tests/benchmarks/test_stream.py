@@ -1,0 +1,218 @@
+"""Streaming beside the machine's own ceiling and a plain reader, each in a fresh process of its own.
+
+A small file always; with ``BORROWED_BENCHMARKS=1`` a million cells, uncompressed and compressed, and the targets.
+``BORROWED_BENCHMARK_CELLS`` names another number, ``python tests/benchmarks/test_stream.py TASK FILE`` runs one task.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CELLS = int(os.environ.get("BORROWED_BENCHMARK_CELLS", 1_000_000))
+RATE, PEAK_MB = 50_000, 500
+full = pytest.mark.skipif(
+    not os.environ.get("BORROWED_BENCHMARKS"), reason="timings are for a quiet machine: set BORROWED_BENCHMARKS=1"
+)
+
+
+# Tasks: each goes through a file and returns how many cells it handed over.
+
+
+def blocks(path, **options):
+    from shared.data.stream import Stream
+
+    stream = Stream(path, transform=options.pop("transform", None))
+    batches = stream.batches(256, labels="cell_type", **options)
+    total, seen = 0.0, 0
+    for X, y, _ in batches:
+        assert X.dtype == "float32" and len(X) == len(y)
+        total += float(X[0].sum())  # something is done with it
+        seen += len(X)
+    assert seen == len(stream) and total > 0
+    return seen
+
+
+def blocks_ahead(path):
+    return blocks(path, prefetch=True)
+
+
+def blocks_in_turn(path):
+    return blocks(path, prefetch=False)
+
+
+def normalised(path):
+    from shared.preprocess import log_normalize
+
+    return blocks(path, transform=log_normalize)
+
+
+def statistics(path):
+    from shared.data.stream import Stream
+
+    return Stream(path).statistics().n_cells
+
+
+def ceiling(path):
+    """What HDF5 takes to read and unpack the same entries from top to bottom, and nothing else."""
+    import h5py
+
+    with h5py.File(path) as f:
+        X, starts = f["X"], f["X/indptr"][:]
+        for a in range(0, len(starts) - 1, 10_000):
+            b = min(a + 10_000, len(starts) - 1)
+            X["data"][starts[a] : starts[b]], X["indices"][starts[a] : starts[b]]
+    return len(starts) - 1
+
+
+def random_rows(path):
+    """The plain way to a true shuffle: 256 random cells at a time out of a backed AnnData."""
+    import anndata as ad
+    import numpy as np
+
+    adata = ad.read_h5ad(path, backed="r")
+    order = np.random.default_rng(0).permutation(adata.n_obs)[: 256 * 20]
+    for at in range(0, len(order), 256):
+        adata[np.sort(order[at : at + 256])].to_memory().X.toarray()
+    return len(order)
+
+
+def trained(path, prefetch):
+    """A small network learns the types while the cells come."""
+    import torch
+
+    from shared.data.stream import Stream, as_torch
+    from shared.preprocess import log_normalize
+
+    torch.set_num_threads(1)
+    stream = Stream(path, transform=log_normalize)
+    batches = stream.batches(256, labels="cell_type", prefetch=prefetch, cells=range(min(len(stream), 200_000)))
+    net = torch.nn.Sequential(torch.nn.Linear(stream.shape[1], 128), torch.nn.ReLU(), torch.nn.Linear(128, 64))
+    optimizer = torch.optim.Adam(net.parameters())
+    for X, y in as_torch(batches):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(X), y).backward()
+        optimizer.step()
+    return batches.n_cells
+
+
+def trained_ahead(path):
+    return trained(path, prefetch=True)
+
+
+def trained_in_turn(path):
+    return trained(path, prefetch=False)
+
+
+TASKS = (
+    blocks,
+    blocks_ahead,
+    blocks_in_turn,
+    normalised,
+    statistics,
+    ceiling,
+    random_rows,
+    trained_ahead,
+    trained_in_turn,
+)
+LEARNS = ("shared.preprocess", "torch", "torch.utils.data")
+NEEDS = {normalised: LEARNS[:1], trained_ahead: LEARNS, trained_in_turn: LEARNS}
+
+
+def peak_mb() -> float:
+    """Of this process: its own high-water mark where the system tells it (after fork, getrusage holds the parent's)."""
+    import resource
+
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1024)
+
+
+def uncached(path):
+    """Ask the system to forget what it holds of a file, so that it comes from the disk; what it does is its own."""
+    with open(path, "rb") as f:
+        os.fsync(f.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measured(task, path, cold=False) -> dict:
+    """Cells a second and peak memory of a task in a fresh process."""
+    if cold:
+        uncached(path)
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, __file__, task.__name__, str(path)]
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def made(folder, cells):
+    from shared.data.simulate import write_large
+
+    path = folder / "cells.h5ad"
+    write_large(path, cells, 2000, depth=180)
+    return path
+
+
+@pytest.fixture(scope="module")
+def million(tmp_path_factory):
+    from shared.data.stream import to_rows
+
+    folder = tmp_path_factory.mktemp("million")
+    paths = {"none": made(folder, CELLS)}
+    for how in ("lzf", "gzip"):
+        paths[how] = to_rows(paths["none"], folder / f"{how}.h5ad", compression=how)
+    yield paths
+    for p in paths.values():
+        p.unlink()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("small"), 6000)
+
+
+@pytest.mark.parametrize("task", [blocks, statistics], ids=lambda t: t.__name__)
+def test_a_small_file(small, task):
+    found = measured(task, small)
+    assert found["cells"] == 6000 and found["peak_mb"] < PEAK_MB
+
+
+@full
+def test_a_million_cells(million):
+    rows = []
+    for how, path in million.items():
+        found = {t.__name__: measured(t, path) for t in TASKS}
+        found["blocks from disk"] = measured(blocks, path, cold=True)
+        for name, told in found.items():
+            rows.append(f"{how:5} {name:16} {told['rate']:11,.0f} cells/s  {told['peak_mb']:5.0f} MB")
+        ours, plain, top = (found[k]["rate"] for k in ("blocks", "random_rows", "ceiling"))
+        size = path.stat().st_size / 1e9
+        rows.append(f"{how:5} {size:.2f} GB; {ours / plain:.0f} times random rows, {ours / top:.0%} of the ceiling")
+    print("\n" + "\n".join(rows))
+    for path in million.values():
+        found = measured(blocks, path, cold=True)
+        assert found["cells"] == CELLS and found["rate"] >= RATE
+        assert all(measured(t, path)["peak_mb"] < PEAK_MB for t in (blocks, normalised, statistics))
+        assert found["rate"] > 10 * measured(random_rows, path)["rate"]
+
+
+if __name__ == "__main__":
+    chosen = {t.__name__: t for t in TASKS}[sys.argv[1]]
+    # Importing is not what is measured.
+    for module in ("anndata", "h5py", "shared.data.stream", *NEEDS.get(chosen, ())):
+        importlib.import_module(module)
+    start = time.perf_counter()
+    cells = chosen(sys.argv[2])
+    seconds = time.perf_counter() - start
+    print(json.dumps({"cells": cells, "rate": cells / seconds, "peak_mb": peak_mb()}))
