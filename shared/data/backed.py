@@ -38,7 +38,7 @@ class Backed:
         if self.path.suffix == ".zarr" or self.path.is_dir():
             kind = "a zarr store" if (self.path / ".zgroup").exists() or self.path.suffix == ".zarr" else "a folder"
             raise DataError(
-                f"{self.path.name} is {kind}, and only .h5ad files are streamed: "
+                f"{self.path} is {kind}, and only .h5ad files are streamed: "
                 'write it as one with anndata.read_zarr(path).write_h5ad("cells.h5ad")'
             )
         self.signature = self._stat()

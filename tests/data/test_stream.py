@@ -452,8 +452,6 @@ def test_what_is_no_file_of_this_kind(tmp_path, X, path):
         f["X"] = X
     with pytest.raises(DataError, match="no obs or no var"):
         Stream(tmp_path / "other.h5ad")
-    with pytest.raises(DataError, match="no file was named"):
-        Stream([])
 
 
 def test_a_file_that_another_process_writes(path):
@@ -701,7 +699,7 @@ def test_a_conversion_that_cannot_be(tmp_path, X, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5ad"]
 
 
-@pytest.mark.parametrize("rows", [[5, 3], [3, 3], [-1], [N], [], [1.5], [[1, 2]], [True, False]])
+@pytest.mark.parametrize("rows", [[5, 3], [3, 3], [-1], [N], [], [1.5], [[1, 2]], [True, False], np.uint8([5, 3])])
 def test_positions_that_cannot_be_read(path, rows):
     with pytest.raises(DataError, match="positions"):
         Stream(path).read(rows)
@@ -713,7 +711,7 @@ def test_positions_as_a_list(path, X, dense_of):
 
 @pytest.mark.parametrize("paths", [None, 3, [], [None], b"cells.h5ad"])
 def test_what_names_no_file(paths):
-    with pytest.raises(DataError, match="give the path of an .h5ad file"):
+    with pytest.raises(DataError, match="no file is named by"):
         Stream(paths)
 
 
