@@ -234,8 +234,9 @@ class Stream:
             CSR if any of the files read here is sparse.
         """
         rows = np.asarray(rows)
-        if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or (np.diff(rows) <= 0).any():
+        if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or (rows[1:] <= rows[:-1]).any():
             raise DataError("rows should be positions in ascending order, each once, and at least one")
+        rows = rows.astype(np.int64, copy=False)
         if rows[0] < 0 or rows[-1] >= self.shape[0]:
             raise DataError(f"rows reach from {rows[0]} to {rows[-1]}, and positions from 0 to {self.shape[0] - 1}")
         cuts = np.searchsorted(rows, self._starts)

@@ -127,7 +127,7 @@ NEEDS = {normalised: LEARNS[:1], trained_ahead: LEARNS, trained_in_turn: LEARNS}
 
 
 def peak_mb() -> float:
-    """Of this process: its own high-water mark where the system tells it (after fork, getrusage holds the parent's)."""
+    """Of this process: its own mark where the system tells it, for getrusage may hold that of the parent."""
     import resource
 
     with contextlib.suppress(OSError):
