@@ -64,6 +64,14 @@ GROUPS = {
     "official": ("From the source", "Fetched once from the addresses on each card, then kept."),
     "simulated": ("Simulated only", "Made when they are loaded."),
 }
+ALIKE = """
+## How real is simulated?
+
+`shared.data.simulate` makes counts, bulk samples, drug responses, open chromatin and pairs of species from a stated
+rule, and returns the truth it drew. `simulate.like(cells)` takes depth, means and spread from a real set. Below, simulated
+cells lie over the bundled blood they were modelled on; what a method finds in both is no proof, and what it finds in
+one only is a warning.
+"""
 NOTHING = "# Data sets\n\nNo data set is in the catalogue yet.\n"
 MOST_BARS = 12
 
@@ -210,7 +218,7 @@ def _upper(text):
     return text[:1].upper() + text[1:]
 
 
-def markdown(entries: dict, seen: dict | None = None) -> str:
+def markdown(entries: dict, seen: dict | None = None, alike: dict | None = None) -> str:
     """The whole page as MyST text.
 
     Parameters
@@ -219,6 +227,8 @@ def markdown(entries: dict, seen: dict | None = None) -> str:
         Name to Entry.
     seen : dict, optional
         Name to what :func:`look` returns, for the data sets whose files are here.
+    alike : dict, optional
+        What :func:`resemblance` returns.
     """
     if not entries:
         return NOTHING
@@ -232,6 +242,8 @@ def markdown(entries: dict, seen: dict | None = None) -> str:
         if group:
             out.append(f"\n## {title}\n\n{words}\n")
             out += [card(e, entries, (seen or {}).get(n)) for n, e in group.items()]
+    if alike:
+        out.append(f"{ALIKE}\n```{{image}} data-sets/realism.svg\n:alt: {alike['alt']}\n```\n")
     return "\n".join(out)
 
 
@@ -381,6 +393,31 @@ def seen(entries: dict, root: Path = ROOT) -> dict:
     return found
 
 
+def resemblance(entries: dict, root: Path = ROOT) -> dict | None:
+    """The bundled blood and its simulated likeness in one figure, ``svg`` and ``alt``; None where the blood is not."""
+    if "pbmc" not in entries or not (root / "data" / entries["pbmc"].routes[0].files[0].name).exists():
+        return None
+    simulator = Path(catalogue.__file__).with_name("simulate.py").read_bytes()
+    key = hashlib.sha256(_key(entries["pbmc"]).encode() + simulator).hexdigest()[:16]
+    kept = root / "_build" / "data-cards" / f"realism-{key}.json"
+    try:
+        return json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        pass  # never drawn, or half written
+    from shared import data, figures
+    from shared.data import simulate
+
+    real = data.load("pbmc")
+    real = real[:, (real.X > 0).sum(0).A1 > 2].copy()
+    drawn = figures.realism(real, simulate.like(real), title="Simulated blood, laid over the real")
+    found = {"svg": figures.to_svg(drawn), "alt": drawn.alt_text}
+    for old in kept.parent.glob(f"realism-{'?' * 16}.json"):
+        old.unlink(missing_ok=True)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
 def _key(entry) -> str:
     """Of the file, of what the catalogue says of it, and of the code that draws it."""
     digest = hashlib.sha256(f"{entry.sha256} {entry.labels} {entry.assay} {entry.units}".encode())
@@ -402,8 +439,10 @@ def write(dest: Path, root: Path = ROOT) -> list[Path]:
     """
     here = (root / "data" / "catalog.yml").exists()
     entries = catalogue.catalog() if here else {}
-    looks = seen(entries, root)
-    wanted = {"data-sets.md": markdown(entries, looks)}
+    looks, alike = seen(entries, root), resemblance(entries, root)
+    wanted = {"data-sets.md": markdown(entries, looks, alike)}
+    if alike:
+        wanted["data-sets/realism.svg"] = alike["svg"]
     for held in looks.values():
         wanted |= {f"data-sets/{stem}.svg": d["svg"] for stem, d in held["drawings"].items()}
     for name, entry in entries.items():

@@ -226,7 +226,7 @@ def test_the_rendered_page_has_every_card_and_every_link_works(site):
 
 def test_the_rendered_drawings_follow_light_and_dark(site):
     drawings = site.pages[PAGE].select("svg.bs-figure")
-    assert len(drawings) == 2 * len(BUNDLED)
+    assert len(drawings) == 2 * len(BUNDLED) + 1  # and the simulator
     for drawing in drawings:
         assert drawing["aria-label"] and "currentColor" in str(drawing) and "#1b1f24" not in str(drawing)
 
@@ -237,3 +237,10 @@ def test_the_search_finds_data_sets_by_name_and_by_subject(site):
     for name in ("baron", "osd-99", "gtex-v8"):
         assert f"{name}: " in titles
     assert "book/data-sets" in index
+
+
+def test_the_simulator_is_shown_beside_real_cells(made):
+    folder, paths = made
+    page = (folder / "data-sets.md").read_text(encoding="utf-8")
+    assert "## How real is simulated?" in page and folder / "data-sets" / "realism.svg" in paths
+    assert "simulated over real" in page and (folder / "data-sets" / "realism.svg").stat().st_size < 1_500_000
