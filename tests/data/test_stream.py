@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -598,6 +599,18 @@ def test_mixing_is_that_of_the_batches(tmp_path, X):
         p = np.bincount(y)[np.bincount(y) > 0] / len(y)
         bits.append(-(p * np.log2(p)).sum())
     assert b.mixing().entropy == pytest.approx(np.mean(bits))
+
+
+def test_the_mixing_that_the_page_reports(tmp_path, root):
+    page = (root / "book" / "api" / "stream.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \|$", page, re.M)
+    assert len(told) == 7
+    n = 200_000
+    path = written(tmp_path / "a.h5ad", sparse.csr_matrix((n, 1), dtype=np.float32))
+    y = np.arange(n) * 20 // n
+    for block, buffer, percent in told:
+        sizes = {"block": int(block.replace(",", "")), "buffer": int(buffer.replace(",", ""))}
+        assert f"{100 * Stream(path).batches(256, **sizes).mixing(y).ratio:.1f}" == percent
 
 
 # Into torch.
