@@ -705,7 +705,7 @@ def damaged(data: bytes, how, where, byte, n) -> bytes:
 
 PACKED = [n for n in CASES if n not in ("h5_v2", "h5_v3", "facs", "droplet", "scjoint")]
 QUICK = settings(
-    max_examples=200,
+    max_examples=120,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -742,9 +742,10 @@ def test_one_byte_of_a_plain_file_changes_no_more_than_its_field(case, what):
     found = sweep(one, 0, damaged(data, how, where, byte, 1))
     if found is None:
         return
-    if found.shape != whole.shape:  # a field of labels or a gene's name may have changed which cells are kept
-        assert name in ("wang",) or how in ("insert", "delete", "set", "flip"), found.shape
-        assert found.shape[0] == whole.shape[0] and found.shape[1] >= whole.shape[1] - 1
+    if found.shape != whole.shape:
+        # Wang's cells are dropped by label, and one of another name has none; sc_mixology's genes are those all know.
+        cells, genes = np.subtract(found.shape, whole.shape)
+        assert (name == "wang" and cells == 1 and not genes) or (name == "mixology" and genes == -1 and not cells)
         return
     names = sum(a != b for a, b in zip(found.var_names, one.genes)) + sum(
         a != b for a, b in zip(found.obs_names, one.cells)
@@ -755,7 +756,7 @@ def test_one_byte_of_a_plain_file_changes_no_more_than_its_field(case, what):
     assert names <= 2 and (values.sum() <= 1 or (values.any(0).sum() == 1 or values.any(1).sum() == 1))
 
 
-@settings(QUICK, max_examples=100)
+@settings(QUICK, max_examples=60)
 @given(what=damage(["h5_v2", "h5_v3", "scjoint", "facs", "droplet"]))
 def test_any_damage_to_hdf5_and_zip_ends_in_data_or_a_refusal(case, what):
     """HDF5 has no checksum, so values may change; the catalogue's sha256 is what guards them."""

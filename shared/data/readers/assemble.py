@@ -66,7 +66,7 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
     for finding in name_problems(genes, obs.index):
         raise DataError(finding.about(what))
     for name in obs.columns:
-        if obs[name].dtype == object:
+        if pd.api.types.is_string_dtype(obs[name].dtype) or obs[name].dtype == object:
             obs[name] = pd.Categorical(obs[name])
     var = pd.DataFrame(index=genes) if var is None else var.set_axis(genes, axis=0)
     made = ad.AnnData(X, obs=obs, var=var)

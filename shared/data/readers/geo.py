@@ -318,7 +318,7 @@ def matrix(
         X, names = found.X.T.tocsr(), found.columns
     else:
         genes, var, X, names = found.columns, None, found.X, pd.Index(_id(found.ids, short, path))
-    table = pd.DataFrame(index=names)
+    table, notes = pd.DataFrame(index=names), []
     for new, rule in (cells or {}).items():
         table[new] = names.astype(str).str.extract(rule, expand=False).to_numpy()
         if table[new].isna().any():
@@ -329,11 +329,13 @@ def matrix(
     if others:
         for new, values in _labelled(names, others, path, key, key_to_cell, obs).items():
             table[new] = values.to_numpy()
+        unnamed = int(table[list(obs or {})].isna().all(axis=1).sum()) if obs else 0
+        notes = [f"{many(unnamed, 'cell')} that the labels do not name"] if unnamed else []
     if "batch" not in table:
         source = next((c for c in ("platform", "library", "donor") if c in table), None)
         if source:
             table["batch"] = table[source]
-    made = assembled(X, genes, table, units, path.name, var=var)
+    made = assembled(X, genes, table, units, path.name, var=var, notes=notes)
     for name, values in (drop or {}).items():
         if name not in made.obs:
             raise DataError(

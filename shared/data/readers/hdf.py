@@ -97,7 +97,7 @@ def read(
         raise DataError(f"{names_of_files(paths)} are of two kinds, counts and logged values: read them one by one")
     units = units or found_units.pop()
     X = sparse.vstack(parts, format="csr")
-    var = var if var.shape[1] and not (var["id"] == genes).all() else None
+    var = None if (var["id"] == var["symbol"]).all() else var  # as scJoint's, which have one name
     return assembled(X, genes, table, units, names_of_files(paths), var=var, notes=notes)
 
 

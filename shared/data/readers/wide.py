@@ -38,7 +38,7 @@ def wanted_blocks(stream, path, ids: int, width: int, columns: np.ndarray, keep=
     absent : sequence of str
         Words that mean "no value" and become NaN.
     """
-    rows = max(16, BLOCK // max(1, len(columns)))
+    rows = max(16, BLOCK // width)
     lines, seen = [], 0
     for line in stream:
         if line in (b"\n", b"\r\n"):
