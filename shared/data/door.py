@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from shared.data.catalogue import UNITS, bundled_path, entry
+from shared.data.catalogue import UNITS, Route, catalog, entry
 from shared.data.checks import (
     DataWarning,
     check,
@@ -29,7 +30,9 @@ from shared.data.genes import many, names_of, shown, stamp
 if TYPE_CHECKING:
     import anndata as ad
 
-READERS = (".h5ad", ".csv", ".tsv")
+# How a file of your own is read, by what its name ends in, .gz aside; a folder is one of 10x Genomics.
+KINDS = {".h5ad": "h5ad", ".csv": "table", ".tsv": "table", ".h5": "tenx_h5"}
+TENX = re.compile(r"(matrix\.mtx|genes\.tsv|features\.tsv|barcodes\.tsv)(\.gz)?$")
 
 
 def load(name, *, route=None, layer=None) -> ad.AnnData:
@@ -38,8 +41,9 @@ def load(name, *, route=None, layer=None) -> ad.AnnData:
     Parameters
     ----------
     name : str or path
-        A name in ``data/catalog.yml``, or a path to an ``.h5ad``, ``.csv`` or ``.tsv`` file (cells × genes, first
-        column the cell names, first row the gene names; also with ``.gz`` added).
+        A name in ``data/catalog.yml``, or a path: to an ``.h5ad`` file, to a ``.csv`` or ``.tsv`` file (cells ×
+        genes, first column the cell names, first row the gene names; also with ``.gz`` added), to an ``.h5`` file of
+        10x Genomics, or to its folder of ``matrix.mtx``, ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``.
     route : {"bundled", "package", "official", "simulated"}, optional
         Take a data set of the catalogue by this route only.
     layer : str, optional
@@ -70,34 +74,20 @@ def load(name, *, route=None, layer=None) -> ad.AnnData:
         if route is not None:
             raise DataError(f"{own.name} is a file of your own and has no route {route!r}: leave route out")
         return _own(own, layer)
+
+    from shared.data.routes import obtain
+
     found = entry(str(name))
-    adata = _obtained(found, route)
+    adata = obtain(found, route)
+    if not hasattr(adata, "var_names"):
+        raise DataError(f"{found.name!r} holds no expression but names: take shared.data.gene_table({found.name!r})")
     if layer is not None:
-        adata.X = _layer(adata, layer, found.name)
-    units = adata.uns.get("units", found.units) if layer is None else None
+        if layer not in adata.layers:
+            raise DataError(f"{found.name} has no layer {layer!r}; it has {', '.join(adata.layers) or 'none'}")
+        adata.X = adata.layers[layer].copy()  # X and the layer it was read from must not change together
+    units = (_stated(adata) or found.units) if layer is None else None
     source = f"{found.citation} {found.accession}. {found.licence}."
     return _checked(adata, found.name, units, adata.uns["sha256"], source)
-
-
-def _obtained(found, route):
-    if route not in (None, "bundled") or (route is None and found.route("bundled") is None):
-        from shared.data.routes import obtain
-
-        return obtain(found, route)
-    path = bundled_path(found)
-    sha256 = _sha256(path)
-    if sha256 != found.sha256:  # before the file is opened: damage makes a reader say something else, or crash
-        raise DataError(f"{path.name} is not the file the catalogue describes (its sha256 differs): restore it")
-    adata = _read(path, None)
-    adata.uns["sha256"] = sha256
-    return adata
-
-
-def _layer(adata, layer, what):
-    """A copy of the layer: X and the layer it was read from must not change together."""
-    if layer not in adata.layers:
-        raise DataError(f"{what} has no layer {layer!r}; it has {', '.join(adata.layers) or 'none'}")
-    return adata.layers[layer].copy()
 
 
 def _own_path(name) -> Path | None:
@@ -106,8 +96,12 @@ def _own_path(name) -> Path | None:
         path = Path(str(name)).expanduser()
     except RuntimeError as e:
         raise DataError(f"{name} begins with a user nobody knows here ({e}): write the path in full") from e
-    a_path = isinstance(name, os.PathLike) or path.suffix or path.name != str(name)
-    return path if str(name) and a_path else None
+    if isinstance(name, os.PathLike) or path.suffix or path.name != str(name):
+        return path if str(name) else None
+    try:
+        return path if path.is_dir() and str(name) not in catalog() else None
+    except OSError:  # longer than a path may be
+        return None
 
 
 def _own(path: Path, layer) -> ad.AnnData:
@@ -117,10 +111,17 @@ def _own(path: Path, layer) -> ad.AnnData:
         raise DataError(f"{str(path)[:80]!r} cannot be a path ({e}): check the spelling") from e
     if not there:
         raise DataError(f"there is no file {path}: check the spelling, and the folder it is relative to ({Path.cwd()})")
-    adata = _read(path, layer)
-    stated = adata.uns.get("units") if layer is None else None
-    units = stated if isinstance(stated, str) and stated in UNITS else None
-    adata = _checked(adata, path.name, units, _sha256(path), str(path))
+    from shared.data import routes
+
+    kind, files = _kind(path)
+    if kind != "h5ad" and layer is not None:
+        raise DataError(f"{path.name} has no layer {layer!r}, only .h5ad files do: leave layer out")
+    for file in files:
+        if not file.stat().st_size:
+            raise DataError(f"{file.name} is empty: the copy or download may have stopped early")
+    # The reader is told the layer, because a file may have layers and no X.
+    adata = routes._read(Route("official", kind, options={"layer": layer} if layer is not None else {}), files)
+    adata = _checked(adata, path.name, _stated(adata) if layer is None else None, _sha256(files), str(path))
     found = [f for f in check(adata).findings if f.severity != "note"]
     if found:
         # One warning with all of them: the next one from the same line would not be shown.
@@ -128,63 +129,34 @@ def _own(path: Path, layer) -> ad.AnnData:
     return adata
 
 
-def _sha256(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _kind(path: Path) -> tuple[str, list[Path]]:
+    """The reader for a path of your own, and the files to hand to it."""
+    if path.is_dir():
+        try:
+            files = sorted(p for p in path.iterdir() if TENX.search(p.name))
+        except OSError as e:
+            raise DataError(f"{path.name} cannot be looked into ({e.strerror}): you may lack the right to") from e
+        if not files:
+            raise DataError(f"{path.name} is a folder without a matrix.mtx: name the file to read, or a folder of 10x")
+        return "tenx_mtx", files
+    kind = KINDS.get(Path(path.name.removesuffix(".gz")).suffix)
+    if kind is None or (path.name.endswith(".gz") and kind != "table"):
+        raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")
+    return kind, [path]
 
 
-def _read(path: Path, layer):
-    name = path.name.removesuffix(".gz")
-    kind = Path(name).suffix
-    if path.is_dir() or kind not in READERS:
-        raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(READERS)}")
-    if kind != ".h5ad" and layer is not None:
-        raise DataError(f"{path.name} is a table and has no layer {layer!r}: leave layer out")
-    if not path.stat().st_size:
-        raise DataError(f"{path.name} is empty: the copy or download may have stopped early")
-    try:
-        return _h5ad(path, layer) if kind == ".h5ad" else _table(path, "," if kind == ".csv" else "\t")
-    except DataError:
-        raise
-    except Exception as e:
-        raise DataError(f"{path.name} cannot be read as {kind}: {e}; the file may be damaged, fetch it again") from e
+def _sha256(files):
+    """Of one file, or of the sha256 of several joined, as the catalogue does it."""
+    hashes = []
+    for path in files:
+        with path.open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _h5ad(path, layer):
-    import anndata as ad
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # refused below
-        adata = ad.read_h5ad(path)
-    if layer is not None:
-        adata.X = _layer(adata, layer, path.name)
-    if adata.X is None:
-        raise DataError(f"{path.name} has no X: name the layer to read, load(..., layer=...)")
-    return adata
-
-
-def _table(path, separator):
-    import anndata as ad
-
-    table = pd.read_csv(path, sep=separator, index_col=0)
-    # pandas renames the second of two equal gene names, which would hide it, so the header is read as it stands.
-    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
-    # A table written by R names the genes only, without a field above the cell names.
-    genes = pd.Index(header if len(header) == table.shape[1] else header[1:], dtype=str, name="gene")
-    cells = pd.Index(table.index.astype(str), name=None)
-    if table.shape[1] == 0:
-        other = "tabs, name it .tsv" if separator == "," else "commas, name it .csv"
-        raise DataError(f"{path.name} is empty: {len(table)} cells × 0 genes; if its fields are parted by {other}")
-    _named_once(path.name, genes, cells)
-    if table.shape[0] == 0:
-        return ad.AnnData(np.zeros(table.shape, np.float32))
-    words = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
-    if words:
-        raise DataError(
-            f"{path.name}: {many(len(words), 'column')} with words in place of numbers ({shown(words)}): "
-            "keep only genes, labels go into obs"
-        )
-    return ad.AnnData(table.to_numpy(np.float32), obs=pd.DataFrame(index=cells), var=pd.DataFrame(index=genes))
+def _stated(adata) -> str | None:
+    units = adata.uns.get("units")
+    return units if isinstance(units, str) and units in UNITS else None
 
 
 def _named_once(what, genes, cells):
@@ -198,7 +170,9 @@ def _checked(adata, what, units, sha256, source) -> ad.AnnData:
     X = adata.X
     adata.X, units, notes = _settled(X, what, units)
     if units == "counts":
-        adata.layers["counts"] = adata.X.copy()  # of X, so that the two agree whatever layer X was read from
+        # Of X, so that the two agree whatever layer X was read from; and whole, because X.eliminate_zeros() on index
+        # arrays that both share would turn the counts into others without a word.
+        adata.layers["counts"] = adata.X.copy()
     adata.uns |= {"units": units, "sha256": sha256, "source": source}
     stamp(adata, notes)
     return adata
@@ -234,7 +208,7 @@ def _csr(X, values, copy):
     """`X` as float32 CSR with each entry once and no stored zero; see :func:`_settled` for `copy`."""
     if values.parts:
         # Added up before they are rounded, and where small integers have room.
-        X = sparse.csr_matrix(X, dtype=np.float64, copy=copy)
+        X = X.astype(np.float64).tocsr()
         X.sum_duplicates()
     out = sparse.csr_matrix(X, dtype=np.float32, copy=copy)
     out.sum_duplicates()

@@ -17,7 +17,7 @@ import pytest
 from scipy import sparse
 
 from shared import data
-from shared.data import DataError, catalogue
+from shared.data import DataError, catalogue, fetch
 
 # pandas 3 keeps words in arrays that anndata writes only when told to.
 if "allow_write_nullable_strings" in dir(ad.settings):
@@ -84,8 +84,10 @@ def test_catalogue_tells_the_truth(name):
 
 
 def test_one_flipped_byte_is_noticed(tmp_path, monkeypatch):
-    shutil.copytree(catalogue.home(), tmp_path / "data")
-    monkeypatch.setattr(catalogue, "home", lambda: tmp_path / "data")
+    shutil.copytree(catalogue.home() / "tissues", tmp_path / "data" / "tissues")
+    shutil.copy(catalogue.home() / "catalog.yml", tmp_path / "data")
+    for module in (catalogue, fetch):
+        monkeypatch.setattr(module, "home", lambda: tmp_path / "data")
     path = tmp_path / "data" / "tissues" / "tissues.h5ad"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -191,7 +193,7 @@ def broken(kind, path):
         ("negative counts", "holds 1 negative value among counts"),
         ("h5ad of words", "where numbers are needed|cannot be read"),
         ("h5ad that is text", r"cannot be read as \.h5ad"),
-        ("cut gzip", r"cannot be read as \.csv"),
+        ("cut gzip", r"cut\.csv\.gz is cut short or damaged in its packing"),
         ("spreadsheet", "not a kind of file"),
     ],
 )
