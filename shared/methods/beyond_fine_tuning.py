@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -628,6 +629,14 @@ def work(folder: str | Path) -> None:
         )
 
 
+def join(folder: str | Path) -> None:
+    """What each further process runs: say that it is there, then work."""
+    import shared.methods.autoencoder_transfer  # noqa: F401  loaded before the others begin
+
+    Path(folder, f"ready-{os.getpid()}").touch()
+    work(folder)
+
+
 def tune(folder: str | Path, X, y, n_trials: int, *, model=None, folds: int = 4, processes: int = 1, seed: int = 0):
     """Tune the step, the penalty and the length of training of an ``AutoencoderClassifier`` that starts from scratch.
 
@@ -657,9 +666,14 @@ def tune(folder: str | Path, X, y, n_trials: int, *, model=None, folds: int = 4,
     settings = {"n_trials": int(n_trials), "model": model or {}, "folds": folds, "seed": seed}
     (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     study = open_study(folder, seed)  # made before the others look for it
-    command = [sys.executable, "-c", f"from shared.methods.beyond_fine_tuning import work; work({str(folder)!r})"]
-    others = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(processes - 1)]
+    for sign in folder.glob("ready-*"):
+        sign.unlink()
+    code = f"from shared.methods.beyond_fine_tuning import join; join({str(folder)!r})"
+    others = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(processes - 1)]
     try:
+        # Libraries take seconds to load, and trials less: without this, one process would do all the work.
+        while others and len(list(folder.glob("ready-*"))) < len(others) and all(o.poll() is None for o in others):
+            time.sleep(0.05)
         work(folder)
     finally:
         for other in others:

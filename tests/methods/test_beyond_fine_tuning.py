@@ -164,11 +164,11 @@ def on_target(toy, **settings):
 
 def test_alignment_recovers_what_the_shift_cost(toy):
     plain, bare = on_target(toy, method=None)
-    mmd, near = on_target(toy, method="mmd", strength=5.0, epochs=40)
-    fooled, _ = on_target(toy, method="adversarial", epochs=60)
-    assert plain < 0.8, "the toy shift does not hurt: the test tests nothing"
-    assert mmd > 0.95
-    assert fooled > 0.95
+    mmd, near = on_target(toy, method="mmd", strength=5.0, epochs=40, lr=3e-3)
+    fooled, _ = on_target(toy, method="adversarial", epochs=60, lr=3e-3)
+    assert plain < 0.7, "the toy shift does not hurt: the test tests nothing"
+    assert mmd > 0.9
+    assert fooled > 0.9
     X, _, domain = toy
     codes = [mmd2(m.transform(X[domain > 0]), m.transform(X[domain < 0])) for m in (bare, near)]
     assert codes[1] < codes[0] / 5
