@@ -544,10 +544,13 @@ def test_a_damaged_report_is_refused(tmp_path, change, message):
 def test_h5ad_with_other_names(tmp_path):
     import anndata as ad
 
-    obs = pd.DataFrame({"celltype": ["a", "x", "b"], "tech": ["c", "c", "d"]}, index=["1", "2", "3"])
+    from shared.data.routes import _write
+
+    cells = pd.Index(["1", "2", "3"], dtype=object)
+    obs = pd.DataFrame({"celltype": ["a", "x", "b"], "tech": ["c", "c", "d"]}, index=cells).astype("category")
     adata = ad.AnnData(np.log1p(counts(3, 4)).astype(np.float32), obs=obs)
     adata.layers["counts"] = counts(3, 4)
-    adata.write_h5ad(tmp_path / "a.h5ad")
+    _write(adata, tmp_path / "a.h5ad")
     names = {"cell_type": "celltype", "batch": "tech"}
     found = READERS["h5ad"]([tmp_path / "a.h5ad"], layer="counts", obs=names, units="counts", missing=["x"])
     assert np.array_equal(found.X, counts(3, 4)) and found.uns["units"] == "counts"

@@ -12,7 +12,7 @@ import pandas as pd
 from shared.data.errors import DataError
 from shared.data.genes import many, shown
 from shared.data.readers.assemble import MISSING, assembled, distinct, joined, labels, names_of_files, plain
-from shared.data.readers.text import AGAIN, Numbers, column, fields, numbers, opened, separator_of, words
+from shared.data.readers.text import AGAIN, LARGEST, Numbers, column, fields, numbers, opened, separator_of, words
 
 BEFORE = ["barcode", "assigned_cluster"]  # between a cell's name and its counts
 
@@ -207,7 +207,7 @@ def _series_table(path, begin, missing, units) -> Numbers:
         block = values[~lacking].to_numpy(dtype=np.float64)
     except ValueError as e:
         raise DataError(f"{path.name} has words where numbers are needed ({e}): it is damaged, {AGAIN}") from e
-    if not np.isfinite(block).all():
+    if not (np.abs(block) <= LARGEST).all():
         raise DataError(f"{path.name} holds values that are not finite: it is damaged, {AGAIN}")
     ids = pd.DataFrame({"ID_REF": [r[0] for r in rows[1:]]}, dtype=object)[~lacking].reset_index(drop=True)
     ids.attrs["dropped"] = int(lacking.sum())

@@ -11,7 +11,7 @@ from shared.data.errors import DataError
 from shared.data.genes import many, shown
 from shared.data.readers.assemble import assembled, labels, names_of_files
 from shared.data.readers.mtx import chosen, named
-from shared.data.readers.text import AGAIN, refused, words
+from shared.data.readers.text import AGAIN, LARGEST, refused, words
 
 
 def read(
@@ -183,7 +183,7 @@ def _full(group, path):
     step = max(1, 8_000_000 // max(1, len(cells)))
     for start in range(0, len(features), step):
         block = data[start : start + step]
-        if not np.isfinite(block).all() or (block < 0).any():
+        if not ((block >= 0) & (block <= LARGEST)).all():
             raise DataError(f"{path.name} holds negative values or ones that are not finite: it is damaged, {AGAIN}")
         parts.append(sparse.csr_matrix(block.astype(np.float32)))
     X = sparse.vstack(parts, format="csr").T.tocsr()

@@ -80,7 +80,7 @@ def read(paths: list[Path], *, values: str = "counts", keep: str = "all"):
     if keep == "good":
         good = made.obs["cell_type"].notna().to_numpy()
         if "quality" in made.obs:
-            good &= (made.obs["quality"] == "OK").to_numpy()
+            good = good & (made.obs["quality"] == "OK").to_numpy()
         notes = [f"{many(int((~good).sum()), 'cell')} left out that failed the authors' control or have no type"]
         made = made[good].copy()
         made.uns["notes"] = notes

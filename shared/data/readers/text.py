@@ -36,6 +36,7 @@ FOREIGN = {
 # Names of a first column: a header that begins so and is one short has lost another column.
 CORNERS = re.compile(r"|x|id|name|genes?|gene[._ ]?(id|name|symbol)|symbol|probe.*|transcript.*", re.IGNORECASE)
 ODD = r'["\x00-\x1f]'
+LARGEST = float(np.finfo(np.float32).max)
 MARK = b"\xef\xbb\xbf"  # what some programs write in front of UTF-8
 AGAIN = "fetch it again"
 
@@ -247,8 +248,8 @@ def _split(part, ids, path):
 
 
 def sound(block, units: str, names, path):
-    """`block` if it holds what `units` can be: finite, and not negative unless logged; whole where they are counts."""
-    wrong, why = ~np.isfinite(block), "is not finite"
+    """`block` if it holds what `units` can be: finite in float32, and not negative unless logged; whole where they are counts."""
+    wrong, why = ~(np.abs(block) <= LARGEST), "is not finite, or beyond what float32 holds"
     if units not in ("log", "z") and not wrong.any():
         wrong, why = block < 0, f"is negative among {'counts' if units == 'counts' else 'values that are not logged'}"
     if units == "counts" and block.dtype.kind == "f" and not wrong.any():

@@ -10,8 +10,9 @@ import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.genes import many
-from shared.data.readers.text import AGAIN, BLOCK, refused
+from shared.data.readers.text import AGAIN, refused
 
+BLOCK = 4_000_000  # fields a block
 TAB = b"\t"
 
 

@@ -148,7 +148,8 @@ ABSENT = tuple(MISSING - {""})
 
 def undone(values, base: float, offset: float, what: str = "the matrix"):
     """x of log_base(x + offset): exactly zero where a value is the floor as four decimals round it."""
-    x = np.power(float(base), values) - offset
+    with np.errstate(over="ignore"):  # refused as not finite
+        x = np.power(float(base), values) - offset
     floor = np.log(offset) / np.log(base) if offset > 0 else -np.inf
     if (values < floor - 0.01).any():
         low = values.min()
