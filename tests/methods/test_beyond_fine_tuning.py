@@ -123,7 +123,10 @@ assert np.allclose(given, out, atol=2e-3), (given, out)
 """
 
 
-@pytest.mark.parametrize("back_end", ["tensorflow", "torch", "jax"])
+@pytest.mark.parametrize(
+    "back_end",
+    ["tensorflow", pytest.param("torch", marks=pytest.mark.slow), pytest.param("jax", marks=pytest.mark.slow)],
+)
 def test_gradients_on_every_back_end(back_end):
     pytest.importorskip(back_end)
     env = {**os.environ, "KERAS_BACKEND": back_end}
