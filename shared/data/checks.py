@@ -395,17 +395,22 @@ class Values:
         return self.finite and not self.fractions
 
 
-def blocks(X) -> Iterator[tuple[slice, np.ndarray | sparse.csr_matrix]]:
+def blocks(X) -> Iterator[tuple[slice, np.ndarray | sparse.csr_matrix, int]]:
     """Rows of `X` in blocks of about a million values, float64, each place of a sparse block stored once at most.
+
+    The third of each triple is how many entries beyond one for each place were added up to make it so.
 
     `X` may be an array, a sparse matrix of any format, or the matrix of a backed AnnData. A matrix in another format
     than CSR is turned into CSR first.
     """
     if hasattr(X, "to_memory") and getattr(X, "format", "csr") != "csr":
         X = X.to_memory()
+    parts = 0
     if sparse.issparse(X) and X.format != "csr":
-        # Entries stored in several parts are added up on the way, and integers may overflow.
+        # Entries stored in several parts may be added up on the way, and integers may overflow.
+        stored = X.nnz if X.format == "coo" else None
         X = (X.astype(np.float64) if X.dtype.kind in "biu" else X).tocsr()
+        parts = stored - X.nnz if stored else 0
     n = X.shape[0]
     stored = X.nnz if sparse.issparse(X) else X.shape[0] * X.shape[1]
     step = max(1, int(BLOCK * n / max(stored, 1)))
@@ -415,10 +420,13 @@ def blocks(X) -> Iterator[tuple[slice, np.ndarray | sparse.csr_matrix]]:
         with np.errstate(all="ignore"):
             if sparse.issparse(block):
                 block = sparse.csr_matrix(block, dtype=np.float64, copy=block.dtype == np.float64)
+                parts += block.nnz
                 block.sum_duplicates()
+                parts -= block.nnz
             else:
                 block = np.asarray(block, dtype=np.float64)
-        yield rows, block
+        yield rows, block, parts
+        parts = 0
 
 
 def scan(X) -> Values:
@@ -434,9 +442,10 @@ def scan(X) -> Values:
     Values
     """
     count = dict.fromkeys(("nan", "infinite", "negative", "fractions", "beyond", "large", "stored_zeros"), 0)
-    smallest, largest, nonzero, kept = np.inf, -np.inf, 0, 0
+    smallest, largest, nonzero, kept, parts = np.inf, -np.inf, 0, 0, 0
     totals, cells_of = np.zeros(X.shape[0]), np.zeros(X.shape[1], np.int64)
-    for rows, block in blocks(X):
+    for rows, block, more in blocks(X):
+        parts += more
         isparse = sparse.issparse(block)
         v = block.data if isparse else block
         with np.errstate(all="ignore"):
@@ -465,13 +474,8 @@ def scan(X) -> Values:
             cells_of += np.count_nonzero(block, axis=0)
         nonzero += here
     places = X.shape[0] * X.shape[1]
-    if sparse.issparse(X) or getattr(X, "format", None):
-        if kept < places:
-            smallest, largest = min(smallest, 0.0), max(largest, 0.0)
-        stored = X.nnz if sparse.issparse(X) else kept
-        parts = stored - kept if not sparse.issparse(X) or X.format in ("csr", "csc", "coo") else 0
-    else:
-        parts = 0
+    if getattr(X, "format", None) and kept < places:  # what a sparse matrix does not store is zero
+        smallest, largest = min(smallest, 0.0), max(largest, 0.0)
     return Values(
         shape=tuple(X.shape),
         smallest=float(smallest),
@@ -535,7 +539,7 @@ def _steady(totals) -> bool:
 
 def _totals(X, *functions):
     totals = np.zeros(X.shape[0])
-    for rows, block in blocks(X):
+    for rows, block, _ in blocks(X):
         v = block.data if sparse.issparse(block) else block
         with np.errstate(all="ignore"):
             for f in functions:

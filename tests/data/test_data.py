@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import anndata as ad
@@ -125,6 +126,113 @@ def test_a_layer_can_be_x(tmp_path):
     assert (data.load(tmp_path / "m.h5ad", layer="raw").X == mine.X * 2).all()
     with pytest.raises(DataError, match="has no layer 'counts'; it has raw"):
         data.load(tmp_path / "m.h5ad", layer="counts")
+
+
+def tenx(folder):
+    """A folder as 10x Genomics writes it: genes × cells, two genes, three cells."""
+    folder.mkdir()
+    (folder / "genes.tsv").write_text("ENSG00000141510\tTP53\nENSG00000198851\tCD3E\n")
+    (folder / "barcodes.tsv").write_text("AAACATACAACCAC-1\nAAACATTGAGCTAC-1\nAAACATTGATCAGC-1\n")
+    entries = "1 1 5\n2 2 7\n1 3 1\n2 3 2\n"
+    (folder / "matrix.mtx").write_text(f"%%MatrixMarket matrix coordinate integer general\n2 3 4\n{entries}")
+    (folder / "web_summary.html").write_text("<html>")
+    return folder
+
+
+def test_a_folder_of_10x_is_read_by_its_name(tmp_path, monkeypatch):
+    got = data.load(tenx(tmp_path / "hg19"))
+    assert got.X.toarray().tolist() == [[5, 0], [0, 7], [1, 2]] and list(got.var_names) == ["TP53", "CD3E"]
+    assert got.uns["units"] == "counts" and len(got.uns["sha256"]) == 64
+    monkeypatch.chdir(tmp_path)
+    assert data.load("hg19").shape == (3, 2)  # no slash, and no name of the catalogue
+    (tmp_path / "hg19" / "barcodes.tsv").unlink()
+    with pytest.raises(DataError, match="barcodes"):
+        data.load("hg19")
+    (tmp_path / "nothing.here").mkdir()
+    with pytest.raises(DataError, match=r"nothing\.here is a folder without a matrix\.mtx"):
+        data.load("nothing.here")
+
+
+def test_real_10x_layouts_are_read(fixtures):
+    folder = fixtures("official/derived_10x_layout_pbmc3k/filtered_gene_bc_matrices/hg19")
+    got = data.load(folder)
+    stored = ad.read_h5ad(fixtures("h5ad/pbmc3k_2638.h5ad"))
+    assert got.uns["units"] == "counts" and got.uns["gene_hash"] == data.gene_hash(got)
+    stored.obs_names, got.obs_names = (x.obs_names.str.removesuffix("-1") for x in (stored, got))
+    genes = got.var_names.intersection(stored.var_names)
+    assert got.obs_names.isin(stored.obs_names).all() and len(genes) > 10_000
+    assert (got[:, genes].X != stored[got.obs_names, genes].X).nnz == 0
+
+
+def test_an_h5_of_10x_is_read(tmp_path):
+    with h5py.File(tmp_path / "cells.h5", "w") as f:
+        group = f.create_group("matrix")
+        group["data"], group["indices"] = np.array([5, 7, 1, 2], np.int32), np.array([0, 1, 0, 1], np.int64)
+        group["indptr"], group["shape"] = np.array([0, 1, 2, 4], np.int64), np.array([2, 3], np.int32)
+        group["barcodes"] = np.array([b"AAACATACAACCAC-1", b"AAACATTGAGCTAC-1", b"AAACATTGATCAGC-1"])
+        features = group.create_group("features")
+        features["id"], features["name"] = (
+            np.array([b"ENSG00000141510", b"ENSG00000198851"]),
+            np.array([b"TP53", b"CD3E"]),
+        )
+        features["feature_type"], features["genome"] = np.array([b"Gene Expression"] * 2), np.array([b"GRCh38"] * 2)
+    got = data.load(tmp_path / "cells.h5")
+    assert got.X.toarray().tolist() == [[5, 0], [0, 7], [1, 2]] and got.uns["units"] == "counts"
+
+
+def test_a_route_can_be_chosen(tmp_path):
+    assert data.load("tissues", route="bundled").uns["route"] == "bundled"
+    with pytest.raises(DataError, match="tissues has no route 'official'; it has bundled"):
+        data.load("tissues", route="official")
+    small().write_h5ad(tmp_path / "m.h5ad")
+    with pytest.raises(DataError, match=r"m\.h5ad is a file of your own and has no route 'bundled'"):
+        data.load(tmp_path / "m.h5ad", route="bundled")
+    with pytest.raises(DataError, match="pbmc has no layer 'raw'; it has"):
+        data.load("pbmc", layer="raw")
+
+
+def test_a_table_of_names_is_no_expression():
+    with pytest.raises(DataError, match=r"holds no expression but names: take shared\.data\.gene_table\('orthologs'\)"):
+        data.load("orthologs")
+
+
+def test_what_was_changed_is_told(tmp_path):
+    mine = small()
+    mine.X = sparse.csc_matrix(mine.X.astype(np.int64))
+    mine.X.data[0] = 0
+    mine.write_h5ad(tmp_path / "m.h5ad")
+    got = data.load(tmp_path / "m.h5ad")
+    assert got.uns["notes"] == ["int64 became float32", "CSC became CSR", "1 stored zero removed"]
+    assert got.uns["gene_hash"] == data.gene_hash(["g0", "g1", "g2"])
+    mine.X = np.arange(12, dtype=np.float16).reshape(4, 3)
+    mine.write_h5ad(tmp_path / "m.h5ad")
+    got = data.load(tmp_path / "m.h5ad")
+    assert got.uns["notes"] == ["float16 became float32"] and got.X.dtype == got.layers["counts"].dtype == np.float32
+    assert data.load("pbmc").uns["notes"] == []
+    assert data.load("colorectal").X.dtype == np.float32
+
+
+def test_loading_holds_the_matrix_and_its_counts_and_little_more(tmp_path):
+    X = np.random.default_rng(0).poisson(1.0, (2000, 5000)).astype(np.float32)  # 40 MB
+    for name, mine in (("dense", X), ("sparse", sparse.csr_matrix(X))):
+        table = ad.AnnData(mine)
+        table.var_names, table.obs_names = [f"g{i}" for i in range(5000)], [f"c{i}" for i in range(2000)]
+        table.write_h5ad(tmp_path / f"{name}.h5ad")
+        size = X.nbytes if name == "dense" else mine.data.nbytes + mine.indices.nbytes + mine.indptr.nbytes
+        tracemalloc.start()
+        got = data.load(tmp_path / f"{name}.h5ad")
+        held, most = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        data.check(got)
+        looked = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        # X, layers["counts"], and a few blocks of a million values.
+        assert 1.9 * size < held < 2.1 * size and most < 2 * size + 90e6 and looked - held < 90e6, (name, held, most)
+        assert most < 2.9 * size
+        if name == "sparse":
+            got.X.data[:] = 0
+            got.X.eliminate_zeros()  # on shared index arrays this would garble the counts
+            assert (got.layers["counts"] != mine).nnz == 0
 
 
 def broken(kind, path):
