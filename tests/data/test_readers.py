@@ -243,7 +243,8 @@ def put(case, lines):
 
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize(
-    "value", ["", "NA", "x", "nan", "inf", "-1", "1e999", "1e39", "1,5", "True", "0x1F", "--1", "1.2.3", '"', "１"]
+    "value",
+    ["", "NA", "x", "nan", "inf", "-1", "1e999", "1e39", "1\0002", "1,5", "True", "0x1F", "--1", "1.2.3", '"', "１"],
 )
 def test_a_field_that_is_no_number_is_refused(case, name, value):
     one = case(name)

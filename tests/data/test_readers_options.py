@@ -271,6 +271,19 @@ def test_a_series_without_values_says_so(tmp_path):
         READERS["series_matrix"]([path])
 
 
+def test_labels_are_read_to_the_checksum_at_the_end(tmp_path):
+    """What is needed of a series matrix stands in its head, and its end may be missing all the same."""
+    case = CASES["xin"](tmp_path)
+    text = unpacked(case.paths[1]).decode().split("\n")[:-1]
+    rng = np.random.default_rng(0)
+    table = ["\t".join(map(str, r)) for r in rng.random((20_000, 6))]
+    write(case.paths[1], [*text[:-1], *table, text[-1]])
+    assert read(case).n_obs == 6
+    case.paths[1].write_bytes(case.paths[1].read_bytes()[:-9])
+    with pytest.raises(DataError, match="cut short or damaged in its packing"):
+        read(case)
+
+
 # GeneLab
 
 

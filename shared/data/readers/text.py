@@ -248,7 +248,7 @@ def _split(part, ids, path):
 
 
 def sound(block, units: str, names, path):
-    """`block` if it holds what `units` can be: finite in float32, and not negative unless logged; whole where they are counts."""
+    """`block`, if it holds what `units` can be: finite in float32, not negative unless logged, whole if counts."""
     wrong, why = ~(np.abs(block) <= LARGEST), "is not finite, or beyond what float32 holds"
     if units not in ("log", "z") and not wrong.any():
         wrong, why = block < 0, f"is negative among {'counts' if units == 'counts' else 'values that are not logged'}"
