@@ -309,13 +309,13 @@ def tuned(blocks):
 
 def test_attributions_add_up(tuned):
     model, X = tuned
-    net = network(model)
+    X, net = X[::12], network(model)
     scaled = model.tuned_scale_(X)
     logits = keras.ops.convert_to_numpy(net(scaled))
     assert np.allclose(logits, model.decision_function(X), atol=1e-4)
     at_mean = keras.ops.convert_to_numpy(net(np.zeros_like(X[:1])))
     for output in range(3):
-        given = integrated_gradients(net, scaled, steps=500, output=output)
+        given = integrated_gradients(net, scaled, steps=300, output=output)
         assert np.allclose(given.sum(1), (logits - at_mean)[:, output], atol=0.02)
 
 
