@@ -189,22 +189,18 @@ def test_a_small_file(small, task):
 
 
 @full
-def test_a_million_cells(million):
-    rows = []
-    for how, path in million.items():
-        found = {t.__name__: measured(t, path) for t in TASKS}
-        found["blocks from disk"] = measured(blocks, path, cold=True)
-        for name, told in found.items():
-            rows.append(f"{how:5} {name:16} {told['rate']:11,.0f} cells/s  {told['peak_mb']:5.0f} MB")
-        ours, plain, top = (found[k]["rate"] for k in ("blocks", "random_rows", "ceiling"))
-        size = path.stat().st_size / 1e9
-        rows.append(f"{how:5} {size:.2f} GB; {ours / plain:.0f} times random rows, {ours / top:.0%} of the ceiling")
-    print("\n" + "\n".join(rows))
-    for path in million.values():
-        found = measured(blocks, path, cold=True)
-        assert found["cells"] == CELLS and found["rate"] >= RATE
-        assert all(measured(t, path)["peak_mb"] < PEAK_MB for t in (blocks, normalised, statistics))
-        assert found["rate"] > 10 * measured(random_rows, path)["rate"]
+@pytest.mark.parametrize("how", ["none", "lzf", "gzip"])
+def test_a_million_cells(million, how):
+    path = million[how]
+    found = {t.__name__: measured(t, path) for t in TASKS}
+    disk = found["from disk"] = measured(blocks, path, cold=True)
+    print(f"\n{how}: {path.stat().st_size / 1e9:.2f} GB; cells a second, and a second of processor time; MB")
+    for name, told in found.items():
+        print(f"{name:16} {told['rate']:9,.0f} {told['of_processor']:9,.0f} {told['peak_mb']:5.0f}", flush=True)
+    plain, top = (disk["rate"] / found[k]["rate"] for k in ("random_rows", "ceiling"))
+    print(f"from disk: {plain:.0f} times random rows, {top:.0%} of the ceiling")
+    assert disk["cells"] == CELLS and disk["rate"] >= RATE and plain > 10
+    assert all(found[k]["peak_mb"] < PEAK_MB for k in ("blocks", "blocks_ahead", "normalised", "statistics"))
 
 
 if __name__ == "__main__":
@@ -212,7 +208,9 @@ if __name__ == "__main__":
     # Importing is not what is measured.
     for module in ("anndata", "h5py", "shared.data.stream", *NEEDS.get(chosen, ())):
         importlib.import_module(module)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     cells = chosen(sys.argv[2])
-    seconds = time.perf_counter() - start
-    print(json.dumps({"cells": cells, "rate": cells / seconds, "peak_mb": peak_mb()}))
+    seconds, used = time.perf_counter() - start, time.process_time() - used
+    # Cells per second of processor time tell what a busy machine would have done alone.
+    told = {"cells": cells, "rate": cells / seconds, "of_processor": cells / used, "peak_mb": peak_mb()}
+    print(json.dumps(told))

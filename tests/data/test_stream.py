@@ -287,6 +287,7 @@ def test_blocks_are_spread_and_buffers_are_shuffled(path):
     first = np.concatenate(rows_of(b)[:2])
     assert len(first) == 64 and len(set(first // 8)) <= 9  # whole blocks, from anywhere
     assert first.max() - first.min() > 120
+    assert set(first // 8) != set(np.concatenate(rows_of(b.at(1))[:2]) // 8)  # each epoch reads other blocks together
     assert (np.abs(np.diff(first)) == 1).mean() < 0.2
 
 
@@ -642,6 +643,14 @@ def test_torch_workers_share_the_cells(tmp_path):
     # Where workers are spawned, the data set travels to them as bytes, without its open files.
     sent = pickle.loads(pickle.dumps(data))
     assert all(torch.equal(a, b) for a, b in zip(sent, data, strict=True))
+
+
+def test_a_forked_process_opens_a_handle_of_its_own(path, monkeypatch):
+    file = Stream(path).files[0]
+    first = file.handle()
+    assert file.handle() is first
+    monkeypatch.setattr(backed.os, "getpid", lambda: -1)
+    assert file.handle() is not first
 
 
 # Conversion.
