@@ -405,6 +405,7 @@ def test_the_logarithm_is_undone_exactly_at_zero():
     found = undone(stored, 2, 0.001)
     assert found[0] == 0.0 and (found[1:] > 0).all()
     assert np.abs(found - tpm).max() / 1e5 < 4e-5 and np.allclose(found, tpm, rtol=4e-5, atol=4e-8)
+    assert undone(np.array([np.round(np.log2(0.1), 4)]), 2, 0.1) == 0, "a floor that rounds upwards"
     assert undone(np.array([0.0, 1.0, 3.0]), 2, 1).tolist() == [0.0, 1.0, 7.0]
     assert np.array_equal(undone(np.array([-np.inf, 0.0, 1.0]), 10, 0), [0, 1, 10])
     for wrong in (np.array([-9.9658, 0.0]), np.array([-3.0, 2.0])):
