@@ -581,7 +581,7 @@ def open_study(folder: str | Path, seed: int = 0):
         storage=JournalStorage(JournalFileBackend(path, lock_obj=lock)),
         study_name="tuning",
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed + os.getpid() % 1000, n_startup_trials=5, constant_liar=True),
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, constant_liar=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
         load_if_exists=True,
     )
@@ -612,7 +612,7 @@ def _objective(trial, X, y, settings):
     return float(np.mean(scores))
 
 
-def work(folder: str | Path) -> None:
+def work(folder: str | Path, place: int = 0) -> None:
     """Add trials to the study in `folder` until it holds as many as were asked for: what each process runs."""
     from optuna.study import MaxTrialsCallback
     from optuna.trial import TrialState
@@ -622,7 +622,9 @@ def work(folder: str | Path) -> None:
     with np.load(folder / "data.npz") as data:
         X, y = data["X"], data["y"]
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    study = open_study(folder, settings["seed"])
+    # One process gives the same trials each time; another, or one that resumes, must not repeat the first draws.
+    done = len(open_study(folder).get_trials(deepcopy=False))
+    study = open_study(folder, settings["seed"] + 1000 * (done + place))
     if len(study.get_trials(deepcopy=False, states=ended)) < settings["n_trials"]:
         study.optimize(
             lambda t: _objective(t, X, y, settings), callbacks=[MaxTrialsCallback(settings["n_trials"], ended)]
@@ -634,7 +636,7 @@ def join(folder: str | Path) -> None:
     import shared.methods.autoencoder_transfer  # noqa: F401  loaded before the others begin
 
     Path(folder, f"ready-{os.getpid()}").touch()
-    work(folder)
+    work(folder, os.getpid())
 
 
 def tune(folder: str | Path, X, y, n_trials: int, *, model=None, folds: int = 4, processes: int = 1, seed: int = 0):

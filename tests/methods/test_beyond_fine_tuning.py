@@ -403,7 +403,7 @@ def test_two_processes_share_a_study_and_resume(tmp_path, blocks):
 def test_a_process_that_fails_is_heard(tmp_path, blocks, monkeypatch):
     pytest.importorskip("optuna")
     X, y = blocks
-    monkeypatch.setattr(method, "work", lambda folder: None)
+    monkeypatch.setattr(method, "work", lambda *_: None)
     monkeypatch.setenv("KERAS_BACKEND", "none-such")
     with pytest.raises(RuntimeError, match="shared the study ended"):
         method.tune(tmp_path, X, y, 2, processes=2)
@@ -411,3 +411,17 @@ def test_a_process_that_fails_is_heard(tmp_path, blocks, monkeypatch):
 
 def test_importing_needs_no_optuna():
     assert "optuna" not in dir(importlib.import_module("shared.methods.beyond_fine_tuning"))
+
+
+def test_hiding_a_block_in_training_teaches_to_do_without():
+    rng = np.random.default_rng(0)
+    y = np.tile([0, 1], 100)
+    X = rng.normal(size=(200, 8)).astype(np.float32)
+    X[:, 0] += 3 * y
+    X[:, 4:] += 3 * y[:, None]  # the second block is so good that the first is not needed
+    X[:, 4:] -= 1.5
+    bare = X.copy()
+    bare[:, 4:] = np.nan
+    settings = {"fusion": "early", "hidden": (8,), "epochs": 40, "random_state": 0, "lr": 1e-2}
+    scores = [np.mean(TwoOmics(4, missing=m, **settings).fit(X, y).predict(bare) == y) for m in (0.0, 0.5)]
+    assert scores[1] > 0.85 and scores[1] > scores[0] + 0.03
