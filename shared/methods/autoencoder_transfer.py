@@ -240,7 +240,7 @@ class _Transfer(TransformerMixin, BaseEstimator):
         return ((self.reconstruct(X) - self._scaled(X)) ** 2).mean(1)
 
     def explained(self, X):
-        """Share of the samples' variance, gene by gene around their own means, that the pre-trained autoencoder rebuilds.
+        """Share of the samples' variance, gene by gene around their means, that the pre-trained autoencoder rebuilds.
 
         It needs no label, so it can be asked of a target before any is spent. One is perfect; nought is what the means
         alone would do, and a source that does not fit can fall below.

@@ -224,7 +224,9 @@ def test_a_damaged_byte(tmp_path, kind):
     refused(path, ["a"], tmp_path / "out", "damaged")
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>", b"PK\x03\x04", b"\x1f\x8b" + bytes(50), gzip.compress(b"a,b\n1,2\n", mtime=0)])
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", b"PK\x03\x04", b"\x1f\x8b" + bytes(50), gzip.compress(b"a,b\n1,2\n", mtime=0)]
+)
 def test_what_is_no_archive(tmp_path, data):
     path = tmp_path / "x.zip"
     path.write_bytes(data)
