@@ -79,7 +79,7 @@ class LayerwiseAdam(keras.optimizers.Adam):
 
 
 class Scale:
-    """Centre and spread of each gene: ``"standard"`` (mean, deviation), ``"centre"``, ``"unit"`` (minimum, range), none.
+    """Centre and spread of each gene: standard (mean, deviation), ``"centre"``, ``"unit"`` (minimum, range), none.
 
     A gene that does not vary keeps its spread of 1 and so becomes 0. Spreads below a hundredth of the median spread
     are raised to it: a gene that is almost constant in the source would otherwise become a spike in the target.
