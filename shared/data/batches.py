@@ -95,8 +95,7 @@ class Batches:
         if shuffle not in ("block", "none"):
             raise DataError(f"shuffle={shuffle!r} is not known: choose 'block' or 'none' (block=1 is a true shuffle)")
         self.stream, self.shuffle = stream, shuffle
-        self.dense, self.drop_last, ahead = how["dense"], how["drop_last"], how["prefetch"]
-        self.prefetch = any(f.packed for f in stream.files) if ahead is None else bool(ahead)
+        self.dense, self.drop_last, self.prefetch = (bool(how[k]) for k in ("dense", "drop_last", "prefetch"))
         self.size, self.seed = positive(size, "size"), positive(seed, "seed", 0)
         self.rank, self.world = positive(rank, "rank", 0), positive(world, "world")
         if self.rank >= self.world:

@@ -267,7 +267,7 @@ def rows_of(batches):
 
 
 def test_the_order_is_that_of_seed_and_epoch(path):
-    def given(prefetch=None, **options):
+    def given(prefetch=False, **options):
         return rows_of(Stream(path).batches(16, buffer=64, block=8, prefetch=prefetch, **options))
 
     first = given(seed=1, epoch=2)
