@@ -349,7 +349,7 @@ def mixology(folder):
     lines = ["H1975", "H2228", "HCC827", "A549", "H838", "H1975"]
     singles = ["SNG", "SNG", "DBL", "SNG", "SNG", "SNG"]
     own = [["A1", "A10", "A11", "A12", "A13"], ["CELL_000001"]]
-    orders = [np.arange(9), np.array([8, 3, 1, 0, 2, 4, 7])]  # the second lacks two genes and has another order
+    orders = [np.arange(9)[::-1], np.array([8, 3, 1, 0, 2, 4, 7])]  # neither is sorted, and the second lacks two genes
     for h, batch in enumerate(("sc_celseq2", "sc_dropseq")):
         part = X[5 * h : 5 * h + 5][:, orders[h]]
         named = ([f'"{HUMAN[g]}"'] for g in orders[h])

@@ -304,6 +304,13 @@ def test_names_of_other_missions(tmp_path, name, condition, tissue, mouse):
     assert (row["condition"], row["tissue"], row["donor"]) == (condition, tissue, mouse)
 
 
+@pytest.mark.parametrize("name", ["Mmus_C57-6J_TA_Rep1_M23", "Mmus_TA_FLT_GC_M23", "Mmus_C57-6J_TA_FLT", "M23"])
+def test_a_sample_that_does_not_say_its_condition_is_refused(tmp_path, name):
+    path = write(tmp_path / "GLDS-1_rna_seq_Unnormalized_Counts.csv", [f',"{name}"', "ENSMUSG1,1", "ENSMUSG2,3"])
+    with pytest.raises(DataError, match="does not say its condition"):
+        READERS["genelab"]([path])
+
+
 def test_spike_ins_are_told(tmp_path):
     found = read(CASES["genelab"](tmp_path), tissue="muscle", study="OSD-1")
     assert list(found.var["spike_in"]) == [False] * 8 + [True]
