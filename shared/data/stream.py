@@ -437,8 +437,8 @@ class Stream:
         drop_last : bool, default False
             Leave out the last batch if it is not full, and what would give one worker more batches than another.
         prefetch : bool, default False
-            Read the next buffer in a thread while this one is used, at the cost of a second buffer. On two cores no gain
-            was measured that stands out from the noise: HDF5 reads under the interpreter's lock.
+            Read the next buffer in a thread while this one is used, at the cost of a second buffer. On two cores no
+            gain was measured that stands out from the noise: HDF5 reads under the interpreter's lock.
 
         Returns
         -------
