@@ -13,6 +13,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,19 +152,21 @@ def addresses(root: Path = ROOT) -> dict[str, str]:
     }
 
 
-def setup_cell(root: Path = ROOT) -> str:
+def setup_cell(extras: Sequence[str] = (), root: Path = ROOT) -> str:
     """The first thing every chapter runs: nothing at home; on Colab, install the package and change nothing shipped.
 
-    What the runtime shipped with goes into a constraints file, so pip may add packages and may not move one.
+    What the runtime shipped with goes into a constraints file, so pip may add packages and may not move one. `extras`
+    are those of ``pyproject.toml`` that the chapter's front matter names and the hosted runtime lacks.
     """
     name = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    wanted = f"[{','.join(extras)}]" if extras else ""
     return "\n".join(
         [
             "import sys",
             "",
             'if "google.colab" in sys.modules:',
             "    %pip list --format=freeze > shipped.txt",
-            f'    %pip install -q -c shipped.txt "{name} @ git+{addresses(root)["repository"]}"',
+            f'    %pip install -q -c shipped.txt "{name}{wanted} @ git+{addresses(root)["repository"]}"',
         ]
     )
 

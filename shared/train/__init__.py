@@ -9,7 +9,6 @@ Every epoch starts its random numbers from the pair (seed, epoch). A run that wa
 what an uninterrupted run draws, on any device, and ends with the same bytes; no generator needs to be stored.
 """
 
-from shared.data.genes import gene_hash
 from shared.train.checkpoint import read_safetensors, replace_file
 from shared.train.loop import fit
 from shared.train.saved import load_model, save_model
@@ -20,7 +19,6 @@ __all__ = [
     "History",
     "TrainingError",
     "fit",
-    "gene_hash",
     "load_model",
     "read_safetensors",
     "replace_file",

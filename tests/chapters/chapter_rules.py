@@ -11,6 +11,7 @@ from book.notebooks import CHECKED, code_cells, source, tags
 from book.plain import Context, plain, survey
 
 FRONT = {"slug", "module", "gpu", "data", "goals", "claims"}
+MORE = {"extras"}
 CLAIM = {"id", "says", "metric", "above", "below", "includes"}
 # The order of a chapter: what each heading must say, in the order in which they must appear.
 SECTIONS = {
@@ -52,9 +53,9 @@ def section(nb, title: str) -> str:
 
 
 def front_matter(front: dict, slug: str) -> list[str]:
-    """The ``book:`` block has every key and no other, and each holds what it should."""
+    """The ``book:`` block has every key and no other but ``extras``, and each holds what it should."""
     said = [f"the front matter lacks {k}" for k in sorted(FRONT - front.keys())]
-    said += [f"the front matter's {k} is not known" for k in sorted(front.keys() - FRONT)]
+    said += [f"the front matter's {k} is not known" for k in sorted(front.keys() - FRONT - MORE)]
     if said:
         return said
     if front["slug"] != slug:
@@ -65,6 +66,8 @@ def front_matter(front: dict, slug: str) -> list[str]:
         said.append("gpu is true or false")
     if not isinstance(front["data"], list) or not all(isinstance(d, str) for d in front["data"]):
         said.append("data is a list of names")
+    if "extras" in front and not (front["extras"] and all(isinstance(e, str) for e in front["extras"])):
+        said.append("extras is a list of extras of pyproject.toml; leave it out where there are none")
     if len(front["goals"]) != 3 or not all(isinstance(g, str) and len(g.split()) > 3 for g in front["goals"]):
         said.append("a chapter has three goals, each a sentence")
     for claim in front["claims"]:

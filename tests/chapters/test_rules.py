@@ -62,6 +62,7 @@ def test_front_matter():
     assert "not a part of shared" in broken(module="numpy")
     assert "true or false" in broken(gpu="no")
     assert "list of names" in broken(data="cells")
+    assert broken(extras=["tune"]) == "" and "leave it out" in broken(extras=[])
     assert "three goals" in broken(goals=["One goal that is alone."])
     assert "needs one of above" in broken(claims=[{"id": "a", "says": "x", "metric": "m"}])
     assert "needs one of above" in broken(claims=[{"id": "a", "says": "x", "metric": "m", "above": "high"}])

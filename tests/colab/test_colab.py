@@ -28,8 +28,15 @@ def shipped() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pairs}
 
 
-def core() -> list[str]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+def core(extras=()) -> list[str]:
+    """What a chapter that asks for `extras` installs there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["dependencies"] + [r for e in extras for r in project["optional-dependencies"][e]]
+
+
+def asked() -> list[tuple[str, ...]]:
+    """The extras that chapters install, each set once; none first."""
+    return sorted({tuple(notebooks.read(c)["metadata"]["book"].get("extras", ())) for c in notebooks.chapters()} | {()})
 
 
 def refused(requirements: list[str], there: dict[str, str]) -> list[str]:
@@ -83,12 +90,13 @@ def test_the_list_is_the_hosted_one():
 
 @pytest.mark.parametrize("there", [shipped(), OLDEST], ids=["current", "oldest"])
 def test_the_requirements_admit_what_is_shipped(there):
-    assert refused(core(), there) == []
+    assert refused(core({e for extras in asked() for e in extras}), there) == []
 
 
 @pytest.mark.network
-def test_installing_moves_nothing(tmp_path):
-    found = compile_for(tmp_path, core(), HERE / "shipped.txt")
+@pytest.mark.parametrize("extras", asked(), ids="+".join)
+def test_installing_moves_nothing(tmp_path, extras):
+    found = compile_for(tmp_path, core(extras), HERE / "shipped.txt")
     assert isinstance(found, dict), found
     assert moved(found, shipped()) == []
     assert {"numpy", "torch", "pandas", "scikit-learn", "scipy", "matplotlib", "anndata"} <= found.keys()
@@ -103,8 +111,9 @@ def test_an_impossible_requirement_is_seen(tmp_path):
 
 @pytest.mark.parametrize("chapter", notebooks.chapters(), ids=lambda c: c.slug)
 def test_every_chapter_has_the_set_up_cell(chapter):
-    cells = [c for c in notebooks.code_cells(notebooks.read(chapter)) if "setup" in notebooks.tags(c)]
-    assert [notebooks.source(c) for c in cells] == [notebooks.setup_cell()]
+    nb = notebooks.read(chapter)
+    cells = [c for c in notebooks.code_cells(nb) if "setup" in notebooks.tags(c)]
+    assert [notebooks.source(c) for c in cells] == [notebooks.setup_cell(nb["metadata"]["book"].get("extras", ()))]
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["at home", "on Colab"])
