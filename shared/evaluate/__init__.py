@@ -21,10 +21,12 @@ from shared.evaluate.metrics import (
     cohen_kappa,
     ece,
     macro_f1,
+    macro_ovr,
     nmi,
     reliability,
     score,
     silhouette,
+    trapezoid_auprc,
 )
 from shared.evaluate.splits import (
     LeakError,
@@ -40,7 +42,7 @@ from shared.evaluate.splits import (
 __all__ = [
     "Interval", "LeakError", "MetricError", "Paired", "SplitError", "accuracy", "ari", "at", "auroc",
     "average_precision", "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa",
-    "ece", "few_shot", "grouped_folds", "grouped_split", "holdout", "ladder", "learning_curve", "macro_f1", "matched",
-    "mcnemar_exact", "nmi", "over_seeds", "paired_test", "readable", "reliability", "score", "silhouette",
-    "wilson",
+    "ece", "few_shot", "grouped_folds", "grouped_split", "holdout", "ladder", "learning_curve", "macro_f1",
+    "macro_ovr", "matched", "mcnemar_exact", "nmi", "over_seeds", "paired_test", "readable", "reliability", "score",
+    "silhouette", "trapezoid_auprc", "wilson",
 ]  # fmt: skip

@@ -123,8 +123,9 @@ class PseudoLabeller:
 
     Notes
     -----
-    Raw distances are dominated by depth: on the bundled blood cells the clusters agree about as well with tenths of
-    depth as with cell types, and the chapter on scPretrain measures how much.
+    Raw distances follow depth and a few hundred high counts. On run 2 of the bundled blood cells, at 100 cells a
+    cluster, the adjusted Rand index with the types was 0.40 raw, 0.47 log1p, 0.55 normalized and 0.61 pca; that with
+    tenths of depth 0.26, 0.22, 0.20 and 0.20 (mean of five seeds).
     """
 
     def __init__(self, space="raw", cells_per_cluster=(100, 50, 200), clusterer="kmeans", seed=0):

@@ -141,7 +141,7 @@ def test_whole_numbers_are_labels_however_they_are_stored():
     assert evaluate.accuracy(np.array([True, False]), [1, 1]) == 0.5
 
 
-@pytest.mark.parametrize("name", ["auroc", "average_precision", "ece"])
+@pytest.mark.parametrize("name", ["auroc", "average_precision", "macro_ovr", "ece"])
 @pytest.mark.parametrize(
     ("classes", "says"),
     [
@@ -156,7 +156,7 @@ def test_columns_need_labels_of_their_own(name, classes, says):
         getattr(evaluate, name)(*soft(50), classes)
 
 
-@pytest.mark.parametrize("name", ["auroc", "average_precision", "ece"])
+@pytest.mark.parametrize("name", ["auroc", "average_precision", "macro_ovr", "ece"])
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -181,6 +181,48 @@ def test_one_class_only_has_no_curve():
         evaluate.auroc(np.repeat("B", 20), proba, CLASSES)
     with pytest.raises(MetricError, match="median"):
         evaluate.auroc(*soft(20), CLASSES, average="median")
+
+
+def test_every_type_against_the_rest_is_three_areas_and_their_means():
+    y, proba = soft(300)
+    got, table = evaluate.macro_ovr(y, proba, CLASSES), evaluate.macro_ovr(y, proba, CLASSES, average=None)
+    assert got["auroc"] == pytest.approx(evaluate.auroc(y, proba, CLASSES))
+    assert got["average_precision"] == pytest.approx(evaluate.average_precision(y, proba, CLASSES))
+    for i, kind in enumerate(CLASSES):
+        precision, recall, _ = sk.precision_recall_curve(y == kind, proba[:, i])
+        assert table["trapezoid"][kind] == pytest.approx(sk.auc(recall, precision))
+    assert got["trapezoid"] == pytest.approx(table["trapezoid"].mean()) and got["n_types"] == 3
+    assert table["cells"].to_dict() == {c: (y == c).sum() for c in CLASSES}
+
+
+def test_which_types_a_mean_of_areas_runs_over():
+    y, proba = soft(300)
+    fewer = y != "NK"
+    got = evaluate.macro_ovr(y[fewer], proba[fewer], CLASSES)
+    assert got["n_types"] == 2 and np.isfinite(list(got.values())).all()
+    some = evaluate.macro_ovr(y, proba[:, :2], CLASSES[:2], average=None)
+    share = (y == "T").mean()
+    assert some.loc["T", ["auroc", "average_precision", "trapezoid"]].tolist() == pytest.approx([0.5, share, share])
+    known = evaluate.macro_ovr(y, proba[:, :2], CLASSES[:2], types="known")
+    assert known["n_types"] == 2 and known["auroc"] == pytest.approx(some["auroc"][:2].mean())
+    with pytest.raises(MetricError, match="types='all' is not known"):
+        evaluate.macro_ovr(y, proba, CLASSES, types="all")
+    with pytest.raises(MetricError, match="average='weighted' is not known"):
+        evaluate.macro_ovr(y, proba, CLASSES, average="weighted")
+
+
+def test_areas_of_hard_labels_are_refused_because_the_trapezoid_flatters_them():
+    y, proba = soft(300)
+    called = np.eye(3)[proba.argmax(1)]
+    for hard in (called, proba.argmax(1), CLASSES[proba.argmax(1)]):
+        with pytest.raises(MetricError, match="hard labels"):
+            evaluate.macro_ovr(y, hard, CLASSES)
+    rng = np.random.default_rng(0)
+    rare = rng.random(2000) < 0.05
+    guess = (rng.random(2000) < 0.05).astype(float)
+    steps = sk.average_precision_score(rare, guess)
+    assert steps < 0.06 and evaluate.trapezoid_auprc(rare, guess) > 1.5 * steps  # both are blind guesses
+    assert evaluate.trapezoid_auprc(rare, np.zeros(2000)) == pytest.approx((1 + rare.mean()) / 2)
 
 
 def test_ece_against_an_oracle_written_out():
