@@ -6,9 +6,10 @@ checks; ``check(adata)`` says in words what else deserves a look. ``to_symbols``
 """
 
 from shared.data.catalogue import Entry, File, Route, bundled_path, catalog
-from shared.data.checks import CheckReport, DataWarning, Finding, check
+from shared.data.checks import check
 from shared.data.door import from_arrays, load, to_arrays
-from shared.data.errors import DataError
+from shared.data.errors import DataError, DataWarning
+from shared.data.findings import CheckReport, Finding
 from shared.data.genes import (
     Comparison,
     GeneKind,

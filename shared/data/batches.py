@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from shared.data.errors import DataError
+from shared.data.errors import DataError, DataWarning
 from shared.data.genes import gene_hash, many
 
 BUFFER_BYTES = 64 << 20  # the shuffle buffer, unless its size is named
@@ -121,8 +121,6 @@ class Batches:
             block = int(np.clip(2 * chunk, min(64, max(1, buffer // BLOCKS)), max(1, buffer // BLOCKS)))
         block = positive(block, "block")
         if self.shuffle == "block" and chunk > 4 * block:
-            from shared.data.checks import DataWarning
-
             warnings.warn(
                 f"each block of {block} cells unpacks {chunk:,.0f}: rewrite the file with shared.data.stream.to_rows, "
                 "or name a larger block and buffer",

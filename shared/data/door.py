@@ -14,18 +14,11 @@ import pandas as pd
 from scipy import sparse
 
 from shared.data.catalogue import UNITS, Route, catalog, entry
-from shared.data.checks import (
-    DataWarning,
-    check,
-    label_values,
-    matrix_problems,
-    name_problems,
-    scan,
-    structure,
-    value_errors,
-)
-from shared.data.errors import DataError
+from shared.data.checks import check, label_values, value_errors
+from shared.data.errors import DataError, DataWarning
 from shared.data.genes import many, names_of, shown, stamp
+from shared.data.structure import matrix_problems, name_problems, structure
+from shared.data.values import scan
 
 if TYPE_CHECKING:
     import anndata as ad

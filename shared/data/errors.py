@@ -11,3 +11,7 @@ class Unavailable(DataError):
 
 class SimulatedWarning(UserWarning):
     """No real data could be had, and simulated data of the same form stand in; the message says why."""
+
+
+class DataWarning(UserWarning):
+    """Data were loaded, but something about them deserves a look."""

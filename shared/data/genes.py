@@ -545,7 +545,7 @@ def merge_duplicates(adata: ad.AnnData, duplicates="sum") -> tuple[ad.AnnData, G
 
 
 def _start(adata, organism) -> list[str]:
-    from shared.data.checks import structure
+    from shared.data.structure import structure
 
     if organism is not None:
         _organism(organism)
@@ -698,7 +698,7 @@ def _summed(adata, groups):
     import numpy as np
     from scipy import sparse
 
-    from shared.data.checks import summable
+    from shared.data.values import summable
 
     rows, columns = np.concatenate(groups), np.repeat(np.arange(len(groups)), list(map(len, groups)))
     place = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(adata.n_vars, len(groups)))

@@ -9,7 +9,8 @@ import pytest
 from scipy import sparse
 
 from shared import data
-from shared.data import DataError, check, checks
+from shared.data import DataError, check, checks, values
+from shared.data.values import looks_like, scan
 
 HUMAN = data.gene_table("human").drop_duplicates("symbol", keep=False)["symbol"].tolist()
 MOUSE = data.gene_table("mouse").drop_duplicates("symbol", keep=False)["symbol"].tolist()
@@ -306,7 +307,7 @@ def test_each_problem_is_seen_and_nothing_else(kind):
 def test_every_check_has_an_example():
     from pathlib import Path
 
-    source = Path(checks.__file__).read_text(encoding="utf-8")
+    source = "".join(p.read_text(encoding="utf-8") for p in Path(checks.__file__).parent.glob("*.py"))
     import re
 
     named = set(re.findall(r'Finding\(\s*"([^"]+)"', source)) | {f"not {n}" for n in checks.NEEDS}
@@ -316,35 +317,13 @@ def test_every_check_has_an_example():
 # Finer judgements
 
 
-@pytest.mark.parametrize(
-    ("X", "looks"),
-    [
-        ([[0, 1], [5, 2]], "counts"),
-        ([[0, 1], [1, 0]], "binary"),
-        ([[2, 2], [2, 2]], "equal"),
-        ([[0.5, -1], [2, 3]], "signed"),
-        ([[0.5, 1.5], [2, 3]], "logged"),
-        ([[0.5, 0.2], [1, 0.3]], "shares"),
-        ([[10.5, 41.5], [92.1, 3.3]], "linear"),
-        ([[10.5, 41, 7], [92, 3, 2]], "expected counts"),
-        ([[250_000.5, 749_999.5], [10.25, 999_989.75]], "per million"),
-        ([[50.5, 49.5], [10.25, 89.75]], "scaled to one total"),
-        ([[np.nan, 1], [0, 2]], "unreadable"),
-    ],
-)
-@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
-def test_what_values_look_like(X, looks, kind):
-    X = kind(np.array(X))
-    assert checks.looks_like(checks.scan(X), X) == looks
-
-
-@pytest.mark.parametrize("undo", [np.expm1, checks._exp2m1])
+@pytest.mark.parametrize("undo", [np.expm1, values._exp2m1])
 def test_logging_twice_is_proved_by_undoing_it(undo):
     redo = np.log1p if undo is np.expm1 else lambda x: np.log2(x + 1)
     once = redo(cells().X / cells().X.sum(1, keepdims=True) * 1e4)
     twice = redo(once)
-    assert checks.looks_like(checks.scan(once), once) == "logged"
-    assert checks.looks_like(checks.scan(twice), twice) == "logged twice"
+    assert looks_like(scan(once), once) == "logged"
+    assert looks_like(scan(twice), twice) == "logged twice"
     report = check(ad.AnnData(twice, var=pd.DataFrame(index=HUMAN[:300])), need="log")
     assert [f.check for f in report.errors] == ["not log"]
 
@@ -466,23 +445,9 @@ def test_a_file_is_checked_block_by_block_as_in_memory(tmp_path, monkeypatch):
         adata.X = kind(adata.X.toarray() if sparse.issparse(adata.X) else adata.X)
         adata.write_h5ad(tmp_path / "b.h5ad")
         backed = ad.read_h5ad(tmp_path / "b.h5ad", backed="r")
-        monkeypatch.setattr(checks, "BLOCK", 700)  # several blocks
+        monkeypatch.setattr(values, "BLOCK", 700)  # several blocks
         assert check(backed).checks == check(adata).checks
         backed.file.close()
-
-
-def test_one_block_and_many_give_the_same(monkeypatch):
-    X = sparse.random(50, 30, 0.3, format="csr", random_state=1) * 40
-    X.data[5], X.data[9] = np.inf, np.nan
-    whole = checks.scan(X)
-    for block in (1, 7, 100):
-        monkeypatch.setattr(checks, "BLOCK", block)
-        for Y in (X, X.toarray(), X.tocoo()):
-            parts = checks.scan(Y)
-            for name in ("nan", "infinite", "negative", "fractions", "smallest", "largest", "zeros", "parts"):
-                assert getattr(parts, name) == getattr(whole, name)
-            assert (parts.cells_of == whole.cells_of).all()
-            assert np.allclose(parts.totals, whole.totals, equal_nan=True)
 
 
 def test_own_files_are_told_of_what_was_found(tmp_path):

@@ -113,8 +113,10 @@ def test_a_layout_is_read(made, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_layout_passes_the_door_and_is_written(made, name, tmp_path):
-    from shared.data.checks import scan, structure, value_errors
+    from shared.data.checks import value_errors
     from shared.data.routes import _h5ad, _write
+    from shared.data.structure import structure
+    from shared.data.values import scan
 
     adata = read(made(name))
     structure(adata)

@@ -22,8 +22,7 @@ from scipy import sparse
 
 from shared.data import backed, stream
 from shared.data import to_rows as conversion
-from shared.data.checks import DataWarning
-from shared.data.errors import DataError
+from shared.data.errors import DataError, DataWarning
 from shared.data.stream import Stream, as_torch, to_rows
 from shared.preprocess import log_normalize
 

@@ -11,6 +11,7 @@ import pandas as pd
 from shared.data.catalogue import UNITS
 from shared.data.errors import DataError
 from shared.data.genes import many, shown
+from shared.data.structure import name_problems
 
 MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "not applicable", "not available", "--"})
 
@@ -41,8 +42,6 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
         If sizes do not match, a name stands twice or cannot be written in a line, or there are no cells or genes.
     """
     import anndata as ad
-
-    from shared.data.checks import name_problems
 
     genes = pd.Index(np.asarray(genes, dtype=object), dtype=object, name=None)
     if units not in UNITS:

@@ -11,6 +11,7 @@ import pandas as pd
 from shared.data.errors import DataError
 from shared.data.genes import many, shown
 from shared.data.readers.text import refused
+from shared.data.structure import name_problems
 
 
 def h5ad(paths: list[Path], *, layer=None, obs=None, units=None, missing=()):
@@ -83,8 +84,6 @@ def table(paths: list[Path], *, separator=None):
         If the file is damaged, a name stands twice, or a column holds words.
     """
     import anndata as ad
-
-    from shared.data.checks import name_problems
 
     (path,) = paths
     if separator is None:
