@@ -550,3 +550,162 @@ def realism(real, simulated, *, title: str):
         f"correlation of genes. Distances: {_listed(far)}."
     )
     return figure
+
+
+def episode(points, labels, is_support, *, title: str, finding: str, axis="PC"):
+    """One few-shot problem twice: as the grid in which it is drawn, and as cells in the plane with their prototypes.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_cells, 2 or more)
+        Coordinates of the episode's cells; the first two columns are drawn, the prototypes are means over the support.
+    labels : sequence of shape (n_cells,)
+        The class of each cell.
+    is_support : sequence of bool of shape (n_cells,)
+        True for a labelled cell, False for a query.
+    title : str
+        The title is the answer.
+    finding : str
+        What the plane shows and the numbers that carry it, for the alternative text.
+    axis : str
+        What the coordinates are called; 1 and 2 are added.
+    """
+    points, labels, given = np.asarray(points)[:, :2], np.asarray(labels), np.asarray(is_support, bool)
+    groups = list(dict.fromkeys(labels))
+    figure, axes = new(7.6, 3.7, ncols=2, width_ratios=(1, 1.15))
+    for i, group in enumerate(groups):
+        here, colour, marker = labels == group, CYCLE[i % 7], MARKERS[i % 11]
+        shots, asked = np.count_nonzero(here & given), np.count_nonzero(here & ~given)
+        row = np.full(shots, len(groups) - 1 - i)
+        axes[0].plot(np.arange(shots), row, marker, color=colour)
+        row = np.full(asked, len(groups) - 1 - i)
+        axes[0].plot(shots + 0.7 + np.arange(asked), row, marker, color=colour, markerfacecolor=PAPER)
+        axes[1].plot(*points[here & ~given].T, marker, color=colour, markerfacecolor=PAPER, markersize=4)
+        axes[1].plot(*points[here & given].T, marker, color=colour, markersize=4)
+        middle = points[here & given].mean(0)
+        axes[1].plot(*middle, marker, color=colour, markersize=12, markeredgecolor=INK, markeredgewidth=1.4)
+    with mpl.rc_context(STYLE):
+        axes[0].set_yticks(range(len(groups)), groups[::-1])
+        axes[0].set_xticks([(shots - 1) / 2, shots + 0.7 + (asked - 1) / 2], ["support", "query"])
+        axes[0].tick_params(length=0)
+        axes[0].set_ylim(-0.6, len(groups) - 0.4)
+        axes[0].spines[["left", "bottom"]].set_visible(False)
+        axes[1].set(xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
+    _title(figure, title)
+    figure.alt_text = (
+        f"{title}. Left, a grid of {len(groups)} rows, one a class ({_listed(groups)}), with {shots} filled support "
+        f"marks and {asked} open query marks each. Right, the same cells in the plane with a large mark at each "
+        f"class's prototype. {finding}"
+    )
+    return figure
+
+
+def bubbles(table, *, title: str, xlabel: str, ylabel: str):
+    """A table as discs whose area is the value, with the value beside each of the larger ones.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Values from 0 to 1.
+    title, xlabel, ylabel : str
+        The title is the answer.
+    """
+    values = table.to_numpy(float)
+    height, width = values.shape
+    figure, axes = new(2.2 + 0.72 * width, 1.3 + 0.42 * height)
+    rows, columns = np.indices(values.shape)
+    flipped = height - 1 - rows
+    axes.scatter(columns, flipped, 230 * np.clip(values, 0, 1).ravel(), CYCLE[0], linewidth=0)
+    for i, j in np.argwhere(values >= 0.095):
+        beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{values[i, j]:.2f}", (j, height - 1 - i), **beside, size=7.5, color=INK)
+    axes.set_xticks(range(width), table.columns, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(height), table.index[::-1])
+    axes.set(xlim=(-0.5, width - 0.2), ylim=(-0.6, height - 0.4))
+    _label(axes, title, xlabel, ylabel)
+    said = [
+        f"{row}: " + _listed(f"{c} {v:.2f}" for c, v in line.sort_values(ascending=False).items() if v >= 0.095)
+        for row, line in table.iterrows()
+        if (line >= 0.095).any()
+    ]
+    figure.alt_text = f"{title}. {ylabel} by {xlabel}, values of 0.10 or more: {'; '.join(said)}."
+    return figure
+
+
+def histograms(panels: dict, *, title: str, ylabel="Share", bins=40, log=False):
+    """Distributions laid over each other, one panel a question.
+
+    Parameters
+    ----------
+    panels : dict of x-axis label to (dict of label to values)
+        One panel each; all labels of a panel share its bins. Shares, so that groups of different size compare.
+    title : str
+        The title is the answer.
+    ylabel : str
+        Of the leftmost panel.
+    bins : int
+        Of equal width between the smallest and the largest value of a panel.
+    log : bool
+        A logarithmic share, where one bin holds most of the values.
+    """
+    figure, axes = new(3.4 * max(len(panels), 1.6), 3.2, ncols=len(panels), squeeze=False)
+    said = []
+    for axis, (xlabel, groups) in zip(axes[0], panels.items(), strict=True):
+        pooled = np.concatenate([np.ravel(v) for v in groups.values()])
+        edges = np.linspace(pooled.min(), pooled.max(), bins + 1)
+        for i, (label, values) in enumerate(groups.items()):
+            values = np.ravel(values)
+            share = np.histogram(values, edges)[0] / len(values)
+            style = {"color": CYCLE[i % 7], "linestyle": ("-", (0, (4, 2)), (0, (1, 1)))[i % 3], "linewidth": 1.8}
+            axis.stairs(share, edges, label=label, **style)
+            low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+            said.append(f"{xlabel}, {label}: median {middle:.2f}, nine tenths from {low:.2f} to {high:.2f}")
+        with mpl.rc_context(STYLE):
+            axis.set(xlabel=xlabel, yscale="log" if log else "linear")
+            axis.legend()
+    axes[0, 0].set_ylabel(ylabel, color=INK)
+    _title(figure, title)
+    figure.alt_text = f"{title}. {'; '.join(said)}."
+    return figure
+
+
+def beside(table, metric: str, published: dict, *, title: str, xlabel: str, roles=None, chance=None):
+    """As :func:`dots`, in the order given, with published values as open marks under each row.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As in :func:`dots`; the first row is drawn at the top.
+    metric : str
+        The column to draw.
+    published : dict of row label to sequence of float
+        What the paper reports for that row, one value a test set.
+    title, xlabel : str
+        The title is the answer.
+    roles : dict of row label to role, optional
+        Marks of :data:`ROLES`; ``"baseline"`` for what is not named.
+    chance : float, optional
+        Where guessing stands.
+    """
+    figure, axes = new(6.6, 1.3 + 0.44 * len(table))
+    said = []
+    for i, (label, row) in enumerate(table.iloc[::-1].iterrows()):
+        colour, marker = ROLES[(roles or {}).get(label, "baseline")]
+        low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+        axes.plot([low, high], [i, i], color=colour, solid_capstyle="round")
+        axes.plot(row[metric], i, marker, color=colour, markersize=6.5, label="here" if i == len(table) - 1 else None)
+        theirs = list(published.get(label, ()))
+        axes.plot(theirs, [i - 0.27] * len(theirs), "|", color=INK, markersize=7, markeredgewidth=1.3)
+        paper = f", in the paper {_listed(f'{v:.2f}' for v in theirs)}" if theirs else ""
+        said.append(f"{label} {row[metric]:.2f} ({low:.2f} to {high:.2f}){paper}")
+    axes.plot([], [], "|", color=INK, markeredgewidth=1.3, label="published, one a data set")
+    axes.set_yticks(range(len(table)), table.index[::-1])
+    axes.set_ylim(-0.7, len(table) - 0.4)
+    if chance is not None:
+        axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1, label="chance")
+    with mpl.rc_context(STYLE):
+        figure.legend(loc="outside lower center", ncols=3)
+    _label(axes, title, xlabel, "")
+    guess = "" if chance is None else f" Guessing would score {chance:.2f}."
+    figure.alt_text = f"{title}. {xlabel} with intervals: {'; '.join(reversed(said))}.{guess}"
+    return figure

@@ -68,6 +68,33 @@ DRAWN = {
     "reliability": lambda: figures.reliability(
         {"raw": pd.DataFrame({"confidence": [0.5, 0.9], "accuracy": [0.5, 0.58], "count": [10, 30]})}, title="Too sure"
     ),
+    "episode": lambda: figures.episode(
+        np.arange(24.0).reshape(12, 2),
+        ["B"] * 6 + ["NK"] * 6,
+        ([True] * 2 + [False] * 4) * 2,
+        title="Two classes, two shots",
+        finding="8 of 8 queries lie nearest their own prototype.",
+    ),
+    "bubbles": lambda: figures.bubbles(
+        pd.DataFrame({"B": [0.9, 0.05], "NK": [0.04, 0.6]}, index=["B", "NK"]),
+        title="NK cells are harder",
+        xlabel="Compared with",
+        ylabel="Query",
+    ),
+    "histograms": lambda: figures.histograms(
+        {"Score": {"same": [0.8, 0.9, 1.0], "other": [0.0, 0.1, 0.4]}, "Weight": {"all": np.arange(101) / 100}},
+        title="Same scores high",
+        bins=5,
+    ),
+    "beside": lambda: figures.beside(
+        ladder().dropna(),
+        "acc",
+        {"ridge": [0.7, 0.75]},
+        title="Higher here",
+        xlabel="Accuracy",
+        roles={"ridge": "method"},
+        chance=0.2,
+    ),
     "maps": lambda: figures.maps(
         {"one": RNG.normal(size=(60, 2)), "two": RNG.normal(size=(60, 5))},
         ["B", "T", "NK"] * 20,
@@ -100,9 +127,36 @@ def test_alt_text_carries_the_drawn_values():
     assert "ridge 0.80 (0.75 to 0.85) and majority 0.20 (0.15 to 0.25)" in DRAWN["dots"]().alt_text
     assert "published from 0.20 at 2 to 0.50 at 75" in DRAWN["curves"]().alt_text
     assert "raw is 0.24 overconfident" in DRAWN["reliability"]().alt_text
+    assert "2 filled support marks and 4 open query marks" in DRAWN["episode"]().alt_text
+    assert "B: B 0.90; NK: NK 0.60." in DRAWN["bubbles"]().alt_text
+    assert "Score, same: median 0.90" in DRAWN["histograms"]().alt_text
+    assert "ridge 0.80 (0.75 to 0.85), in the paper 0.70 and 0.75." in DRAWN["beside"]().alt_text
 
 
-@pytest.mark.parametrize("name", ["dots", "curves", "pairs", "reliability", "shares", "zeros"])
+def test_an_episode_draws_its_prototypes_where_the_support_has_its_mean():
+    large = [line for line in DRAWN["episode"]().axes[1].lines if line.get_markersize() == 12]
+    assert [tuple(line.get_xydata()[0]) for line in large] == [(1.0, 2.0), (13.0, 14.0)]
+
+
+def test_bubbles_stand_where_the_table_has_its_values():
+    drawn = DRAWN["bubbles"]().axes[0]
+    assert [t.get_text() for t in drawn.texts] == ["0.90", "0.60"]
+    assert [t.xy for t in drawn.texts] == [(0, 1), (1, 0)]
+
+
+def test_histograms_share_their_bins_and_show_shares():
+    (same, edges, _), (other, others_edges, _) = (p.get_data() for p in DRAWN["histograms"]().axes[0].patches)
+    assert list(edges) == list(others_edges) and same.sum() == other.sum() == 1
+
+
+def test_published_marks_stand_under_their_own_row():
+    marks = [x for x in DRAWN["beside"]().axes[0].lines if x.get_marker() == "|" and len(x.get_xdata())]
+    assert [(list(x.get_xdata()), list(x.get_ydata())) for x in marks] == [([0.7, 0.75], [-0.27, -0.27])]
+
+
+@pytest.mark.parametrize(
+    "name", ["dots", "curves", "pairs", "reliability", "shares", "zeros", "episode", "bubbles", "beside"]
+)
 def test_same_figure_same_bytes(name):
     assert figures.to_svg(DRAWN[name]()) == figures.to_svg(DRAWN[name]())
 
