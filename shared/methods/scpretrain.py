@@ -474,7 +474,8 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
     ----------
     pretrained_ : dict
         ``weight`` (float32 genes × width), ``bias``, ``genes``, ``history`` (one dict an epoch: round, epoch, loss),
-        ``labels`` (one dict a round: data set to int32 cells × granularities) and ``inertia``. Clones keep it.
+        ``labels`` (one dict a round: data set to int32 cells × granularities), ``inertia``
+        and ``seconds`` (of training, one a round). Clones keep it.
     network_ : CellTypeNet
         Tuned, on the CPU.
     classes_, n_features_in_
@@ -776,7 +777,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
             state, about = load_model(folder / "encoder", own)
             model = cls._set_up(about["settings"])
             model.pretrained_ = {k: v.numpy() for k, v in state.items()}
-            model.pretrained_ |= {"genes": own, "history": about["history"], "labels": [], "inertia": []}
+            model.pretrained_ |= {"genes": own, "history": about["history"], "labels": [], "inertia": [], "seconds": []}
         if genes is not None or model is None:
             genes = names_of(genes or [])
             state, about = load_model(folder / "classifier", genes)
@@ -889,7 +890,7 @@ class _Pretraining:
         self.matrices, self.counts = dict(corpus.matrices), corpus.counts
         self.genes = names_of(corpus.genes)
         self.path = None if model.checkpoint is None else Path(model.checkpoint)
-        self.state = {"genes": self.genes, "history": [], "labels": [], "inertia": []}
+        self.state = {"genes": self.genes, "history": [], "labels": [], "inertia": [], "seconds": []}
 
     def go(self, callback):
         model, state = self.model, self.state
@@ -903,6 +904,7 @@ class _Pretraining:
             for number in range(len(state["labels"]) + 1, model.rounds + 1):
                 found = self.label(number)
                 history = self.train(number, found, kept, bar)
+                state["seconds"].append(history.seconds)
                 state["history"] += [{"round": number, **row} for row in history.rows]
                 state["labels"].append({name: one.labels.astype(np.int32) for name, one in found.items()})
                 state["inertia"].append({name: one.inertia.tolist() for name, one in found.items()})
@@ -999,7 +1001,7 @@ class _Pretraining:
         tensors = {k: torch.from_numpy(self.state[k]) for k in ("weight", "bias")}
         for number, found in enumerate(self.state["labels"]):
             tensors |= {f"labels/{number}/{name}": torch.from_numpy(y) for name, y in found.items()}
-        about = {"identity": self.identity(), **{k: self.state[k] for k in ("history", "inertia")}}
+        about = {"identity": self.identity(), **{k: self.state[k] for k in ("history", "inertia", "seconds")}}
         replace_file(self.path, save(tensors, {"about": json.dumps(about)}))
 
     def restore(self):
@@ -1022,7 +1024,7 @@ class _Pretraining:
             if part == "labels":
                 number, _, name = rest.partition("/")
                 labels[int(number)][name] = value.numpy()
-        self.state |= {"labels": labels, "history": about["history"], "inertia": about["inertia"]}
+        self.state |= {"labels": labels, **{k: about[k] for k in ("history", "inertia", "seconds")}}
         self.state |= {k: tensors[k].numpy() for k in ("weight", "bias")}
         return True
 

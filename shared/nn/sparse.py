@@ -78,8 +78,8 @@ class Rows:
     def dense(self) -> torch.Tensor:
         """The cells as an ordinary tensor, cells × genes."""
         sizes = torch.diff(self.cell_start, append=self.cell_start.new_tensor([len(self.gene)]))
-        cell = torch.repeat_interleave(torch.arange(len(self), device=self.device), sizes.long())
-        out = torch.zeros(self.shape, dtype=self.value.dtype, device=self.device)
+        cell = torch.repeat_interleave(torch.arange(len(self), device=self.gene.device), sizes.long())
+        out = self.value.new_zeros(self.shape)
         return out.index_put_((cell, self.gene.long()), self.value, accumulate=True)
 
 
