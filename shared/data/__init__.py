@@ -10,21 +10,9 @@ from shared.data.checks import check
 from shared.data.door import from_arrays, load, to_arrays
 from shared.data.errors import DataError, DataWarning
 from shared.data.findings import CheckReport, Finding
-from shared.data.genes import (
-    Comparison,
-    GeneKind,
-    GeneReport,
-    compare_genes,
-    gene_hash,
-    gene_kind,
-    gene_table,
-    merge_duplicates,
-    stamp,
-    to_ensembl,
-    to_human,
-    to_mouse,
-    to_symbols,
-)
+from shared.data.gene_kinds import GeneKind, gene_kind
+from shared.data.genes import Comparison, compare_genes, gene_hash, gene_table, stamp
+from shared.data.translate import GeneReport, merge_duplicates, to_ensembl, to_human, to_mouse, to_symbols
 
 __all__ = [
     "CheckReport",

@@ -16,7 +16,8 @@ from shared.data.catalogue import UNITS
 from shared.data.errors import DataError
 from shared.data.findings import CheckReport, Finding
 from shared.data.gene_checks import of_names, of_overlap
-from shared.data.genes import gene_kind, many, shown
+from shared.data.gene_kinds import gene_kind
+from shared.data.genes import many, shown
 from shared.data.structure import structural
 from shared.data.values import EXACT, LOGGED_MAX, Values, looks_like, scan
 

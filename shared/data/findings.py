@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from shared.data.genes import GeneKind
+    from shared.data.gene_kinds import GeneKind
 
 
 @dataclass(frozen=True)

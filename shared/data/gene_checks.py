@@ -6,19 +6,8 @@ from collections.abc import Iterator
 
 from shared.data.errors import DataError
 from shared.data.findings import Finding
-from shared.data.genes import (
-    UNWRITABLE,
-    cut_version,
-    damaged_names,
-    gene_hash,
-    gene_kind,
-    many,
-    names_of,
-    renamed_names,
-    shouted_mouse,
-    shown,
-    symbols,
-)
+from shared.data.gene_kinds import cut_version, damaged_names, gene_kind, renamed_names, shouted_mouse
+from shared.data.genes import UNWRITABLE, gene_hash, many, names_of, shown, symbols
 
 SHOUTED = 0.03  # share of mouse-only names in upper case; human sets hold 0.004, mouse ones written so 0.08
 GENOMES = ("GRCh37_", "GRCh38_", "hg19_", "hg38_", "GRCm38_", "GRCm39_", "mm10_", "mm39_")

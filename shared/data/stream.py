@@ -22,7 +22,8 @@ from scipy import sparse
 from shared.data.backed import SPAN, Backed
 from shared.data.batches import Batch, Batches, Mixing, as_torch, positive
 from shared.data.errors import DataError
-from shared.data.genes import compare_genes, gene_kind, many, names_of, once, shown
+from shared.data.gene_kinds import gene_kind
+from shared.data.genes import compare_genes, many, names_of, once, shown
 from shared.data.to_rows import to_rows
 
 __all__ = ["Batch", "Batches", "Mixing", "Statistics", "Stream", "as_torch", "to_rows"]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from shared import data
-from shared.data import DataError, check, genes
+from shared.data import DataError, GeneKind, check
 
 # 2,150 examples in all.
 ARRAYS, ANNDATA, FILES, BYTES, NAMES = 800, 600, 200, 150, 400
@@ -602,7 +602,7 @@ def expected(step, names, symbols, species):
     return new
 
 
-KIND = genes.GeneKind("unknown", None, 0)
+KIND = GeneKind("unknown", None, 0)
 
 
 @nasty(NAMES)
