@@ -635,9 +635,13 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
         self.network_ = net.cpu().eval()
         return self
 
+    def _network(self, seed=0):
+        sizes = self.n_features_in_, self.width, self.hidden, len(self.classes_)
+        return _built(lambda: CellTypeNet(*sizes, self.norm), seed)
+
     def _assemble(self, X, seed):
         """The network before tuning: at random, then the rows that were pre-trained."""
-        net = _built(lambda: CellTypeNet(X.shape[1], self.width, self.hidden, len(self.classes_), self.norm), seed)
+        net = self._network(seed)
         weight, bias = net.encoder.weight.detach().numpy(), net.encoder.bias.detach().numpy()
         if self.init == "scaled":
             mean = np.asarray(X.mean(0)).ravel()
@@ -785,7 +789,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
             model.classes_ = np.array(about["classes"], dtype=object if about["kind"] == "O" else None)
             model.n_features_in_, model.genes_in_ = len(genes), genes
             model.shared_ = np.isin(np.arange(len(genes)), about["shared"])
-            model.network_ = CellTypeNet(len(genes), model.width, model.hidden, len(model.classes_), model.norm).eval()
+            model.network_ = model._network().eval()
             model.network_.load_state_dict(state)
         return model
 
@@ -934,8 +938,8 @@ class _Pretraining:
         """bool ndarray, genes: whether some cell expresses the gene."""
         seen = np.zeros(len(self.genes), bool)
         for X in self.matrices.values():
-            for rows in [slice(None)] if sparse.issparse(X) else _chunks(np.arange(X.shape[0])):
-                seen[X[rows].indices] = True
+            for part in [X] if sparse.issparse(X) else (X[rows] for rows in _chunks(np.arange(X.shape[0]))):
+                seen[part.indices] = True
         return seen
 
     def label(self, number):
@@ -1037,7 +1041,7 @@ def _built(make, seed):
 
 
 def _encoder(weight, bias):
-    layer = SparseLinear(*weight.shape)
+    layer = _built(lambda: SparseLinear(*weight.shape), 0)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         layer.bias.copy_(torch.from_numpy(bias))
