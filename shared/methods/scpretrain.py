@@ -165,8 +165,13 @@ class PseudoLabeller:
             points = points.toarray() if sparse.issparse(points) else points
             return AgglomerativeClustering(k).fit_predict(points), math.nan
         seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0] >> 1)
-        kind = KMeans if self.clusterer == "kmeans" else MiniBatchKMeans
-        means = kind(k, init="random", n_init=1, max_iter=20, random_state=seed)
+        options = {"init": "random", "n_init": 1, "max_iter": 20, "random_state": seed}
+        if self.clusterer == "minibatch":
+            means = MiniBatchKMeans(k, **options)
+        else:
+            # Elkan's bounds spare three of four distances on sparse cells and change nothing; they fill cells × k.
+            bounds = k > 1 and points.shape[0] * k < 3e7
+            means = KMeans(k, algorithm="elkan" if bounds else "lloyd", **options)
         with warnings.catch_warnings():
             # Two equal cells cannot be parted; what is left of the clusters is counted afterwards.
             warnings.simplefilter("ignore", ConvergenceWarning)
