@@ -397,7 +397,7 @@ def resemblance(entries: dict, root: Path = ROOT) -> dict | None:
     """The bundled blood and its simulated likeness in one figure, ``svg`` and ``alt``; None where the blood is not."""
     if "pbmc" not in entries or not (root / "data" / entries["pbmc"].routes[0].files[0].name).exists():
         return None
-    simulator = Path(catalogue.__file__).with_name("simulate.py").read_bytes()
+    simulator = b"".join(p.read_bytes() for p in sorted(Path(catalogue.__file__).with_name("simulate").glob("*.py")))
     key = hashlib.sha256(_key(entries["pbmc"]).encode() + simulator).hexdigest()[:16]
     kept = root / "_build" / "data-cards" / f"realism-{key}.json"
     try:

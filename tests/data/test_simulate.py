@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from shared import data
 from shared.data import DataError, simulate
+from shared.data.simulate import large
 from shared.preprocess import log_normalize
 
 MAKERS = {
@@ -237,7 +238,7 @@ def test_an_interrupted_file_leaves_nothing(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(simulate, "_multinomial", stop)
+    monkeypatch.setattr(large, "_multinomial", stop)
     with pytest.raises(KeyboardInterrupt):
         simulate.write_large(tmp_path / "a.h5ad", 100, 20)
     assert list(tmp_path.iterdir()) == []
