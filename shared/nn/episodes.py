@@ -1,0 +1,412 @@
+"""Few-shot episodes: small tasks drawn from a labelled table, and networks that keep the parts of a task apart.
+
+An episode draws a few classes, a few support rows of each to learn from, and some query rows to name::
+
+    sampler = EpisodeSampler(unit_range(X), y, n_way=5, k_shot=5, n_query=10, seed=0)
+    support, query, target = sampler.batch(4)  # 4 episodes × 5 classes × 5 rows × genes; 4 × 50 × genes; 4 × 50
+
+Only row numbers are drawn. The rows are gathered from one table that stays where the network is, and what does not
+depend on the episode, such as scaling a row to its own range, is done once, before.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+
+NORMS = ("batch", "running", "layer")
+
+
+class EpisodeError(ValueError):
+    """Episodes cannot be drawn or encoded; the message names the problem and the cure."""
+
+
+class Batch(NamedTuple):
+    """Some episodes.
+
+    Attributes
+    ----------
+    support : float32 tensor, episodes × classes × shots × genes
+    query : float32 tensor, episodes × queries × genes
+        Class after class, unless the sampler shuffles.
+    target : int64 tensor, episodes × queries
+        Place of the query's class among the episode's classes.
+    """
+
+    support: torch.Tensor
+    query: torch.Tensor
+    target: torch.Tensor
+
+
+def unit_range(X):
+    """Scale each row to [0, 1] by its own smallest and largest value.
+
+    A row that is multiplied by a positive number, or shifted, comes out the same: depth of sequencing, the base of a
+    logarithm and a scale factor leave no trace. A row of equal values becomes zeros.
+
+    Parameters
+    ----------
+    X : ndarray, CSR matrix or torch tensor, cells × genes
+        Any real values.
+
+    Returns
+    -------
+    float32 ndarray, CSR matrix or tensor (on the same device)
+        New memory. CSR stays CSR where the smallest value of every row is 0, as in counts and their logarithms.
+
+    Raises
+    ------
+    EpisodeError
+        If `X` has not two dimensions, or holds NaN or infinities.
+    """
+    if X.ndim != 2:
+        raise EpisodeError(f"X has {X.ndim} dimensions: give cells in rows and genes in columns")
+    if sparse.issparse(X):
+        X = X.tocsr().astype(np.float32, copy=True)
+        X.sum_duplicates()
+        low, high = (np.asarray(m.toarray(), np.float32).ravel() for m in (X.min(axis=1), X.max(axis=1)))
+        _finite(np.isfinite(low) & np.isfinite(high))
+        if not low.any():
+            X.data /= np.repeat(np.where(high > 0, high, 1), np.diff(X.indptr))
+            return X
+        X = X.toarray()
+    if isinstance(X, torch.Tensor):
+        low, high = X.amin(1, keepdim=True), X.amax(1, keepdim=True)
+        _finite((torch.isfinite(low) & torch.isfinite(high)).cpu().numpy())
+        spread = high - low
+        return X.sub(low).div_(torch.where(spread > 0, spread, 1)).float()
+    X = np.array(X, dtype=np.float32, order="C")
+    low, high = X.min(1, keepdims=True), X.max(1, keepdims=True)
+    _finite(np.isfinite(low) & np.isfinite(high))
+    X -= low
+    X /= np.where(high > low, high - low, 1)
+    return X
+
+
+def _finite(rows):
+    if not rows.all():
+        raise EpisodeError(f"{int((~rows).sum())} rows hold NaN or infinities: fill or drop them first")
+
+
+class EpisodeSampler:
+    """Draw episodes from a labelled table.
+
+    Classes are drawn uniformly, without replacement, among those with enough rows; support and query rows of a class
+    are drawn uniformly and never overlap. One seed sets classes and rows.
+
+    Parameters
+    ----------
+    X : float32 ndarray, SciPy CSR matrix or torch tensor, cells × genes
+        Used as it is, without a copy where possible. A tensor is gathered from on its own device.
+    y : array of str or int, cells
+        Labels.
+    n_way, k_shot, n_query : int
+        Classes of an episode, and support and query rows of each class.
+    seed : int
+    shuffle : bool
+        Shuffle the queries of each episode. The order is of no consequence to a loss; the published sampler does.
+    device : str or torch.device, optional
+        Where the table is kept and batches arrive. CSR stays on the host; its batches are sent.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        Labels with at least ``k_shot + n_query`` rows, sorted; the class numbers of :meth:`indices` count these.
+    left_out : tuple
+        Labels with fewer.
+
+    Raises
+    ------
+    EpisodeError
+        If `X` and `y` do not fit together, sizes cannot be used, or fewer than `n_way` classes have enough rows.
+    """
+
+    def __init__(self, X, y, n_way=5, k_shot=5, n_query=10, seed=0, shuffle=False, device=None):
+        for name, value in {"n_way": n_way, "k_shot": k_shot, "n_query": n_query}.items():
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise EpisodeError(f"{name}={value!r} is not a whole number from 1 up")
+        self.X, self.device = _table(X, device)
+        y = np.asarray(y)
+        if y.shape != (self.X.shape[0],):
+            raise EpisodeError(f"y has shape {y.shape} and X has {self.X.shape[0]} rows: give one label a row")
+        self.n_way, self.k_shot, self.n_query, self.shuffle = n_way, k_shot, n_query, shuffle
+        labels, code, sizes = np.unique(y, return_inverse=True, return_counts=True)
+        enough = sizes >= k_shot + n_query
+        self.classes_, self.left_out = labels[enough], tuple(labels[~enough].tolist())
+        if len(self.classes_) < n_way:
+            raise EpisodeError(
+                f"{len(self.classes_)} of {len(labels)} classes have the {k_shot + n_query} rows that {k_shot} support "
+                f"and {n_query} query rows need, and n_way={n_way}: ask for fewer classes or fewer rows"
+            )
+        # Rows sorted by class: row i of class c is order[start[c] + i].
+        self._order = np.argsort(code, kind="stable")
+        self._start, self._sizes = (np.cumsum(sizes) - sizes)[enough], sizes[enough]
+        self._rng = np.random.default_rng(seed)
+
+    def indices(self, n: int = 1, rng: np.random.Generator | None = None):
+        """Row numbers of `n` episodes, all drawn at once.
+
+        Parameters
+        ----------
+        n : int
+            Episodes.
+        rng : numpy Generator, optional
+            Draw from this one in place of the sampler's own, which goes on from call to call.
+
+        Returns
+        -------
+        support : int64 ndarray, n × n_way × k_shot
+        query : int64 ndarray, n × n_way × n_query
+        classes : int64 ndarray, n × n_way
+            Numbers of the classes, in ``classes_``.
+        """
+        rng = self._rng if rng is None else rng
+        need = self.k_shot + self.n_query
+        classes = rng.random((n, len(self.classes_))).argsort(1)[:, : self.n_way]
+        sizes = self._sizes[classes]
+        # Floyd's way to draw without replacement: each pick is new, or is replaced by the last number of its range.
+        picks = np.empty((n, self.n_way, need), np.int64)
+        for i in range(need):
+            last = sizes - need + i
+            pick = (rng.random(sizes.shape) * (last + 1)).astype(np.int64)
+            taken = (picks[:, :, :i] == pick[:, :, None]).any(2)
+            picks[:, :, i] = np.where(taken, last, pick)
+        # The set is uniform but its order is not, and the order decides who is support.
+        picks = np.take_along_axis(picks, rng.random(picks.shape).argsort(2), 2)
+        rows = self._order[self._start[classes][:, :, None] + picks]
+        return rows[:, :, : self.k_shot], rows[:, :, self.k_shot :], classes
+
+    def draw(self, n: int = 1, rng: np.random.Generator | None = None) -> tuple[torch.Tensor, ...]:
+        """Row numbers of `n` episodes as :meth:`gather` takes them, on the device, and the queries' targets."""
+        support, query, _ = self.indices(n, rng)
+        target = np.arange(self.n_way).repeat(self.n_query)[None].repeat(n, 0)
+        query = query.reshape(n, -1)
+        if self.shuffle:
+            order = (self._rng if rng is None else rng).random(query.shape).argsort(1)
+            query, target = np.take_along_axis(query, order, 1), np.take_along_axis(target, order, 1)
+        return tuple(torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in (support, query, target))
+
+    def batch(self, n: int = 1, rng: np.random.Generator | None = None) -> Batch:
+        """`n` episodes, gathered."""
+        return self.gather(*self.draw(n, rng))
+
+    def gather(self, support: torch.Tensor, query: torch.Tensor, target: torch.Tensor) -> Batch:
+        """The rows with these numbers: support n × classes × shots, query and target n × queries."""
+        if sparse.issparse(self.X):
+            support_rows, query_rows = (
+                torch.from_numpy(self.X[i.cpu().numpy().ravel()].toarray()).to(self.device, non_blocking=True)
+                for i in (support, query)
+            )
+        else:
+            support_rows, query_rows = (self.X.index_select(0, i.reshape(-1)) for i in (support, query))
+        return Batch(support_rows.view(*support.shape, -1), query_rows.view(*query.shape, -1), target)
+
+    def to(self, device: str | torch.device) -> EpisodeSampler:
+        """The same sampler with its table on another device; both draw from one stream of random numbers."""
+        moved = copy.copy(self)
+        moved.device = torch.device(device)
+        if isinstance(self.X, torch.Tensor):
+            moved.X = self.X.to(device)
+        return moved
+
+    def digest(self) -> str:
+        """Tells one sampler from another: sizes, labels, and up to 256 rows, evenly spaced."""
+        rows = torch.linspace(0, self.X.shape[0] - 1, min(self.X.shape[0], 256), dtype=torch.float64).long()
+        some = self.gather(rows[None, None].to(self.device), rows[None, :0].to(self.device), rows[:0]).support
+        seen = hashlib.sha256(repr((self.X.shape, self.n_way, self.k_shot, self.n_query, self.shuffle)).encode())
+        for part in (self._order, self._start, self._sizes, some.cpu().numpy()):
+            seen.update(np.ascontiguousarray(part).tobytes())
+        return seen.hexdigest()
+
+
+def _table(X, device):
+    """`X` as a tensor on the device, or as CSR on the host; the place where batches arrive."""
+    if sparse.issparse(X):
+        X = X.tocsr().astype(np.float32, copy=False)
+        values = X.data
+    elif isinstance(X, torch.Tensor):
+        X = values = X.detach().float().to(device or X.device)
+    else:
+        X = np.ascontiguousarray(X, dtype=np.float32)
+        # torch takes no read-only memory, which is what shared or mapped arrays are.
+        X = values = torch.from_numpy(X if X.flags.writeable else X.copy())
+        X = X.to(device or "cpu")
+    if X.ndim != 2 or not X.shape[0]:
+        raise EpisodeError(f"X has shape {tuple(X.shape)}: give cells in rows and genes in columns, one row or more")
+    # One pass and no copy: a sum is finite only if every row is.
+    total = values.sum(1) if isinstance(values, torch.Tensor) else values
+    bad = int((~torch.isfinite(torch.as_tensor(total))).sum())
+    if bad:
+        raise EpisodeError(
+            f"X holds NaN or infinities in {bad} {'entries' if sparse.issparse(X) else 'rows'}: fill them first"
+        )
+    return X, torch.device(device or (X.device if isinstance(X, torch.Tensor) else "cpu"))
+
+
+# Networks that keep support and query apart.
+
+Parts = Sequence[tuple[int, int]]  # (episodes, rows of each), in the order in which they lie under one another
+
+
+class EpisodeNorm(torch.nn.BatchNorm1d):
+    """Batch norm in which every part of every episode is a batch of its own.
+
+    The published code encodes support and query in two passes, so that each is normalised by its own mean and
+    variance. Here they come as one matrix, for one product with the weights instead of two, and are parted only where
+    it matters: the answers, the gradients and the running statistics are those of separate passes, episode after
+    episode.
+
+    Attributes
+    ----------
+    at_test : {"running", "batch"}
+        What evaluation mode normalises by: the statistics collected in training, or those of the rows at hand, without
+        collecting. With ``"batch"`` the answer for a cell depends on the cells beside it; see :func:`use_statistics`.
+    """
+
+    at_test = "running"
+
+    def forward(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
+        """Rows × features, as many rows as `parts` say; without `parts` they are one batch."""
+        if not self.training and self.at_test == "running":
+            return super().forward(x)
+        parts = ((1, len(x)),) if parts is None else parts
+        if min(rows for _, rows in parts) < 2:
+            raise EpisodeError(
+                "one row has no variance to be normalised by: give two rows or more, or use running statistics "
+                "(norm='running') or norm='layer'"
+            )
+        pieces = x.split([episodes * rows for episodes, rows in parts])
+        if self.training:
+            self.num_batches_tracked.add_(sum(episodes for episodes, _ in parts))
+        if all(episodes == 1 for episodes, _ in parts):
+            stats = (self.running_mean, self.running_var) if self.training else (None, None)
+            out = [self._alone(piece, *stats, self.weight, self.bias, self.momentum) for piece in pieces]
+        else:
+            out = self._several(pieces, [episodes for episodes, _ in parts])
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    def _alone(self, x, mean, var, weight, bias, momentum):
+        return torch.nn.functional.batch_norm(x, mean, var, weight, bias, True, momentum, self.eps)
+
+    def _several(self, pieces, episodes):
+        """Episodes side by side: a feature of one episode is a feature of its own."""
+        out, means, variances = [], [], []
+        for x, n in zip(pieces, episodes, strict=True):
+            wide = x.view(n, -1, self.num_features).transpose(0, 1).reshape(-1, n * self.num_features)
+            mean, var = (torch.zeros(n * self.num_features, device=x.device) for _ in range(2))
+            # A momentum of 1 leaves this batch's own mean and variance in the two tensors.
+            wide = self._alone(wide, mean, var, self.weight.repeat(n), self.bias.repeat(n), 1.0)
+            out.append(wide.view(-1, n, self.num_features).transpose(0, 1).reshape(x.shape))
+            means.append(mean.view(n, -1))
+            variances.append(var.view(n, -1))
+        if self.training:
+            with torch.no_grad():
+                for running, found in ((self.running_mean, means), (self.running_var, variances)):
+                    # Support, query, support, query: the order of separate passes, in one weighted sum.
+                    found = torch.stack(found, 1).flatten(0, 1) if len({*episodes}) == 1 else torch.cat(found)
+                    keep = 1 - self.momentum
+                    power = torch.arange(len(found) - 1, -1, -1, device=found.device, dtype=found.dtype)
+                    running.mul_(keep ** len(found)).add_((self.momentum * keep**power) @ found)
+        return out
+
+
+class RowNorm(torch.nn.LayerNorm):
+    """Layer norm: each row by its own mean and variance over the features, so that there is nothing to keep apart."""
+
+    def forward(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
+        return super().forward(x)
+
+
+class Blocks(torch.nn.Module):
+    """Blocks of Linear, norm and ReLU; the linear layers see all rows at once, the norms part by part."""
+
+    def __init__(self, dims: Sequence[int], norm: str = "running"):
+        super().__init__()
+        if norm not in NORMS:
+            raise EpisodeError(f"norm={norm!r} is not known: choose {', '.join(NORMS)}")
+        if len(dims) < 2 or any(int(d) != d or d < 1 for d in dims):
+            raise EpisodeError(
+                f"dims={dims!r}: give the number of genes and one width or more, whole numbers from 1 up"
+            )
+        kind = RowNorm if norm == "layer" else EpisodeNorm
+        self.linears = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in pairwise(dims))
+        self.norms = torch.nn.ModuleList(kind(d) for d in dims[1:])
+        use_statistics(self, "batch" if norm == "batch" else "running")
+
+    def forward(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
+        """Rows × ``dims[0]`` to rows × ``dims[-1]``, none negative."""
+        return self.after_first(self.linears[0](x), parts)
+
+    def after_first(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
+        """The rest, for a caller who has worked out the first linear layer in a cheaper way."""
+        x = self.norms[0](x, parts).relu_()
+        for linear, norm in zip(self.linears[1:], self.norms[1:]):
+            x = norm(linear(x), parts).relu_()
+        return x
+
+
+def encoder(dims: Sequence[int], norm: str = "running") -> Blocks:
+    """An encoder of blocks of Linear, norm and ReLU, as the published one: (18000, 4000, 2000, 1000).
+
+    Parameters
+    ----------
+    dims : sequence of int
+        Number of genes, then the width of each block.
+    norm : {"running", "batch", "layer"}
+        All three start from torch's default weights. ``"batch"``: batch norm by the statistics of the rows at hand, in
+        training and afterwards, as the published code does, which never leaves training mode; answers then depend on
+        the other cells. ``"running"``: batch norm in training, the statistics collected there afterwards, so that a
+        cell's answer is its own; the default for that. ``"layer"``: layer norm.
+    """
+    return Blocks(dims, norm)
+
+
+def use_statistics(module: torch.nn.Module, which: str) -> torch.nn.Module:
+    """Have every :class:`EpisodeNorm` in `module` normalise by ``"running"`` or ``"batch"`` statistics in evaluation.
+
+    ``"running"`` is inductive: a query alone gets the answer it gets among others. ``"batch"`` is transductive: the
+    queries are normalised by their own mean and variance, so the share of each class among them matters.
+    """
+    if which not in ("running", "batch"):
+        raise EpisodeError(f"statistics {which!r} are not known: choose 'running' or 'batch'")
+    for part in module.modules():
+        if isinstance(part, EpisodeNorm):
+            part.at_test = which
+    return module
+
+
+def encode(encoder: torch.nn.Module, support: torch.Tensor, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of support and query of several episodes, by one pass through the encoder.
+
+    The weights are read once instead of twice; with :class:`EpisodeNorm` the numbers are those of separate passes.
+    Another module is run twice, on all support rows and on all query rows.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        rows × genes to rows × features.
+    support : tensor, episodes × classes × shots × genes
+        To learn from.
+    query : tensor, episodes × queries × genes
+        To name; there may be none.
+
+    Returns
+    -------
+    support : tensor, episodes × classes × shots × features
+    query : tensor, episodes × queries × features
+    """
+    (B, C, K, G), Q = support.shape, query.shape[1]
+    if isinstance(encoder, Blocks):
+        rows = torch.cat([support.reshape(-1, G), query.reshape(-1, G)])
+        features = encoder(rows, ((B, C * K), (B, Q)) if Q else ((B, C * K),))
+        first, second = features.split([B * C * K, B * Q])
+    else:
+        first, second = encoder(support.reshape(-1, G)), encoder(query.reshape(-1, G))
+    return first.view(B, C, K, -1), second.view(B, Q, -1)
