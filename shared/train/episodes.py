@@ -152,7 +152,9 @@ def meta_train(
     if not any(p.requires_grad for p in learner.parameters()):
         raise TrainingError("the learner has no parameter to train: is every requires_grad False?")
     if settings.stop_at is not None and not hasattr(learner, "loss_and_scores"):
-        raise TrainingError("stop_at needs the training accuracy: give the learner loss_and_scores, or set stop_at=None")
+        raise TrainingError(
+            "stop_at needs the training accuracy: give the learner loss_and_scores, or set stop_at=None"
+        )
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         return _MetaRun(learner, sampler.to(device), settings, device).go(callbacks)
 
@@ -257,8 +259,8 @@ class _MetaRun:
 
     def not_finite(self, value, done, lr):
         return TrainingError(
-            f"the loss is {float(value.detach())} after {done} episodes, lr {lr:.3g}: lower lr, or scale the data first "
-            "(shared.nn.episodes.unit_range)"
+            f"the loss is {float(value.detach())} after {done} episodes, lr {lr:.3g}: lower lr, or "
+            "scale the data first (shared.nn.episodes.unit_range)"
         )
 
     # Checkpoints.
@@ -292,7 +294,8 @@ class _MetaRun:
         mine, other = self.identity(), about["identity"]
         differ = [k for k in mine if mine[k] != other.get(k)]
         if differ:
-X
+            said = ", ".join(differ)
+            raise TrainingError(f"{self.path} is a checkpoint of another run, which differs in {said}: {cure}")
         done = about["history"]["rows"][-1]["episode"]
         if done > self.settings.episodes or (done < self.settings.episodes and done % self.settings.log_every):
             raise TrainingError(
