@@ -24,7 +24,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from shared.nn.keras_net import LayerwiseAdam, Sample, Scale, initial, keras, restart, run, train
+from shared.nn.keras_net import Head, LayerwiseAdam, Sample, Scale, initial, keras, restart, run, train
 from shared.train import TrainingError, load_model, save_model
 
 TUNING = ("frozen", "full", "gradual", "discriminative")
@@ -83,15 +83,14 @@ def _autoencoder(n_genes, hidden, code, output, noise, variational, beta, jit):
 
 
 @lru_cache(maxsize=8)
-def _tuned(n_genes, hidden, code, linear_code, outputs, task, l2, jit):
+def _tuned(n_genes, hidden, code, linear_code, outputs, task, jit):
     """Encoder and head as one compiled network; with no `hidden` and no `code` the head alone, on codes."""
     x = genes = keras.Input((n_genes,))
     for i, units in enumerate(hidden):
         x = keras.layers.Dense(units, activation="relu", name=f"encode_{i}")(x)
     if code:
         x = keras.layers.Dense(code, activation=None if linear_code else "relu", name="code")(x)
-    decay = keras.regularizers.L2(l2)
-    net = keras.Model(genes, keras.layers.Dense(outputs, kernel_regularizer=decay, name="head")(x))
+    net = keras.Model(genes, Head(outputs, name="head")(x))
     loss = {
         "binary": keras.losses.BinaryCrossentropy(from_logits=True),
         "classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -264,21 +263,21 @@ class _Transfer(TransformerMixin, BaseEstimator):
         own = self.per_study or not hasattr(self, "pretrained_")
         self.tuned_scale_ = getattr(self, "adapted_", None) or (Scale(X, self.scaling) if own else self.scale_)
         X, head = self.tuned_scale_(X), initial([(self.code, outputs), (outputs,)], rng)
-        seed = int(rng.randint(2**31))
+        seed, l2 = int(rng.randint(2**31)), np.float32(self.l2)
         with _BUSY:
             if self.tuning == "frozen":
                 self.encoder_weights_ = [w.copy() for w in encoder]
                 X = self._codes(X, encoder)
-                net = _tuned(self.code, (), 0, False, outputs, task, self.l2, self._compiled(self.code))
-                restart(net, head, self.lr, seed)
+                net = _tuned(self.code, (), 0, False, outputs, task, self._compiled(self.code))
+                restart(net, [*head, l2], self.lr, seed)
             else:
                 net = self._network(outputs, task)
-                restart(net, [*encoder, *head], self.lr, seed)
+                restart(net, [*encoder, *head, l2], self.lr, seed)
             self.losses_ = []
             for factors, epochs in self._stages():
                 net.optimizer.set_factors(factors)
                 self.losses_ += train(net, X, target, weight, epochs, self.batch_size, rng, self.progress)
-            *tuned, W, b = net.get_weights()
+            *tuned, W, b, _ = net.get_weights()
         self.head_weights_ = [W, b]
         if tuned:
             self.encoder_weights_ = tuned
@@ -309,14 +308,16 @@ class _Transfer(TransformerMixin, BaseEstimator):
         return scale(X)
 
     def _codes(self, X, weights):
-        with _BUSY:
-            net = self._network(1, "numbers")
-            net.set_weights([*weights, np.zeros((self.code, 1), np.float32), np.zeros(1, np.float32)])
-            return run(net, X, "code")
+        """The encoder in numpy: a few products, and no network to build."""
+        for i in range(0, len(weights), 2):
+            X = X @ weights[i] + weights[i + 1]
+            if i < len(weights) - 2 or not self.variational:
+                X = np.maximum(X, 0)
+        return X
 
     def _network(self, outputs, task):
         n, hidden = self.n_features_in_, tuple(self.hidden)
-        return _tuned(n, hidden, self.code, self.variational, outputs, task, self.l2, self._compiled(n))
+        return _tuned(n, hidden, self.code, self.variational, outputs, task, self._compiled(n))
 
     def _autoencoder(self):
         output = SCALING[self.scaling] if self.output == "auto" else self.output

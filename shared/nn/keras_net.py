@@ -64,7 +64,7 @@ class LayerwiseAdam(keras.optimizers.Adam):
         if self.built:
             return
         super().build(variables)
-        self.factors = [self.add_variable((), initializer="ones", name=f"factor_{i}") for i in range(len(variables))]
+        self.factors = self.add_variable((len(variables),), initializer="ones", name="factors")
         self.layers = [v.path.split("/")[-2] for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
@@ -74,8 +74,25 @@ class LayerwiseAdam(keras.optimizers.Adam):
 
     def set_factors(self, factors):
         """Set factors by the name of the layer; a layer that is not named keeps 1."""
-        for layer, factor in zip(self.layers, self.factors, strict=True):
-            factor.assign(float(factors.get(layer, 1.0)))
+        self.factors.assign(np.array([factors.get(layer, 1.0) for layer in self.layers], np.float32))
+
+
+class Head(keras.layers.Dense):
+    """A Dense layer whose penalty on the squared weights is a number it holds, the last of its weights.
+
+    As an argument of the layer the penalty would be part of the compiled function, and each value that a search tries
+    would be compiled anew.
+    """
+
+    def build(self, shape):
+        """Kernel, bias, and the penalty."""
+        super().build(shape)
+        self.l2 = self.add_weight((), initializer="zeros", trainable=False, name="l2")
+
+    def call(self, inputs):
+        """Outputs, with the penalty charged."""
+        self.add_loss(self.l2 * ops.sum(self.kernel**2))
+        return super().call(inputs)
 
 
 class Scale:
@@ -120,17 +137,16 @@ def restart(net, weights, lr, seed):
 def train(net, X, y, weight, epochs, batch_size, rng, progress=False, said="training"):
     """Passes over the rows in an order drawn by numpy, so that every back end sees the same batches.
 
-    Batches differ by one row at most: no last batch of a few rows, and at most two shapes to compile.
+    Batches differ by one row at most: no last batch of a few rows.
     """
     from tqdm.auto import tqdm
 
-    losses, parts = [], max(1, -(-X.shape[0] // batch_size))
+    losses, parts, step = [], max(1, -(-X.shape[0] // batch_size)), _step(net)
     for _ in tqdm(range(epochs), desc=said, disable=not progress, leave=False):
         total = 0.0
         for rows in np.array_split(rng.permutation(X.shape[0]), parts):
             some = dense(X[rows])
-            net.reset_metrics()  # versions of Keras differ in how they average over batches, so each is read alone
-            loss = net.train_on_batch(some, some if y is None else y[rows], None if weight is None else weight[rows])
+            loss = step(some, some if y is None else y[rows], *(() if weight is None else (weight[rows],)))
             total += float(loss) * len(rows)
         losses.append(total / X.shape[0])
         if not np.isfinite(losses[-1]):
@@ -138,6 +154,37 @@ def train(net, X, y, weight, epochs, batch_size, rng, progress=False, said="trai
                 f"the loss is {losses[-1]} after {len(losses)} epochs: lower lr, or scale the genes"
             )
     return losses
+
+
+def _step(net):
+    """What trains a compiled network on one batch, (inputs, targets) or with weights, and returns the loss before it.
+
+    On TensorFlow the step is written out: Keras's own is compiled again for a second batch size, and its bookkeeping
+    takes longer than the arithmetic of a small network.
+    """
+
+    def keras_step(*batch):
+        net.reset_metrics()  # versions of Keras differ in how they average over batches, so each is read alone
+        return net.train_on_batch(*batch)
+
+    if keras.backend.backend() != "tensorflow":
+        return keras_step
+    import tensorflow as tf
+
+    def one(x, y, weight=None):
+        with tf.GradientTape() as tape:
+            loss = net.compute_loss(x, y, net(x, training=True), weight)
+        net.optimizer.apply(tape.gradient(loss, net.trainable_variables), net.trainable_variables)
+        return loss
+
+    def step(*batch):
+        shapes = tuple((a.dtype, a.shape[1:]) for a in batch)
+        if getattr(net, "compiled_step", (None,))[0] != shapes:
+            any_rows = [tf.TensorSpec((None, *shape), dtype) for dtype, shape in shapes]
+            net.compiled_step = shapes, tf.function(one, any_rows, jit_compile=net.jit_compile)
+        return net.compiled_step[1](*batch)
+
+    return step
 
 
 def dense(X):
@@ -152,14 +199,7 @@ def initial(shapes, rng):
     ]
 
 
-def run(net, X, layer=None):
-    """A network's answer on rows, a thousand at a time, or that of one of its layers."""
-    if layer is not None:
-        net = _part(net, layer)
+def run(net, X):
+    """A network's answer on rows, a thousand at a time."""
     parts = [net(X[i : i + 1024], training=False) for i in range(0, len(X), 1024)]
     return np.concatenate([ops.convert_to_numpy(p) for p in parts])
-
-
-def _part(net, layer):
-    """The network up to a layer."""
-    return keras.Model(net.input, net.get_layer(layer).output)
