@@ -12,46 +12,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from shared.methods.inputs import DesignError, counted, finite, labels_of
+from shared.methods.maps import distortion, neighbor_graph, umap
+from shared.methods.survey import METHODS, Method, Scenario, methods, scenario
 
-class DesignError(ValueError):
-    """The batches, labels or facts given cannot answer the question; the message names why and the cure."""
-
-
-def _labels(values, n: int, what: str) -> np.ndarray:
-    """`values` as an array of words, one a cell, none missing."""
-    values = np.asarray(values, dtype=object)
-    if values.shape != (n,):
-        raise DesignError(f"{what} has shape {values.shape} and there are {n} cells: give one {what} a cell")
-    if pd.isna(values).any():
-        raise DesignError(f"{int(pd.isna(values).sum())} cells have no {what}: drop them, or name one for each")
-    return values.astype(str)
-
-
-def _finite(X, what: str = "X"):
-    """`X` as float64, CSR or ndarray; refused unless it is a table of finite numbers."""
-    X = X.tocsr().astype(np.float64) if sparse.issparse(X) else np.array(X, dtype=np.float64)
-    if X.ndim != 2 or 0 in X.shape:
-        raise DesignError(f"{what} has shape {X.shape}: give cells in rows and genes in columns, at least one of each")
-    if not np.isfinite(X.data if sparse.issparse(X) else X).all():
-        raise DesignError(f"{what} holds NaN or infinite values: fill or drop those genes first")
-    return X
-
-
-def _counts(X):
-    """`X` as :func:`_finite` gives it; negative values and cells without a count are refused."""
-    X = _finite(X, "the counts")
-    if X.min() < 0:
-        raise DesignError("the counts hold negative values: start from the raw counts")
-    totals = np.asarray(X.sum(1)).ravel()
-    if (totals == 0).any():
-        raise DesignError(f"{int((totals == 0).sum())} cells have no count at all: drop them first")
-    return X, totals
+__all__ = [  # noqa: RUF022 (the order of the story)
+    "DesignError", "cpm", "tpm", "dispersion", "expected_zeros", "zero_table", "neighbor_graph", "umap", "distortion",
+    "explained", "batch_share", "Design", "confounding", "correct", "pseudobulk", "surviving", "Scenario", "scenario",
+    "Method", "METHODS", "methods",
+]  # fmt: skip
 
 
 def cpm(counts, total=1e6):
@@ -124,7 +98,7 @@ def dispersion(counts) -> np.ndarray:
     float64 ndarray of shape (n_genes,)
         0 where the counts vary no more than Poisson counts would, and for genes that are never seen.
     """
-    X, totals = _counts(counts)
+    X, totals = counted(counts)
     found = np.zeros(X.shape[1])
     for genes, seen, mean in _blocks(X, totals):
         extra = ((seen - mean) ** 2 - mean).sum(0)
@@ -154,7 +128,7 @@ def expected_zeros(counts, dispersion=0.0) -> np.ndarray:
     ----------
     Svensson (2020), Nature Biotechnology 38, 147.
     """
-    X, totals = _counts(counts)
+    X, totals = counted(counts)
     spread = np.broadcast_to(np.asarray(dispersion, dtype=np.float64), X.shape[1])
     if (spread < 0).any() or not np.isfinite(spread).all():
         raise DesignError("dispersion holds negative or missing values: give 0 or more for each gene")
@@ -179,7 +153,7 @@ def zero_table(counts) -> pd.DataFrame:
         One row a gene seen: ``mean`` count, ``observed`` share of zeros, and the shares that :func:`expected_zeros`
         gives without (``Poisson``) and with each gene's own :func:`dispersion` (``negative binomial``).
     """
-    X, _ = _counts(counts)
+    X, _ = counted(counts)
     mean = np.asarray(X.mean(0)).ravel()
     X = X[:, np.flatnonzero(mean)]
     columns = {
@@ -189,145 +163,6 @@ def zero_table(counts) -> pd.DataFrame:
         "negative binomial": expected_zeros(X, dispersion(X)),
     }
     return pd.DataFrame(columns, index=np.flatnonzero(mean))
-
-
-def neighbor_graph(points, n_neighbors=15) -> sparse.csr_matrix:
-    """The fuzzy graph that UMAP lays out: how surely two cells are neighbours, seen from either.
-
-    Each cell's nearest neighbour counts fully; the weight then falls off so that every cell has the same sum of
-    weights, the logarithm of `n_neighbors` to base 2. Dense and sparse regions are made alike, which is why sizes and
-    densities on the map mean little.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_cells, n_features)
-        For example 20 principal components.
-    n_neighbors : int, default 15
-        The cell itself counts as one, as in umap-learn.
-
-    Returns
-    -------
-    CSR of shape (n_cells, n_cells), symmetric, values from 0 to 1
-
-    References
-    ----------
-    McInnes, Healy and Melville (2018), arXiv 1802.03426.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    points = _finite(points, "points")
-    n = len(points)
-    if not 2 <= n_neighbors <= n:
-        raise DesignError(f"n_neighbors={n_neighbors} for {n} cells: choose from 2 to {n}")
-    away, near = NearestNeighbors(n_neighbors=n_neighbors).fit(points).kneighbors(points)
-    first = np.where(away > 0, away, np.inf).min(1)
-    beyond = np.maximum(away - np.where(np.isfinite(first), first, 0)[:, None], 0)[:, 1:]
-    low, high = np.zeros(n), np.full(n, np.inf)
-    width = np.ones(n)
-    for _ in range(64):  # bisection, all cells at once
-        excess = np.exp(-beyond / width[:, None]).sum(1) - np.log2(n_neighbors)
-        low, high = np.where(excess > 0, low, width), np.where(excess > 0, width, high)
-        width = np.where(np.isinf(high), width * 2, (low + high) / 2)
-    floor = 1e-3 * np.where(np.isfinite(first) & (first > 0), away.mean(1), away.mean())
-    weight = np.exp(-beyond / np.maximum(width, floor)[:, None])
-    rows = np.repeat(np.arange(n), n_neighbors - 1)
-    graph = sparse.csr_matrix((weight.ravel(), (rows, near[:, 1:].ravel())), shape=(n, n))
-    graph.setdiag(0)
-    graph.eliminate_zeros()
-    return (graph + graph.T - graph.multiply(graph.T)).tocsr()
-
-
-def umap(points, n_neighbors=15, min_dist=0.1, epochs=300, start="components", random_state=0):
-    """Lay cells out in the plane so that neighbours attract each other and all others repel: UMAP, written out.
-
-    The graph and the curve are umap-learn's, to rounding; the descent moves all cells at once where umap-learn moves
-    one pair after the other, and starts from the first two columns of `points` (principal components) or at random,
-    where umap-learn starts from a spectral map unless told otherwise. Distances between clusters are no part of what
-    is minimised.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_cells, n_features)
-        For example 20 principal components.
-    n_neighbors : int, default 15
-        As for :func:`neighbor_graph`.
-    min_dist : float, default 0.1
-        How close the map may put two neighbours.
-    epochs : int, default 300
-        Rounds of the descent; the step shrinks to nothing over them.
-    start : {"components", "random"}, default "components"
-        Where the cells stand before the descent.
-    random_state : int, default 0
-        Of the start's jitter and of the sampled pairs.
-
-    Returns
-    -------
-    float64 ndarray of shape (n_cells, 2)
-    """
-    from scipy.optimize import curve_fit
-
-    if start not in ("components", "random"):
-        raise DesignError(f"start {start!r} is not known: choose 'components' or 'random'")
-    if start == "components" and (np.shape(points)[1] < 2 or not np.ptp(np.asarray(points)[:, :2])):
-        raise DesignError("points give no plane to start from: give two columns that vary, or start='random'")
-    graph = neighbor_graph(points, n_neighbors).tocoo()
-    at = np.linspace(0, 3, 300)
-    wanted = np.where(at < min_dist, 1.0, np.exp(-(at - min_dist)))
-    (a, b), _ = curve_fit(lambda x, a, b: 1 / (1 + a * x ** (2 * b)), at, wanted)
-    rng = np.random.default_rng(random_state)
-    if start == "components":
-        place = np.asarray(points, dtype=np.float64)[:, :2]
-        place = 10 * place / np.abs(place).max() + rng.normal(0, 0.5, (len(place), 2))
-    else:
-        place = rng.uniform(-10, 10, (len(points), 2))
-    often = graph.data / graph.data.max()  # an edge is used in this share of the epochs
-    for epoch in range(epochs):
-        used = rng.random(len(often)) < often
-        head, tail = graph.row[used], graph.col[used]
-        others = rng.integers(len(place), size=5 * len(head))
-        step = np.zeros_like(place)
-        for i, j, pull in ((head, tail, True), (np.repeat(head, 5), others, False)):
-            apart = place[i] - place[j]
-            square = (apart**2).sum(1)
-            if pull:
-                force = -2 * a * b * square ** (b - 1) * (square > 0) / (1 + a * square**b) if len(i) else square
-            else:
-                force = 2 * b / ((0.001 + square) * (1 + a * square**b)) * (i != j)
-            move = np.clip(force[:, None] * apart, -4, 4)
-            for axis in (0, 1):
-                step[:, axis] += np.bincount(i, move[:, axis], len(place))
-        place = place + (1 - epoch / epochs) * np.clip(step, -4, 4)
-    return place
-
-
-def distortion(points, shown, labels) -> float:
-    """How well a map keeps the order of the distances between groups: Spearman's correlation, 1 at best.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_cells, n_features)
-        Where the cells lie.
-    shown : ndarray of shape (n_cells, 2)
-        Where the map puts them.
-    labels : sequence of shape (n_cells,)
-        Groups; the distance of two groups is that of their means. At least three.
-
-    Returns
-    -------
-    float
-    """
-    from scipy.spatial.distance import pdist
-    from scipy.stats import spearmanr
-
-    points, shown = _finite(points, "points"), _finite(shown, "shown")
-    labels = _labels(labels, len(points), "label")
-    if len(shown) != len(points):
-        raise DesignError(f"shown has {len(shown)} cells and points {len(points)}: give the same cells in one order")
-    names = np.unique(labels)
-    if len(names) < 3:
-        raise DesignError(f"{len(names)} groups have at most one distance, so no order: give three groups or more")
-    there, here = (pdist(np.stack([x[labels == t].mean(0) for t in names])) for x in (points, shown))
-    return float(spearmanr(there, here).statistic)
 
 
 def explained(X, *groups):
@@ -379,9 +214,9 @@ def batch_share(X, batch, label, components=None, random_state=0) -> pd.Series:
         about one part in n for each group but the first. ``shared`` may be slightly negative where the two work
         against each other.
     """
-    X = _finite(X)
+    X = finite(X)
     X = X.toarray() if sparse.issparse(X) else X
-    batch, label = _labels(batch, len(X), "batch"), _labels(label, len(X), "label")
+    batch, label = labels_of(batch, len(X), "batch"), labels_of(label, len(X), "label")
     if not np.ptp(X, axis=0).any():
         raise DesignError("no gene varies between these cells, so there is no variance to share out")
     if components is not None:
@@ -452,8 +287,8 @@ def confounding(batch, label) -> Design:
     """
     from scipy.sparse.csgraph import connected_components
 
-    batch = _labels(batch, np.shape(batch)[0] if np.ndim(batch) else 0, "batch")
-    label = _labels(label, len(batch), "label")
+    batch = labels_of(batch, np.shape(batch)[0] if np.ndim(batch) else 0, "batch")
+    label = labels_of(label, len(batch), "label")
     if not len(batch):
         raise DesignError("there are no cells: give one batch and one label for each")
     table = pd.crosstab(pd.Series(batch, name="batch"), pd.Series(label, name="label"))
@@ -498,9 +333,9 @@ def correct(X, batch, keep=None, shrink=True) -> np.ndarray:
     ----------
     Johnson, Li and Rabinovic (2007), Biostatistics 8, 118.
     """
-    X = _finite(X)
+    X = finite(X)
     X = X.toarray() if sparse.issparse(X) else X
-    batch = _labels(batch, len(X), "batch")
+    batch = labels_of(batch, len(X), "batch")
     names, code = np.unique(batch, return_inverse=True)
     sizes = np.bincount(code)
     if len(names) < 2 or sizes.min() < 2:
@@ -508,7 +343,7 @@ def correct(X, batch, keep=None, shrink=True) -> np.ndarray:
     member = np.eye(len(names))[code]  # cells × batches
     kept = np.zeros((len(X), 0))
     if keep is not None:
-        keep = _labels(keep, len(X), "keep")
+        keep = labels_of(keep, len(X), "keep")
         kept = (keep[:, None] == np.unique(keep)[1:]).astype(float)
     design = np.hstack([member, kept])
     if np.linalg.matrix_rank(design) < design.shape[1]:
@@ -559,8 +394,8 @@ def pseudobulk(counts, groups) -> pd.DataFrame:
     DataFrame of shape (n_groups, n_genes)
         float64, indexed by group.
     """
-    X, _ = _counts(counts)
-    groups = _labels(groups, X.shape[0], "group")
+    X, _ = counted(counts)
+    groups = labels_of(groups, X.shape[0], "group")
     names = np.unique(groups)
     member = sparse.csr_matrix((names[:, None] == groups).astype(np.float64))
     summed = member @ X
@@ -598,153 +433,3 @@ def surviving(genes, steps: dict, weight=None) -> pd.DataFrame:
             "n": int(left.sum()),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-class Scenario(NamedTuple):
-    """A scenario of transfer: its name, the kind within it, and the facts that decide."""
-
-    name: str
-    kind: str
-    why: str
-
-
-def scenario(*, source_labels, target_labels, target_data=True, same_task=True, same_domain=False) -> Scenario:
-    """Which scenario of transfer a problem is, from what is at hand when the model is trained.
-
-    Parameters
-    ----------
-    source_labels : bool
-        The source comes with labels, and training uses them.
-    target_labels : bool
-        Some target samples come with labels, and training uses them.
-    target_data : bool, default True
-        Target samples, with or without labels, are at hand in training.
-    same_task : bool, default True
-        The labels asked for in the target are those of the source.
-    same_domain : bool, default False
-        Source and target follow one distribution: same genes, platform, species, mix of samples.
-
-    Returns
-    -------
-    Scenario
-        ``name`` is ``inductive``, ``transductive``, ``unsupervised`` or ``none``.
-
-    References
-    ----------
-    Pan and Yang (2010), IEEE Transactions on Knowledge and Data Engineering 22, 1345; Table 2.
-    """
-    facts = {"source_labels": source_labels, "target_labels": target_labels, "target_data": target_data}
-    facts |= {"same_task": same_task, "same_domain": same_domain}
-    vague = [name for name, value in facts.items() if not isinstance(value, (bool, np.bool_))]
-    if vague:
-        raise DesignError(f"{vague[0]} is {facts[vague[0]]!r}: answer with True or False")
-    if target_labels and not target_data:
-        raise DesignError("target labels without target data cannot be used: is target_data True?")
-    if same_domain and same_task and (source_labels or target_labels):
-        return Scenario("none", "supervised learning", "source and target are one problem")
-    if target_labels:
-        kind = "fine-tuning or multi-task" if source_labels else "self-taught"
-        return Scenario("inductive", kind, "target labels guide the training")
-    if not source_labels:
-        return Scenario("unsupervised", "representation", "no labels on either side")
-    if not same_task:
-        return Scenario("none", "no bridge", "no label says what the target's task is: label a few target samples")
-    if not target_data:
-        return Scenario("none", "applied as it is", "the target has no part in the training")
-    return Scenario(
-        "transductive", "domain adaptation", "labels in the source only, target samples seen without theirs"
-    )
-
-
-class Method(NamedTuple):
-    """One method of the survey: what it takes, what it moves, how the survey files it, and the facts that decide."""
-
-    name: str
-    year: int
-    key: str
-    source: str
-    target: str
-    moves: str
-    filed: str
-    source_labels: bool
-    target_labels: bool
-    target_data: bool = True
-    same_task: bool = True
-    chapter: str = ""
-
-    @property
-    def scenario(self) -> Scenario:
-        """By :func:`scenario`, from the method's own facts."""
-        return scenario(
-            source_labels=self.source_labels,
-            target_labels=self.target_labels,
-            target_data=self.target_data,
-            same_task=self.same_task,
-        )
-
-
-# The survey's sixteen, in the order of its Table 1; `filed` is the strategy its Table 6 gives, `key` a citation of the
-# book. The facts are read from each method's own paper: which labels its training uses, and if it meets the target.
-# fmt: off
-METHODS = (
-    Method("MultiPLIER", 2019, "taroni2019", "37,000 human RNA-seq samples", "small rare-disease sets",
-           "gene loadings tied to pathways", "unsupervised", False, False),
-    Method("projectR", 2019, "steinobrien2019", "mouse retina, single cell", "brain of human and mouse",
-           "gene loadings of a factorisation", "unsupervised", False, False),
-    Method("projectR_ICI", 2021, "davismarcisak2021", "treated mouse tumours, single cell", "human tumours",
-           "gene loadings of a factorisation", "unsupervised", False, False),
-    Method("FIT", 2018, "normand2018", "170 matched mouse and human studies", "a new mouse study",
-           "one mouse-to-human slope a gene", "unsupervised", True, False, False),
-    Method("CaSTLe", 2018, "lieberman2018", "labelled single cells", "unlabelled cells of another study",
-           "a classifier on binned genes both show", "supervised", True, False),
-    Method("TF-Binding", 2021, "novakovsky2021", "DNA bound by fifty factors", "few regions bound by one factor",
-           "weights of a convolutional network", "unsupervised", True, True, same_task=False),
-    Method("scJoint", 2022, "lin2022", "labelled single-cell RNA", "unlabelled single-cell chromatin",
-           "an encoder and its cell types", "domain adaptation", True, False),
-    Method("BERMUDA", 2019, "wang2019", "one batch of single cells", "another batch",
-           "an autoencoder's shared code", "domain adaptation", False, False),
-    Method("trVAE", 2020, "lotfollahi2020", "cells under two conditions", "a cell type seen under one",
-           "the effect of the condition", "transductive", True, False),
-    Method("XGSEA", 2021, "cai2021", "scored gene sets of mouse or zebrafish", "unscored human gene sets",
-           "enrichment scores", "transductive", True, False),
-    Method("PRECISE", 2019, "mourragui2019", "cell lines and grafts with drug response", "human tumours",
-           "a subspace common to both", "transductive", True, False),
-    Method("AITL", 2020, "sharifinoghabi2020", "cell lines with drug response", "few patients with response",
-           "an encoder, aligned by adversaries", "inductive", True, True, same_task=False),
-    Method("ssNN", 2019, "brubaker2019", "mouse studies, sick or healthy", "human studies without labels",
-           "labels, by self-training", "transductive", True, False),
-    Method("TransComp-R", 2020, "brubaker2020", "mouse proteins", "human biopsies with drug response",
-           "the mouse's principal components", "unsupervised", False, True, same_task=False),
-    Method("scDEAL", 2022, "chen2022", "bulk cell lines with drug response", "single cells without",
-           "a predictor on matched codes", "supervised", True, False),
-    Method("CaSee", 2022, "yuan2022", "bulk tumours and normal tissue", "single cells",
-           "a classifier, as it is", "supervised", True, False, False),
-)
-# fmt: on
-
-
-def methods() -> pd.DataFrame:
-    """:data:`METHODS` as a table for a reader, one row a method.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by method: ``Year``, ``Source``, ``Target``, ``Labels`` (where training uses them), ``Survey says``,
-        ``By its facts`` (:func:`scenario`), ``What moves``, and ``Chapter`` of this book once one teaches any of them.
-    """
-    where = {(True, True): "both", (True, False): "source", (False, True): "target", (False, False): "none"}
-    rows = {
-        m.name: {
-            "Year": m.year,
-            "Source": m.source,
-            "Target": m.target,
-            "Labels": where[m.source_labels, m.target_labels],
-            "Survey says": m.filed,
-            "By its facts": m.scenario.name,
-            "What moves": m.moves,
-            "Chapter": m.chapter or "–",
-        }
-        for m in METHODS
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Method")
-    return table if any(m.chapter for m in METHODS) else table.drop(columns="Chapter")

@@ -1,6 +1,4 @@
-"""Counts, zeros, maps, shares of variance, designs, correction and scenarios, each against an oracle."""
-
-import re
+"""Counts, zeros, shares of variance, designs and correction, each against an oracle."""
 
 import numpy as np
 import pandas as pd
@@ -10,10 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import sparse
 
-from book.results_page import citation_keys
 from shared.methods import expression_data as ed
-
-RNG = np.random.default_rng(0)
 
 
 def two_by_two(n=40, genes=30, batch_shift=1.0, label_shift=1.0, seed=0):
@@ -104,105 +99,6 @@ def test_bad_counts_are_refused_with_the_cure(counts, words):
 def test_a_negative_dispersion_is_refused():
     with pytest.raises(ed.DesignError, match="dispersion"):
         ed.expected_zeros(np.ones((2, 2)), -0.1)
-
-
-# --- maps ------------------------------------------------------------------------------------------------------------
-
-
-def clouds(n=60, seed=0):
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(5, 8)) * 6
-    labels = np.repeat(list("abcde"), n)
-    return np.concatenate([c + rng.normal(size=(n, 8)) for c in centres]), labels
-
-
-def plain_graph(points, k):
-    """UMAP's graph as its paper defines it, cell by cell."""
-    from scipy.optimize import brentq
-    from scipy.spatial.distance import cdist
-
-    away = cdist(points, points)
-    one_way = np.zeros_like(away)
-    for i, row in enumerate(away):
-        near = np.argsort(row)[1:k]
-        beyond = row[near] - row[near].min()
-        width = brentq(lambda w, beyond=beyond: np.exp(-beyond / w).sum() - np.log2(k), 1e-9, 1e9)
-        one_way[i, near] = np.exp(-beyond / width)
-    return one_way + one_way.T - one_way * one_way.T
-
-
-@pytest.mark.parametrize("k", [3, 15])
-def test_the_graph_is_the_papers(k):
-    points, _ = clouds(20)
-    assert_allclose(ed.neighbor_graph(points, k).toarray(), plain_graph(points, k), atol=1e-6)
-
-
-@pytest.mark.slow
-def test_the_graph_is_the_librarys_and_the_map_keeps_neighbours_as_well(monkeypatch):
-    import sys
-    import warnings
-
-    from sklearn.manifold import trustworthiness
-
-    monkeypatch.setitem(sys.modules, "tensorflow", None)  # umap-learn imports it for a part that is not used here
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        library = pytest.importorskip("umap.umap_")
-        points, _ = clouds()
-        theirs, *_ = library.fuzzy_simplicial_set(points.astype("f4"), 15, np.random.RandomState(0), "euclidean")
-        shown = library.UMAP(random_state=0).fit_transform(points)
-    difference = abs(theirs - ed.neighbor_graph(points, 15))
-    assert (difference.data > 1e-3).mean() < 0.002  # a tie for the last place may fall either way
-    assert trustworthiness(points, ed.umap(points)) > trustworthiness(points, shown) - 0.02
-
-
-def test_each_cell_has_the_same_weight_of_neighbours():
-    """By definition: the directed weights of a cell add up to the logarithm of the number of neighbours."""
-    points, _ = clouds(20)
-    graph = ed.neighbor_graph(points, 8)
-    assert abs(graph - graph.T).max() < 1e-12 and graph.diagonal().sum() == 0
-    assert graph.data.min() > 0 and graph.data.max() <= 1 + 1e-12
-    # p + q - pq is at least the mean of p and q, so the symmetric sums are no smaller than the directed ones
-    assert (np.asarray(graph.sum(1)).ravel() >= np.log2(8) - 1e-6).all()
-    assert_allclose(graph.max(1).toarray(), 1, atol=1e-9)
-
-
-def test_the_map_parts_clouds_and_repeats_itself():
-    from sklearn.neighbors import KNeighborsClassifier
-
-    points, labels = clouds(30)
-    shown = ed.umap(points, epochs=100, random_state=3)
-    assert shown.shape == (150, 2) and np.isfinite(shown).all()
-    assert KNeighborsClassifier(5).fit(shown, labels).score(shown, labels) > 0.98
-    assert_allclose(shown, ed.umap(points, epochs=100, random_state=3))
-    assert not np.allclose(shown, ed.umap(points, epochs=100, random_state=4))
-    assert np.isfinite(ed.umap(points, epochs=50, start="random")).all()
-
-
-def test_copies_of_a_cell_do_no_harm():
-    points = np.repeat(RNG.normal(size=(6, 3)), 10, axis=0)
-    assert np.isfinite(ed.umap(points, n_neighbors=5, epochs=20)).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"n_neighbors": 1}, "n_neighbors"), ({"n_neighbors": 99}, "n_neighbors"), ({"start": "spectral"}, "start")],
-)
-def test_an_impossible_map_is_refused(options, words):
-    with pytest.raises(ed.DesignError, match=words):
-        ed.umap(RNG.normal(size=(20, 3)), **options)
-
-
-def test_distortion_of_a_faithful_a_turned_and_a_false_map():
-    points, labels = clouds(10)
-    assert_allclose(ed.distortion(points, points, labels), 1)
-    line = np.array([[0.0], [1], [3]])  # distances 1, 3, 2
-    assert_allclose(ed.distortion(line, -5 * line, list("abc")), 1)
-    assert_allclose(ed.distortion(line, np.array([[0.0], [3], [1]]), list("abc")), -1)
-    with pytest.raises(ed.DesignError, match="three groups"):
-        ed.distortion(line, line, ["a", "b", "b"])
-    with pytest.raises(ed.DesignError, match="same cells"):
-        ed.distortion(line, line[:2], list("abc"))
 
 
 # --- whose variance --------------------------------------------------------------------------------------------------
@@ -387,40 +283,3 @@ def test_surviving_counts_genes_and_weight_one_step_after_the_other():
     for weight in ([1], [0, 0], [1, -1], [1, np.nan]):
         with pytest.raises(ed.DesignError, match="weight"):
             ed.surviving(["A", "B"], {"one": ["A"]}, weight)
-
-
-# --- scenarios -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("facts", "name", "kind"),
-    [
-        ({"source_labels": True, "target_labels": True}, "inductive", "fine-tuning or multi-task"),
-        ({"source_labels": False, "target_labels": True, "same_task": False}, "inductive", "self-taught"),
-        ({"source_labels": True, "target_labels": False}, "transductive", "domain adaptation"),
-        ({"source_labels": False, "target_labels": False}, "unsupervised", "representation"),
-        ({"source_labels": True, "target_labels": False, "target_data": False}, "none", "applied as it is"),
-        ({"source_labels": True, "target_labels": False, "same_task": False}, "none", "no bridge"),
-        ({"source_labels": True, "target_labels": False, "same_domain": True}, "none", "supervised learning"),
-    ],
-)
-def test_the_scenario_follows_from_the_facts(facts, name, kind):
-    assert ed.scenario(**facts)[:2] == (name, kind)
-
-
-def test_vague_and_contradictory_facts_are_refused():
-    with pytest.raises(ed.DesignError, match="source_labels is 'yes'"):
-        ed.scenario(source_labels="yes", target_labels=False)
-    with pytest.raises(ed.DesignError, match="without target data"):
-        ed.scenario(source_labels=True, target_labels=True, target_data=False)
-
-
-def test_the_table_holds_the_surveys_sixteen_with_their_sources(root):
-    table = ed.methods()
-    assert len(table) == len({m.key for m in ed.METHODS}) == 16 and table["Year"].between(2018, 2022).all()
-    assert {m.key for m in ed.METHODS} <= set(citation_keys(root / "book" / "references.bib"))
-    assert not table.isna().any().any() and (table.astype(str) != "").all().all()
-    chapters = {p.name.partition("-")[2] for p in (root / "chapters").glob("[0-9][0-9]-*")}
-    assert {m.chapter for m in ed.METHODS} - {""} <= chapters
-    text = (root / "chapters" / "01-expression-data" / "expression-data.md").read_text(encoding="utf-8")
-    assert {m.key for m in ed.METHODS} <= set(",".join(re.findall(r"\{cite:p\}`([^`]+)`", text)).split(","))
