@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,17 +24,15 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
-from sklearn.cluster import AgglomerativeClustering, KMeans, MiniBatchKMeans
 from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn.functional import cross_entropy
 
 from shared.data.genes import gene_hash, names_of, once
+from shared.nn.pseudo_labels import CLUSTERERS, SPACES, CorpusError, PseudoLabeller, cluster_numbers, logged
 from shared.nn.sparse import Rows, SparseLinear
-from shared.preprocess import log_normalize
 from shared.train import (
     History,
     TrainingError,
@@ -46,8 +43,6 @@ from shared.train import (
     save_model,
 )
 
-SPACES = ("raw", "log1p", "normalized", "pca", "embedding")
-CLUSTERERS = ("kmeans", "minibatch", "ward")
 CHOICES = {
     "heads": ("separate", "shared"),
     "start": ("random", "pca"),
@@ -57,131 +52,6 @@ CHOICES = {
     "clusterer": CLUSTERERS,
 }
 CHUNK = 4096  # cells turned into codes at a time
-
-
-class CorpusError(ValueError):
-    """Data sets cannot be used for pre-training; the message names the problem and the cure."""
-
-
-# Pseudo-labels.
-
-
-def cluster_numbers(n: int, cells_per_cluster: Sequence[int] = (100, 50, 200)) -> tuple[int, ...]:
-    """How many clusters `n` cells are put into at each granularity.
-
-    The number of cells over the cells a cluster, rounded down; the coarsest of several gets one more. The authors'
-    code has that one more; the paper does not mention it.
-
-    Raises
-    ------
-    CorpusError
-        If some number would be 0: too few cells.
-    """
-    sizes = tuple(cells_per_cluster)
-    if not sizes or any(isinstance(c, bool) or not isinstance(c, (int, np.integer)) or c < 1 for c in sizes):
-        raise CorpusError(f"cells_per_cluster={cells_per_cluster!r}: give one or more whole numbers from 1 up")
-    ks = tuple(int(n // c + (len(sizes) > 1 and c == max(sizes))) for c in sizes)
-    if min(ks) < 1:
-        raise CorpusError(f"{n} cells make no cluster of {max(sizes)}: leave the data set out or ask for smaller ones")
-    return ks
-
-
-class PseudoLabels(NamedTuple):
-    """Clusters of one data set.
-
-    Attributes
-    ----------
-    labels : int64 ndarray, cells × granularities
-        Counted from 0 in each column, none unused.
-    inertia : float64 ndarray, granularities
-        Sum of squared distances to the centres, in the space that was clustered; NaN for Ward's method.
-    ks : tuple of int
-        Clusters found.
-    """
-
-    labels: np.ndarray
-    inertia: np.ndarray
-    ks: tuple[int, ...]
-
-
-class PseudoLabeller:
-    """Cluster the cells of one data set at several granularities.
-
-    Parameters
-    ----------
-    space : {"raw", "log1p", "normalized", "pca", "embedding"}
-        What distances are measured on. ``"raw"`` counts, ``"log1p"`` their logarithm, ``"normalized"`` the logarithm
-        after scaling each cell to one depth, ``"pca"`` 50 components of that, ``"embedding"`` whatever array is given.
-        The code clusters raw counts first and the linear output of the encoder in later rounds. The paper's text
-        agrees for later rounds and does not say it of the first.
-    cells_per_cluster : sequence of int
-        As in :func:`cluster_numbers`.
-    clusterer : {"kmeans", "minibatch", "ward"}
-        scikit-learn's, from random cells as centres, one start, at most 20 iterations, as the authors' faiss was set.
-        ``"minibatch"`` is for sets of 50,000 cells and more. ``"ward"`` needs memory for cells × cells.
-    seed : int
-
-    Notes
-    -----
-    Raw distances follow depth and a few hundred high counts. On run 2 of the bundled blood cells, at 100 cells a
-    cluster, the adjusted Rand index with the types was 0.40 raw, 0.47 log1p, 0.55 normalized and 0.61 pca; that with
-    tenths of depth 0.26, 0.22, 0.20 and 0.20 (mean of five seeds).
-    """
-
-    def __init__(self, space="raw", cells_per_cluster=(100, 50, 200), clusterer="kmeans", seed=0):
-        if space not in SPACES or clusterer not in CLUSTERERS:
-            known = f"spaces {', '.join(SPACES)}; clusterers {', '.join(CLUSTERERS)}"
-            raise CorpusError(f"space={space!r} with clusterer={clusterer!r} is not known; there are {known}")
-        self.space, self.cells_per_cluster, self.clusterer, self.seed = space, cells_per_cluster, clusterer, seed
-
-    def fit_predict(self, X) -> PseudoLabels:
-        """Cluster counts, cells × genes (CSR or ndarray), or an embedding, cells × anything.
-
-        Raises
-        ------
-        CorpusError
-            If there are too few cells.
-        """
-        points = self.points(X)
-        ks = cluster_numbers(points.shape[0], self.cells_per_cluster)
-        found = [self._cluster(points, k, i) for i, k in enumerate(ks)]
-        labels = np.stack([np.unique(one, return_inverse=True)[1] for one, _ in found], axis=1)
-        return PseudoLabels(labels, np.array([i for _, i in found]), tuple(int(k) + 1 for k in labels.max(0)))
-
-    def points(self, X):
-        """The points that are clustered."""
-        if self.space in ("raw", "embedding"):
-            return X
-        if self.space == "log1p":
-            return logged(X)
-        X = log_normalize(X)
-        if self.space == "normalized":
-            return X
-        k = min(50, min(X.shape) - 1)
-        return PCA(k, svd_solver="arpack", random_state=self.seed).fit_transform(X)
-
-    def _cluster(self, points, k, number):
-        if self.clusterer == "ward":
-            points = points.toarray() if sparse.issparse(points) else points
-            return AgglomerativeClustering(k).fit_predict(points), math.nan
-        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0] >> 1)
-        options = {"init": "random", "n_init": 1, "max_iter": 20, "random_state": seed}
-        if self.clusterer == "minibatch":
-            means = MiniBatchKMeans(k, **options)
-        else:
-            # Elkan's bounds spare three of four distances on sparse cells and change nothing; they fill cells × k.
-            bounds = k > 1 and points.shape[0] * k < 3e7
-            means = KMeans(k, algorithm="elkan" if bounds else "lloyd", **options)
-        with warnings.catch_warnings():
-            # Two equal cells cannot be parted; what is left of the clusters is counted afterwards.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return means.fit_predict(points), float(means.inertia_)
-
-
-def logged(X):
-    """log(1 + x) as float32 CSR; only stored values are touched, because log(1 + 0) is 0."""
-    X = sparse.csr_matrix(X, dtype=np.float32)
-    return sparse.csr_matrix((np.log1p(X.data), X.indices, X.indptr), shape=X.shape)
 
 
 # The network.
@@ -896,7 +766,7 @@ class _Pretraining:
 
     def __init__(self, model, corpus, seed, device):
         self.model, self.seed, self.device = model, seed, device
-        self.matrices, self.counts = dict(corpus.matrices), corpus.counts
+        self.corpus, self.matrices, self.counts = corpus, dict(corpus.matrices), corpus.counts
         self.genes = names_of(corpus.genes)
         self.path = None if model.checkpoint is None else Path(model.checkpoint)
         self.state = {"genes": self.genes, "history": [], "labels": [], "inertia": [], "seconds": []}
@@ -905,7 +775,7 @@ class _Pretraining:
         model, state = self.model, self.state
         if self.path is None or not self.path.exists() or not self.restore():
             state["weight"], state["bias"] = self.first()
-        model.pretrained_ = state
+        model.pretrained_ = self.shown()
         kept = np.flatnonzero(self.expressed())
         with _bar(model.progress, model.rounds * model.epochs, "pre-training") as bar:
             if bar is not None:
@@ -917,12 +787,17 @@ class _Pretraining:
                 state["history"] += [{"round": number, **row} for row in history.rows]
                 state["labels"].append({name: one.labels.astype(np.int32) for name, one in found.items()})
                 state["inertia"].append({name: one.inertia.tolist() for name, one in found.items()})
+                model.pretrained_ = self.shown()
                 if self.path is not None:
                     self.save()
                 if bar is not None:
                     bar.update(model.epochs - len(history.rows))
                 if callback is not None:
                     callback(number, model)
+
+    def shown(self):
+        """What there is so far, for the model to keep: later rounds do not change it."""
+        return {k: list(v) if isinstance(v, list) else v for k, v in self.state.items()}
 
     def first(self):
         """The encoder's first weights."""
@@ -960,6 +835,16 @@ class _Pretraining:
                 found[name] = labeller.fit_predict(cells)
         return found
 
+    def steps(self, rng):
+        """One epoch: at each step a batch of every data set, and which rows these are."""
+        model, cells = self.model, list(self.matrices.values())
+        if model.batch_size is None and hasattr(self.corpus, "batches"):
+            yield from self.corpus.batches(model.batches, rng)  # reads files in blocks
+            return
+        sizes = [X.shape[0] for X in cells]
+        for rows in batch_rows(sizes, [model.batch_size or max(1, n // model.batches) for n in sizes], rng):
+            yield [X[r] for X, r in zip(cells, rows, strict=True)], rows
+
     def train(self, number, found, kept, bar):
         """One round: new heads, a new optimiser, the encoder as it is. Changes ``state["weight"]`` and ``["bias"]``."""
         model, state, device = self.model, self.state, self.device
@@ -973,21 +858,18 @@ class _Pretraining:
         net.to(device)
         columns = np.full(len(self.genes), -1, np.int32)
         columns[kept] = np.arange(len(kept), dtype=np.int32)
-        cells = [self.matrices[n] for n in names]
         labels = [torch.as_tensor(found[n].labels) for n in names]
-        sizes = [X.shape[0] for X in cells]
-        batch_sizes = [model.batch_size or max(1, n // model.batches) for n in sizes]
 
         def one_epoch(optimizer, epoch):
             total, steps = torch.zeros((), device=device), 0
-            for rows in batch_rows(sizes, batch_sizes, np.random.default_rng((self.seed, 6, number, epoch))):
-                batch = Rows([X[r] for X, r in zip(cells, rows, strict=True)], device, columns, len(kept))
+            for cells, rows in self.steps(np.random.default_rng((self.seed, 6, number, epoch))):
+                batch = Rows(cells, device, columns, len(kept))
                 loss = net.loss(batch, [y[r].to(device) for y, r in zip(labels, rows, strict=True)])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 total, steps = total + loss.detach(), steps + 1
-            return {"loss": float(total) / steps / len(sizes)}
+            return {"loss": float(total) / steps / len(names)}
 
         if bar is not None:
             bar.set_description(f"round {number} of {model.rounds}")

@@ -10,25 +10,21 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.nn.functional import cross_entropy
 
+from shared.data import Corpus
 from shared.methods import scpretrain
 from shared.methods.scpretrain import (
     CellTypeNet,
-    CorpusError,
     MultiTaskNet,
-    PseudoLabeller,
     ScPretrain,
     batch_rows,
-    cluster_numbers,
     finetune,
-    logged,
     paper_split,
     transplant,
 )
+from shared.nn.pseudo_labels import CorpusError, PseudoLabeller, logged
 from shared.nn.sparse import Rows
 from shared.train import TrainingError
 
@@ -69,71 +65,6 @@ def annotated(n=120, seed=5, genes=GENES):
 @pytest.fixture(scope="module")
 def lender():
     return small().pretrain(corpus())
-
-
-# Pseudo-labels.
-
-
-@pytest.mark.parametrize(
-    ("n", "wanted"), [(870, (8, 17, 5)), (1000, (10, 20, 6)), (15209, (152, 304, 77)), (100, (1, 2, 1))]
-)
-def test_numbers_of_clusters_are_the_published_ones(n, wanted):
-    assert cluster_numbers(n) == wanted
-    assert cluster_numbers(n, (100,)) == wanted[:1]
-
-
-def test_too_few_cells_are_refused_with_the_name_of_the_set():
-    with pytest.raises(CorpusError, match="99 cells make no cluster of 200"):
-        cluster_numbers(99)
-    with pytest.raises(CorpusError, match="data set 'set 1': 14 cells"):
-        small().pretrain(corpus(90, 14))
-    for bad in ((), (0,), (1.5,), (True,)):
-        with pytest.raises(CorpusError, match="whole numbers from 1 up"):
-            cluster_numbers(50, bad)
-
-
-def test_clusters_are_scikit_learns():
-    X, _ = cells(200)
-    got = PseudoLabeller("raw", (50,), seed=3).fit_predict(X)
-    seed = int(np.random.SeedSequence((3, 0)).generate_state(1)[0] >> 1)
-    theirs = KMeans(4, init="random", n_init=1, max_iter=20, random_state=seed).fit(X.toarray())
-    assert adjusted_rand_score(got.labels[:, 0], theirs.labels_) == 1
-    assert got.labels.shape == (200, 1) and got.labels.dtype == np.int64
-    inertia = sum(((X[c].toarray() - X[c].toarray().mean(0)) ** 2).sum() for c in (got.labels == np.arange(4)).T)
-    assert got.inertia[0] == pytest.approx(inertia, rel=1e-2)
-
-
-@pytest.mark.parametrize("clusterer", scpretrain.CLUSTERERS)
-@pytest.mark.parametrize("space", scpretrain.SPACES)
-def test_every_space_and_clusterer_finds_the_types(space, clusterer):
-    X, y = cells(200)
-    labeller = PseudoLabeller(space, (40, 20, 100), clusterer, seed=1)
-    got, again = labeller.fit_predict(X), labeller.fit_predict(X)
-    assert got.labels.shape == (200, 3) and tuple(got.labels.max(0) + 1) == got.ks
-    assert got.ks == (5, 10, 3) or clusterer == "minibatch"
-    assert np.array_equal(got.labels, again.labels)
-    assert np.isnan(got.inertia).all() if clusterer == "ward" else (got.inertia > 0).all()
-    assert max(adjusted_rand_score(got.labels[:, j], y) for j in range(3)) > (0.2 if space == "raw" else 0.35)
-
-
-def test_raw_log_and_normalised_points_are_what_they_say():
-    X = sparse.csr_matrix(np.array([[0, 3.0], [1, 1]], np.float32))
-    assert np.array_equal(PseudoLabeller("raw").points(X).toarray(), X.toarray())
-    assert np.allclose(PseudoLabeller("log1p").points(X).toarray(), np.log1p(X.toarray()))
-    assert np.allclose(PseudoLabeller("normalized").points(X).toarray(), np.log1p([[0, 1e4], [5e3, 5e3]]))
-    assert PseudoLabeller("pca").points(cells(60)[0]).shape == (60, 50)
-
-
-def test_equal_cells_make_fewer_clusters_without_a_warning():
-    X = sparse.csr_matrix(np.repeat(np.eye(3, dtype=np.float32), 20, axis=0))
-    got = PseudoLabeller("raw", (6, 3, 30), seed=0).fit_predict(X)
-    assert got.ks[0] <= 3 and got.ks[1] <= 3 and tuple(got.labels.max(0) + 1) == got.ks
-
-
-def test_unknown_spaces_are_refused():
-    for options in ({"space": "umap"}, {"clusterer": "leiden"}):
-        with pytest.raises(CorpusError, match="is not known; there are spaces raw"):
-            PseudoLabeller(**options)
 
 
 # The network.
@@ -285,7 +216,7 @@ def test_later_rounds_cluster_the_code():
     seen = {}
 
     def after(number, model):
-        seen[number] = model.pretrained_["weight"].copy(), model.transform(data.counts["set 0"], genes=GENES)
+        seen[number] = model.pretrained_["weight"], clone(model).transform(data.counts["set 0"], genes=GENES)
 
     model = small(rounds=2).pretrain(data, callback=after)
     assert list(seen) == [1, 2] and not np.array_equal(seen[1][0], seen[2][0])
@@ -386,12 +317,31 @@ def test_a_set_met_in_pretraining_is_refused_by_its_content():
 
 
 def test_leaving_one_out_refuses_a_copy_under_another_name():
-    Corpus = pytest.importorskip("shared.data.corpus").Corpus
     sets = {"one": annotated(seed=1), "two": annotated(seed=2)}
-    copy = sets["one"][np.random.default_rng(0).permutation(120), ::-1].copy()
-    with pytest.raises(ValueError, match="one"):
-        small().pretrain(Corpus(sets), test=copy)
-    small(rounds=1).pretrain(Corpus(sets), test=annotated(seed=3))
+    copy = sets["one"][np.random.default_rng(0).permutation(120)].copy()[:, ::-1].copy()
+    copy.obs = copy.obs.set_axis([f"renamed {i}" for i in range(120)])
+    data = Corpus(sets)
+    with pytest.raises(ValueError, match="in the corpus as 'one'"):
+        small().pretrain(data, test=copy)
+    assert list(data.without(copy)) == ["two"]
+    small(rounds=1).pretrain(data.without(copy), test=copy)
+
+
+def test_a_corpus_in_memory_and_on_disk_train_the_same_network(tmp_path):
+    sets = {"one": annotated(120, seed=1), "two": annotated(90, seed=2)}
+    stand_in = SimpleNamespace(
+        genes=sorted(GENES), counts={n: a[:, sorted(GENES)].X.sorted_indices() for n, a in sets.items()}
+    )
+    stand_in.matrices = {n: logged(X) for n, X in stand_in.counts.items()}
+    inside = small().pretrain(Corpus(sets))
+    assert np.array_equal(inside.pretrained_["weight"], small().pretrain(stand_in).pretrained_["weight"])
+    for name, one in sets.items():
+        one.write_h5ad(tmp_path / f"{name}.h5ad")
+    data = Corpus({name: tmp_path / f"{name}.h5ad" for name in sets})
+    outside = small().pretrain(data)
+    assert np.isfinite(outside.pretrained_["weight"]).all()
+    first, same = (m.pretrained_["labels"][0] for m in (outside, inside))
+    assert all(np.array_equal(first[n], same[n]) for n in sets), "files are read in blocks: other batches, same labels"
 
 
 # Stopped and gone on with.
@@ -623,7 +573,9 @@ def test_settings_that_cannot_be_used_are_refused(options, said):
         small(**options).fit(X, y)
 
 
-def test_a_corpus_without_sets_is_refused():
+def test_a_corpus_that_cannot_be_clustered_is_refused():
+    with pytest.raises(CorpusError, match="data set 'set 1': 14 cells make no cluster of 30"):
+        small().pretrain(corpus(90, 14))
     with pytest.raises(CorpusError, match="holds no data set"):
         small().pretrain(SimpleNamespace(genes=GENES, counts={}, matrices={}))
 

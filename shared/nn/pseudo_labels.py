@@ -1,0 +1,142 @@
+"""Pseudo-labels: the clusters of unlabelled cells, at several granularities, for a network to learn to name."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from sklearn.cluster import AgglomerativeClustering, KMeans, MiniBatchKMeans
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+
+from shared.preprocess import log_normalize
+
+SPACES = ("raw", "log1p", "normalized", "pca", "embedding")
+CLUSTERERS = ("kmeans", "minibatch", "ward")
+
+
+class CorpusError(ValueError):
+    """Data sets cannot be used for pre-training; the message names the problem and the cure."""
+
+
+def cluster_numbers(n: int, cells_per_cluster: Sequence[int] = (100, 50, 200)) -> tuple[int, ...]:
+    """How many clusters `n` cells are put into at each granularity.
+
+    The number of cells over the cells a cluster, rounded down; the coarsest of several gets one more. The authors'
+    code has that one more; the paper does not mention it.
+
+    Raises
+    ------
+    CorpusError
+        If some number would be 0: too few cells.
+    """
+    sizes = tuple(cells_per_cluster)
+    if not sizes or any(isinstance(c, bool) or not isinstance(c, (int, np.integer)) or c < 1 for c in sizes):
+        raise CorpusError(f"cells_per_cluster={cells_per_cluster!r}: give one or more whole numbers from 1 up")
+    ks = tuple(int(n // c + (len(sizes) > 1 and c == max(sizes))) for c in sizes)
+    if min(ks) < 1:
+        short = max(c for c, k in zip(sizes, ks, strict=True) if k < 1)
+        raise CorpusError(f"{n} cells make no cluster of {short}: leave the data set out or ask for smaller ones")
+    return ks
+
+
+class PseudoLabels(NamedTuple):
+    """Clusters of one data set.
+
+    Attributes
+    ----------
+    labels : int64 ndarray, cells × granularities
+        Counted from 0 in each column, none unused.
+    inertia : float64 ndarray, granularities
+        Sum of squared distances to the centres, in the space that was clustered; NaN for Ward's method.
+    ks : tuple of int
+        Clusters found.
+    """
+
+    labels: np.ndarray
+    inertia: np.ndarray
+    ks: tuple[int, ...]
+
+
+class PseudoLabeller:
+    """Cluster the cells of one data set at several granularities.
+
+    Parameters
+    ----------
+    space : {"raw", "log1p", "normalized", "pca", "embedding"}
+        What distances are measured on. ``"raw"`` counts, ``"log1p"`` their logarithm, ``"normalized"`` the logarithm
+        after scaling each cell to one depth, ``"pca"`` 50 components of that, ``"embedding"`` whatever array is given.
+        The code clusters raw counts first and the linear output of the encoder in later rounds. The paper's text
+        agrees for later rounds and does not say it of the first.
+    cells_per_cluster : sequence of int
+        As in :func:`cluster_numbers`.
+    clusterer : {"kmeans", "minibatch", "ward"}
+        scikit-learn's, from random cells as centres, one start, at most 20 iterations, as the authors' faiss was set.
+        ``"minibatch"`` is for sets of 50,000 cells and more. ``"ward"`` needs memory for cells × cells.
+    seed : int
+
+    Notes
+    -----
+    Raw distances follow depth and a few hundred high counts. On run 2 of the bundled blood cells, at 100 cells a
+    cluster, the adjusted Rand index with the types was 0.40 raw, 0.47 log1p, 0.55 normalized and 0.61 pca; that with
+    tenths of depth 0.26, 0.22, 0.20 and 0.20 (mean of five seeds).
+    """
+
+    def __init__(self, space="raw", cells_per_cluster=(100, 50, 200), clusterer="kmeans", seed=0):
+        if space not in SPACES or clusterer not in CLUSTERERS:
+            known = f"spaces {', '.join(SPACES)}; clusterers {', '.join(CLUSTERERS)}"
+            raise CorpusError(f"space={space!r} with clusterer={clusterer!r} is not known; there are {known}")
+        self.space, self.cells_per_cluster, self.clusterer, self.seed = space, cells_per_cluster, clusterer, seed
+
+    def fit_predict(self, X) -> PseudoLabels:
+        """Cluster counts, cells × genes (CSR or ndarray), or an embedding, cells × anything.
+
+        Raises
+        ------
+        CorpusError
+            If there are too few cells.
+        """
+        points = self.points(X)
+        ks = cluster_numbers(points.shape[0], self.cells_per_cluster)
+        found = [self._cluster(points, k, i) for i, k in enumerate(ks)]
+        labels = np.stack([np.unique(one, return_inverse=True)[1] for one, _ in found], axis=1)
+        return PseudoLabels(labels, np.array([i for _, i in found]), tuple(int(k) + 1 for k in labels.max(0)))
+
+    def points(self, X):
+        """The points that are clustered."""
+        if self.space in ("raw", "embedding"):
+            return X
+        if self.space == "log1p":
+            return logged(X)
+        X = log_normalize(X)
+        if self.space == "normalized":
+            return X
+        k = min(50, min(X.shape) - 1)
+        return PCA(k, svd_solver="arpack", random_state=self.seed).fit_transform(X)
+
+    def _cluster(self, points, k, number):
+        if self.clusterer == "ward":
+            points = points.toarray() if sparse.issparse(points) else points
+            return AgglomerativeClustering(k).fit_predict(points), math.nan
+        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0] >> 1)
+        options = {"init": "random", "n_init": 1, "max_iter": 20, "random_state": seed}
+        if self.clusterer == "minibatch":
+            means = MiniBatchKMeans(k, **options)
+        else:
+            # Elkan's bounds spare three of four distances on sparse cells and change nothing; they fill cells × k.
+            bounds = k > 1 and points.shape[0] * k < 3e7
+            means = KMeans(k, algorithm="elkan" if bounds else "lloyd", **options)
+        with warnings.catch_warnings():
+            # Two equal cells cannot be parted; what is left of the clusters is counted afterwards.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return means.fit_predict(points), float(means.inertia_)
+
+
+def logged(X):
+    """log(1 + x) as float32 CSR; only stored values are touched, because log(1 + 0) is 0."""
+    X = sparse.csr_matrix(X, dtype=np.float32)
+    return sparse.csr_matrix((np.log1p(X.data), X.indices, X.indptr), shape=X.shape)
