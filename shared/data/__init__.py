@@ -7,6 +7,7 @@ checks; ``check(adata)`` says in words what else deserves a look. ``to_symbols``
 
 from shared.data.catalogue import Entry, File, Route, bundled_path, catalog
 from shared.data.checks import check
+from shared.data.corpus import Corpus
 from shared.data.door import from_arrays, load, to_arrays
 from shared.data.errors import DataError, DataWarning
 from shared.data.findings import CheckReport, Finding
@@ -17,6 +18,7 @@ from shared.data.translate import GeneReport, merge_duplicates, to_ensembl, to_h
 __all__ = [
     "CheckReport",
     "Comparison",
+    "Corpus",
     "DataError",
     "DataWarning",
     "Entry",
