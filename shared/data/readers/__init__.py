@@ -26,6 +26,7 @@ class _Readers(dict):
 
 
 READERS = _Readers(
+    beads="beads:read",
     gct="gtex:read",
     gdsc="gdsc:read",
     genelab="genelab:read",
@@ -38,6 +39,7 @@ READERS = _Readers(
     pairs="pairs:read",
     pbmc68k="pbmc68k:read",
     recount3="recount:read",
+    scvi="scvi:read",
     segerstolpe="segerstolpe:read",
     series_matrix="geo:series",
     table="plain:table",
