@@ -1,0 +1,174 @@
+"""Layers for episodes: one product with the weights for support and query, and norms that keep them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+
+NORMS = ("batch", "running", "layer")
+
+
+class EpisodeError(ValueError):
+    """Episodes cannot be drawn or encoded; the message names the problem and the cure."""
+
+
+Parts = Sequence[tuple[int, int]]  # (episodes, rows of each), in the order in which they lie under one another
+
+
+class EpisodeNorm(torch.nn.BatchNorm1d):
+    """Batch norm in which every part of every episode is a batch of its own.
+
+    The published code encodes support and query in two passes, so that each is normalised by its own mean and
+    variance. Here they come as one matrix, for one product with the weights instead of two, and are parted only where
+    it matters: the answers, the gradients and the running statistics are those of separate passes, episode after
+    episode.
+
+    Attributes
+    ----------
+    at_test : {"running", "batch"}
+        What evaluation mode normalises by: the statistics collected in training, or those of the rows at hand, without
+        collecting. With ``"batch"`` the answer for a cell depends on the cells beside it; see :func:`use_statistics`.
+    """
+
+    at_test = "running"
+
+    def forward(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
+        """Rows × features, as many rows as `parts` say; without `parts` they are one batch."""
+        if not self.training and self.at_test == "running":
+            return super().forward(x)
+        parts = ((1, len(x)),) if parts is None else parts
+        if min(rows for _, rows in parts) < 2:
+            raise EpisodeError(
+                "one row has no variance to be normalised by: give two rows or more, or use running statistics "
+                "(norm='running') or norm='layer'"
+            )
+        pieces = x.split([episodes * rows for episodes, rows in parts])
+        if self.training:
+            self.num_batches_tracked.add_(sum(episodes for episodes, _ in parts))
+        if all(episodes == 1 for episodes, _ in parts):
+            stats = (self.running_mean, self.running_var) if self.training else (None, None)
+            out = [self._alone(piece, *stats, self.weight, self.bias, self.momentum) for piece in pieces]
+        else:
+            out = self._several(pieces, [episodes for episodes, _ in parts])
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    def _alone(self, x, mean, var, weight, bias, momentum):
+        return torch.nn.functional.batch_norm(x, mean, var, weight, bias, True, momentum, self.eps)
+
+    def _several(self, pieces, episodes):
+        """Episodes side by side: a feature of one episode is a feature of its own."""
+        out, means, variances = [], [], []
+        for x, n in zip(pieces, episodes, strict=True):
+            wide = x.view(n, -1, self.num_features).transpose(0, 1).reshape(-1, n * self.num_features)
+            mean, var = (torch.zeros(n * self.num_features, device=x.device) for _ in range(2))
+            # A momentum of 1 leaves this batch's own mean and variance in the two tensors.
+            wide = self._alone(wide, mean, var, self.weight.repeat(n), self.bias.repeat(n), 1.0)
+            out.append(wide.view(-1, n, self.num_features).transpose(0, 1).reshape(x.shape))
+            means.append(mean.view(n, -1))
+            variances.append(var.view(n, -1))
+        if self.training:
+            with torch.no_grad():
+                for running, found in ((self.running_mean, means), (self.running_var, variances)):
+                    # Support, query, support, query: the order of separate passes, in one weighted sum.
+                    found = torch.stack(found, 1).flatten(0, 1) if len({*episodes}) == 1 else torch.cat(found)
+                    keep = 1 - self.momentum
+                    power = torch.arange(len(found) - 1, -1, -1, device=found.device, dtype=found.dtype)
+                    running.mul_(keep ** len(found)).add_((self.momentum * keep**power) @ found)
+        return out
+
+
+class RowNorm(torch.nn.LayerNorm):
+    """Layer norm: each row by its own mean and variance over the features, so that there is nothing to keep apart."""
+
+    def forward(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
+        return super().forward(x)
+
+
+class Blocks(torch.nn.Module):
+    """Blocks of Linear, norm and ReLU; the linear layers see all rows at once, the norms part by part."""
+
+    def __init__(self, dims: Sequence[int], norm: str = "running"):
+        super().__init__()
+        if norm not in NORMS:
+            raise EpisodeError(f"norm={norm!r} is not known: choose {', '.join(NORMS)}")
+        if len(dims) < 2 or any(int(d) != d or d < 1 for d in dims):
+            raise EpisodeError(
+                f"dims={dims!r}: give the number of genes and one width or more, whole numbers from 1 up"
+            )
+        kind = RowNorm if norm == "layer" else EpisodeNorm
+        self.linears = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in pairwise(dims))
+        self.norms = torch.nn.ModuleList(kind(d) for d in dims[1:])
+        use_statistics(self, "batch" if norm == "batch" else "running")
+
+    def forward(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
+        """Rows × ``dims[0]`` to rows × ``dims[-1]``, none negative."""
+        return self.after_first(self.linears[0](x), parts)
+
+    def after_first(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
+        """The rest, for a caller who has worked out the first linear layer in a cheaper way."""
+        x = self.norms[0](x, parts).relu_()
+        for linear, norm in zip(self.linears[1:], self.norms[1:]):
+            x = norm(linear(x), parts).relu_()
+        return x
+
+
+def encoder(dims: Sequence[int], norm: str = "running") -> Blocks:
+    """An encoder of blocks of Linear, norm and ReLU, as the published one: (18000, 4000, 2000, 1000).
+
+    Parameters
+    ----------
+    dims : sequence of int
+        Number of genes, then the width of each block.
+    norm : {"running", "batch", "layer"}
+        All three start from torch's default weights. ``"batch"``: batch norm by the statistics of the rows at hand, in
+        training and afterwards, as the published code does, which never leaves training mode; answers then depend on
+        the other cells. ``"running"``: batch norm in training, the statistics collected there afterwards, so that a
+        cell's answer is its own; the default for that. ``"layer"``: layer norm.
+    """
+    return Blocks(dims, norm)
+
+
+def use_statistics(module: torch.nn.Module, which: str) -> torch.nn.Module:
+    """Have every :class:`EpisodeNorm` in `module` normalise by ``"running"`` or ``"batch"`` statistics in evaluation.
+
+    ``"running"`` is inductive: a query alone gets the answer it gets among others. ``"batch"`` is transductive: the
+    queries are normalised by their own mean and variance, so the share of each class among them matters.
+    """
+    if which not in ("running", "batch"):
+        raise EpisodeError(f"statistics {which!r} are not known: choose 'running' or 'batch'")
+    for part in module.modules():
+        if isinstance(part, EpisodeNorm):
+            part.at_test = which
+    return module
+
+
+def encode(encoder: torch.nn.Module, support: torch.Tensor, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of support and query of several episodes, by one pass through the encoder.
+
+    The weights are read once instead of twice; with :class:`EpisodeNorm` the numbers are those of separate passes.
+    Another module is run twice, on all support rows and on all query rows.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        rows × genes to rows × features.
+    support : tensor, episodes × classes × shots × genes
+        To learn from.
+    query : tensor, episodes × queries × genes
+        To name; there may be none.
+
+    Returns
+    -------
+    support : tensor, episodes × classes × shots × features
+    query : tensor, episodes × queries × features
+    """
+    (B, C, K, G), Q = support.shape, query.shape[1]
+    if isinstance(encoder, Blocks):
+        rows = torch.cat([support.reshape(-1, G), query.reshape(-1, G)])
+        features = encoder(rows, ((B, C * K), (B, Q)) if Q else ((B, C * K),))
+        first, second = features.split([B * C * K, B * Q])
+    else:
+        first, second = encoder(support.reshape(-1, G)), encoder(query.reshape(-1, G))
+    return first.view(B, C, K, -1), second.view(B, Q, -1)
