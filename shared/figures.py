@@ -709,3 +709,135 @@ def beside(table, metric: str, published: dict, *, title: str, xlabel: str, role
     guess = "" if chance is None else f" Guessing would score {chance:.2f}."
     figure.alt_text = f"{title}. {xlabel} with intervals: {'; '.join(reversed(said))}.{guess}"
     return figure
+
+
+def wiring(heads: dict, *, middle: str, title: str):
+    """One shared network and the heads of each data set, as boxes joined by lines.
+
+    Parameters
+    ----------
+    heads : dict of data set to sequence of str
+        What stands in each of its heads.
+    middle : str
+        What stands in the shared box.
+    title : str
+        The title is the answer.
+    """
+    figure, axes = new(6.4, 0.9 + 0.72 * len(heads))
+    n = len(heads)
+    frame = {"boxstyle": "round,pad=0.35", "facecolor": PAPER, "linewidth": 1.4}
+    centre = (n - 1) / 2
+    for i, (name, own) in enumerate(heads.items()):
+        y, colour = n - 1 - i, CYCLE[i % 7]
+        axes.plot([0.9, 2], [y, centre], color=colour)
+        axes.text(0.5, y, name, ha="center", va="center", color=INK, size=9, bbox=frame | {"edgecolor": colour})
+        for j, words in enumerate(own):
+            x = 3.35 + 0.72 * j
+            axes.plot([2, 3.35 if not j else x - 0.72, x], [centre, y, y], color=colour, zorder=0)
+            axes.text(x, y, words, ha="center", va="center", color=INK, size=9, bbox=frame | {"edgecolor": colour})
+    axes.text(2, centre, middle, ha="center", va="center", color=INK, bbox=frame | {"edgecolor": INK})
+    axes.set(xlim=(0, 3.2 + 0.72 * max(map(len, heads.values()))), ylim=(-0.6, n - 0.4), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    with mpl.rc_context(STYLE):
+        _title(figure, title)
+    middle = " ".join(middle.split())
+    said = [f"{name} has {len(own)} of its own ({_listed(own)})" for name, own in heads.items()]
+    figure.alt_text = f"{title}. Cells of {n} data sets enter one box, {middle}; {'; '.join(said)}."
+    return figure
+
+
+def transplanted(source, target, where, *, title: str):
+    """Rows of a weight matrix before and after they were copied into one for another list of genes.
+
+    Parameters
+    ----------
+    source, target : DataFrame
+        Weights, genes × units; a few dozen rows and columns are enough to see it.
+    where : sequence of int
+        For each row of `target` the row of `source` it was copied from, below 0 for a row of its own.
+    title : str
+        The title is the answer.
+    """
+    figure, axes = new(6.4, 0.9 + 0.24 * max(len(source), len(target)))
+    largest = max(np.abs(source.to_numpy()).max(), np.abs(target.to_numpy()).max())
+    width, copied = source.shape[1], [i for i, s in enumerate(where) if s >= 0]
+    for at, table, own in ((0, source, ROLES["source"]), (2.2 * width, target, ROLES["target"])):
+        for i, values in enumerate(table.to_numpy(float)):
+            from_source = at == 0 or i in copied
+            colour, marker = ROLES["source"] if from_source else own
+            sizes = 4 + 60 * np.abs(values) / largest
+            axes.scatter(at + np.arange(width), [-i] * width, sizes, colour, marker, linewidth=0)
+    for i in copied:
+        axes.plot([width - 0.4, 2.2 * width - 0.6], [-where[i], -i], color=ROLES["source"][0], linewidth=0.8)
+    for x, side, names in ((-0.8, "right", source.index), (3.2 * width - 0.2, "left", target.index)):
+        for i, name in enumerate(names):
+            axes.text(x, -i, name, ha=side, va="center", size=8, color=INK, style="italic")
+    axes.set(xlim=(-4.5, 3.2 * width + 4), ylim=(-max(len(source), len(target)) + 0.4, 0.6), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    with mpl.rc_context(STYLE):
+        _title(figure, title)
+    rest = [g for i, g in enumerate(target.index) if i not in copied]
+    figure.alt_text = (
+        f"{title}. Of {len(target)} genes of the new data, drawn with {width} weights each, {len(copied)} have a line "
+        f"to the same gene of the old list and its weights; {_listed(rest) if rest else 'none'} keep their own."
+    )
+    return figure
+
+
+def versus(table, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: str, roles=None):
+    """Each row a point of two scores, against the line where both are equal.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a data set (and `by`), with columns `x`, `y` and `by`.
+    x, y, by : str
+        Column names; marks tell the groups of `by`.
+    title, xlabel, ylabel : str
+        The title is the answer.
+    roles : dict of `by` value to role, optional
+        Marks of :data:`ROLES`.
+    """
+    figure, axes = new(5.2, 4.4)
+    low, high = table[[x, y]].to_numpy().min(), table[[x, y]].to_numpy().max()
+    edge = max(0.05 * (high - low), 1e-3)
+    limits = (low - edge, high + edge)
+    axes.plot(limits, limits, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+    said = []
+    for i, (label, part) in enumerate(table.groupby(by, sort=False)):
+        colour, marker = ROLES[roles[label]] if roles and label in roles else (CYCLE[i % 7], MARKERS[i % 11])
+        axes.plot(part[x], part[y], marker, color=colour, label=label, markersize=6)
+        above = int((part[y] > part[x]).sum())
+        said.append(f"{label}: {above} of {len(part)} above, means {part[x].mean():.2f} and {part[y].mean():.2f}")
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    with mpl.rc_context(STYLE):
+        figure.legend(loc="outside lower center", ncols=2)
+    _label(axes, title, xlabel, ylabel)
+    figure.alt_text = f"{title}. {ylabel} against {xlabel}, with the line of equality. {'; '.join(said)}."
+    return figure
+
+
+def precision_recall(soft, hard, areas: dict, *, title: str):
+    """The precision-recall curve of graded scores, and what straight lines make of hard labels.
+
+    Parameters
+    ----------
+    soft, hard : tuple of (precision, recall)
+        As ``sklearn.metrics.precision_recall_curve`` gives them; `hard` of 0 and 1 for scores.
+    areas : dict of str to float
+        Named in the legend, in this order: of the graded scores, of the hard labels by straight lines, and of the
+        hard labels by average precision.
+    title : str
+        The title is the answer.
+    """
+    figure, axes = new(5.2, 4.2)
+    names = [f"{k}: {v:.2f}" for k, v in areas.items()]
+    axes.step(soft[1], soft[0], where="post", color=ROLES["method"][0], label=names[0])
+    axes.plot(hard[1], hard[0], "o--", color=ROLES["target"][0], label=names[1])
+    axes.step(hard[1], hard[0], where="post", color=ROLES["control"][0], linestyle=":", label=names[2])
+    axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.04))
+    with mpl.rc_context(STYLE):
+        figure.legend(loc="outside lower center", ncols=1)
+    _label(axes, title, "Recall", "Precision")
+    figure.alt_text = f"{title}. Areas under precision against recall. {'; '.join(names)}."
+    return figure
