@@ -148,13 +148,23 @@ class OnFile(Aligned):
         layer, units = _said(path)
         self.stream = Stream(path, layer=layer)
         self.n_cells = len(self.stream)
-        some = cleaned(name, self.stream.read(np.arange(min(256, self.n_cells))))
+        some = cleaned(name, self.read(np.arange(min(256, self.n_cells))))
         self.logged = layer is None and is_logged(name, units, some)
         self.names, self.report = translated(name, self.stream.genes, to_human, self.logged)
 
     def align(self, columns, *, empty=False):
         super().align(columns, empty=empty)
         self.logs, self.counts = OnDisk(self, True), OnDisk(self, False)
+
+    def read(self, rows):
+        """Rows in ascending order, over its own genes."""
+        # An open file costs HDF5 about a megabyte, and a corpus may have more files than a process may open.
+        with self.stream:
+            return self.stream.read(rows)
+
+    def _chunks(self):
+        with self.stream:
+            yield from self.stream.chunks()
 
     def made(self, X, logs):
         """What the stream read, as CSR of logarithms or of counts."""
@@ -168,19 +178,19 @@ class OnFile(Aligned):
         return self._hash
 
     def _parts(self):
-        return (self.made(X, self.logged) for X, _ in self.stream.chunks())
+        return (self.made(X, self.logged) for X, _ in self._chunks())
 
     def _look(self):
         """Both fingerprints in one pass over the file."""
         own, whole, keys = [], [], _own_keys(self.names)
-        for X, _ in self.stream.chunks():
+        for X, _ in self._chunks():
             X = cleaned(self.name, X)
             own.append(fingerprint(X, *keys))
             whole.append(fingerprint(self._move(X), self.keys))
         self._hash, self._whole = joined(own).hash, joined(whole)
 
     def loaded(self, columns):
-        X = cleaned(self.name, self.stream.read(np.arange(self.n_cells)))
+        X = cleaned(self.name, self.read(np.arange(self.n_cells)))
         found = InMemory(self.name, X, self.stream.genes, self.logged, self.to_human)
         found.align(columns)
         return found
@@ -215,7 +225,7 @@ class OnDisk:
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise DataError("a data set on disk gives whole rows: ask by positions, a mask or a slice")
         wanted, back = np.unique(rows, return_inverse=True)
-        X = self._file.made(self._file.stream.read(wanted), self._logs)
+        X = self._file.made(self._file.read(wanted), self._logs)
         return X if len(wanted) == len(rows) and (np.diff(back) > 0).all() else X[back]
 
     def shuffled(self, size, seed, memory):
@@ -223,6 +233,7 @@ class OnDisk:
         stream = self._file.stream
         buffer = int(np.clip(memory // stream._bytes_per_cell(), size, max(size, BUFFER_CELLS)))
         for X, _, rows in stream.batches(size, seed=seed, buffer=buffer, dense=False):
+            stream.close()
             yield self._file.made(X, self._logs), rows
 
 

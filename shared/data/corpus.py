@@ -277,12 +277,16 @@ def _gene_list(genes, names) -> tuple[str, ...]:
             raise DataError(f"genes={genes!r} is not known: choose 'common', 'union', or give a list of names")
         found = [{g for g in own if g is not None} for own in names.values()]
         merged = set.intersection(*found) if genes == "common" else set.union(*found)
-        if not merged:
-            kinds = "; ".join(f"{name}: {gene_kind([g for g in own if g])}" for name, own in list(names.items())[:4])
-            raise DataError(
-                f"the data sets share no gene ({kinds}): bring them to one kind of names with shared.data.to_symbols, "
-                "or take genes='union'"
-            )
+        if len(merged) < min(map(len, found)) / 10:
+            kinds = {name: gene_kind([g for g in own if g is not None]) for name, own in names.items()}
+            mixed = {k.organism for k in kinds.values()} >= {"human", "mouse"}
+            if not merged or mixed:
+                said = "; ".join(f"{name}: {kind}" for name, kind in list(kinds.items())[:4])
+                cure = "to_human=True" if mixed else "shared.data.to_symbols, or take genes='union'"
+                raise DataError(
+                    f"the data sets share {many(len(merged), 'gene')} ({said}): bring them to one kind of names with "
+                    f"{cure}"
+                )
         return tuple(sorted(merged))
     found = tuple(names_of(genes))
     once(found, "genes")
