@@ -171,4 +171,4 @@ def encode(encoder: torch.nn.Module, support: torch.Tensor, query: torch.Tensor)
         first, second = features.split([B * C * K, B * Q])
     else:
         first, second = encoder(support.reshape(-1, G)), encoder(query.reshape(-1, G))
-    return first.view(B, C, K, -1), second.view(B, Q, -1)
+    return first.view(B, C, K, first.shape[1]), second.view(B, Q, second.shape[1])

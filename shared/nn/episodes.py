@@ -210,7 +210,10 @@ class EpisodeSampler:
             )
         else:
             support_rows, query_rows = (self.X.index_select(0, i.reshape(-1)) for i in (support, query))
-        return Batch(support_rows.view(*support.shape, -1), query_rows.view(*query.shape, -1), target)
+        return Batch(
+            *(rows.view(*i.shape, self.X.shape[1]) for rows, i in ((support_rows, support), (query_rows, query))),
+            target,
+        )
 
     def to(self, device: str | torch.device) -> EpisodeSampler:
         """The same sampler with its table on another device; both draw from one stream of random numbers."""
@@ -224,7 +227,7 @@ class EpisodeSampler:
         """Tells one sampler from another: sizes, labels, and up to 256 rows, evenly spaced."""
         rows = torch.linspace(0, self.X.shape[0] - 1, min(self.X.shape[0], 256), dtype=torch.float64).long()
         some = self.gather(rows[None, None].to(self.device), rows[None, :0].to(self.device), rows[:0]).support
-        seen = hashlib.sha256(repr((self.X.shape, self.n_way, self.k_shot, self.n_query, self.shuffle)).encode())
+        seen = hashlib.sha256(repr((tuple(self.X.shape), self.n_way, self.k_shot, self.n_query, self.shuffle)).encode())
         for part in (self._order, self._start, self._sizes, some.cpu().numpy()):
             seen.update(np.ascontiguousarray(part).tobytes())
         return seen.hexdigest()
