@@ -23,7 +23,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from shared.nn.keras_net import LayerwiseAdam, initial, keras, restart, train
+from shared.nn.keras_net import LayerwiseAdam, initial, keras, restart, run, train
 
 METHODS = ("mmd", "adversarial", None)
 FUSIONS = ("early", "intermediate", "late")
@@ -192,8 +192,7 @@ def _fused(n_first, n_second, widths, fusion, classes):
 def _run(net, weights, X):
     """A network's output with `weights`."""
     net.set_weights(weights)
-    parts = [net(X[i : i + 1024], training=False) for i in range(0, len(X), 1024)]
-    return np.concatenate([ops.convert_to_numpy(p) for p in parts])
+    return run(net, X)
 
 
 class _Small(BaseEstimator):
@@ -507,9 +506,7 @@ def integrated_gradients(net, X, baseline=None, steps: int = 64, output: int = 0
     if steps < 1:
         raise ValueError(f"steps={steps}: one or more points are needed")
     total, way = np.zeros_like(X), X - baseline
-    at_once = max(
-        1, 4096 // len(X)
-    )  # points of many rows side by side: one gradient costs little more than a small one
+    at_once = max(1, 4096 // len(X))  # many points side by side: the gradient of one costs as much
     for begin in range(0, steps, at_once):
         share = (np.arange(begin, min(begin + at_once, steps), dtype=np.float32) + 0.5) / steps
         points = baseline + share[:, None, None] * way

@@ -236,6 +236,45 @@ def test_a_variational_code_goes_to_zero_when_its_charge_is_high(source):
     assert np.abs(charged).mean() < np.abs(free).mean() / 3 and (free < 0).any()
 
 
+def test_the_penalty_is_charged_and_costs_no_new_network(source, target):
+    X, y = target
+    method._tuned.cache_clear()
+    sizes = [np.abs(quick(l2=l2, epochs=60, lr=1e-2).fit(X, y).head_weights_[0]).mean() for l2 in (0.0, 0.1, 10.0)]
+    assert sizes[0] > 2 * sizes[1] > 4 * sizes[2]
+    assert method._tuned.cache_info().misses == 1
+    head = keras_net.Head(2, name="head")
+    head.build((None, 3))
+    W = np.arange(6, dtype=np.float32).reshape(3, 2)
+    head.set_weights([W, np.zeros(2, np.float32), np.float32(0.5)])
+    head(X[:4, :3])
+    assert float(head.losses[0]) == pytest.approx(0.5 * (W**2).sum())
+    assert len(head.trainable_weights) == 2
+
+
+def test_one_compiled_step_takes_batches_of_any_size(source):
+    """And does what Keras's own step does."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the step is written out for TensorFlow only")
+    after = []
+    for own in (True, False):
+        net = method.autoencoder(30, (16,), 6)
+        net.compile(LayerwiseAdam(1e-2), "mse", jit_compile=False)
+        first = keras_net.initial([w.shape for w in net.get_weights()], np.random.default_rng(0))
+        keras_net.restart(net, first, 1e-2, 0)
+        step = keras_net._step(net) if own else net.train_on_batch
+        weight = np.linspace(0.5, 2, 120).astype(np.float32)
+        losses = []
+        for rows in (slice(0, 40), slice(40, 71), slice(71, 120)):
+            if not own:
+                net.reset_metrics()
+            losses.append(float(step(source[rows], source[rows], weight[rows])))
+        after.append([losses, *net.get_weights()])
+        if own:
+            assert net.compiled_step[1].experimental_get_tracing_count() == 1
+    for a, b in zip(*after, strict=True):
+        assert np.allclose(a, b, atol=1e-5)
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_heads_for_classes(source, n_classes):
     y = np.digitize(source[:, 0], np.quantile(source[:, 0], np.arange(1, n_classes) / n_classes))

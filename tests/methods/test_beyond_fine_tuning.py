@@ -69,7 +69,7 @@ def test_mmd_is_nought_on_average_for_one_distribution():
 
 def test_mmd_equals_skada(clouds):
     """The same estimator; skada's own kernel takes distances without squaring them, so it is given ours."""
-    pytest.importorskip("skorch", reason="skada's deep part needs skorch")
+    pytest.importorskip("skorch", reason="skada measures a discrepancy with skorch only: install the extra peers")
     torch = pytest.importorskip("torch")
     losses = pytest.importorskip("skada.deep.losses")
     x, y = map(torch.tensor, clouds)
