@@ -99,12 +99,18 @@ class InMemory(Aligned):
     logged, to_human : bool
     given : ndarray, optional
         Memory that is the caller's.
+    file : OnFile, optional
+        Where the values were read, for the hash if it is asked for.
     """
 
-    def __init__(self, name, X, genes, logged, to_human, given=()):
+    def __init__(self, name, X, genes, logged, to_human, given=(), file=None):
         self.name, self.logged, self.n_cells, self._X, self._given = name, logged, X.shape[0], X, given
         self.names, self.report = translated(name, genes, to_human, logged)
-        self.hash = joined([fingerprint(X, *_own_keys(self.names))]).hash
+        self._file, self._hash = file, None if file else fingerprint(X, *_own_keys(self.names)).hash
+
+    @property
+    def hash(self):
+        return self._hash or self._file.hash
 
     @classmethod
     def of(cls, name, adata, to_human):
@@ -191,7 +197,7 @@ class OnFile(Aligned):
 
     def loaded(self, columns):
         X = cleaned(self.name, self.read(np.arange(self.n_cells)))
-        found = InMemory(self.name, X, self.stream.genes, self.logged, self.to_human)
+        found = InMemory(self.name, X, self.stream.genes, self.logged, self.to_human, file=self)
         found.align(columns)
         return found
 

@@ -127,6 +127,14 @@ class Corpus:
         part._arrange({name: self._sets[name] for name in names})
         return part
 
+    def select(self, names) -> Corpus:
+        """The corpus with these data sets only, over the same genes; it shares its memory."""
+        names = [names] if isinstance(names, str) else list(names)
+        lost = [name for name in names if name not in self._sets]
+        if lost or not names:
+            raise DataError(f"the corpus has no data set {shown(lost) or 'without a name'}; it has {shown(self)}")
+        return self._part(names)
+
     def load(self) -> Corpus:
         """The same corpus in memory."""
         part = self._part(list(self))
@@ -232,8 +240,8 @@ class Corpus:
         DataError
             If there is no such set, or none is left.
         """
-        if isinstance(name, str) and name not in self._sets:
-            raise DataError(f"the corpus has no data set {name!r}; it has {shown(self)}")
+        if isinstance(name, str):
+            self.select(name)  # which says what there is
         one = self._sets[name] if isinstance(name, str) else self._outside(name)
         gone = [*([name] if isinstance(name, str) else []), *self._like(one, share)]
         kept = [n for n in self._sets if n not in gone]

@@ -11,6 +11,7 @@ from shared.evaluate.intervals import (
     wilson,
 )
 from shared.evaluate.ladder import at, ladder, learning_curve, readable
+from shared.evaluate.leave_one_out import leave_one_out
 from shared.evaluate.metrics import (
     MetricError,
     accuracy,
@@ -42,7 +43,7 @@ from shared.evaluate.splits import (
 __all__ = [
     "Interval", "LeakError", "MetricError", "Paired", "SplitError", "accuracy", "ari", "at", "auroc",
     "average_precision", "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa",
-    "ece", "few_shot", "grouped_folds", "grouped_split", "holdout", "ladder", "learning_curve", "macro_f1",
-    "macro_ovr", "matched", "mcnemar_exact", "nmi", "over_seeds", "paired_test", "readable", "reliability", "score",
-    "silhouette", "trapezoid_auprc", "wilson",
+    "ece", "few_shot", "grouped_folds", "grouped_split", "holdout", "ladder", "learning_curve", "leave_one_out",
+    "macro_f1", "macro_ovr", "matched", "mcnemar_exact", "nmi", "over_seeds", "paired_test", "readable", "reliability",
+    "score", "silhouette", "trapezoid_auprc", "wilson",
 ]  # fmt: skip

@@ -242,7 +242,9 @@ def test_a_set_that_is_no_counts_is_named(tmp_path, where, what, says):
         (lambda: Corpus({"a": cells()}, genes=["CD3D", "LYZ"]), r"a has none of the 2 genes; .*translate it first"),
         (lambda: Corpus({"a": cells(), "b": cells(genes=["X", "Y"])}), "share 0 genes .*to_symbols"),
         (lambda: Corpus({"a": "nowhere.h5ad"}), "nowhere.h5ad cannot be read"),
-        (lambda: Corpus({"a": cells()}).without("b"), "no data set 'b'; it has a"),
+        (lambda: Corpus({"a": cells()}).without("b"), "no data set b; it has a"),
+        (lambda: Corpus({"a": cells()}).select(["a", "c"]), "no data set c; it has a"),
+        (lambda: Corpus({"a": cells()}).select([]), "no data set without a name"),
         (lambda: Corpus({"a": cells()}).without("a"), "nothing is left"),
         (lambda: Corpus({"a": cells()}).check_absent(cells(), share=0), "share=0 should lie above 0"),
         (lambda: Corpus({"a": cells()}).batches(0, 0), "n_batches=0"),
@@ -365,6 +367,7 @@ def test_a_corpus_without_a_set(sets):
     assert left.genes == corpus.genes and list(left.matrices) == list(left.counts) == ["one", "three"]
     assert left.matrices["one"] is corpus.matrices["one"], "nothing is copied"
     assert list(corpus.matrices) == list(sets) and corpus.left_out == () and set(left.hashes) == {"one", "three"}
+    assert list(corpus.select(["three", "one"])) == ["three", "one"] and list(corpus.select("two")) == ["two"]
     assert left.without("one").left_out == ("two", "one")
     assert corpus.without(changed(sets["one"])).left_out == ("one",)
     assert corpus.without(cells(seed=9)).left_out == ()
