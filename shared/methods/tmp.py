@@ -442,7 +442,9 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
             loaded.classes_ = np.array(about["classes"], dtype=object if about["kind"] == "O" else None)
             loaded.n_features_in_, loaded.genes_in_ = len(genes), named
             loaded.learner_ = loaded._build(len(genes), 0, lent | {"state": parts["learner"]}).eval()
-            loaded.prototypes_, loaded.members_ = tensors["prototypes"], tensors.get("members")
+            # Copies, in memory aligned as torch likes it: products in unaligned memory differ in the last digit.
+            loaded.prototypes_ = tensors["prototypes"].clone()
+            loaded.members_ = tensors["members"].clone() if "members" in tensors else None
         return loaded
 
     # What the methods above share.
