@@ -1,5 +1,13 @@
-"""How a result is judged: splits that refuse leaks, metrics, intervals, paired tests, and the ladder of baselines."""
+"""How a result is judged: splits that refuse leaks, metrics, intervals, paired tests, episodes, the baseline ladder."""
 
+from shared.evaluate.episodes import (
+    FewShot,
+    FewShotError,
+    few_shot_accuracy,
+    few_shot_interval,
+    few_shot_intervals,
+    unknown_curve,
+)
 from shared.evaluate.intervals import (
     Interval,
     Paired,
@@ -41,9 +49,10 @@ from shared.evaluate.splits import (
 )
 
 __all__ = [
-    "Interval", "LeakError", "MetricError", "Paired", "SplitError", "accuracy", "ari", "at", "auroc",
-    "average_precision", "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa",
-    "ece", "few_shot", "grouped_folds", "grouped_split", "holdout", "ladder", "learning_curve", "leave_one_out",
-    "macro_f1", "macro_ovr", "matched", "mcnemar_exact", "nmi", "over_seeds", "paired_test", "readable", "reliability",
-    "score", "silhouette", "trapezoid_auprc", "wilson",
+    "FewShot", "FewShotError", "Interval", "LeakError", "MetricError", "Paired", "SplitError", "accuracy", "ari", "at",
+    "auroc", "average_precision", "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa",
+    "ece", "few_shot", "few_shot_accuracy", "few_shot_interval", "few_shot_intervals", "grouped_folds",
+    "grouped_split", "holdout", "ladder", "learning_curve", "leave_one_out", "macro_f1", "macro_ovr", "matched",
+    "mcnemar_exact", "nmi", "over_seeds", "paired_test", "readable", "reliability", "score", "silhouette",
+    "trapezoid_auprc", "unknown_curve", "wilson",
 ]  # fmt: skip

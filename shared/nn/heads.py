@@ -257,7 +257,11 @@ def _newton(rows, wanted, penalty, steps, tol):
     for _ in range(steps):
         p = (rows @ weights).softmax(2)
         gradient = rows.mT @ (p - wanted) + decay * weights
-        if gradient.abs().amax() <= tol:
+        # What moves all classes alike changes no probability: its curvature is 0, and its gradient is rounding.
+        gradient = gradient - gradient.mean(2, keepdim=True)
+        # An episode that has arrived stays: near the end, steps are worked out from rounding too.
+        gradient = torch.where(gradient.abs().amax((1, 2), keepdim=True) > tol, gradient, 0)
+        if not gradient.any():
             return weights
         step = _conjugate_gradients(partial(_curvature, rows, p, decay), -gradient)
         slope, size = (gradient * step).sum((1, 2)), torch.ones_like(now)

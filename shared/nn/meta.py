@@ -363,11 +363,7 @@ class ScaleShift(ANIL):
 
     def __init__(self, encoder, n_way=5, n_features=None, inner_lr=0.1, inner_steps=10, first_order=False):
         width = _width(encoder) if n_features is None else n_features
-        if any(isinstance(m, EpisodeNorm) and m.at_test == "batch" for m in encoder.modules()):
-            raise EpisodeError(
-                "batch norm by the rows at hand divides every scale away and subtracts every shift: "
-                "shared.nn.episodes.use_statistics(encoder, 'running') has it use what it collected"
-            )
+        self._check_norms(encoder)
         encoder = copy.deepcopy(encoder).requires_grad_(False)
         layers = [name for name, m in encoder.named_modules() if isinstance(m, torch.nn.Linear)]
         if not layers:
@@ -380,6 +376,18 @@ class ScaleShift(ANIL):
             setattr(encoder.get_submodule(parent), last, ScaledLinear(encoder.get_submodule(name)))
         super().__init__(encoder, n_way, width, inner_lr, inner_steps, first_order)
         self.train(self.training)
+
+    @staticmethod
+    def _check_norms(encoder):
+        if any(isinstance(m, EpisodeNorm) and m.at_test == "batch" for m in encoder.modules()):
+            raise EpisodeError(
+                "batch norm by the rows at hand divides every scale away and subtracts every shift: "
+                "shared.nn.episodes.use_statistics(encoder, 'running') has it use what it collected"
+            )
+
+    def forward(self, support, query):
+        self._check_norms(self.encoder)
+        return super().forward(support, query)
 
     def train(self, mode: bool = True):
         """Evaluation mode for the encoder, whatever the mode of the rest."""

@@ -123,6 +123,14 @@ def test_logistic_of_two_classes_is_scikit_learns_at_twice_C():
         np.testing.assert_allclose(softmax(scores[i], axis=1), exact, atol=1e-3)
 
 
+def test_logistic_settles_when_some_episodes_arrive_before_others():
+    parts = [episodes(B=5, C=5, F=30, apart=apart, seed=i) for i, apart in enumerate((0.1, 1, 3, 10, 30))]
+    support, query = (np.concatenate(part) for part in zip(*parts, strict=True))
+    scores = ask(logistic, 3 * support, 3 * query)
+    alone = ask(logistic, 3 * support[7:8], 3 * query[7:8])
+    np.testing.assert_allclose(scores[7], alone[0], atol=1e-4)
+
+
 def test_logistic_settles_or_says_so():
     support, query = episodes(apart=30, F=50)
     assert np.isfinite(ask(logistic, support, query, C=1e4)).all()

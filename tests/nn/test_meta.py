@@ -188,7 +188,11 @@ def test_scale_and_shift_refuse_statistics_that_would_undo_them():
     released = small("batch")
     with pytest.raises(EpisodeError, match="use_statistics\\(encoder, 'running'\\)"):
         ScaleShift(released)
-    ScaleShift(use_statistics(released, "running"))
+    learner = ScaleShift(use_statistics(released, "running"), n_way=WAYS)
+    support, query, _ = sampler().batch(1)
+    learner.scores(support, query)
+    with pytest.raises(EpisodeError, match="divides every scale away"):
+        use_statistics(learner, "batch").scores(support, query)
 
 
 # All learners.

@@ -1,0 +1,379 @@
+"""Few-shot evaluation: values against a library, intervals against simulated worlds, and controls that must bite."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from shared import evaluate
+from shared.evaluate.episodes import (
+    FewShot,
+    FewShotError,
+    _ari,
+    few_shot_accuracy,
+    few_shot_interval,
+    few_shot_intervals,
+    unknown_curve,
+)
+from shared.nn.episodes import EpisodeSampler, encoder
+from shared.nn.heads import nearest_centroid
+from shared.nn.meta import ANIL, Frozen, Prototypical
+
+G = 30
+
+
+def sampler(kinds=8, rows=30, apart=0.6, seed=0, **sizes):
+    """Gaussian classes of types t0, t1, ..."""
+    rng = np.random.default_rng(seed)
+    y = np.repeat([f"t{i}" for i in range(kinds)], rows)
+    X = apart * rng.normal(size=(kinds, G)).repeat(rows, 0) + rng.normal(size=(len(y), G))
+    return EpisodeSampler(X.astype(np.float32), y, **{"n_way": 4, "k_shot": 3, "n_query": 5} | sizes)
+
+
+def answers(target, scores, classes=None, names=None, **options):
+    """A result made by hand."""
+    target, scores = np.asarray(target), np.asarray(scores, np.float32)
+    C = scores.shape[2] + options.get("unknown", 0)
+    classes = np.tile(np.arange(C), (len(target), 1)) if classes is None else np.asarray(classes)
+    names = np.array([f"t{i}" for i in range(classes.max() + 1)]) if names is None else names
+    return FewShot(names, classes, target, scores, **options)
+
+
+def from_accuracy(classes, recall, N, queries=10):
+    """A result whose classes have this share of right calls (episodes × classes of an episode)."""
+    n, C = classes.shape
+    right = np.arange(queries) < np.round(recall * queries)[:, :, None]
+    target = np.arange(C)[None, :, None].repeat(queries, 2).repeat(n, 0)
+    called = np.where(right, target, (target + 1) % C).reshape(n, -1)
+    return answers(target.reshape(n, -1), np.eye(C)[called], classes, np.array([f"t{i}" for i in range(N)]))
+
+
+# What a result says.
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 6), st.integers(1, 25), st.integers(0, 99))
+def test_ari_of_many_episodes_is_that_of_each(ways, queries, seed):
+    rng = np.random.default_rng(seed)
+    target, called = rng.integers(ways, size=(2, 7, queries))
+    called[0], called[1] = target[0], 0
+    found = _ari(target, called, ways)
+    np.testing.assert_allclose(found, [evaluate.ari(*pair) for pair in zip(target, called)], atol=1e-12)
+
+
+def test_accuracy_recall_confusion_and_table_of_a_result_made_by_hand():
+    scores = np.array([[[2, 1], [0, 1], [1, 1], [0, 3]], [[0, 1], [0, 1], [0, 1], [0, 1]]])
+    result = answers([[0, 0, 1, 1]] * 2, scores, classes=[[2, 0], [1, 2]], names=np.array(["B", "NK", "T"]))
+    assert result.accuracy.tolist() == [0.5, 0.5], "a tie goes to the first class"
+    assert result.ari.tolist() == pytest.approx([evaluate.ari([0, 0, 1, 1], [0, 1, 0, 1]), 0])
+    nan = np.nan
+    np.testing.assert_array_equal(result.recall(), [[0.5, nan, 0.5], [nan, 0, 1]])
+    expected = pd.DataFrame([[1, 0, 1], [0, 0, 2], [1, 0, 3]], index=["B", "NK", "T"], columns=["B", "NK", "T"])
+    assert result.confusion().to_numpy().tolist() == expected.to_numpy().tolist()
+    table = result.table()
+    assert list(table) == ["accuracy", "ari", "classes"] and table["classes"].tolist() == [("T", "B"), ("NK", "T")]
+
+
+def test_probabilities_and_calibration_are_those_of_the_metrics():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, 8, 4))
+    result = answers(np.arange(4).repeat(2)[None].repeat(50, 0), logits)
+    flat = logits.reshape(-1, 4).astype(np.float32).astype(float)
+    proba = np.exp(flat) / np.exp(flat).sum(1, keepdims=True)
+    np.testing.assert_allclose(result.probabilities().reshape(-1, 4), proba, rtol=1e-6)
+    assert result.ece() == pytest.approx(evaluate.ece(result.target.ravel(), proba, range(4)))
+    pd.testing.assert_frame_equal(result.reliability(), evaluate.reliability(result.target.ravel(), proba, range(4)))
+    sigmoid = answers(result.target, 1 / (1 + np.exp(-logits)))
+    shares = sigmoid.scores / sigmoid.scores.sum(2, keepdims=True)
+    np.testing.assert_allclose(sigmoid.probabilities("share"), shares, rtol=1e-5)
+    with pytest.raises(FewShotError, match="some scores are negative"):
+        result.probabilities("share")
+    with pytest.raises(FewShotError, match="how='x'"):
+        result.ece("x")
+    with pytest.raises(FewShotError, match="temperature=0"):
+        result.probabilities(temperature=0)
+
+
+def test_temperature_undoes_what_was_done_to_the_logits():
+    rng = np.random.default_rng(1)
+    logits = 2 * rng.normal(size=(1000, 4, 4))
+    target = (logits + rng.gumbel(size=logits.shape)).argmax(2)  # logits that are true
+    loud = answers(target, 5 * logits)
+    assert loud.temperature() == pytest.approx(5, rel=0.1)
+    assert loud.ece(temperature=loud.temperature()) < 0.03 < 0.1 < loud.ece()
+
+
+# Asking.
+
+
+def test_a_learner_is_asked_the_episodes_of_the_seed_whatever_the_batch():
+    drawn, learner = sampler(), Frozen(torch.nn.Identity())
+    first = few_shot_accuracy(learner, drawn, 40, seed=3)
+    again = few_shot_accuracy(nearest_centroid, drawn, 40, seed=3, batch=7)
+    np.testing.assert_array_equal(first.classes, again.classes)
+    np.testing.assert_allclose(first.scores, again.scores, rtol=1e-4, atol=1e-4)
+    assert first.scores.shape == (40, 20, 4) and not np.array_equal(
+        first.classes, few_shot_accuracy(learner, drawn, 40).classes
+    )
+    support, query, classes = drawn.indices(40, np.random.default_rng(3))
+    X, y = drawn.X.numpy(), np.repeat(np.arange(8), 30)
+    for i in (0, 17):
+        means = X[support[i]].mean(1)
+        rows = query[i].ravel()
+        called = classes[i][((X[rows, None] - means) ** 2).sum(2).argmin(1)]
+        assert first.accuracy[i] == pytest.approx((called == y[rows]).mean())
+
+
+def test_asking_leaves_sampler_and_learner_as_they_were():
+    drawn, twin = sampler(), sampler()
+    learner = Prototypical(encoder((G, 8), "batch")).train()
+    learner.encoder.norms.eval()
+    state = {k: v.clone() for k, v in learner.state_dict().items()}
+    few_shot_accuracy(learner, drawn, 5)
+    few_shot_accuracy(learner.scores, drawn, 5)
+    assert learner.training and not learner.encoder.norms.training and learner.encoder.norms[0].at_test == "batch"
+    assert all(torch.equal(v, state[k]) for k, v in learner.state_dict().items())
+    np.testing.assert_array_equal(drawn.indices(3)[0], twin.indices(3)[0])
+
+
+def test_inductive_and_transductive_answers_differ_where_batch_norm_looks_around():
+    torch.manual_seed(0)
+    learner = Prototypical(encoder((G, 8), "batch"))
+    learner(*sampler().batch(20)[:2])  # collects running statistics
+    inductive, transductive = (few_shot_accuracy(learner, sampler(), 20, mode=m) for m in ("inductive", "transductive"))
+    assert np.abs(inductive.scores - transductive.scores).max() > 0.1
+    with pytest.raises(FewShotError, match="differ in mode"):
+        few_shot_interval([inductive, transductive], "seeds")
+
+
+def test_an_answer_that_leans_on_other_queries_is_not_called_inductive():
+    def centred(support, query):
+        return nearest_centroid(support - support.mean((1, 2), keepdim=True), query - query.mean(1, keepdim=True))
+
+    with pytest.raises(FewShotError, match="depends on cells that are asked about: say mode='transductive'"):
+        few_shot_accuracy(centred, sampler(), 5)
+    assert few_shot_accuracy(centred, sampler(), 5, mode="transductive").mode == "transductive"
+
+
+def test_label_shift_breaks_what_leans_on_equal_shares_only():
+    def centred(support, query):
+        return nearest_centroid(support - support.mean((1, 2), keepdim=True), query - query.mean(1, keepdim=True))
+
+    drawn, found = sampler(apart=1.5), {}
+    for name, learner, mode in (("fair", nearest_centroid, "inductive"), ("leaning", centred, "transductive")):
+        for queries in ("all", "one class"):
+            found[name, queries] = few_shot_accuracy(learner, drawn, 100, mode=mode, queries=queries)
+    shifted = found["fair", "one class"]
+    assert shifted.target.shape == (100, 5) and (shifted.target == shifted.target[:, :1]).all()
+    assert len(np.unique(shifted.target[:, 0])) == 4
+    means = {k: v.accuracy.mean() for k, v in found.items()}
+    assert min(means["fair", "all"], means["fair", "one class"], means["leaning", "all"]) > 0.97
+    assert means["leaning", "one class"] < 0.6
+    assert np.isnan(shifted.ari).all()
+    with pytest.raises(FewShotError, match="no ARI where all queries are of one class"):
+        few_shot_interval(shifted, what="ari")
+
+
+def test_permuted_genes_change_an_encoder_and_not_a_distance():
+    drawn = sampler()
+    torch.manual_seed(0)
+    plain, permuted = (few_shot_accuracy(nearest_centroid, drawn, 20, permute_genes=s) for s in (None, 0))
+    np.testing.assert_allclose(plain.scores, permuted.scores, rtol=1e-4, atol=1e-4)
+    learner = Prototypical(encoder((G, 8), "layer"))
+    scores = [few_shot_accuracy(learner, drawn, 20, permute_genes=s).scores for s in (None, 0, 0, 1)]
+    np.testing.assert_array_equal(scores[1], scores[2])
+    assert np.abs(scores[0] - scores[1]).max() > 0.1 < np.abs(scores[1] - scores[3]).max()
+
+
+def test_learners_that_step_are_asked_without_gradients():
+    result = few_shot_accuracy(ANIL(encoder((G, 8), "layer"), n_way=4), sampler(apart=2), 20)
+    assert result.accuracy.mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n_episodes": 0}, "n_episodes=0"),
+        ({"batch": 1.5}, "batch=1.5"),
+        ({"mode": "eval"}, "mode='eval' is not known: 'inductive' or 'transductive'"),
+        ({"queries": "some"}, "queries='some'"),
+        ({"unknown": -1}, "unknown=-1"),
+        ({"unknown": 3}, "3 of 4 classes unknown leaves fewer than two"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(options, said):
+    with pytest.raises(FewShotError, match=said):
+        few_shot_accuracy(nearest_centroid, sampler(), **options)
+
+
+def test_scores_that_cannot_be_used_are_refused():
+    with pytest.raises(FewShotError, match=r"shape \(5, 4, 20\)"):
+        few_shot_accuracy(lambda s, q: nearest_centroid(s, q).mT, sampler(), 5)
+    with pytest.raises(FewShotError, match="NaN or infinite"):
+        few_shot_accuracy(lambda s, q: nearest_centroid(s, q) * float("nan"), sampler(), 5, mode="transductive")
+
+
+# Intervals.
+
+
+def test_intervals_over_episodes_and_seeds_are_students():
+    drawn = sampler()
+    runs = [few_shot_accuracy(Prototypical(encoder((G, 8), "layer")), drawn, 50) for _ in range(3)]
+    one = few_shot_interval(runs[0], "episodes")
+    half = stats.t.ppf(0.975, 49) * stats.sem(runs[0].accuracy)
+    assert (one.low, one.high) == pytest.approx((one.value - half, one.value + half)) and one.n == 50
+    over = few_shot_interval(runs, "seeds", what="ari")
+    expected = evaluate.over_seeds([r.ari.mean() for r in runs])
+    assert (over.value, over.low, over.high) == pytest.approx((expected.value, expected.low, expected.high))
+    with pytest.raises(FewShotError, match="two training runs or more, got 1"):
+        few_shot_interval(runs[0], "seeds")
+
+
+def test_leaving_classes_out_is_the_jackknife_written_out():
+    result = few_shot_accuracy(nearest_centroid, sampler(kinds=6), 200)
+    for what in ("accuracy", "ari"):
+        table = result.table()
+        without = [table[[f"t{i}" not in row for row in table["classes"]]][what].mean() for i in range(6)]
+        half = stats.t.ppf(0.975, 5) * np.sqrt(5 / 6 * np.square(without - np.mean(without)).sum())
+        found = few_shot_interval(result, what=what)
+        assert found.value == pytest.approx(table[what].mean()) and found.n == 6
+        assert found.high == pytest.approx(min(found.value + half, 1)) and found.low == pytest.approx(
+            found.value - half
+        )
+
+
+def test_jackknife_of_all_subsets_of_additive_classes_is_the_t_interval_of_the_classes():
+    from itertools import combinations
+
+    ability = np.array([0.1, 0.4, 0.5, 0.8, 0.9, 0.2, 0.7])
+    classes = np.array(list(combinations(range(7), 3)))
+    found = few_shot_interval(from_accuracy(classes, ability[classes], 7))
+    exact = evaluate.over_seeds(ability)
+    assert (found.value, found.low, found.high) == pytest.approx((exact.value, exact.low, exact.high))
+
+
+def test_variances_of_seeds_and_classes_add_up():
+    rng = np.random.default_rng(0)
+    classes = np.array([rng.permutation(7)[:3] for _ in range(300)])
+    runs = [from_accuracy(classes, np.full((300, 3), share), 7) for share in (0.2, 0.5, 0.9)]
+    both, seeds, alone = (few_shot_interval(runs, over) for over in ("seeds and classes", "seeds", "classes"))
+    assert alone.high - alone.low < 1e-6 and both.n == 7
+    assert (both.low, both.high) == pytest.approx((max(0, seeds.low), min(1, seeds.high)))
+    varied = rng.random(7)[classes]
+    wide, narrow = (
+        few_shot_interval([from_accuracy(classes, varied, 7)] * 2, "seeds and classes"),
+        few_shot_interval(from_accuracy(classes, varied, 7)),
+    )
+    assert (wide.low, wide.high) == pytest.approx((narrow.low, narrow.high)), "seeds that agree add nothing"
+
+
+def test_as_many_classes_as_an_episode_has_cannot_be_left_out():
+    result = few_shot_accuracy(nearest_centroid, sampler(kinds=4), 50)
+    found = few_shot_interval(result)
+    assert "too short" in found.method and found.n == 4 and found.low < found.value < found.high
+    means = result.recall().mean()
+    assert means.min() <= found.low and found.high <= means.max()
+    for options in ({"what": "ari"}, {"over": "seeds and classes"}):
+        with pytest.raises(FewShotError, match="ask for episodes of fewer than 4 classes"):
+            few_shot_interval([result, result], **options)
+
+
+def test_a_difference_is_of_the_same_episodes():
+    drawn = sampler()
+    good, bad = (
+        few_shot_accuracy(nearest_centroid, drawn, 60),
+        few_shot_accuracy(lambda s, q: -nearest_centroid(s, q), drawn, 60),
+    )
+    found = few_shot_interval(good, against=bad)
+    assert found.value == pytest.approx((good.accuracy - bad.accuracy).mean()) and found.low > 0
+    same = few_shot_interval(good, against=good)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    backwards = few_shot_interval(bad, against=good)
+    assert backwards.high < 0 and backwards.low < -0.5, "a difference is not cut at zero"
+    with pytest.raises(FewShotError, match="not asked the same episodes"):
+        few_shot_interval(good, against=few_shot_accuracy(nearest_centroid, drawn, 60, seed=1))
+    few = sampler(kinds=4)
+    pair = [few_shot_accuracy(f, few, 60) for f in (nearest_centroid, lambda s, q: -nearest_centroid(s, q))]
+    assert few_shot_interval(pair[0], against=pair[1]).low > 0
+
+
+def test_the_table_of_intervals_holds_what_the_results_allow():
+    result = few_shot_accuracy(nearest_centroid, sampler(), 60)
+    assert list(few_shot_intervals(result).index) == ["episodes", "classes"]
+    table = few_shot_intervals([result, result], what="ari", level=0.9)
+    assert list(table.index) == ["episodes", "seeds", "classes", "seeds and classes"]
+    found = few_shot_interval([result, result], "classes", what="ari", level=0.9)
+    assert table.loc["classes", ["low", "high"]].tolist() == [found.low, found.high]
+
+
+def test_intervals_that_cannot_be_made_are_refused():
+    result = few_shot_accuracy(nearest_centroid, sampler(), 5)
+    for options, said in (
+        ({"results": []}, "there is no result"),
+        ({"over": "donors"}, "over='donors' is not known"),
+        ({"what": "f1"}, "what='f1'"),
+    ):
+        with pytest.raises(FewShotError, match=said):
+            few_shot_interval(**{"results": result} | options)
+    with pytest.raises(ValueError, match="level=95"):
+        few_shot_interval(result, level=95)
+
+
+def worlds(N, n, rng, ways=5, episodes=300):
+    """Episodes of nearest means among N classes, of which some are alike: class numbers and recalls."""
+    for _ in range(n):
+        family = 2 * rng.normal(size=(max(2, N // 2), 3))
+        means = family[rng.integers(len(family), size=N)] + rng.normal(size=(N, 3))
+        spread = np.exp(0.3 * rng.normal(size=N))
+        classes = rng.random((episodes, N)).argsort(1)[:, :ways]
+        centre, width = means[classes], spread[classes]
+        prototype = centre + rng.normal(size=centre.shape) * width[..., None] / np.sqrt(5)
+        query = centre[:, :, None] + rng.normal(size=(episodes, ways, 10, 3)) * width[:, :, None, None]
+        called = np.square(query[:, :, :, None] - prototype[:, None, None]).sum(4).argmin(3)
+        yield classes, (called == np.arange(ways)[:, None]).mean(2)
+
+
+def covered(N, n, over, rng, truth):
+    found = [few_shot_interval(from_accuracy(*world, N), over) for world in worlds(N, n, rng)]
+    return np.mean([not i.excludes(truth) for i in found])
+
+
+def test_the_interval_over_classes_holds_new_classes_and_the_one_over_episodes_does_not():
+    rng = np.random.default_rng(0)
+    truth = np.mean([recall.mean() for _, recall in worlds(11, 2000, rng, episodes=20)])
+    assert covered(11, 100, "classes", rng, truth) > 0.88
+    assert covered(11, 100, "episodes", rng, truth) < 0.3
+
+
+# Unknown classes.
+
+
+def test_the_unknown_curve_is_counted_by_hand():
+    scores = [[[5, 0], [0, 4], [1, 0], [0, 2], [3, 0], [0.5, 0]]]
+    result = answers([[0, 0, 1, 1, -1, -1]], scores, unknown=1)
+    assert result.accuracy.tolist() == [0.5], "of the queries of known classes"
+    curve = unknown_curve(result, how=None)
+    assert curve["threshold"].tolist() == [0.5, 1, 2, 3, 4, 5]
+    assert curve["named"].tolist() == [1, 1, 0.75, 0.5, 0.5, 0.25]
+    assert curve["refused"].tolist() == [0, 0.5, 0.5, 0.5, 1, 1]
+    assert curve["accuracy"].tolist() == pytest.approx([0.5, 0.5, 2 / 3, 0.5, 0.5, 1])
+    assert curve.attrs["auroc"] == pytest.approx((4 + 2) / 8)
+
+
+def test_unknown_classes_have_no_support_and_a_distance_tells_them():
+    drawn = sampler(apart=3)
+    result = few_shot_accuracy(nearest_centroid, drawn, 100, unknown=1)
+    assert result.scores.shape == (100, 20, 3) and result.recall().notna().sum(1).eq(3).all()
+    assert (result.target[:, 15:] == -1).all() and (result.target[:, :15] >= 0).all()
+    assert result.accuracy.mean() > 0.97 and (few_shot_interval(result).value == result.accuracy.mean())
+    assert result.confusion().to_numpy().sum() == 100 * 15
+    curve = unknown_curve(result, how=None)
+    assert curve.attrs["auroc"] > 0.97
+    assert curve["threshold"].is_monotonic_increasing and curve["refused"].is_monotonic_increasing
+    assert curve["named"].is_monotonic_decreasing and len(curve) <= 200
+    assert unknown_curve(result, temperature=20.0)["threshold"].between(0, 1).all()
+    with pytest.raises(FewShotError, match="no query is of an unknown class"):
+        unknown_curve(few_shot_accuracy(nearest_centroid, drawn, 5))
