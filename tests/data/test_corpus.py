@@ -186,6 +186,7 @@ def test_genes_that_become_one_are_added():
     at = corpus.genes.index("MARCHF1")
     both = adata.to_df()[["March1", "Marchf1"]].sum(axis=1)
     np.testing.assert_array_equal(dense(corpus.counts["m"])[:, at], both)
+    np.testing.assert_array_equal(dense(corpus.matrices["m"])[:, at], np.log1p(both))
     assert corpus.reports["m"].merged == 1
     adata.uns["units"] = "log"
     with pytest.raises(DataError, match="logarithms cannot be"):
@@ -574,6 +575,23 @@ def test_files_that_change_while_they_are_read_are_named(sets, paths):
     paths["two"].with_suffix(".new").replace(paths["two"])
     with pytest.raises(DataError, match=r"two\.h5ad was changed"):
         epoch(corpus)
+
+
+def test_files_are_closed_between_reads(sets, paths):
+    """An open file costs a megabyte, and a process may open so many only."""
+    corpus = Corpus(paths)
+
+    def held_open():
+        return [s.stream.files[0].path.name for s in corpus._sets.values() if s.stream.files[0]._handle is not None]
+
+    assert not held_open()
+    corpus.matrices["one"][np.arange(5)]
+    assert not held_open()
+    for _ in corpus.batches(4, 0):
+        assert not held_open()
+    corpus.overlaps()
+    corpus.load()
+    assert not held_open()
 
 
 def test_paths_may_be_words(sets, paths):

@@ -174,27 +174,27 @@ def told(corpus, seed):
 def test_arms_are_told_genes_and_the_rows_to_stop_by(paths):
     GIVEN.clear()
     adata = ad.read_h5ad(paths["b"])
-    some = list(adata.var_names[:100])
-    table = leave_one_out(told, paths, hold_out="b", splits=2, limits=(1000, 10), genes=some, **HERE)
-    assert table[["split", "limit", "arm"]].to_numpy().tolist() == [[s, n, "Told"] for s in (0, 1) for n in (10, 1000)]
-    assert table["n_train"].tolist() == [12, 63] * 2 and (table["n_test"] == 27).all()
+    some, limits = list(adata.var_names[:100]), [10, 20, 30]
+    table = leave_one_out(told, paths, hold_out="b", splits=2, limits=(30, 10, 20), genes=some, **HERE)
+    assert table[["split", "limit", "arm"]].to_numpy().tolist() == [[s, n, "Told"] for s in (0, 1) for n in limits]
+    assert table["n_train"].tolist() == [13, 26, 39] * 2 and (table["n_test"] == 51).all()
     assert table[["auroc", "trapezoid"]].isna().all(axis=None), "no scores, no curve"
     frame = adata.to_df()
     lookup = {tuple(row): i for i, row in enumerate(frame[sorted(frame)].to_numpy())}
     rows = [[lookup[tuple(x)] for x in X.toarray()] for X, *_ in GIVEN]
     y = adata.obs["cell_type"].astype(str).to_numpy()
-    assert [len(r) for r in rows] == [12, 27, 63, 27] * 2
-    for i in (0, 4):
-        small, test, large, again = rows[i : i + 4]
-        assert set(small) < set(large) and test == again and not set(large) & set(test)
-        assert len(set(large) | set(test)) == 90
-        for at, labelled, n_val in ((i, small, 2), (i + 2, large, 9)):
-            _, given_y, genes, val, seed = GIVEN[at]
-            assert (given_y == y[labelled]).all() and genes == sorted(frame), "all genes of the set, not the corpus's"
-            assert len(val) == n_val and seed == i // 4
-        smaller, larger = ({r[j] for j in GIVEN[at][3]} for at, r in ((i, small), (i + 2, large)))
-        assert smaller < larger
-    assert rows[1] != rows[5], "each split has its own test cells"
+    for i in (0, 6):
+        labelled, tested = rows[i : i + 6 : 2], rows[i + 1 : i + 6 : 2]
+        assert tested[0] == tested[1] == tested[2] and set(labelled[2]) | set(tested[0]) == set(range(90))
+        to_stop_by = []
+        for j, (_, given_y, genes, val, seed) in enumerate(GIVEN[i : i + 6 : 2]):
+            assert (given_y == y[labelled[j]]).all() and seed == i // 6 and len(val) == 3 * (j + 1)
+            assert genes == sorted(frame), "all genes of the set, not the corpus's"
+            to_stop_by.append({labelled[j][v] for v in val})
+        trained = [set(a) - b for a, b in zip(labelled, to_stop_by)]
+        for parts in (trained, to_stop_by):
+            assert parts[0] < parts[1] < parts[2], "the smaller lie in the larger"
+    assert rows[1] != rows[7], "each split has its own test cells"
 
 
 def unseen(corpus, seed):
