@@ -423,9 +423,9 @@ def test_a_pattern_that_a_set_shows_twice_tells_nothing():
 
 
 def test_real_sets_share_no_cell_but_with_their_copies(fixtures):
-    """Nine sets of blood and pancreas, several of the same tissue and chemistry; and what was made from one of them."""
-    names = ["pbmc3k_2638", "pbmc_zheng_facs_3774", "pbmc_kang_ifnb_muscat_1556", "pbmc_10x_3tech_1200"]
-    names += ["celltypist_sample_immune_559", "pollen_11types_299", "pancreas_baron_human_mouse_350"]
+    """Seven sets, several of one tissue and chemistry, and an eighth that was made from one of them."""
+    names = ["pbmc3k_2638", "pbmc_zheng_facs_3774", "pbmc_10x_3tech_1200"]
+    names += ["celltypist_sample_immune_559", "pancreas_baron_human_mouse_350"]
     sets = {n: ad.read_h5ad(fixtures(f"h5ad/{n}.h5ad")) for n in names}
     zheng = sets["pbmc_zheng_facs_3774"]
     sets["pbmc_zheng_facs_3774"], _ = data.to_symbols(zheng, column="symbol")
@@ -536,7 +536,7 @@ def test_memory_goes_with_what_is_stored():
 def test_sixty_sets_are_read_at_constant_memory(root, tmp_path):
     """Two epochs of 60 files need hardly more than two of 6; to hold them needs ten times as much."""
     for i in range(60):
-        simulate.write_large(tmp_path / f"{i:02d}.h5ad", 1600, 400, depth=300, seed=i)
+        simulate.write_large(tmp_path / f"{i:02d}.h5ad", 1000, 400, depth=300, seed=i)
     script = tmp_path / "read.py"
     script.write_text(
         "import resource, sys\n"
@@ -564,8 +564,8 @@ def test_sixty_sets_are_read_at_constant_memory(root, tmp_path):
         return float(done.stdout)
 
     few, many, held = measured(6, "read"), measured(60, "read"), measured(60, "hold")
-    entries = 60 * 1600 * 180  # about
-    assert many < few + 40, (few, many, held)
+    entries = 60 * 1000 * 180  # about
+    assert many < few + 25, (few, many, held)
     assert held > many + 12 * entries / 2**20 / 3, "the bound would hold for a corpus in memory too"
 
 
