@@ -204,7 +204,7 @@ def ridge(support, query, penalty=1.0):
     wanted = 2 * one_hot(torch.arange(C, device=rows.device).repeat_interleave(K), C).to(rows) - 1
     mean = wanted.mean(0)
     square = rows.mT @ rows + penalty * torch.eye(rows.shape[2], dtype=rows.dtype, device=rows.device)
-    weights = torch.linalg.solve(square, rows.mT @ (wanted - mean))
+    weights = torch.linalg.solve(square, rows.mT @ wanted)
     return (asked @ weights + mean).to(support.dtype)
 
 

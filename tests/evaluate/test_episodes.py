@@ -257,16 +257,15 @@ def test_jackknife_of_all_subsets_of_additive_classes_is_the_t_interval_of_the_c
 
 def test_variances_of_seeds_and_classes_add_up():
     rng = np.random.default_rng(0)
-    classes = np.array([rng.permutation(7)[:3] for _ in range(300)])
-    runs = [from_accuracy(classes, np.full((300, 3), share), 7) for share in (0.2, 0.5, 0.9)]
+    classes = np.array([rng.permutation(9)[:3] for _ in range(300)])
+    ability = np.linspace(0.3, 0.6, 9)[classes]
+    runs = [from_accuracy(classes, ability + shift, 9, queries=100) for shift in (0.0, 0.02, 0.1)]
     both, seeds, alone = (few_shot_interval(runs, over) for over in ("seeds and classes", "seeds", "classes"))
-    assert alone.high - alone.low < 1e-6 and both.n == 7
-    assert (both.low, both.high) == pytest.approx((max(0, seeds.low), min(1, seeds.high)))
-    varied = rng.random(7)[classes]
-    wide, narrow = (
-        few_shot_interval([from_accuracy(classes, varied, 7)] * 2, "seeds and classes"),
-        few_shot_interval(from_accuracy(classes, varied, 7)),
-    )
+    parts = [((i.high - i.value) / stats.t.ppf(0.975, n - 1)) ** 2 for i, n in ((seeds, 3), (alone, 9))]
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 8)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(parts))
+    assert (both.low, both.high) == pytest.approx((both.value - half, both.value + half)) and both.n == 9
+    wide, narrow = few_shot_interval(runs[:1] * 2, "seeds and classes"), few_shot_interval(runs[0])
     assert (wide.low, wide.high) == pytest.approx((narrow.low, narrow.high)), "seeds that agree add nothing"
 
 
