@@ -186,15 +186,16 @@ def curves(runs, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: st
         axes.plot(stats.index, stats["mean"], marker=marker, color=colour, label=label)
         first, last = stats["mean"].iloc[0], stats["mean"].iloc[-1]
         said.append(f"{label} from {first:.2f} at {stats.index[0]} to {last:.2f} at {stats.index[-1]}")
-    for label, (at, values) in (reference or {}).items():
-        axes.plot(at, values, "o--", color=INK, markerfacecolor=PAPER, linewidth=1, label=label)
+    for i, (label, (at, values)) in enumerate((reference or {}).items()):
+        axes.plot(at, values, f"{MARKERS[i % 11]}--", color=INK, markerfacecolor=PAPER, linewidth=1, label=label)
         said.append(f"{label} from {values[0]:.2f} at {at[0]} to {values[-1]:.2f} at {at[-1]}")
     if len(ticks) > 1 and ticks[0] > 0 and ticks[-1] / ticks[0] >= 10:
         axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
     axes.minorticks_off()
     with mpl.rc_context(STYLE):
-        axes.legend()
+        # Several published lines leave no room for a legend inside.
+        figure.legend(loc="outside lower center", ncols=2) if len(reference or {}) > 1 else axes.legend()
     _label(axes, title, xlabel, ylabel)
     figure.alt_text = f"{title}. {ylabel} against {xlabel}: {_listed(said)}."
     return figure

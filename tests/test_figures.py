@@ -173,6 +173,15 @@ def test_an_episode_draws_its_prototypes_where_the_support_has_its_mean():
     assert [tuple(line.get_xydata()[0]) for line in large] == [(1.0, 2.0), (13.0, 14.0)]
 
 
+def test_two_published_lines_have_marks_of_their_own_and_their_names_outside():
+    reference = {"theirs": ([2, 75], [0.2, 0.5]), "theirs, scratch": ([2, 75], [0.1, 0.3])}
+    labels = {"by": "model", "title": "More cells help", "xlabel": "Cells", "ylabel": "Score"}
+    figure = figures.curves(learning(), "cells", "score", **labels, reference=reference)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert lines["theirs"].get_marker() != lines["theirs, scratch"].get_marker()
+    assert {"theirs", "theirs, scratch"} <= {text.get_text() for text in figure.legends[0].get_texts()}
+
+
 def test_bubbles_stand_where_the_table_has_its_values():
     drawn = DRAWN["bubbles"]().axes[0]
     assert [t.get_text() for t in drawn.texts] == ["0.90", "0.60"]
