@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import platform
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from shared.methods.tmp import RelationNet
 from shared.nn.episodes import EpisodeSampler, unit_range
 from shared.train import TrainingError
 from shared.train.episodes import MetaConfig, meta_train
+from shared.train.memory import kept_memory
 
 
 def sampler(genes=20, kinds=4, per_kind=20, seed=0, **options):
@@ -314,3 +317,48 @@ def test_an_accelerator_follows_the_cpu_and_is_asked_once_a_row(options):
         wanted.rows[-1]["loss"], rel=0.1 if options.get("precision") else 1e-3
     )
     assert sum("synchroniz" in str(w.message) for w in waits) < 15  # fewer than there are steps
+
+
+# Memory.
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator that is set is glibc's")
+def test_memory_that_was_freed_is_used_again(monkeypatch):
+    import resource
+
+    for name in [k for k in os.environ if k.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+
+    def faults(n=6):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(n):
+            torch.zeros(2**24)  # 64 MiB, 16,384 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    plain = faults()
+    with kept_memory() as kept:
+        assert kept
+        faults(1)
+        again = faults()
+    assert again < plain / 10 and faults() > again * 10
+
+
+def test_memory_is_left_alone_where_it_cannot_or_need_not_be_kept(monkeypatch):
+    with kept_memory(False) as kept:
+        assert not kept
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    with kept_memory() as kept:
+        assert not kept
+
+
+def test_kept_memory_changes_no_number():
+    wide = sampler(genes=3000)
+    runs = []
+    for limit in (0, 2**60):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("shared.train.episodes.LARGE", limit)
+            torch.manual_seed(0)
+            learner = RelationNet((3000, 64, 8), (8, 4), clamp="all")
+            train(learner, draws=wide)
+            runs.append(weights(learner))
+    assert torch.equal(*runs)

@@ -20,6 +20,7 @@ import torch
 
 from shared.nn.episodes import EpisodeSampler
 from shared.train.checkpoint import read_safetensors, replace_file
+from shared.train.memory import LARGE, kept_memory
 from shared.train.settings import History, TrainingError, resolve_device
 
 STEP_ORDERS, PRECISIONS = ("standard", "original"), ("32", "bf16")
@@ -155,7 +156,10 @@ def meta_train(
         raise TrainingError(
             "stop_at needs the training accuracy: give the learner loss_and_scores, or set stop_at=None"
         )
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    rows = settings.meta_batch * sampler.n_way * (sampler.k_shot + sampler.n_query)
+    largest = max(rows * sampler.X.shape[1], *(p.numel() for p in learner.parameters()))
+    large = device.type == "cpu" and 4 * largest >= LARGE
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), kept_memory(large):
         return _MetaRun(learner, sampler.to(device), settings, device).go(callbacks)
 
 
