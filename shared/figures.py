@@ -747,69 +747,78 @@ def wiring(heads: dict, *, middle: str, title: str):
     return figure
 
 
-def transplanted(source, target, where, *, title: str):
-    """Rows of a weight matrix before and after they were copied into one for another list of genes.
+def transplanted(model, genes, *, title: str, n_genes=4, n_units=12):
+    """Rows of an encoder's weights before and after they are copied into one for another list of genes.
 
     Parameters
     ----------
-    source, target : DataFrame
-        Weights, genes × units; a few dozen rows and columns are enough to see it.
-    where : sequence of int
-        For each row of `target` the row of `source` it was copied from, below 0 for a row of its own.
+    model : shared.methods.scpretrain.ScPretrain
+        Pre-trained.
+    genes : sequence of str
+        Of the new data.
     title : str
         The title is the answer.
+    n_genes, n_units : int
+        How many known and as many unknown genes are drawn, with how many weights.
     """
-    figure, axes = new(6.4, 0.9 + 0.24 * max(len(source), len(target)))
-    largest = max(np.abs(source.to_numpy()).max(), np.abs(target.to_numpy()).max())
-    width, copied = source.shape[1], [i for i, s in enumerate(where) if s >= 0]
-    for at, table, own in ((0, source, ROLES["source"]), (2.2 * width, target, ROLES["target"])):
-        for i, values in enumerate(table.to_numpy(float)):
-            from_source = at == 0 or i in copied
-            colour, marker = ROLES["source"] if from_source else own
+    weight, known = model.pretrained_["weight"], list(model.pretrained_["genes"])
+    both = [g for g in genes if g in known][:n_genes]
+    own = [g for g in genes if g not in known][:n_genes]
+    old = sorted({*both, *known[: n_genes + 1]}, key=known.index)
+    drawn = sorted(both + own, key=list(genes).index)
+    before = weight[[known.index(g) for g in old], :n_units]
+    random = np.random.default_rng(0).uniform(-1, 1, (len(drawn), n_units)) * np.abs(before).mean()
+    after = [before[old.index(g)] if g in both else random[i] for i, g in enumerate(drawn)]
+    largest = max(np.abs(before).max(), np.abs(after).max())
+    figure, axes = new(6.4, 0.9 + 0.26 * max(len(old), len(drawn)))
+    for at, table, names in ((0, before, old), (2.2 * n_units, after, drawn)):
+        for i, (name, values) in enumerate(zip(names, table, strict=True)):
+            colour, marker = ROLES["target" if name in own else "source"]
             sizes = 4 + 60 * np.abs(values) / largest
-            axes.scatter(at + np.arange(width), [-i] * width, sizes, colour, marker, linewidth=0)
-    for i in copied:
-        axes.plot([width - 0.4, 2.2 * width - 0.6], [-where[i], -i], color=ROLES["source"][0], linewidth=0.8)
-    for x, side, names in ((-0.8, "right", source.index), (3.2 * width - 0.2, "left", target.index)):
+            axes.scatter(at + np.arange(n_units), [-i] * n_units, sizes, colour, marker, linewidth=0)
+    for name in both:
+        ends = [-old.index(name), -drawn.index(name)]
+        axes.plot([n_units - 0.4, 2.2 * n_units - 0.6], ends, color=ROLES["source"][0], linewidth=0.8)
+    for x, side, names in ((-0.8, "right", old), (3.2 * n_units - 0.2, "left", drawn)):
         for i, name in enumerate(names):
             axes.text(x, -i, name, ha=side, va="center", size=8, color=INK, style="italic")
-    axes.set(xlim=(-4.5, 3.2 * width + 4), ylim=(-max(len(source), len(target)) + 0.4, 0.6), xticks=[], yticks=[])
+    axes.set(xlim=(-6, 3.2 * n_units + 6), ylim=(0.4 - max(len(old), len(drawn)), 0.6), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     with mpl.rc_context(STYLE):
         _title(figure, title)
-    rest = [g for i, g in enumerate(target.index) if i not in copied]
+    rest = f"{_listed(own)} have random ones" if own else "no gene is left with random ones"
     figure.alt_text = (
-        f"{title}. Of {len(target)} genes of the new data, drawn with {width} weights each, {len(copied)} have a line "
-        f"to the same gene of the old list and its weights; {_listed(rest) if rest else 'none'} keep their own."
+        f"{title}. Of {len(drawn)} genes of the new data, drawn with {n_units} weights each, {len(both)} take the row "
+        f"of their name from the old list ({_listed(both)}); {rest}."
     )
     return figure
 
 
-def versus(table, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: str, roles=None):
-    """Each row a point of two scores, against the line where both are equal.
+def versus(x, ys: dict, *, title: str, xlabel: str, ylabel: str, roles=None):
+    """Each data set a point of two scores, against the line where both are equal.
 
     Parameters
     ----------
-    table : DataFrame
-        One row a data set (and `by`), with columns `x`, `y` and `by`.
-    x, y, by : str
-        Column names; marks tell the groups of `by`.
+    x : Series
+        One score a data set.
+    ys : dict of label to Series
+        The other score, of one arm or several, by the same index.
     title, xlabel, ylabel : str
         The title is the answer.
-    roles : dict of `by` value to role, optional
+    roles : dict of label to role, optional
         Marks of :data:`ROLES`.
     """
-    figure, axes = new(5.2, 4.4)
-    low, high = table[[x, y]].to_numpy().min(), table[[x, y]].to_numpy().max()
-    edge = max(0.05 * (high - low), 1e-3)
-    limits = (low - edge, high + edge)
+    figure, axes = new(5.2, 4.6)
+    values = np.concatenate([x.to_numpy(), *(y.to_numpy() for y in ys.values())])
+    edge = max(0.05 * np.ptp(values), 1e-3)
+    limits = (values.min() - edge, values.max() + edge)
     axes.plot(limits, limits, color=INK, linestyle=(0, (4, 3)), linewidth=1)
     said = []
-    for i, (label, part) in enumerate(table.groupby(by, sort=False)):
+    for i, (label, y) in enumerate(ys.items()):
         colour, marker = ROLES[roles[label]] if roles and label in roles else (CYCLE[i % 7], MARKERS[i % 11])
-        axes.plot(part[x], part[y], marker, color=colour, label=label, markersize=6)
-        above = int((part[y] > part[x]).sum())
-        said.append(f"{label}: {above} of {len(part)} above, means {part[x].mean():.2f} and {part[y].mean():.2f}")
+        axes.plot(x, y.reindex(x.index), marker, linestyle="", color=colour, label=label, markersize=6)
+        above = int((y.reindex(x.index) > x).sum())
+        said.append(f"{label}: {above} of {len(y)} above, means {x.mean():.2f} and {y.mean():.2f}")
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     with mpl.rc_context(STYLE):
         figure.legend(loc="outside lower center", ncols=2)
@@ -818,27 +827,35 @@ def versus(table, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: s
     return figure
 
 
-def precision_recall(soft, hard, areas: dict, *, title: str):
+def precision_recall(is_class, scores, hard, *, title: str):
     """The precision-recall curve of graded scores, and what straight lines make of hard labels.
 
     Parameters
     ----------
-    soft, hard : tuple of (precision, recall)
-        As ``sklearn.metrics.precision_recall_curve`` gives them; `hard` of 0 and 1 for scores.
-    areas : dict of str to float
-        Named in the legend, in this order: of the graded scores, of the hard labels by straight lines, and of the
-        hard labels by average precision.
+    is_class : bool array of shape (n_cells,)
+        Which cells are of the class.
+    scores, hard : arrays of shape (n_cells,)
+        Graded scores, and the labels as 0 and 1.
     title : str
         The title is the answer.
     """
-    figure, axes = new(5.2, 4.2)
-    names = [f"{k}: {v:.2f}" for k, v in areas.items()]
+    from sklearn.metrics import auc, average_precision_score, precision_recall_curve
+
+    soft, point = (precision_recall_curve(is_class, s)[:2] for s in (scores, hard))
+    areas = (
+        average_precision_score(is_class, scores),
+        auc(point[1], point[0]),
+        average_precision_score(is_class, hard),
+    )
+    words = ("graded scores, average precision", "hard labels, straight lines", "hard labels, average precision")
+    names = [f"{word} {area:.2f}" for word, area in zip(words, areas, strict=True)]
+    figure, axes = new(5.2, 4.6)
     axes.step(soft[1], soft[0], where="post", color=ROLES["method"][0], label=names[0])
-    axes.plot(hard[1], hard[0], "o--", color=ROLES["target"][0], label=names[1])
-    axes.step(hard[1], hard[0], where="post", color=ROLES["control"][0], linestyle=":", label=names[2])
+    axes.plot(point[1], point[0], "o--", color=ROLES["target"][0], label=names[1])
+    axes.step(point[1], point[0], where="post", color=ROLES["control"][0], linestyle=":", label=names[2])
     axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.04))
     with mpl.rc_context(STYLE):
         figure.legend(loc="outside lower center", ncols=1)
     _label(axes, title, "Recall", "Precision")
-    figure.alt_text = f"{title}. Areas under precision against recall. {'; '.join(names)}."
+    figure.alt_text = f"{title}. Areas under precision against recall: {'; '.join(names)}."
     return figure

@@ -33,6 +33,13 @@ def learning():
     return pd.DataFrame(rows, columns=["cells", "seed", "model", "score"])
 
 
+def lender():
+    from types import SimpleNamespace
+
+    weight = np.arange(6.0).reshape(3, 2)
+    return SimpleNamespace(pretrained_={"weight": weight, "genes": ["CD3E", "GNLY", "LYZ"]})
+
+
 def counted(dispersion=0.3):
     from shared.data import simulate
 
@@ -98,27 +105,17 @@ DRAWN = {
     "wiring": lambda: figures.wiring(
         {"run 1": ["5", "10", "3"], "run 2": ["8", "16", "5"]}, middle="genes → 200", title="One encoder, six heads"
     ),
-    "transplanted": lambda: figures.transplanted(
-        pd.DataFrame(np.arange(6.0).reshape(3, 2), index=["CD3E", "GNLY", "LYZ"]),
-        pd.DataFrame([[4.0, 5.0], [0.1, 0.2]], index=["LYZ", "NEW"]),
-        [2, -1],
-        title="Known genes move",
-    ),
+    "transplanted": lambda: figures.transplanted(lender(), ["LYZ", "NEW", "CD3E"], title="Known genes move", n_units=2),
     "versus": lambda: figures.versus(
-        pd.DataFrame({"a": [0.5, 0.6], "b": [0.7, 0.5], "arm": ["one", "one"]}),
-        "a",
-        "b",
-        by="arm",
+        pd.Series([0.5, 0.6], ["one", "two"]),
+        {"pre-trained": pd.Series([0.5, 0.7], ["two", "one"])},
         title="One of two wins",
         xlabel="From scratch",
         ylabel="Pre-trained",
-        roles={"one": "method"},
+        roles={"pre-trained": "method"},
     ),
     "precision_recall": lambda: figures.precision_recall(
-        ([0.2, 0.5, 1.0], [1.0, 0.5, 0.0]),
-        ([0.2, 0.4, 1.0], [1.0, 0.5, 0.0]),
-        {"graded": 0.6, "straight": 0.5, "steps": 0.3},
-        title="Lines promise",
+        np.array([True, True, False, False]), [0.9, 0.4, 0.6, 0.1], [1, 0, 1, 0], title="Lines promise"
     ),
     "maps": lambda: figures.maps(
         {"one": RNG.normal(size=(60, 2)), "two": RNG.normal(size=(60, 5))},
@@ -156,16 +153,19 @@ def test_alt_text_carries_the_drawn_values():
     assert "B: B 0.90; NK: NK 0.60." in DRAWN["bubbles"]().alt_text
     assert "Score, same: median 0.90" in DRAWN["histograms"]().alt_text
     assert "ridge 0.80 (0.75 to 0.85), in the paper 0.70 and 0.75." in DRAWN["beside"]().alt_text
-    assert "CD3E" not in DRAWN["transplanted"]().alt_text and "1 have a line" in DRAWN["transplanted"]().alt_text
-    assert "NEW keep their own" in DRAWN["transplanted"]().alt_text
+    assert "2 take the row of their name from the old list (LYZ and CD3E); NEW have" in DRAWN["transplanted"]().alt_text
     assert "run 2 has 3 of its own (8, 16 and 5)" in DRAWN["wiring"]().alt_text
-    assert "one: 1 of 2 above, means 0.55 and 0.60" in DRAWN["versus"]().alt_text
-    assert "graded: 0.60; straight: 0.50; steps: 0.30" in DRAWN["precision_recall"]().alt_text
+    assert "pre-trained: 1 of 2 above, means 0.55 and 0.60" in DRAWN["versus"]().alt_text
+    said = DRAWN["precision_recall"]().alt_text
+    assert (
+        "scores, average precision 0.83; hard labels, straight lines 0.62; hard labels, average precision 0.50" in said
+    )
 
 
 def test_copied_rows_are_joined_to_the_row_they_came_from():
-    lines = [line.get_ydata().tolist() for line in DRAWN["transplanted"]().axes[0].lines]
-    assert lines == [[-2, 0]]
+    axes = DRAWN["transplanted"]().axes[0]
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[-2, 0], [0, -2]]
+    assert axes.collections[0].get_sizes()[0] == axes.collections[5].get_sizes()[0]
 
 
 def test_an_episode_draws_its_prototypes_where_the_support_has_its_mean():
