@@ -329,7 +329,7 @@ def test_memory_that_was_freed_is_used_again(monkeypatch):
     for name in [k for k in os.environ if k.startswith("MALLOC_")]:
         monkeypatch.delenv(name)
 
-    def faults(n=6):
+    def faults(n=12):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(n):
             torch.zeros(2**24)  # 64 MiB, 16,384 pages
@@ -340,7 +340,8 @@ def test_memory_that_was_freed_is_used_again(monkeypatch):
         assert kept
         faults(1)
         again = faults()
-    assert again < plain / 10 and faults() > again * 10
+    # Not all: a small block may come to lie in a large one's place, which then needs another.
+    assert again < plain / 3 and faults() > plain / 2
 
 
 def test_memory_is_left_alone_where_it_cannot_or_need_not_be_kept(monkeypatch):
