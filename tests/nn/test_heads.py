@@ -11,8 +11,10 @@ from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import normalize
 
-from shared.nn.episodes import EpisodeError
+from shared.data import load
+from shared.nn.episodes import EpisodeError, EpisodeSampler, unit_range
 from shared.nn.heads import HEADS, logistic, matching, nearest_centroid, prototypes, ridge, simple_shot
+from shared.preprocess import log_normalize
 
 
 def episodes(B=3, C=4, K=5, Q=7, F=12, seed=0, apart=1.0, offset=0.0, dtype=np.float32):
@@ -92,6 +94,20 @@ def test_matching_is_a_vote_of_the_support():
         votes = softmax(5 * cosine_similarity(query[i], X), axis=1)
         exact = np.stack([votes[:, y == c].sum(1) for c in range(4)], 1)
         np.testing.assert_allclose(shares[i], exact, atol=1e-5)
+
+
+def test_matching_on_real_inputs_needs_them_centred():
+    cells = load("pbmc")
+    X, run = log_normalize(cells.layers["counts"]), cells.obs["run"].to_numpy()
+    source = X[run == "run2"]
+    spread = np.asarray(source.power(2).mean(0) - np.square(source.mean(0))).ravel()
+    X = unit_range(X[:, np.argsort(-spread)[:1000]].toarray())
+    accuracy = []
+    for shift in (0, X[run == "run2"].mean(0)):
+        sampler = EpisodeSampler((X - shift)[run == "run1"], cells.obs["cell_type"][run == "run1"], n_query=5)
+        support, query, target = sampler.batch(200)
+        accuracy.append(float((matching(support, query).argmax(2) == target).float().mean()))
+    assert accuracy == pytest.approx([0.64, 0.83], abs=0.02)
 
 
 @settings(max_examples=25, deadline=None)
