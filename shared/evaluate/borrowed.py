@@ -1,0 +1,226 @@
+"""What was borrowed, asked in one way: an encoder, a labelled data set, a seed, and rivals on the same cells.
+
+The chapter on scPretrain is made of these questions. Each function takes one encoder or its numbers, one data set and
+one seed. Arms that are compared get the same cells.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC
+
+from shared.data import DataError
+from shared.evaluate.intervals import Interval
+from shared.evaluate.metrics import accuracy, ari, cohen_kappa, macro_ovr, trapezoid_auprc
+
+if TYPE_CHECKING:
+    from shared.methods.scpretrain import ScPretrain
+
+
+def scores(y_true, proba, classes) -> dict[str, float]:
+    """Accuracy, Cohen's kappa, and the areas of :func:`shared.evaluate.macro_ovr`, of graded scores."""
+    called = np.asarray(classes)[np.argmax(proba, axis=1)]
+    return {
+        "accuracy": accuracy(y_true, called),
+        "kappa": cohen_kappa(y_true, called),
+        **macro_ovr(y_true, proba, classes),
+    }
+
+
+def obtainable(names, load) -> dict:
+    """The official data sets that can be had here, by name; what is missing is printed with the reason.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the catalogue.
+    load : callable
+        ``load(name, route="official")``.
+    """
+    found = {}
+    for name in names:
+        try:
+            found[name] = load(name, route="official")
+        except DataError as missing:
+            print(f"{name} is left out: {missing}")
+    return found
+
+
+def correlation(r: float, n: int, level: float = 0.95) -> Interval:
+    """Interval of a correlation of `n` pairs by Fisher's z; it needs four pairs, and fewer give -1 to 1."""
+    if n < 4:
+        return Interval(float(r), -1.0, 1.0, level, "too few pairs", n)
+    half = norm.ppf((1 + level) / 2) / np.sqrt(n - 3)
+    low, high = np.tanh(np.arctanh(r) - half), np.tanh(np.arctanh(r) + half)
+    return Interval(float(r), float(low), float(high), level, "Fisher's z", n)
+
+
+def own_genes(adata, n: int):
+    """The data set with the `n` genes that most of its cells express, in the order they had."""
+    seen = np.asarray((adata.layers["counts"] > 0).mean(0)).ravel()
+    return adata[:, np.sort(np.argsort(-seen, kind="stable")[:n])].copy()
+
+
+def draw(n_cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cells to label, in a random order, and cells to test on: the first n of the former are a budget of n."""
+    from shared.methods.scpretrain import paper_split
+
+    split = paper_split(n_cells, seed)
+    return np.random.default_rng(seed).permutation(split.train), split.test
+
+
+def wrong_genes(model: ScPretrain, seed: int) -> ScPretrain:
+    """The same pre-trained weights under the names of other genes: a control with all structure and no meaning."""
+    fake, own = clone(model), model.pretrained_
+    order = np.random.default_rng(seed).permutation(len(own["genes"]))
+    fake.pretrained_ = own | {"genes": [own["genes"][i] for i in order]}
+    return fake
+
+
+def scratch(model: ScPretrain) -> ScPretrain:
+    """The same network with nothing borrowed."""
+    return clone(model).set_params(borrow=False)
+
+
+def published_protocol(model: ScPretrain, adata, seed: int, limit: int, label: str = "cell_type") -> dict[str, dict]:
+    """Scores of the pre-trained and the from-scratch network on one split, with early stopping as published.
+
+    Parameters
+    ----------
+    model : ScPretrain
+        Pre-trained; not changed.
+    adata : AnnData
+        The labelled data set.
+    seed : int
+        Of the split and of first weights.
+    limit : int
+        Labelled cells at most.
+    label : str
+        Column of ``obs``.
+    """
+    from shared.methods.scpretrain import finetune
+
+    arms = {"pre-trained": {"random_state": seed}, "from scratch": {"borrow": False, "random_state": seed}}
+    fitted, split = finetune(model, adata, label, split_seed=seed, limit=limit, arms=arms)
+    test = adata[split.test]
+    truth = test.obs[label].to_numpy(str)
+    return {name: scores(truth, one.predict_proba(test), one.classes_) for name, one in fitted.items()}
+
+
+def on_network(model: ScPretrain, adata, train, test, *, seed: int, label: str = "cell_type", **settings) -> dict:
+    """Scores of the network tuned on cells `train`, for all its epochs, on cells `test`.
+
+    `settings` go to the model: ``borrow=False`` leaves out what was pre-trained.
+    """
+    fixed = {"validation": 0, "fit_patience": None, "random_state": seed}
+    one = clone(model).set_params(**fixed | settings).fit(adata[train], label)
+    return scores(adata.obs[label].to_numpy(str)[test], one.predict_proba(adata[test]), one.classes_)
+
+
+def graded(Z, y, train, test, model=None) -> tuple[np.ndarray, np.ndarray]:
+    """Graded scores of cells `test` and their classes, by a classifier on numbers `Z`.
+
+    The numbers are centred, and divided by one spread for all of them, both taken from the cells `train`; directions
+    keep their proportions. Without `model` it is logistic regression with the library's penalty.
+    """
+    Z = (Z - Z[train].mean(0)) / Z[train].std()
+    one = LogisticRegression(max_iter=1000) if model is None else clone(model)
+    one.fit(Z[train], y[train])
+    return (one.predict_proba if hasattr(one, "predict_proba") else one.decision_function)(Z[test]), one.classes_
+
+
+def mean_accuracy(Z, y, n: int, seeds) -> float:
+    """Accuracy of logistic regression on numbers `Z` with `n` labels, as a mean over draws of cells."""
+    drawn = (draw(len(y), seed) for seed in seeds)
+    return float(np.mean([on_numbers(Z, y, pool[:n], test)["accuracy"] for pool, test in drawn]))
+
+
+def on_numbers(Z, y, train, test, model=None) -> dict[str, float]:
+    """Scores of a classifier on numbers `Z` (:func:`graded`)."""
+    return scores(y[test], *graded(Z, y, train, test, model))
+
+
+def label_curve(networks, numbers, adata, budgets, seed: int, label: str = "cell_type", **settings):
+    """Scores of every arm at every number of labels; all arms get the same cells.
+
+    Parameters
+    ----------
+    networks : dict of str to ScPretrain
+        Arms to be tuned (:func:`on_network`); one with ``borrow=False`` starts from scratch.
+    numbers : dict of str to ndarray, cells × anything
+        Arms to be read by logistic regression (:func:`on_numbers`).
+    adata : AnnData
+        The labelled data set.
+    budgets : sequence of int
+        Numbers of labels; each budget holds the cells of the smaller ones.
+    seed : int
+        Of cells and first weights.
+    label : str
+        Column of ``obs``.
+    **settings
+        Of the networks.
+
+    Yields
+    ------
+    dict
+        ``labels``, ``model`` and the scores.
+    """
+    y, (pool, test) = adata.obs[label].to_numpy(str), draw(adata.n_obs, seed)
+    for n in budgets:
+        for name, model in networks.items():
+            got = on_network(model, adata, pool[:n], test, seed=seed, label=label, **settings)
+            yield {"labels": n, "model": name, **got}
+        for name, Z in numbers.items():
+            yield {"labels": n, "model": name, **on_numbers(Z, y, pool[:n], test)}
+
+
+def as_rung(model: ScPretrain, genes):
+    """Logistic regression on the numbers of a pre-trained encoder, for log(1 + count) of `genes`."""
+    reader = clone(model).set_params(logged=True)
+    read = FunctionTransformer(reader.transform, kw_args={"genes": list(genes)}, accept_sparse=True)
+    return make_pipeline(read, StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def other_heads(Z, y, train, test, seed: int) -> dict[str, float]:
+    """AUROC of the paper's three other classifiers on numbers `Z`, and ARI of k-means told the number of types."""
+    heads = {
+        "random forest": RandomForestClassifier(10, max_depth=5, random_state=seed),
+        "logistic": LogisticRegression(max_iter=1000),
+        "SVM": SVC(kernel="linear", decision_function_shape="ovr"),
+    }
+    found = {name: on_numbers(Z, y, train, test, head)["auroc"] for name, head in heads.items()}
+    clusters = KMeans(len(set(y)), n_init=3, random_state=seed).fit_predict(Z)
+    return found | {"k-means": ari(y, clusters.astype(str))}
+
+
+def hard_areas(y_true, proba, classes) -> pd.DataFrame:
+    """What hard labels do to areas under precision and recall, type by type.
+
+    Returns
+    -------
+    DataFrame
+        ``graded``: average precision of the scores; ``straight``: area under straight lines through the one point that
+        a hard label is; ``steps``: average precision of hard labels.
+    """
+    hard = np.eye(len(classes))[np.argmax(proba, axis=1)]
+    rows = {}
+    for k, kind in enumerate(classes):
+        is_kind = np.asarray(y_true) == kind
+        if is_kind.any():
+            rows[kind] = {
+                "graded": average_precision_score(is_kind, proba[:, k]),
+                "straight": trapezoid_auprc(is_kind, hard[:, k]),
+                "steps": average_precision_score(is_kind, hard[:, k]),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")

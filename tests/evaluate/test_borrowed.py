@@ -1,0 +1,137 @@
+"""The questions of the scPretrain chapter: the same cells for every arm, and numbers that can be computed by hand."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from shared import evaluate
+from shared.data import Corpus, DataError, simulate
+from shared.evaluate import borrowed
+from shared.methods.scpretrain import ScPretrain, paper_split
+
+
+@pytest.fixture(scope="module")
+def sets():
+    made = simulate.many(2, seed=1, n_cells=120, n_genes=60, labels=3, depth=300, effect=2.0)
+    return {f"set {i}": adata for i, adata in enumerate(made)}
+
+
+@pytest.fixture(scope="module")
+def model(sets):
+    corpus = Corpus(sets).without("set 0")
+    small = {"cells_per_cluster": (30, 20, 60), "width": 8, "rounds": 1, "epochs": 2, "batches": 4}
+    return ScPretrain(**small, lr=1e-2, fit_epochs=15, random_state=0).pretrain(corpus)
+
+
+def test_scores_are_those_of_the_metrics():
+    y, classes = np.array(["a", "b", "a", "b"]), np.array(["a", "b"])
+    proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.3, 0.7]])
+    got = borrowed.scores(y, proba, classes)
+    assert got["accuracy"] == 0.75 and got["kappa"] == pytest.approx(0.5)
+    assert got["auroc"] == evaluate.auroc(y, proba, classes) == 1
+
+
+def test_own_genes_are_the_most_expressed_in_their_order():
+    X = sparse.csr_matrix(np.array([[1, 0, 2, 0], [3, 0, 1, 1], [1, 5, 0, 0]], np.float32))
+    adata = ad.AnnData(X, var=pd.DataFrame(index=list("abcd")), layers={"counts": X})
+    assert list(borrowed.own_genes(adata, 2).var_names) == ["a", "c"]
+
+
+def test_a_budget_holds_the_cells_of_the_smaller_ones_and_none_of_the_test():
+    pool, test = borrowed.draw(100, 3)
+    split = paper_split(100, 3)
+    assert sorted(pool) == split.train.tolist() and list(test) == split.test.tolist()
+    assert (borrowed.draw(100, 3)[0] == pool).all() and (borrowed.draw(100, 4)[0] != pool).any()
+
+
+def test_wrong_genes_keep_the_weights_and_move_the_names(model):
+    fake = borrowed.wrong_genes(model, 0)
+    assert fake.pretrained_["weight"] is model.pretrained_["weight"]
+    assert sorted(fake.pretrained_["genes"]) == sorted(model.pretrained_["genes"])
+    assert list(fake.pretrained_["genes"]) != list(model.pretrained_["genes"])
+
+
+def test_every_arm_of_a_curve_meets_the_same_cells(model, sets, monkeypatch):
+    seen = []
+    for name in ("on_network", "on_numbers"):
+        real = getattr(borrowed, name)
+
+        def spy(a, b, train, test, *rest, real=real, **more):
+            seen.append((tuple(train), tuple(test)))
+            return real(a, b, train, test, *rest, **more)
+
+        monkeypatch.setattr(borrowed, name, spy)
+    adata = sets["set 0"]
+    arms = {"one": model, "none": borrowed.scratch(model)}
+    rows = list(borrowed.label_curve(arms, {"numbers": model.transform(adata)}, adata, [12, 24], 0))
+    assert [(r["labels"], r["model"]) for r in rows] == [(n, m) for n in (12, 24) for m in ("one", "none", "numbers")]
+    assert len(set(seen)) == 2 and seen[0][0] == seen[3][0][:12]
+    assert rows[0]["accuracy"] != rows[1]["accuracy"] or rows[0]["auroc"] != rows[1]["auroc"]
+
+
+def test_the_published_protocol_has_two_arms_on_one_split(model, sets):
+    found = borrowed.published_protocol(model, sets["set 0"], 0, 40)
+    assert list(found) == ["pre-trained", "from scratch"] and found["pre-trained"] != found["from scratch"]
+    assert found == borrowed.published_protocol(model, sets["set 0"], 0, 40)
+
+
+def test_numbers_are_centred_and_scaled_by_the_training_cells_alone():
+    rng = np.random.default_rng(0)
+    Z, y = rng.normal(size=(40, 3)), np.repeat(["a", "b"], 20)
+    Z[:20] += 2
+    train, test = np.arange(0, 40, 2), np.arange(1, 40, 2)
+    proba, classes = borrowed.graded(Z, y, train, test)
+    moved = Z * 7 + 3
+    np.testing.assert_allclose(borrowed.graded(moved, y, train, test)[0], proba, atol=1e-6)
+    far = Z.copy()
+    far[test[1:]] += 100
+    np.testing.assert_allclose(borrowed.graded(far, y, train, test)[0][0], proba[0], atol=1e-6)
+    assert list(classes) == ["a", "b"]
+    assert borrowed.mean_accuracy(Z, y, 10, range(2)) > 0.8
+
+
+def test_other_heads_are_graded_and_counted(sets):
+    adata = sets["set 0"]
+    y = adata.obs["cell_type"].to_numpy(str)
+    pool, test = borrowed.draw(len(y), 0)
+    Z = np.log1p(adata.X.toarray())
+    found = borrowed.other_heads(Z, y, pool, test, 0)
+    assert list(found) == ["random forest", "logistic", "SVM", "k-means"]
+    assert found["logistic"] > 0.9 and -1 <= found["k-means"] <= 1
+
+
+def test_straight_lines_promise_more_than_steps():
+    y = np.array(["a"] * 2 + ["b"] * 8)
+    proba = np.column_stack([np.linspace(0.9, 0.1, 10), np.linspace(0.1, 0.9, 10)])
+    areas = borrowed.hard_areas(y, proba, np.array(["a", "b", "never"][:2]))
+    # Five cells are called a, two of them rightly: recall 1 at precision 2/5; lines go from (0, 1) to it.
+    assert areas.loc["a", "steps"] == pytest.approx(0.4)
+    assert areas.loc["a", "straight"] == pytest.approx(0.7)
+    assert areas.loc["a", "graded"] == 1
+
+
+def test_a_correlation_has_the_interval_of_fishers_z():
+    found = borrowed.correlation(0.301, 60)
+    assert (round(found.low, 3), round(found.high, 3)) == (0.051, 0.516)
+    assert (borrowed.correlation(0.9, 3).low, borrowed.correlation(0.9, 3).high) == (-1, 1)
+
+
+def test_what_is_missing_is_said_and_the_rest_comes(capsys):
+    def load(name, route):
+        if name == "gone":
+            raise DataError("no such file")
+        return f"{name} by {route}"
+
+    assert borrowed.obtainable(["here", "gone"], load) == {"here": "here by official"}
+    assert capsys.readouterr().out == "gone is left out: no such file\n"
+
+
+def test_a_rung_reads_logged_counts(model, sets):
+    adata = sets["set 0"]
+    y, X = adata.obs["cell_type"].to_numpy(str), adata.X.copy()
+    X.data = np.log1p(X.data)
+    rung = borrowed.as_rung(model, adata.var_names).fit(X[:60], y[:60])
+    np.testing.assert_allclose(rung[0].transform(X), model.transform(adata), rtol=1e-5)
+    assert rung.predict(X[60:]).shape == (60,)
