@@ -197,6 +197,13 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         ``state``, ``dims``, ``genes`` and ``history``. A clone shares it, so that one pre-training serves many `fit`.
     n_features_in_ : int
         Number of genes; ``genes_in_`` are their names or None.
+
+    Notes
+    -----
+    Bundled cell lines (32 subtypes) to bundled blood cells, 15 of each of 9 types of run 1, named in run 2; 1,847
+    genes, 600 episodes on the lines, three seeds: accuracy 0.75, without `pretrain` 0.74, with ``RELEASED`` and the
+    original order 0.31 and 0.27, zero-shot 0.27; nearest centroid on the same scaled cells 0.84. Threshold 0.5, with
+    platelets left out of the support: 23 to 56 in 100 of them were unknown, and 6 or 7 in 100 of the other cells.
     """
 
     def __init__(

@@ -12,8 +12,10 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from shared.data import load
 from shared.methods.tmp import CLAMPS, LOSSES, PROTOTYPES, RELEASED, TMP, MetaConfig, RelationNet, meta_train
-from shared.nn.episodes import NORMS, EpisodeError, EpisodeSampler, unit_range, use_statistics
+from shared.nn.episodes import NORMS, EpisodeError, EpisodeSampler, few_shot_split, unit_range, use_statistics
+from shared.preprocess import log_normalize
 from shared.train import TrainingError
 
 PUBLISHED = (18000, 4000, 2000, 1000)
@@ -256,6 +258,21 @@ def test_five_lines(bulk, cells):
     support, query = cells
     names = small().pretrain(bulk, "tissue").fit(support, "cell_type").predict(query)
     assert (names == query.obs["cell_type"].to_numpy()).mean() > 0.9
+
+
+@pytest.mark.slow
+def test_five_lines_on_real_cells():
+    """Cell lines to blood cells, run 1 to run 2: far above chance, whatever simpler methods reach."""
+    bulk, blood = load("gdsc"), load("pbmc")
+    genes = [g for g in blood.var_names if g in set(bulk.var_names)]
+    bulk, blood = bulk[bulk.obs["subtype"].notna(), genes].copy(), blood[:, genes].copy()
+    blood.X = log_normalize(blood.X)
+    first = blood[blood.obs["run"] == "run1"]
+    support = first[few_shot_split(first.obs["cell_type"], 15)[0]].copy()
+    known = blood.obs["cell_type"].isin(support.obs["cell_type"].unique())
+    query = blood[(blood.obs["run"] == "run2") & known].copy()
+    model = TMP(episodes=200, device="cpu", random_state=0).pretrain(bulk, "subtype").fit(support, "cell_type")
+    assert (model.predict(query) == query.obs["cell_type"]).mean() > 0.5
 
 
 def test_zero_episodes_only_average(lent, cells):
