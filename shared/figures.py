@@ -151,7 +151,7 @@ def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None
         f"{label} {row[metric]:.2f} ({row[f'{metric}_low']:.2f} to {row[f'{metric}_high']:.2f})"
         for label, row in table.iloc[::-1].iterrows()
     ]
-    guess = "" if chance is None else f" Guessing would score {chance:.2f}."
+    guess = "" if chance is None else f" Guessing would score {chance:.2f}." if chance else " The line is at no change."
     figure.alt_text = f"{title}. {xlabel} with intervals, best first: {_listed(rows)}.{guess}"
     return figure
 
@@ -724,26 +724,28 @@ def wiring(heads: dict, *, middle: str, title: str):
     title : str
         The title is the answer.
     """
-    figure, axes = new(6.4, 0.9 + 0.72 * len(heads))
-    n = len(heads)
-    frame = {"boxstyle": "round,pad=0.35", "facecolor": PAPER, "linewidth": 1.4}
-    centre = (n - 1) / 2
+    most = max(map(len, heads.values()))
+    height = 0.32 * most + 0.2
+    figure, axes = new(6.4, 0.8 + 0.85 * height * len(heads))
+    centre = height * (len(heads) - 1) / 2
+    frame = {"boxstyle": "round,pad=0.3", "facecolor": PAPER, "linewidth": 1.4}
+    words = {"ha": "center", "va": "center", "color": INK, "size": 9}
     for i, (name, own) in enumerate(heads.items()):
-        y, colour = n - 1 - i, CYCLE[i % 7]
-        axes.plot([0.9, 2], [y, centre], color=colour)
-        axes.text(0.5, y, name, ha="center", va="center", color=INK, size=9, bbox=frame | {"edgecolor": colour})
-        for j, words in enumerate(own):
-            x = 3.35 + 0.72 * j
-            axes.plot([2, 3.35 if not j else x - 0.72, x], [centre, y, y], color=colour, zorder=0)
-            axes.text(x, y, words, ha="center", va="center", color=INK, size=9, bbox=frame | {"edgecolor": colour})
-    axes.text(2, centre, middle, ha="center", va="center", color=INK, bbox=frame | {"edgecolor": INK})
-    axes.set(xlim=(0, 3.2 + 0.72 * max(map(len, heads.values()))), ylim=(-0.6, n - 0.4), xticks=[], yticks=[])
+        y, colour = height * (len(heads) - 1 - i), CYCLE[i % 7]
+        axes.plot([0.5, 2], [y, centre], color=colour, zorder=0)
+        axes.text(0.5, y, name, bbox=frame | {"edgecolor": colour}, **words)
+        for j, what in enumerate(own):
+            at = y + 0.32 * ((len(own) - 1) / 2 - j)
+            axes.plot([2, 3.5], [centre, at], color=colour, zorder=0)
+            axes.text(3.5, at, what, bbox=frame | {"edgecolor": colour, "boxstyle": "round,pad=0.2"}, **words)
+    axes.text(2, centre, middle, bbox=frame | {"edgecolor": INK, "boxstyle": "round,pad=0.6"}, **words)
+    axes.set(xlim=(0, 4), ylim=(-height / 2, height * (len(heads) - 0.5)), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     with mpl.rc_context(STYLE):
         _title(figure, title)
     middle = " ".join(middle.split())
     said = [f"{name} has {len(own)} of its own ({_listed(own)})" for name, own in heads.items()]
-    figure.alt_text = f"{title}. Cells of {n} data sets enter one box, {middle}; {'; '.join(said)}."
+    figure.alt_text = f"{title}. Cells of {len(heads)} data sets enter one box, {middle}; {'; '.join(said)}."
     return figure
 
 
