@@ -93,7 +93,9 @@ def scratch(model: ScPretrain) -> ScPretrain:
     return clone(model).set_params(borrow=False)
 
 
-def published_protocol(model: ScPretrain, adata, seed: int, limit: int, label: str = "cell_type") -> dict[str, dict]:
+def published_protocol(
+    model: ScPretrain, adata, seed: int, limit: int, label: str = "cell_type", **settings
+) -> dict[str, dict]:
     """Scores of the pre-trained and the from-scratch network on one split, with early stopping as published.
 
     Parameters
@@ -108,10 +110,13 @@ def published_protocol(model: ScPretrain, adata, seed: int, limit: int, label: s
         Labelled cells at most.
     label : str
         Column of ``obs``.
+    **settings
+        Of both networks.
     """
     from shared.methods.scpretrain import finetune
 
-    arms = {"pre-trained": {"random_state": seed}, "from scratch": {"borrow": False, "random_state": seed}}
+    arms = {"pre-trained": {}, "from scratch": {"borrow": False}}
+    arms = {name: settings | arm | {"random_state": seed} for name, arm in arms.items()}
     fitted, split = finetune(model, adata, label, split_seed=seed, limit=limit, arms=arms)
     test = adata[split.test]
     truth = test.obs[label].to_numpy(str)

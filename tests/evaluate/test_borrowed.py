@@ -75,6 +75,8 @@ def test_the_published_protocol_has_two_arms_on_one_split(model, sets):
     found = borrowed.published_protocol(model, sets["set 0"], 0, 40)
     assert list(found) == ["pre-trained", "from scratch"] and found["pre-trained"] != found["from scratch"]
     assert found == borrowed.published_protocol(model, sets["set 0"], 0, 40)
+    assert found != borrowed.published_protocol(model, sets["set 0"], 0, 40, logged=True, fit_epochs=2)
+    assert not model.logged and model.fit_epochs == 15
 
 
 def test_numbers_are_centred_and_scaled_by_the_training_cells_alone():
