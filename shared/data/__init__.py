@@ -7,7 +7,7 @@ checks; ``check(adata)`` says in words what else deserves a look. ``to_symbols``
 
 from shared.data.catalogue import Entry, File, Route, bundled_path, catalog
 from shared.data.checks import check
-from shared.data.corpus import Corpus
+from shared.data.corpus import Corpus, Step
 from shared.data.door import from_arrays, load, to_arrays
 from shared.data.errors import DataError, DataWarning
 from shared.data.findings import CheckReport, Finding
@@ -27,6 +27,7 @@ __all__ = [
     "GeneKind",
     "GeneReport",
     "Route",
+    "Step",
     "bundled_path",
     "catalog",
     "check",
