@@ -8,7 +8,7 @@ from scipy import sparse
 
 from shared import evaluate
 from shared.data import Corpus, DataError, simulate
-from shared.evaluate import borrowed
+from shared.experiments import scpretrain as borrowed
 from shared.methods.scpretrain import ScPretrain, paper_split
 
 
