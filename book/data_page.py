@@ -422,7 +422,7 @@ def _key(entry) -> str:
     """Of the file, of what the catalogue says of it, and of the code that draws it."""
     digest = hashlib.sha256(f"{entry.sha256} {entry.labels} {entry.assay} {entry.units}".encode())
     package = Path(catalogue.__file__).resolve().parent.parent
-    for code in (Path(__file__), package / "figures.py"):
+    for code in (Path(__file__), *sorted((package / "figures").glob("*.py"))):
         digest.update(code.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -1,0 +1,307 @@
+"""Figures of cells and genes: maps, shares, zeros, distributions."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+
+from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, STYLE, headline, label_axes, listed, new
+
+
+def embedding(points, panels: dict, *, title: str, xlabel="PC 1", ylabel="PC 2", finding=""):
+    """The same two coordinates once for each panel, coloured by its labels, with every group named where it lies.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_cells, 2 or more)
+        Coordinates; the first two columns are drawn.
+    panels : dict of panel title to labels of shape (n_cells,)
+        One panel each.
+    title, xlabel, ylabel : str
+        The title is the answer.
+    finding : str
+        What the picture shows, for the alternative text.
+    """
+    points = np.asarray(points)[:, :2]
+    figure, axes = new(4.0 * len(panels), 4.4, ncols=len(panels), squeeze=False)
+    for axis, (panel, labels) in zip(axes[0], panels.items(), strict=True):
+        labels = np.asarray(labels)
+        groups = list(dict.fromkeys(sorted(labels)))
+        for i, group in enumerate(groups):
+            here = points[labels == group]
+            marker = MARKERS[i % 11]
+            # Thousands of paths make a heavy page, so the points become one picture inside the drawing.
+            axis.scatter(*here.T, s=9, color=CYCLE[i % 7], marker=marker, linewidth=0, label=group, rasterized=True)
+        with mpl.rc_context(STYLE):
+            beneath = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.09), "ncols": min(3, len(groups))}
+            axis.legend(fontsize=8, markerscale=1.8, handletextpad=0.2, columnspacing=1.2, **beneath)
+        with mpl.rc_context(STYLE):
+            axis.set(xticks=[], yticks=[], xlabel=xlabel, ylabel=ylabel)
+            axis.set_title(panel, fontweight="normal")
+    headline(figure, title)
+    seen = [f"{panel} ({len(set(labels))} groups)" for panel, labels in panels.items()]
+    figure.alt_text = (
+        f"{title}. {len(points)} cells at {xlabel} and {ylabel}, coloured by {listed(seen)}. {finding}".strip()
+    )
+    return figure
+
+
+def maps(panels: dict, labels, *, title: str, finding: str):
+    """Several maps of the same cells side by side, with one legend.
+
+    Parameters
+    ----------
+    panels : dict of panel title to ndarray of shape (n_cells, 2 or more)
+        Coordinates; the first two columns are drawn, without a scale.
+    labels : sequence of shape (n_cells,)
+        Groups, coloured and marked the same in every panel.
+    title : str
+        The title is the answer.
+    finding : str
+        What the maps show and the numbers that carry it, for the alternative text.
+    """
+    labels = np.asarray(labels)
+    groups = sorted(set(labels))
+    figure, axes = new(2.5 * len(panels), 4.0, ncols=len(panels), squeeze=False)
+    for axis, (panel, points) in zip(axes[0], panels.items(), strict=True):
+        for i, group in enumerate(groups):
+            x, y = np.asarray(points)[labels == group, :2].T
+            axis.scatter(x, y, 8, CYCLE[i % 7], MARKERS[i % 11], linewidth=0, label=group, rasterized=True)
+        with mpl.rc_context(STYLE):
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(panel, fontweight="normal")
+    with mpl.rc_context(STYLE):
+        handles = axes[0, 0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4, markerscale=1.8, handletextpad=0.2)
+    headline(figure, title)
+    figure.alt_text = f"{title}. {len(labels)} cells of {len(groups)} groups in {listed(panels)}. {finding}"
+    return figure
+
+
+def episode(points, labels, is_support, *, title: str, finding: str, axis="PC"):
+    """One few-shot problem twice: as the grid in which it is drawn, and as cells in the plane with their prototypes.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_cells, 2 or more)
+        Coordinates of the episode's cells; the first two columns are drawn, the prototypes are means over the support.
+    labels : sequence of shape (n_cells,)
+        The class of each cell.
+    is_support : sequence of bool of shape (n_cells,)
+        True for a labelled cell, False for a query.
+    title : str
+        The title is the answer.
+    finding : str
+        What the plane shows and the numbers that carry it, for the alternative text.
+    axis : str
+        What the coordinates are called; 1 and 2 are added.
+    """
+    points, labels, given = np.asarray(points)[:, :2], np.asarray(labels), np.asarray(is_support, bool)
+    groups = list(dict.fromkeys(labels))
+    figure, axes = new(7.6, 3.7, ncols=2, width_ratios=(1, 1.15))
+    for i, group in enumerate(groups):
+        here, colour, marker = labels == group, CYCLE[i % 7], MARKERS[i % 11]
+        shots, asked = np.count_nonzero(here & given), np.count_nonzero(here & ~given)
+        row = np.full(shots, len(groups) - 1 - i)
+        axes[0].plot(np.arange(shots), row, marker, color=colour)
+        row = np.full(asked, len(groups) - 1 - i)
+        axes[0].plot(shots + 0.7 + np.arange(asked), row, marker, color=colour, markerfacecolor=PAPER)
+        axes[1].plot(*points[here & ~given].T, marker, color=colour, markerfacecolor=PAPER, markersize=4)
+        axes[1].plot(*points[here & given].T, marker, color=colour, markersize=4)
+        middle = points[here & given].mean(0)
+        axes[1].plot(*middle, marker, color=colour, markersize=12, markeredgecolor=INK, markeredgewidth=1.4)
+    with mpl.rc_context(STYLE):
+        axes[0].set_yticks(range(len(groups)), groups[::-1])
+        axes[0].set_xticks([(shots - 1) / 2, shots + 0.7 + (asked - 1) / 2], ["support", "query"])
+        axes[0].tick_params(length=0)
+        axes[0].set_ylim(-0.6, len(groups) - 0.4)
+        axes[0].spines[["left", "bottom"]].set_visible(False)
+        axes[1].set(xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
+    headline(figure, title)
+    figure.alt_text = (
+        f"{title}. Left, a grid of {len(groups)} rows, one a class ({listed(groups)}), with {shots} filled support "
+        f"marks and {asked} open query marks each. Right, the same cells in the plane with a large mark at each "
+        f"class's prototype. {finding}"
+    )
+    return figure
+
+
+def shares(table, *, title: str, xlabel: str):
+    """One bar a row, divided into parts that are told apart by colour, hatching and their order.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows are bars, columns are parts in the order drawn; values from 0 to 1. A part may be slightly negative and is
+        then drawn as nothing.
+    title, xlabel : str
+        The title is the answer.
+    """
+    figure, axes = new(6.4, 1.5 + 0.42 * len(table))
+    hatches = ("", "////", "....", "xxxx")
+    colours = [ROLES[r][0] for r in ("target", "baseline", "source", "control")]
+    left = np.zeros(len(table))
+    rows = range(len(table))[::-1]
+    for i, part in enumerate(table.columns):
+        width = np.maximum(table[part].to_numpy(float), 0)
+        style = {"color": colours[i % 4], "hatch": hatches[i % 4], "edgecolor": PAPER, "linewidth": 0.6, "height": 0.62}
+        axes.barh(rows, width, left=left, label=part, **style)
+        left += width
+    axes.set_yticks(rows, table.index)
+    axes.set_xlim(0, None)
+    with mpl.rc_context(STYLE):
+        figure.legend(loc="outside lower center", ncols=len(table.columns))
+    label_axes(axes, title, xlabel, "")
+    said = [
+        f"{row}: " + listed(f"{part} {value:.1%}" for part, value in values.items()) for row, values in table.T.items()
+    ]
+    figure.alt_text = f"{title}. {xlabel}. {'; '.join(said)}."
+    return figure
+
+
+def zeros(table, *, title: str):
+    """Share of zeros against mean count, one point a gene, under the curves that models of counting expect.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a gene: ``mean`` count above 0, ``observed`` share of zeros, and one column for each model's expected
+        share, drawn as a running median of 101 genes.
+    title : str
+        The title is the answer.
+    """
+    table = table.sort_values("mean")
+    figure, axes = new(6.4, 3.8)
+    axes.scatter(table["mean"], table["observed"], 6, CYCLE[0], "o", alpha=0.5, linewidth=0, rasterized=True)
+    said = []
+    for i, model in enumerate(c for c in table.columns if c not in ("mean", "observed")):
+        line = table[model].rolling(101, center=True, min_periods=1).median()
+        axes.plot(table["mean"], line, color=(CYCLE[1], INK)[i % 2], linestyle=("-", "--")[i % 2], label=model)
+        said.append(f"{(table['observed'] - table[model]).mean():+.3f} from the {model}'s")
+    axes.set_xscale("log")
+    axes.set_ylim(-0.02, 1.02)
+    with mpl.rc_context(STYLE):
+        axes.legend(title="Expected", loc="lower left")
+    label_axes(axes, title, "Mean count of the gene", "Share of cells without it")
+    figure.alt_text = f"{title}. Over {len(table)} genes the share of zeros differs on average by {listed(said)}."
+    return figure
+
+
+def histograms(panels: dict, *, title: str, ylabel="Share", bins=40, log=False):
+    """Distributions laid over each other, one panel a question.
+
+    Parameters
+    ----------
+    panels : dict of x-axis label to (dict of label to values)
+        One panel each; all labels of a panel share its bins. Shares, so that groups of different size compare.
+    title : str
+        The title is the answer.
+    ylabel : str
+        Of the leftmost panel.
+    bins : int
+        Of equal width between the smallest and the largest value of a panel.
+    log : bool
+        A logarithmic share, where one bin holds most of the values.
+    """
+    figure, axes = new(3.4 * max(len(panels), 1.6), 3.2, ncols=len(panels), squeeze=False)
+    said = []
+    for axis, (xlabel, groups) in zip(axes[0], panels.items(), strict=True):
+        pooled = np.concatenate([np.ravel(v) for v in groups.values()])
+        edges = np.linspace(pooled.min(), pooled.max(), bins + 1)
+        for i, (label, values) in enumerate(groups.items()):
+            values = np.ravel(values)
+            share = np.histogram(values, edges)[0] / len(values)
+            style = {"color": CYCLE[i % 7], "linestyle": ("-", (0, (4, 2)), (0, (1, 1)))[i % 3], "linewidth": 1.8}
+            axis.stairs(share, edges, label=label, **style)
+            low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+            said.append(f"{xlabel}, {label}: median {middle:.2f}, nine tenths from {low:.2f} to {high:.2f}")
+        with mpl.rc_context(STYLE):
+            axis.set(xlabel=xlabel, yscale="log" if log else "linear")
+            axis.legend()
+    axes[0, 0].set_ylabel(ylabel, color=INK)
+    headline(figure, title)
+    figure.alt_text = f"{title}. {'; '.join(said)}."
+    return figure
+
+
+def bubbles(table, *, title: str, xlabel: str, ylabel: str):
+    """A table as discs whose area is the value, with the value beside each of the larger ones.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Values from 0 to 1.
+    title, xlabel, ylabel : str
+        The title is the answer.
+    """
+    values = table.to_numpy(float)
+    height, width = values.shape
+    figure, axes = new(2.2 + 0.72 * width, 1.3 + 0.42 * height)
+    rows, columns = np.indices(values.shape)
+    flipped = height - 1 - rows
+    axes.scatter(columns, flipped, 230 * np.clip(values, 0, 1).ravel(), CYCLE[0], linewidth=0)
+    for i, j in np.argwhere(values >= 0.095):
+        beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{values[i, j]:.2f}", (j, height - 1 - i), **beside, size=7.5, color=INK)
+    axes.set_xticks(range(width), table.columns, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(height), table.index[::-1])
+    axes.set(xlim=(-0.5, width - 0.2), ylim=(-0.6, height - 0.4))
+    label_axes(axes, title, xlabel, ylabel)
+    said = [
+        f"{row}: " + listed(f"{c} {v:.2f}" for c, v in line.sort_values(ascending=False).items() if v >= 0.095)
+        for row, line in table.iterrows()
+        if (line >= 0.095).any()
+    ]
+    figure.alt_text = f"{title}. {ylabel} by {xlabel}, values of 0.10 or more: {'; '.join(said)}."
+    return figure
+
+
+def realism(real, simulated, *, title: str):
+    """Four looks at a real and a simulated set of counts: if you can tell them apart, so can a method.
+
+    Parameters
+    ----------
+    real, simulated : AnnData
+        Counts of the same genes.
+    title : str
+        The answer.
+    """
+    from shared.data.simulate import compare, summary
+
+    sets = {"real": (real, "source"), "simulated": (simulated, "target")}
+    found = {name: summary(a.layers.get("counts", a.X)) for name, (a, _) in sets.items()}
+    figure, axes = new(6.8, 5.4, ncols=2, nrows=2)
+    for name, (_, role) in sets.items():
+        colour, marker = ROLES[role]
+        said = found[name]
+        seen = np.argsort(said["mean"])[np.count_nonzero(said["mean"] == 0) :]
+        seen = seen[np.linspace(0, len(seen) - 1, min(500, len(seen))).astype(int)]  # a light drawing
+        dots = {
+            "color": colour,
+            "markersize": 2,
+            "alpha": 0.35,
+            "markeredgewidth": 0,
+            "linestyle": "",
+            "marker": marker,
+        }
+        axes[0, 0].plot(said["mean"][seen], np.maximum(said["variance"][seen], 1e-6), **dots)
+        axes[0, 1].plot(said["mean"][seen], said["zeros"][seen], **dots)
+        steps = {"histtype": "step", "density": True, "color": colour, "label": name, "linewidth": 1.6}
+        steps["linestyle"] = "-" if name == "real" else (0, (4, 2))
+        axes[1, 0].hist(np.log10(1 + said["depth"]), bins=30, **steps)
+        axes[1, 1].hist(said["correlation"], bins=np.linspace(-0.6, 1, 60), **steps)
+    with mpl.rc_context(STYLE):
+        axes[0, 0].set(xscale="log", yscale="log", xlabel="Mean of a gene", ylabel="Variance")
+        axes[0, 1].set(xscale="log", xlabel="Mean of a gene", ylabel="Share of zeros")
+        axes[1, 0].set(xlabel="Counts of a cell, log10", ylabel="Density")
+        axes[1, 1].set(xlabel="Correlation of two genes", ylabel="Density")
+        axes[1, 0].legend()
+        headline(figure, title)
+    table = compare(real, simulated)
+    far = [f"{what} {row['distance']:.3f} ({row['within']:.3f} between halves of the real cells)"
+           for what, row in table.iterrows()]  # fmt: skip
+    figure.alt_text = (
+        f"{title}. Four panels lay simulated over real: variance against mean, zeros against mean, counts of a cell, "
+        f"correlation of genes. Distances: {listed(far)}."
+    )
+    return figure

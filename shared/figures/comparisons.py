@@ -1,0 +1,260 @@
+"""Figures of what was measured: models beside models, with their intervals."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+
+from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, STYLE, label_axes, listed, new
+
+
+def as_rows(intervals: dict, metric: str):
+    """Intervals by row label as the table that :func:`shared.figures.dots` draws.
+
+    Its columns are `metric`, ``<metric>_low`` and ``<metric>_high``.
+    """
+    import pandas as pd
+
+    rows = {k: {metric: v.value, f"{metric}_low": v.low, f"{metric}_high": v.high} for k, v in intervals.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None):
+    """One row a model: a dot with its interval, best at the top.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Indexed by row label, with columns `metric`, ``<metric>_low`` and ``<metric>_high``.
+    metric : str
+        The column to draw.
+    title, xlabel : str
+        The title is the answer; the label names the metric.
+    roles : dict of row label to role, optional
+        Marks of :data:`shared.figures.ROLES`; ``"baseline"`` for what is not named.
+    chance : float, optional
+        Where guessing stands, drawn as a dashed line.
+    """
+    table = table.dropna(subset=[metric]).sort_values(metric)
+    figure, axes = new(6.4, 0.9 + 0.32 * len(table))
+    for i, (label, row) in enumerate(table.iterrows()):
+        colour, marker = ROLES[(roles or {}).get(label, "baseline")]
+        axes.plot([row[f"{metric}_low"], row[f"{metric}_high"]], [i, i], color=colour, solid_capstyle="round")
+        axes.plot(row[metric], i, marker, color=colour, markersize=6.5)
+    axes.set_yticks(range(len(table)), table.index)
+    axes.set_ylim(-0.6, len(table) - 0.4)
+    if chance is not None:
+        axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+    label_axes(axes, title, xlabel, "")
+    rows = [
+        f"{label} {row[metric]:.2f} ({row[f'{metric}_low']:.2f} to {row[f'{metric}_high']:.2f})"
+        for label, row in table.iloc[::-1].iterrows()
+    ]
+    guess = "" if chance is None else f" Guessing would score {chance:.2f}." if chance else " The line is at no change."
+    figure.alt_text = f"{title}. {xlabel} with intervals, best first: {listed(rows)}.{guess}"
+    return figure
+
+
+def beside(table, metric: str, published: dict, *, title: str, xlabel: str, roles=None, chance=None):
+    """As :func:`shared.figures.dots`, in the order given, with published values as open marks under each row.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As in :func:`shared.figures.dots`; the first row is drawn at the top.
+    metric : str
+        The column to draw.
+    published : dict of row label to sequence of float
+        What the paper reports for that row, one value a test set.
+    title, xlabel : str
+        The title is the answer.
+    roles : dict of row label to role, optional
+        Marks of :data:`shared.figures.ROLES`; ``"baseline"`` for what is not named.
+    chance : float, optional
+        Where guessing stands.
+    """
+    figure, axes = new(6.6, 1.3 + 0.44 * len(table))
+    said = []
+    for i, (label, row) in enumerate(table.iloc[::-1].iterrows()):
+        colour, marker = ROLES[(roles or {}).get(label, "baseline")]
+        low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+        axes.plot([low, high], [i, i], color=colour, solid_capstyle="round")
+        axes.plot(row[metric], i, marker, color=colour, markersize=6.5, label="here" if i == len(table) - 1 else None)
+        theirs = list(published.get(label, ()))
+        axes.plot(theirs, [i - 0.27] * len(theirs), "|", color=INK, markersize=7, markeredgewidth=1.3)
+        paper = f", in the paper {listed(f'{v:.2f}' for v in theirs)}" if theirs else ""
+        said.append(f"{label} {row[metric]:.2f} ({low:.2f} to {high:.2f}){paper}")
+    axes.plot([], [], "|", color=INK, markeredgewidth=1.3, label="published, one a data set")
+    axes.set_yticks(range(len(table)), table.index[::-1])
+    axes.set_ylim(-0.7, len(table) - 0.4)
+    if chance is not None:
+        axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1, label="chance")
+    with mpl.rc_context(STYLE):
+        figure.legend(loc="outside lower center", ncols=3)
+    label_axes(axes, title, xlabel, "")
+    guess = "" if chance is None else f" Guessing would score {chance:.2f}."
+    figure.alt_text = f"{title}. {xlabel} with intervals: {'; '.join(reversed(said))}.{guess}"
+    return figure
+
+
+def curves(runs, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: str, roles=None, reference=None):
+    """A line for each `by` over `x`: every run a faint point, the mean a line with its 95 % t-interval.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        One row a run, with columns `x`, `y` and `by`.
+    x, y, by : str
+        Column names.
+    title, xlabel, ylabel : str
+        The title is the answer.
+    roles : dict of `by` value to role, optional
+        Marks of :data:`shared.figures.ROLES`.
+    reference : dict of label to (x values, y values), optional
+        Published values, drawn as open marks and named in the legend.
+    """
+    from scipy.stats import t
+
+    figure, axes = new(6.4, 3.8)
+    said = []
+    ticks = sorted(set(runs[x]))
+    for i, (label, part) in enumerate(runs.groupby(by, sort=False)):
+        colour, marker = ROLES[roles[label]] if roles and label in roles else (CYCLE[i % 7], MARKERS[i % 11])
+        stats = part.groupby(x)[y].agg(["mean", "sem", "count"])
+        half = stats["sem"].fillna(0) * t.ppf(0.975, np.maximum(stats["count"] - 1, 1))
+        axes.plot(part[x], part[y], marker, color=colour, alpha=0.3, markersize=3.5, markeredgewidth=0)
+        axes.fill_between(stats.index, stats["mean"] - half, stats["mean"] + half, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(stats.index, stats["mean"], marker=marker, color=colour, label=label)
+        first, last = stats["mean"].iloc[0], stats["mean"].iloc[-1]
+        said.append(f"{label} from {first:.2f} at {stats.index[0]} to {last:.2f} at {stats.index[-1]}")
+    for i, (label, (at, values)) in enumerate((reference or {}).items()):
+        axes.plot(at, values, f"{MARKERS[i % 11]}--", color=INK, markerfacecolor=PAPER, linewidth=1, label=label)
+        said.append(f"{label} from {values[0]:.2f} at {at[0]} to {values[-1]:.2f} at {at[-1]}")
+    if len(ticks) > 1 and ticks[0] > 0 and ticks[-1] / ticks[0] >= 10:
+        axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
+    axes.minorticks_off()
+    with mpl.rc_context(STYLE):
+        # Several published lines leave no room for a legend inside.
+        figure.legend(loc="outside lower center", ncols=2) if len(reference or {}) > 1 else axes.legend()
+    label_axes(axes, title, xlabel, ylabel)
+    figure.alt_text = f"{title}. {ylabel} against {xlabel}: {listed(said)}."
+    return figure
+
+
+def versus(x, ys: dict, *, title: str, xlabel: str, ylabel: str, roles=None):
+    """Each data set a point of two scores, against the line where both are equal.
+
+    Parameters
+    ----------
+    x : Series
+        One score a data set.
+    ys : dict of label to Series
+        The other score, of one arm or several, by the same index.
+    title, xlabel, ylabel : str
+        The title is the answer.
+    roles : dict of label to role, optional
+        Marks of :data:`shared.figures.ROLES`.
+    """
+    figure, axes = new(5.2, 4.6)
+    values = np.concatenate([x.to_numpy(), *(y.to_numpy() for y in ys.values())])
+    edge = max(0.05 * np.ptp(values), 1e-3)
+    limits = (values.min() - edge, values.max() + edge)
+    axes.plot(limits, limits, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+    said = []
+    for i, (label, y) in enumerate(ys.items()):
+        colour, marker = ROLES[roles[label]] if roles and label in roles else (CYCLE[i % 7], MARKERS[i % 11])
+        axes.plot(x, y.reindex(x.index), marker, linestyle="", color=colour, label=label, markersize=6)
+        above = int((y.reindex(x.index) > x).sum())
+        said.append(f"{label}: {above} of {len(y)} above, means {x.mean():.2f} and {y.mean():.2f}")
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    with mpl.rc_context(STYLE):
+        figure.legend(loc="outside lower center", ncols=2)
+    label_axes(axes, title, xlabel, ylabel)
+    figure.alt_text = f"{title}. {ylabel} against {xlabel}, with the line of equality. {'; '.join(said)}."
+    return figure
+
+
+def pairs(table, before: str, after: str, *, title: str, xlabel: str, chance=None):
+    """Two values a row joined by a line: what one change did, row by row.
+
+    `table` is indexed by row label and holds the two columns; the first is drawn open, the second filled.
+    """
+    figure, axes = new(6.4, 1.2 + 0.42 * len(table))
+    colour = ROLES["target"][0]
+    for i, (_, row) in enumerate(table.iloc[::-1].iterrows()):
+        axes.plot([row[before], row[after]], [i, i], color=ROLES["baseline"][0], linewidth=1.2)
+        axes.plot(row[before], i, "o", color=colour, markerfacecolor=PAPER, label=before if i == 0 else None)
+        axes.plot(row[after], i, "o", color=colour, label=after if i == 0 else None)
+    axes.set_yticks(range(len(table)), table.index[::-1])
+    axes.set_ylim(-0.6, len(table) - 0.4)
+    if chance is not None:
+        axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1, label="chance")
+    with mpl.rc_context(STYLE):
+        figure.legend(loc="outside lower center", ncols=3)
+    label_axes(axes, title, xlabel, "")
+    said = [f"{label} {row[before]:.2f} ({before}) and {row[after]:.2f} ({after})" for label, row in table.iterrows()]
+    figure.alt_text = f"{title}. {xlabel}: {listed(said)}." + ("" if chance is None else f" Chance is {chance:.2f}.")
+    return figure
+
+
+def reliability(tables: dict, *, title: str):
+    """Confidence against accuracy, bin by bin; a calibrated model lies on the diagonal.
+
+    Parameters
+    ----------
+    tables : dict of label to DataFrame
+        As ``shared.evaluate.reliability`` returns them: columns ``confidence``, ``accuracy``, ``count``.
+    title : str
+        The title is the answer.
+    """
+    figure, axes = new(5.2, 4.2)
+    axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
+    said = []
+    for i, (label, table) in enumerate(tables.items()):
+        table = table[table["count"] > 0]
+        axes.plot(table["confidence"], table["accuracy"], color=CYCLE[i], linewidth=1, alpha=0.7)
+        sizes = 14 + 130 * table["count"] / table["count"].sum()
+        axes.scatter(table["confidence"], table["accuracy"], sizes, CYCLE[i], MARKERS[i], label=label)
+        gap = (table["count"] * (table["confidence"] - table["accuracy"])).sum() / table["count"].sum()
+        said.append(f"{label} is {abs(gap):.2f} {'over' if gap > 0 else 'under'}confident on average")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    with mpl.rc_context(STYLE):
+        axes.legend(loc="upper left")
+    label_axes(axes, title, "Confidence of the top class", "Share that is right")
+    figure.alt_text = f"{title}. Against the diagonal of perfect calibration, {listed(said)}."
+    return figure
+
+
+def precision_recall(is_class, scores, hard, *, title: str):
+    """The precision-recall curve of graded scores, and what straight lines make of hard labels.
+
+    Parameters
+    ----------
+    is_class : bool array of shape (n_cells,)
+        Which cells are of the class.
+    scores, hard : arrays of shape (n_cells,)
+        Graded scores, and the labels as 0 and 1.
+    title : str
+        The title is the answer.
+    """
+    from sklearn.metrics import auc, average_precision_score, precision_recall_curve
+
+    soft, point = (precision_recall_curve(is_class, s)[:2] for s in (scores, hard))
+    areas = (
+        average_precision_score(is_class, scores),
+        auc(point[1], point[0]),
+        average_precision_score(is_class, hard),
+    )
+    words = ("graded scores, average precision", "hard labels, straight lines", "hard labels, average precision")
+    names = [f"{word} {area:.2f}" for word, area in zip(words, areas, strict=True)]
+    figure, axes = new(5.2, 4.6)
+    axes.step(soft[1], soft[0], where="post", color=ROLES["method"][0], label=names[0])
+    axes.plot(point[1], point[0], "o--", color=ROLES["target"][0], label=names[1])
+    axes.step(point[1], point[0], where="post", color=ROLES["control"][0], linestyle=":", label=names[2])
+    axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.04))
+    with mpl.rc_context(STYLE):
+        figure.legend(loc="outside lower center", ncols=1)
+    label_axes(axes, title, "Recall", "Precision")
+    figure.alt_text = f"{title}. Areas under precision against recall: {'; '.join(names)}."
+    return figure
