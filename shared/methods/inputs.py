@@ -1,10 +1,15 @@
-"""What questions to expression data are given: finite tables, counts, one word a cell; anything else is refused."""
+"""What methods are given: an AnnData or arrays, finite tables, counts, one word a cell; anything else is refused."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from sklearn.utils.validation import validate_data
+
+from shared.data.genes import names_of, once
+
+NO_LABELS = "no_validation"  # scikit-learn's word for an absent y, which None is not
 
 
 class DesignError(ValueError):
@@ -40,3 +45,64 @@ def counted(X):
     if (totals == 0).any():
         raise DesignError(f"{int((totals == 0).sum())} cells have no count at all: drop them first")
     return X, totals
+
+
+def cells_of(estimator, X, y=NO_LABELS, genes=None, *, reset: bool, matrix=None, what: str = "cells"):
+    """Cells, labels and names of genes, from an AnnData, a table or arrays, checked as scikit-learn does.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Whose ``n_features_in_`` is compared with `X`, or set.
+    X : AnnData, DataFrame, ndarray or CSR
+        Cells × genes.
+    y : array, cells; or str
+        Labels; or, with an AnnData, the column of ``obs`` that holds them. Without it there are none.
+    genes : sequence of str, optional
+        Names of the columns, in place of those of `X`.
+    reset : bool
+        Set ``n_features_in_``.
+    matrix : callable, optional
+        What to read of an AnnData, in place of ``X``.
+    what : str, default "cells"
+        What a row is called in messages.
+
+    Returns
+    -------
+    X : ndarray or CSR of float32
+    y : ndarray or None
+    names : list of str or None
+        None for arrays without `genes`, and for a table whose columns pandas numbered.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit together, hold what is no finite number, or name a gene twice.
+    """
+    named = names_of(genes) if genes is not None else columns_of(X)
+    if hasattr(X, "obs"):
+        y = _column(X.obs, y, what) if isinstance(y, str) and y != NO_LABELS else y
+        X = X.X if matrix is None else matrix(X)
+    elif isinstance(y, str) and y != NO_LABELS:
+        raise ValueError("y names a column of obs, and X is no AnnData: pass one label a cell")
+    found = validate_data(estimator, X, y, accept_sparse="csr", dtype=np.float32, reset=reset)
+    X, y = found if isinstance(found, tuple) else (found, None)
+    if named is not None:
+        if len(named) != X.shape[1]:
+            raise ValueError(f"{len(named)} genes are named and X has {X.shape[1]} columns: name each column once")
+        once(named, "genes")
+    return X, y, named
+
+
+def columns_of(X) -> list[str] | None:
+    """Names of the columns of an AnnData or a table; None where there are none, or numbers that pandas gave."""
+    names = getattr(X, "var_names", getattr(X, "columns", None))
+    return None if names is None or isinstance(names, pd.RangeIndex) else names_of(names)
+
+
+def _column(obs, name, what):
+    if name not in obs:
+        raise ValueError(f"obs has no column {name!r}; it has {', '.join(obs.columns)}: name another")
+    if obs[name].isna().any():
+        raise ValueError(f"obs[{name!r}] has no label for {int(obs[name].isna().sum())} {what}: drop them first")
+    return obs[name].astype(str).to_numpy(dtype=str)

@@ -27,10 +27,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
 from shared.data.genes import gene_hash, names_of, once
+from shared.methods.inputs import NO_LABELS, cells_of, columns_of
 from shared.nn.pseudo_labels import CLUSTERERS, SPACES, CorpusError, PseudoLabeller, cluster_numbers, logged
 from shared.nn.sparse import Rows, SparseLinear
 from shared.train import (
@@ -571,7 +572,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
             return self._run(self.network_.encoder, X)
         check_is_fitted(self, "pretrained_", msg="nothing was pre-trained or fitted: call pretrain or fit first")
         p = self.pretrained_
-        X, _, names = self._read(X, p["genes"] if genes is None and not _names(X) else genes, reset=None)
+        X, _, names = self._read(X, p["genes"] if genes is None and not columns_of(X) else genes, reset=None)
         zeros = np.zeros((X.shape[1], len(p["bias"])), np.float32)
         return self._run(_encoder(transplant(p["weight"], p["genes"], zeros, names)[0], p["bias"]), X)
 
@@ -702,50 +703,31 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
             was = len(self.pretrained_["bias"])
             raise TrainingError(f"the encoder was pre-trained with width={was}: set that, or pre-train again")
 
-    def _read(self, X, genes, y=None, reset=True):
+    def _read(self, X, genes, y=NO_LABELS, reset=True):
         """Cells as log1p CSR, labels, and names of genes or None; `reset` None is for the pre-trained encoder alone."""
-        names, fitted = names_of(genes) if genes is not None else _names(X), getattr(self, "genes_in_", None)
-        if hasattr(X, "layers") and hasattr(X, "obs"):
-            X, y = self._from_anndata(X, y)
-        elif isinstance(y, str):
-            raise ValueError("y names a column of obs, and X is no AnnData: pass one label a cell")
-        if reset is None:
-            other = clone(self, safe=False)
-            X, y, _ = other._read(X, names, np.zeros(X.shape[0], int))
-            return X, None, names
-        options = {"accept_sparse": "csr", "dtype": np.float32, "reset": reset}
-        X = validate_data(self, X, **options) if y is None else validate_data(self, X, y, **options)
-        X, y = X if isinstance(X, tuple) else (X, y)
+        reader, fitted = clone(self, safe=False) if reset is None else self, getattr(self, "genes_in_", None)
+        X, y, names = cells_of(reader, X, y, genes, reset=reset is not False, matrix=self._matrix)
         X = sparse.csr_matrix(X)
         if len(X.data) and X.data.min() < 0:
             raise ValueError(
                 "Negative values in data passed to ScPretrain: counts are needed, or log(1 + count) with logged=True"
             )
-        if names is not None:
-            if len(names) != X.shape[1]:
-                raise ValueError(f"{len(names)} genes are named and X has {X.shape[1]} columns: name each column once")
-            once(names, "genes")
-        if reset and names is None and self._lent():
+        if reset is not False and names is None and self._lent():
             raise ValueError("a pre-trained encoder takes genes by name: pass an AnnData, a DataFrame or genes=")
-        if not reset and names is not None and fitted is not None and names != fitted:
+        if reset is False and names is not None and fitted is not None and names != fitted:
             raise TrainingError(
                 f"the network was tuned on {len(fitted)} genes, and these are others or in another order: "
                 "align the data first with shared.preprocess.align_genes"
             )
         return X if self.logged else logged(X), y, names
 
-    def _from_anndata(self, adata, y):
-        if isinstance(y, str):
-            if y not in adata.obs:
-                raise ValueError(f"obs has no column {y!r}; it has {', '.join(adata.obs.columns)}: pass y=")
-            if adata.obs[y].isna().any():
-                raise ValueError(f"obs[{y!r}] has no label for {int(adata.obs[y].isna().sum())} cells: drop them first")
-            y = adata.obs[y].astype(str).to_numpy(dtype=str)
+    def _matrix(self, adata):
+        """What is read of an AnnData: the counts where there is a layer of them."""
         if not self.logged and "counts" in adata.layers:
-            return adata.layers["counts"], y
+            return adata.layers["counts"]
         if not self.logged and adata.uns.get("units") == "log":
             raise ValueError("the AnnData says that X is logged and has no layer 'counts': set logged=True")
-        return adata.X, y
+        return adata.X
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -753,12 +735,6 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.positive_only = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def _names(X):
-    """Names of the columns, where `X` has them."""
-    names = getattr(X, "var_names", getattr(X, "columns", None))
-    return None if names is None else names_of(names)
 
 
 class _Pretraining:

@@ -21,10 +21,11 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy, linear, one_hot
 
-from shared.data.genes import names_of, once
+from shared.data.genes import names_of
+from shared.methods.inputs import NO_LABELS, cells_of
 from shared.nn.blocks import NORMS, Blocks, encode, encoder
 from shared.nn.episodes import EpisodeSampler, episode_sizes, few_shot_split, unit_range  # noqa: F401
 from shared.train import TrainingError, load_model, resolve_device, save_model
@@ -494,23 +495,13 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         learner.cpu()
         return torch.cat(out).numpy()
 
-    def _read(self, X, y="no_validation", genes=None, reset=None):
+    def _read(self, X, y=NO_LABELS, genes=None, reset=None):
         """Cells as the network takes them, labels, and names of genes or None; labels are what resets."""
-        names = names_of(genes) if genes is not None else _names(X)
-        labelled = y is None or not isinstance(y, str) or y != "no_validation"
-        if hasattr(X, "obs"):
-            X, y = X.X, _column(X.obs, y) if isinstance(y, str) and labelled else y
-        elif isinstance(y, str) and labelled:
-            raise ValueError("y names a column of obs, and X is no AnnData: pass one label a cell")
+        labelled = not (isinstance(y, str) and y == NO_LABELS)
         reset = labelled if reset is None else reset
-        checked = validate_data(self, X, y, accept_sparse="csr", dtype=np.float32, reset=reset)
-        X, y = checked if labelled else (checked, None)
+        X, y, names = cells_of(self, X, y, genes, reset=reset, what="rows")
         if labelled:
             check_classification_targets(y)
-        if names is not None:
-            if len(names) != X.shape[1]:
-                raise ValueError(f"{len(names)} genes are named and X has {X.shape[1]} columns: name each column once")
-            once(names, "genes")
         if not reset and names is not None:
             self._same_genes(self.genes_in_ or names, X, names, "tuned")
         X = unit_range(X) if self.scale else X
@@ -535,19 +526,3 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def _names(X):
-    """Names of the columns, where `X` has them."""
-    if hasattr(X, "var_names"):
-        return names_of(X)
-    columns = getattr(X, "columns", None)
-    return list(columns) if columns is not None and all(isinstance(c, str) for c in columns) else None
-
-
-def _column(obs, name):
-    if name not in obs:
-        raise ValueError(f"obs has no column {name!r}; it has {', '.join(obs.columns)}: name another")
-    if obs[name].isna().any():
-        raise ValueError(f"obs[{name!r}] has no label for {int(obs[name].isna().sum())} rows: drop them first")
-    return obs[name].astype(str).to_numpy(dtype=str)
