@@ -1,6 +1,5 @@
-"""Alignment, several tasks, two blocks, attributions, enrichment and a shared study: each against an oracle."""
+"""Alignment, several tasks and two blocks: each against an oracle."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -13,16 +12,12 @@ from sklearn.metrics import balanced_accuracy_score
 pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-strength[keras]'")
 
 from shared.methods import beyond_fine_tuning as method
-from shared.methods.autoencoder_transfer import AutoencoderClassifier
 from shared.methods.beyond_fine_tuning import (
     Aligned,
     GradientReversal,
     MultiTask,
     TwoOmics,
-    enrichment,
-    integrated_gradients,
     mmd2,
-    network,
 )
 from shared.nn.keras_net import keras
 
@@ -104,7 +99,8 @@ def test_mmd_refuses(clouds):
 
 REVERSED = """
 import numpy as np
-from shared.methods.beyond_fine_tuning import GradientReversal, _gradient, integrated_gradients, keras
+from shared.evaluate.attributions import gradient, integrated_gradients
+from shared.methods.beyond_fine_tuning import GradientReversal, keras
 x = keras.Input((3,))
 layer = GradientReversal(0.7)
 net = keras.Model(x, keras.layers.Dense(2, name="out", use_bias=False)(layer(x)))
@@ -112,9 +108,9 @@ W = np.arange(6, dtype=np.float32).reshape(3, 2)
 net.set_weights([np.float32(0.7), W] if net.weights[0].shape == () else [W, np.float32(0.7)])
 X = np.array([[1, 2, 3], [-1, 0, 5]], np.float32)
 assert np.allclose(keras.ops.convert_to_numpy(net(X)), X @ W), "the way forward must not change"
-assert np.allclose(_gradient(net, X, 1), -0.7 * W[:, 1]), _gradient(net, X, 1)
+assert np.allclose(gradient(net, X, 1), -0.7 * W[:, 1]), gradient(net, X, 1)
 layer.strength.assign(0.0)
-assert np.allclose(_gradient(net, X, 1), 0)
+assert np.allclose(gradient(net, X, 1), 0)
 keras.utils.set_random_seed(0)
 plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(9, "relu"), keras.layers.Dense(2)])
 given = integrated_gradients(plain, X, steps=500, output=1).sum(1)
@@ -296,121 +292,6 @@ def test_estimators_repeat_and_clone(blocks):
     model = TwoOmics(6, epochs=2, random_state=3).fit(X, y)
     again = clone(model).fit(X, y)
     assert all(np.array_equal(a, b) for a, b in zip(model.weights_, again.weights_, strict=True))
-
-
-# Attributions.
-
-
-@pytest.fixture(scope="module")
-def tuned(blocks):
-    X, y = blocks
-    return AutoencoderClassifier((16,), 8, epochs=15, lr=1e-2, scaling="centre", random_state=0).fit(X, y), X
-
-
-def test_attributions_add_up(tuned):
-    model, X = tuned
-    X, net = X[::12], network(model)
-    scaled = model.tuned_scale_(X)
-    logits = keras.ops.convert_to_numpy(net(scaled))
-    assert np.allclose(logits, model.decision_function(X), atol=1e-4)
-    at_mean = keras.ops.convert_to_numpy(net(np.zeros_like(X[:1])))
-    for output in range(3):
-        given = integrated_gradients(net, scaled, steps=300, output=output)
-        assert np.allclose(given.sum(1), (logits - at_mean)[:, output], atol=0.02)
-
-
-def test_attributions_equal_captum(tuned):
-    torch = pytest.importorskip("torch")
-    attr = pytest.importorskip("captum.attr", reason="install the extra: pip install 'borrowed-strength[explain]'")
-    model, X = tuned
-    layers = []
-    weights = [*model.encoder_weights_, *model.head_weights_]
-    for W, b in zip(weights[::2], weights[1::2], strict=True):
-        dense = torch.nn.Linear(*W.shape)
-        dense.weight.data, dense.bias.data = torch.tensor(W.T), torch.tensor(b)
-        layers += [dense, torch.nn.ReLU()]
-    peer = attr.IntegratedGradients(torch.nn.Sequential(*layers[:-1]))
-    scaled = torch.tensor(model.tuned_scale_(X))
-    theirs = peer.attribute(scaled, target=2, n_steps=128, method="riemann_middle").numpy()
-    ours = integrated_gradients(network(model), scaled.numpy(), steps=128, output=2)
-    assert np.allclose(ours, theirs, atol=1e-4)
-
-
-def test_attributions_find_the_columns_that_decide(tuned):
-    model, X = tuned
-    given = integrated_gradients(network(model), model.tuned_scale_(X), output=1)
-    assert np.abs(given).mean(0).argmax() == 0
-    with pytest.raises(ValueError, match="one number for each of 12"):
-        integrated_gradients(network(model), X, baseline=np.zeros(3))
-
-
-# Enrichment.
-
-GENES = [f"g{i}" for i in range(200)]
-
-
-def test_enrichment_finds_the_set_that_was_raised():
-    scores = np.random.default_rng(0).normal(size=200)
-    scores[:10] += 3
-    sets = {"raised": GENES[:10], "not": GENES[50:60], "unknown": ["x"], "partly": [*GENES[5:8], "x"]}
-    table = enrichment(scores, GENES, sets)
-    assert table.index[0] == "raised" and "unknown" not in table.index
-    assert table.loc["raised", "p"] == 1 / 1000 and table.loc["partly", "n"] == 3
-    assert table.loc["not", "p"] > 0.05
-    assert (table["q"] >= table["p"]).all()
-    assert enrichment(scores, GENES, sets).equals(table)
-
-
-def test_enrichment_is_uniform_under_its_null():
-    rng = np.random.default_rng(1)
-    sets = {f"s{i}": rng.choice(GENES, 12, replace=False) for i in range(400)}
-    p = enrichment(rng.normal(size=200), GENES, sets)["p"]
-    assert 0.02 < (p < 0.05).mean() < 0.09
-    assert 0.42 < p.mean() < 0.58
-
-
-def test_enrichment_refuses():
-    with pytest.raises(ValueError, match="by symbol"):
-        enrichment(np.ones(200), GENES, {"a": ["ENSG1"]})
-    with pytest.raises(ValueError, match="one score a gene"):
-        enrichment(np.ones(3), GENES, {"a": GENES})
-
-
-# A study that two processes share.
-
-
-@pytest.mark.slow
-def test_two_processes_share_a_study_and_resume(tmp_path, blocks):
-    pytest.importorskip("optuna", reason="install the extra: pip install 'borrowed-strength[tune]'")
-    from optuna.trial import TrialState
-
-    X, y = blocks
-    settings = {"model": {"hidden": [8], "code": 4, "random_state": 0}, "folds": 3}
-    study = method.tune(tmp_path, X, y, 24, processes=2, **settings)
-    ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    assert 24 <= len(ended) <= 25  # both may be at work on a last one
-    assert len({t.user_attrs["process"] for t in ended}) == 2, "the second process added nothing"
-    assert any(t.state == TrialState.PRUNED for t in ended)
-    assert all(len(t.intermediate_values) < 3 for t in ended if t.state == TrialState.PRUNED)
-    before = len(ended)
-    again = method.tune(tmp_path, X, y, before + 2, **settings)
-    assert [t.params for t in again.trials[:before]] == [t.params for t in study.trials[:before]]
-    assert len(again.trials) == before + 2
-    assert method.tune(tmp_path, X, y, before, **settings).best_value >= study.best_value
-
-
-@pytest.mark.slow
-def test_a_process_that_fails_is_heard(tmp_path, blocks, monkeypatch):
-    pytest.importorskip("optuna")
-    X, y = blocks
-    monkeypatch.setattr(method, "work", lambda *_: None)
-    monkeypatch.setenv("KERAS_BACKEND", "none-such")
-    with pytest.raises(RuntimeError, match="shared the study ended"):
-        method.tune(tmp_path, X, y, 2, processes=2)
-
-
-def test_importing_needs_no_optuna():
-    assert "optuna" not in dir(importlib.import_module("shared.methods.beyond_fine_tuning"))
 
 
 def test_hiding_a_block_in_training_teaches_to_do_without():

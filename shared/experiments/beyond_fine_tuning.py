@@ -1,0 +1,130 @@
+"""A search for settings that several processes share, and that goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def open_study(folder: str | Path, seed: int = 0):
+    """The Optuna study in `folder`: a journal, which any number of processes on this machine can add to."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = str(Path(folder) / "journal.log")
+    # The default lock is a symbolic link, which Windows gives to administrators only.
+    lock = JournalFileOpenLock(path) if os.name == "nt" else None
+    return optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(path, lock_obj=lock)),
+        study_name="tuning",
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, constant_liar=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+        load_if_exists=True,
+    )
+
+
+def _objective(trial, X, y, settings):
+    """Balanced accuracy over folds; after each fold the pruner may stop a trial that lags behind."""
+    import optuna
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import StratifiedKFold
+
+    from shared.methods.autoencoder_transfer import AutoencoderClassifier
+
+    trial.set_user_attr("process", os.getpid())
+    chosen = {
+        "lr": trial.suggest_float("lr", 1e-5, 1e-1, log=True),
+        "l2": trial.suggest_float("l2", 1e-5, 1e-1, log=True),
+        "epochs": trial.suggest_int("epochs", 5, 20),
+    }
+    scores = []
+    folds = StratifiedKFold(settings["folds"], shuffle=True, random_state=0)
+    for i, (rows, rest) in enumerate(folds.split(X, y)):
+        model = AutoencoderClassifier(**settings["model"], **chosen).fit(X[rows], y[rows])
+        scores.append(balanced_accuracy_score(y[rest], model.predict(X[rest])))
+        trial.report(float(np.mean(scores)), i)
+        if i < settings["folds"] - 1 and trial.should_prune():
+            raise optuna.TrialPruned
+    return float(np.mean(scores))
+
+
+def work(folder: str | Path, place: int = 0) -> None:
+    """Add trials to the study in `folder` until it holds as many as were asked for: what each process runs."""
+    from optuna.study import MaxTrialsCallback
+    from optuna.trial import TrialState
+
+    folder = Path(folder)
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    with np.load(folder / "data.npz") as data:
+        X, y = data["X"], data["y"]
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    # One process gives the same trials each time; another, or one that resumes, must not repeat the first draws.
+    done = len(open_study(folder).get_trials(deepcopy=False))
+    study = open_study(folder, settings["seed"] + 1000 * (done + place))
+    if len(study.get_trials(deepcopy=False, states=ended)) < settings["n_trials"]:
+        study.optimize(
+            lambda t: _objective(t, X, y, settings), callbacks=[MaxTrialsCallback(settings["n_trials"], ended)]
+        )
+
+
+def join(folder: str | Path) -> None:
+    """What each further process runs: say that it is there, then work."""
+    import shared.methods.autoencoder_transfer  # noqa: F401  loaded before the others begin
+
+    Path(folder, f"ready-{os.getpid()}").touch()
+    work(folder, os.getpid())
+
+
+def tune(folder: str | Path, X, y, n_trials: int, *, model=None, folds: int = 4, processes: int = 1, seed: int = 0):
+    """Tune the step, the penalty and the length of training of an ``AutoencoderClassifier`` that starts from scratch.
+
+    Called again on one folder it goes on where it stopped, with trials that ran to their end or were pruned counted
+    in `n_trials`; several processes add to one study.
+
+    Parameters
+    ----------
+    folder : path
+        Where the journal lies; made if missing.
+    X, y : arrays
+        Labelled training samples. Never the test samples: the best of many trials is best partly by luck.
+    n_trials : int
+        Trials in all.
+    model : dict, optional
+        Settings that stay fixed.
+    folds, processes, seed : int
+        Of the inner cross-validation; at work on the study, this one included; of the samplers.
+
+    Returns
+    -------
+    optuna.Study
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "data.npz", X=np.asarray(X, np.float32), y=np.asarray(y, str))
+    settings = {"n_trials": int(n_trials), "model": model or {}, "folds": folds, "seed": seed}
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    study = open_study(folder, seed)  # made before the others look for it
+    for sign in folder.glob("ready-*"):
+        sign.unlink()
+    code = f"from shared.experiments.beyond_fine_tuning import join; join({str(folder)!r})"
+    others = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(processes - 1)]
+    try:
+        # Libraries take seconds to load, and trials less: without this, one process would do all the work.
+        while others and len(list(folder.glob("ready-*"))) < len(others) and all(o.poll() is None for o in others):
+            time.sleep(0.05)
+        work(folder)
+    finally:
+        for other in others:
+            said = other.communicate()[1].decode(errors="replace")
+            if other.returncode:
+                raise RuntimeError(f"a process that shared the study ended with {other.returncode}:\n{said[-800:]}")
+    return study

@@ -1,0 +1,54 @@
+"""A search that two processes share, and that goes on where it stopped."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-strength[keras]'")
+
+from shared.experiments import beyond_fine_tuning as search
+
+
+@pytest.fixture(scope="module")
+def made():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], 80)
+    X = rng.normal(size=(240, 12)).astype(np.float32)
+    X[:, 0] += 4 * (y == 1)
+    X[:, 6] += 4 * (y == 2)
+    return X, np.array(["a", "b", "c"])[y]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study_and_resume(tmp_path, made):
+    pytest.importorskip("optuna", reason="install the extra: pip install 'borrowed-strength[tune]'")
+    from optuna.trial import TrialState
+
+    X, y = made
+    settings = {"model": {"hidden": [8], "code": 4, "random_state": 0}, "folds": 3}
+    study = search.tune(tmp_path, X, y, 24, processes=2, **settings)
+    ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert 24 <= len(ended) <= 25  # both may be at work on a last one
+    assert len({t.user_attrs["process"] for t in ended}) == 2, "the second process added nothing"
+    assert any(t.state == TrialState.PRUNED for t in ended)
+    assert all(len(t.intermediate_values) < 3 for t in ended if t.state == TrialState.PRUNED)
+    before = len(ended)
+    again = search.tune(tmp_path, X, y, before + 2, **settings)
+    assert [t.params for t in again.trials[:before]] == [t.params for t in study.trials[:before]]
+    assert len(again.trials) == before + 2
+    assert search.tune(tmp_path, X, y, before, **settings).best_value >= study.best_value
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_is_heard(tmp_path, made, monkeypatch):
+    pytest.importorskip("optuna")
+    X, y = made
+    monkeypatch.setattr(search, "work", lambda *_: None)
+    monkeypatch.setenv("KERAS_BACKEND", "none-such")
+    with pytest.raises(RuntimeError, match="shared the study ended"):
+        search.tune(tmp_path, X, y, 2, processes=2)
+
+
+def test_importing_needs_no_optuna():
+    assert "optuna" not in dir(importlib.import_module("shared.experiments.beyond_fine_tuning"))
