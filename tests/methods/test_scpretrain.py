@@ -14,7 +14,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.nn.functional import cross_entropy
 
 from shared.data import Corpus
-from shared.methods import scpretrain
 from shared.methods.scpretrain import (
     CellTypeNet,
     MultiTaskNet,
@@ -24,9 +23,10 @@ from shared.methods.scpretrain import (
     paper_split,
     transplant,
 )
+from shared.nn import shared_encoder
 from shared.nn.pseudo_labels import CorpusError, PseudoLabeller, logged
 from shared.nn.sparse import Rows
-from shared.train import TrainingError
+from shared.train import TrainingError, rounds
 
 GENES = [f"G{i}" for i in range(120)]
 SMALL = (30, 15, 60)
@@ -159,11 +159,11 @@ def test_an_epoch_ends_with_the_shortest_data_set():
 def published(data, model, labels, seed):
     """The first round as a plain dense network: one Linear, one product a data set, three heads each, Adam."""
     genes, width, names = len(data.genes), model.width, list(data.matrices)
-    run = scpretrain._Pretraining(model, data, seed, torch.device("cpu"))
+    run = rounds.Pretraining(model, data, seed, torch.device("cpu"))
     weight, bias = run.first()
     ks = [tuple(int(k) + 1 for k in labels[n].max(0)) for n in names]
     kept = int(run.expressed().sum())
-    source = scpretrain._built(
+    source = shared_encoder.built(
         lambda: MultiTaskNet(kept, width, ks), int(np.random.SeedSequence((seed, 5, 1)).generate_state(1)[0])
     )
     encoder = torch.nn.Linear(genes, width)
@@ -255,7 +255,7 @@ class OnDisk:
 
 
 def test_a_corpus_on_disk_gives_the_same_encoder(lender, monkeypatch):
-    monkeypatch.setattr(scpretrain, "CHUNK", 50)
+    monkeypatch.setattr(shared_encoder, "CHUNK", 50)
     data = corpus()
     data.matrices = {k: OnDisk(v) for k, v in data.matrices.items()}
     data.counts = {k: OnDisk(v) for k, v in data.counts.items()}

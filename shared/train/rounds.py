@@ -1,0 +1,234 @@
+"""Rounds of clustering and training, over many data sets at once: how a shared encoder learns from pseudo-labels.
+
+A step takes a batch of every data set, so an epoch is as long as the shortest of them. A round clusters the cells, puts
+new heads on the encoder and trains; the next one clusters what the encoder has made of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.decomposition import PCA
+
+from shared.data.genes import gene_hash, names_of
+from shared.nn.pseudo_labels import CorpusError, PseudoLabeller
+from shared.nn.shared_encoder import MultiTaskNet, built, chunks, encoder_of, in_chunks
+from shared.nn.sparse import Rows, SparseLinear
+from shared.train.checkpoint import read_safetensors, replace_file
+from shared.train.descent import descend, epoch_bar
+from shared.train.settings import TrainingError
+
+
+def batch_rows(sizes: Sequence[int], batch_sizes: Sequence[int], rng) -> Iterator[list[np.ndarray]]:
+    """One epoch: at each step a batch of rows from every data set, until some data set has no more.
+
+    Parameters
+    ----------
+    sizes, batch_sizes : sequence of int
+        Cells of each data set, and of each of its batches. The last batch of a data set may be smaller.
+    rng : numpy.random.Generator
+        Draws the orders.
+    """
+    orders = [rng.permutation(n) for n in sizes]
+    for step in range(min(-(-n // b) for n, b in zip(sizes, batch_sizes, strict=True))):
+        yield [o[step * b : (step + 1) * b] for o, b in zip(orders, batch_sizes, strict=True)]
+
+
+class Pretraining:
+    """The rounds of one pre-training: its state is what a checkpoint holds.
+
+    Parameters
+    ----------
+    model : shared.methods.scpretrain.ScPretrain
+        Its settings are read. After each round its ``pretrained_`` is what there is so far.
+    corpus : shared.data.Corpus
+        Or anything with its ``genes``, ``matrices`` and ``counts``.
+    seed : int
+    device : torch.device
+    """
+
+    def __init__(self, model, corpus, seed, device):
+        self.model, self.seed, self.device = model, seed, device
+        self.corpus, self.matrices, self.counts = corpus, dict(corpus.matrices), corpus.counts
+        self.genes = names_of(corpus.genes)
+        self.path = None if model.checkpoint is None else Path(model.checkpoint)
+        self.state = {"genes": self.genes, "history": [], "labels": [], "inertia": [], "seconds": []}
+
+    def go(self, callback=None):
+        """Run the rounds that are still to be run; ``callback(number, model)`` after each."""
+        model, state = self.model, self.state
+        if self.path is None or not self.path.exists() or not self.restore():
+            state["weight"], state["bias"] = self.first()
+        model.pretrained_ = self.shown()
+        kept = np.flatnonzero(self.expressed())
+        with epoch_bar(model.progress, model.rounds * model.epochs, "pre-training") as bar:
+            if bar is not None:
+                bar.update(len(state["labels"]) * model.epochs)
+            for number in range(len(state["labels"]) + 1, model.rounds + 1):
+                found = self.label(number)
+                history = self.train(number, found, kept, bar)
+                state["seconds"].append(history.seconds)
+                state["history"] += [{"round": number, **row} for row in history.rows]
+                state["labels"].append({name: one.labels.astype(np.int32) for name, one in found.items()})
+                state["inertia"].append({name: one.inertia.tolist() for name, one in found.items()})
+                model.pretrained_ = self.shown()
+                if self.path is not None:
+                    self.save()
+                if bar is not None:
+                    bar.update(model.epochs - len(history.rows))
+                if callback is not None:
+                    callback(number, model)
+
+    def shown(self):
+        """What there is so far, for the model to keep: later rounds do not change it."""
+        return {k: list(v) if isinstance(v, list) else v for k, v in self.state.items()}
+
+    def first(self):
+        """The encoder's first weights."""
+        model = self.model
+        encoder = built(lambda: SparseLinear(len(self.genes), model.width), self.seed)
+        weight, bias = encoder.weight.detach().numpy(), encoder.bias.detach().numpy()
+        if model.start == "pca":
+            rng = np.random.default_rng((self.seed, 3))
+            some = [X[np.sort(rng.permutation(X.shape[0])[:1000])] for X in self.matrices.values()]
+            cells = sparse.vstack(some, format="csr")
+            pca = PCA(min(model.width, min(cells.shape) - 1), svd_solver="arpack", random_state=self.seed).fit(cells)
+            # One scale for all components: distances keep their proportions, and the sigmoid its range.
+            axes = pca.components_.T / np.sqrt(pca.explained_variance_[0])
+            weight[:, : axes.shape[1]], bias[: axes.shape[1]] = axes, -pca.mean_ @ axes
+        return weight, bias
+
+    def expressed(self):
+        """bool ndarray, genes: whether some cell expresses the gene."""
+        seen = np.zeros(len(self.genes), bool)
+        for X in self.matrices.values():
+            for part in [X] if sparse.issparse(X) else (X[rows] for rows in chunks(np.arange(X.shape[0]))):
+                seen[part.indices] = True
+        return seen
+
+    def label(self, number):
+        """Pseudo-labels of every data set: dict of name to PseudoLabels."""
+        model, seed = self.model, int(np.random.SeedSequence((self.seed, 4, number)).generate_state(1)[0])
+        space = model.space if number == 1 else "embedding"
+        labeller = PseudoLabeller(space, model.cells_per_cluster, model.clusterer, seed)
+        encoder = encoder_of(self.state["weight"], self.state["bias"])
+        found = {}
+        for name, X in self.matrices.items():
+            with named(name):
+                cells = in_chunks(encoder, X, self.device) if number > 1 else _whole(self.counts[name])
+                found[name] = labeller.fit_predict(cells)
+        return found
+
+    def steps(self, rng):
+        """One epoch: at each step a batch of every data set, and which rows these are."""
+        model, cells = self.model, list(self.matrices.values())
+        if model.batch_size is None and hasattr(self.corpus, "batches"):
+            yield from self.corpus.batches(model.batches, rng)  # reads files in blocks
+            return
+        sizes = [X.shape[0] for X in cells]
+        for rows in batch_rows(sizes, [model.batch_size or max(1, n // model.batches) for n in sizes], rng):
+            yield [X[r] for X, r in zip(cells, rows, strict=True)], rows
+
+    def train(self, number, found, kept, bar):
+        """One round: new heads, a new optimiser, the encoder as it is. Changes ``state["weight"]`` and ``["bias"]``."""
+        model, state, device = self.model, self.state, self.device
+        names = list(self.matrices)
+        ks = [found[n].ks for n in names]
+        make = lambda: MultiTaskNet(len(kept), model.width, ks, model.squash, model.heads)  # noqa: E731
+        net = built(make, int(np.random.SeedSequence((self.seed, 5, number)).generate_state(1)[0]))
+        with torch.no_grad():
+            net.encoder.weight.copy_(torch.from_numpy(state["weight"][kept]))
+            net.encoder.bias.copy_(torch.from_numpy(state["bias"]))
+        net.to(device)
+        columns = np.full(len(self.genes), -1, np.int32)
+        columns[kept] = np.arange(len(kept), dtype=np.int32)
+        labels = [torch.as_tensor(found[n].labels) for n in names]
+
+        def one_epoch(optimizer, epoch):
+            total, steps = torch.zeros((), device=device), 0
+            for cells, rows in self.steps(np.random.default_rng((self.seed, 6, number, epoch))):
+                batch = Rows(cells, device, columns, len(kept))
+                loss = net.loss(batch, [y[r].to(device) for y, r in zip(labels, rows, strict=True)])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total, steps = total + loss.detach(), steps + 1
+            return {"loss": float(total) / steps / len(names)}
+
+        if bar is not None:
+            bar.set_description(f"round {number} of {model.rounds}")
+        history = descend(net, model.lr, model.epochs, model.patience, one_epoch, bar)
+        state["weight"], state["bias"] = state["weight"].copy(), net.encoder.bias.detach().cpu().numpy().copy()
+        state["weight"][kept] = net.encoder.weight.detach().cpu().numpy()
+        return history
+
+    def identity(self):
+        """What must be equal for a checkpoint to be this run's; the number of rounds may grow."""
+        names = "width epochs patience lr batches batch_size cells_per_cluster space clusterer squash heads start"
+        settings = {name: getattr(self.model, name) for name in names.split()}
+        sets = {name: _digest(X) for name, X in self.matrices.items()}
+        about = {"seed": self.seed, "genes": gene_hash(self.genes), "sets": sets} | settings
+        return json.loads(json.dumps(about, default=list))
+
+    def save(self):
+        from safetensors.torch import save
+
+        tensors = {k: torch.from_numpy(self.state[k]) for k in ("weight", "bias")}
+        for number, found in enumerate(self.state["labels"]):
+            tensors |= {f"labels/{number}/{name}": torch.from_numpy(y) for name, y in found.items()}
+        about = {"identity": self.identity(), **{k: self.state[k] for k in ("history", "inertia", "seconds")}}
+        replace_file(self.path, save(tensors, {"about": json.dumps(about)}))
+
+    def restore(self):
+        tensors, about = read_safetensors(self.path)
+        mine, other = self.identity(), about.get("identity", {})
+        differ = [k for k in mine if mine[k] != other.get(k)]
+        if differ:
+            raise TrainingError(
+                f"{self.path} is a checkpoint of another pre-training, which differs in {', '.join(differ)}: "
+                "delete the file to start anew, or choose another path"
+            )
+        labels = [{} for _ in about["inertia"]]
+        if len(labels) > self.model.rounds:
+            raise TrainingError(
+                f"{self.path} holds {len(labels)} rounds and rounds={self.model.rounds} asks for fewer: "
+                "choose another path"
+            )
+        for key, value in tensors.items():
+            part, _, rest = key.partition("/")
+            if part == "labels":
+                number, _, name = rest.partition("/")
+                labels[int(number)][name] = value.numpy()
+        self.state |= {"labels": labels, **{k: about[k] for k in ("history", "inertia", "seconds")}}
+        self.state |= {k: tensors[k].numpy() for k in ("weight", "bias")}
+        return True
+
+
+def _whole(X):
+    """One data set in memory; that of a corpus on disk is read."""
+    return X if sparse.issparse(X) or isinstance(X, np.ndarray) else X[np.arange(X.shape[0])]
+
+
+def _digest(X):
+    """Tells one data set from another: its shape and up to 256 rows, evenly spaced."""
+    seen = hashlib.sha256(repr(tuple(map(int, X.shape))).encode())
+    some = X[np.unique(np.linspace(0, X.shape[0] - 1, 256).astype(np.int64))]
+    for part in (some.indptr, some.indices, some.data):
+        seen.update(np.ascontiguousarray(part, np.float32 if part.dtype.kind == "f" else np.int64).tobytes())
+    return seen.hexdigest()
+
+
+@contextlib.contextmanager
+def named(name):
+    """Errors within are about data set `name`, and say so."""
+    try:
+        yield
+    except CorpusError as error:
+        raise CorpusError(f"data set {name!r}: {error}") from error
