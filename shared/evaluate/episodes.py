@@ -20,7 +20,8 @@ from scipy import optimize, special, stats
 from shared.evaluate.intervals import Interval, _check_level, bootstrap, over_seeds
 from shared.evaluate.metrics import auroc, ece, reliability
 
-MODES, QUERIES = ("inductive", "transductive"), ("all", "one class")
+# What batch norms go by in each mode.
+MODES, QUERIES = {"inductive": "running", "support": "support", "transductive": "batch"}, ("all", "one class")
 OVER = ("episodes", "seeds", "classes", "seeds and classes")
 
 
@@ -41,8 +42,8 @@ class FewShot:
     target : int64 ndarray, episodes × queries
         Place of the query's class among the episode's, class after class; -1 for a class without support.
     scores : float32 ndarray, episodes × queries × classes with support
-    mode : {"inductive", "transductive"}
-        Whether a query was answered alone, or with a look at the others.
+    mode : {"inductive", "support", "transductive"}
+        Whether a query was answered alone, alone but for a look at the support, or with a look at the other queries.
     queries : {"all", "one class"}
         Whether queries came from all classes of an episode, or from one.
     unknown : int
@@ -194,9 +195,10 @@ def few_shot_accuracy(
         Its own random numbers are left alone.
     n_episodes : int
         How many.
-    mode : {"inductive", "transductive"}
+    mode : {"inductive", "support", "transductive"}
         ``"inductive"``: batch norms use their running statistics, and it is made sure that a query alone gets the
-        answer it gets among others. ``"transductive"``: batch norms use the rows at hand, as the published relation
+        answer it gets among others. ``"support"``: they use the statistics of the episode's support, and the same is
+        made sure of. ``"transductive"``: batch norms use the rows at hand, as the published relation
         network does; with classes in equal shares among the queries, that is a hint that no user can give.
     queries : {"all", "one class"}
         ``"one class"`` is the label-shift control: only queries of one class of each episode, drawn at random. What is
@@ -218,8 +220,8 @@ def few_shot_accuracy(
     Raises
     ------
     FewShotError
-        If a setting cannot be used, scores have the wrong shape or are not finite, or in mode ``"inductive"`` the
-        answer to a query depends on the others.
+        If a setting cannot be used, scores have the wrong shape or are not finite, or in another mode than
+        ``"transductive"`` the answer to a query depends on the others.
     """
     import torch
 
@@ -251,7 +253,7 @@ def few_shot_accuracy(
                     f"the learner gave scores of shape {tuple(scores.shape)}, and episodes × queries × classes is "
                     f"{(*asked.shape[:2], rows.shape[1])}"
                 )
-            if mode == "inductive" and not answers:
+            if mode != "transductive" and not answers:
                 _check_alone(ask, rows[:1], asked[:1], scores[0])
             answers.append(scores.float().cpu().numpy())
     scores = np.concatenate(answers)
@@ -299,7 +301,7 @@ def _settled(learner, mode):
     try:
         learner.eval()
         for norm, _ in norms:
-            norm.at_test = "running" if mode == "inductive" else "batch"
+            norm.at_test = MODES[mode]
         yield
     finally:
         for module, training in modes:

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy, linear, one_hot
 
 from shared.data.genes import names_of
 from shared.methods.inputs import NO_LABELS, cells_of
-from shared.nn.blocks import NORMS, Blocks, encode, encoder
+from shared.nn.blocks import NORMS, Blocks, by_support, encode, encoder
 from shared.nn.episodes import EpisodeSampler, episode_sizes, few_shot_split, unit_range  # noqa: F401
 from shared.train import TrainingError, load_model, resolve_device, save_model
 from shared.train.episodes import MetaConfig, MetaHistory, meta_train
@@ -87,19 +87,26 @@ class RelationNet(torch.nn.Module):
             return support.flatten(1, 2)
         return support.mean(2) if self.proto == "mean" else support.sum(2)
 
-    def compare(self, prototypes: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    def compare(self, prototypes: torch.Tensor, query: torch.Tensor, support=None) -> torch.Tensor:
         """How alike: episodes × prototypes × features and episodes × queries × features to queries × prototypes.
 
         The numbers are before the sigmoid. The network reads [prototype, query]. Its first layer is linear, so each
-        half is multiplied once and the pairs are sums: a fiftieth of the work, and the same answer.
+        half is multiplied once and the pairs are sums: a fiftieth of the work, and the same answer. `support`, episodes
+        × rows × features, is for norms that go by its statistics: those of each of its rows with each prototype.
         """
-        B, P, F = prototypes.shape
+        (B, P, F), own = prototypes.shape, 0
+        if support is not None and by_support(self.relation):
+            own, query = support.shape[1], torch.cat([support, query], 1)
         first = self.relation.linears[0]
         left = linear(prototypes, first.weight[:, :F])
         right = linear(query, first.weight[:, F:], first.bias)
         pairs = right[:, :, None] + left[:, None]  # episodes × queries × prototypes × width
-        hidden = self.relation.after_first(pairs.flatten(0, 2), ((B, query.shape[1] * P),))
-        return self.last(hidden).view(B, -1, P)
+        if not own:
+            hidden = self.relation.after_first(pairs.flatten(0, 2), ((B, query.shape[1] * P),))
+            return self.last(hidden).view(B, -1, P)
+        rows = torch.cat([pairs[:, :own].flatten(0, 2), pairs[:, own:].flatten(0, 2)])
+        hidden = self.relation.after_first(rows, ((B, own * P), (B, (query.shape[1] - own) * P)))
+        return self.last(hidden[B * own * P :]).view(B, -1, P)
 
     def score(self, logits: torch.Tensor, members: torch.Tensor | None = None) -> torch.Tensor:
         """From one number a prototype to one in [0, 1] a class.
@@ -118,7 +125,7 @@ class RelationNet(torch.nn.Module):
     def _logits_and_scores(self, support, query):
         C, K = support.shape[1:3]
         support, query = encode(self.encoder, support, query)
-        logits = self.compare(self.prototypes(support), query).float()
+        logits = self.compare(self.prototypes(support), query, support.flatten(1, 2)).float()
         if self.proto != "pairwise":
             return logits, self.score(logits)
         members = torch.eye(C, device=logits.device).repeat_interleave(K, 0) / K
@@ -130,8 +137,9 @@ class RelationNet(torch.nn.Module):
         each = logits.shape[2] // scores.shape[2]  # prototypes a class
         if self.kind == "ce":
             return cross_entropy(logits.unflatten(2, (-1, each)).mean(3).flatten(0, 1), target.flatten()), scores
-        wanted = one_hot(target, scores.shape[2]).repeat_interleave(each, 2).float()
-        wrong = (logits.sigmoid() - wanted).square()
+        places = torch.arange(scores.shape[2], device=target.device).repeat_interleave(each)
+        close = scores if each == 1 else logits.sigmoid()
+        wrong = (close - (target[:, :, None] == places).float()).square()
         return wrong.mean() if self.kind == "mse_mean" else wrong.sum() / len(wrong), scores
 
     def loss(self, support: torch.Tensor, query: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

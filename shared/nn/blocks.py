@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-NORMS = ("batch", "running", "layer")
+NORMS, STATISTICS = ("batch", "running", "layer"), ("running", "batch", "support")
 
 
 class EpisodeError(ValueError):
@@ -27,9 +27,9 @@ class EpisodeNorm(torch.nn.BatchNorm1d):
 
     Attributes
     ----------
-    at_test : {"running", "batch"}
-        What evaluation mode normalises by: the statistics collected in training, or those of the rows at hand, without
-        collecting. With ``"batch"`` the answer for a cell depends on the cells beside it; see :func:`use_statistics`.
+    at_test : {"running", "batch", "support"}
+        What evaluation mode normalises by: the statistics collected in training, those of the rows at hand, or those of
+        each episode's support; see :func:`use_statistics`.
     """
 
     at_test = "running"
@@ -38,13 +38,21 @@ class EpisodeNorm(torch.nn.BatchNorm1d):
         """Rows × features, as many rows as `parts` say; without `parts` they are one batch."""
         if not self.training and self.at_test == "running":
             return super().forward(x)
+        if not self.training and self.at_test == "support" and parts is None:
+            raise EpisodeError(
+                "statistics of the support need to be told which rows are support: ask the learner for scores of "
+                "support and query, or use running statistics"
+            )
         parts = ((1, len(x)),) if parts is None else parts
-        if min(rows for _, rows in parts) < 2:
+        by_support = self.at_test == "support" and not self.training
+        if min(rows for _, rows in (parts[:1] if by_support else parts)) < 2:
             raise EpisodeError(
                 "one row has no variance to be normalised by: give two rows or more, or use running statistics "
                 "(norm='running') or norm='layer'"
             )
         pieces = x.split([episodes * rows for episodes, rows in parts])
+        if by_support:
+            return self._by_first(pieces, parts)
         if self.training:
             self.num_batches_tracked.add_(sum(episodes for episodes, _ in parts))
         if all(episodes == 1 for episodes, _ in parts):
@@ -53,6 +61,14 @@ class EpisodeNorm(torch.nn.BatchNorm1d):
         else:
             out = self._several(pieces, [episodes for episodes, _ in parts])
         return out[0] if len(out) == 1 else torch.cat(out)
+
+    def _by_first(self, pieces, parts):
+        """All rows of an episode by the mean and variance of its first part, which is its support."""
+        support = pieces[0].view(*parts[0], -1)
+        mean, var = support.mean(1, keepdim=True), support.var(1, unbiased=False, keepdim=True)
+        scale = self.weight * (var + self.eps).rsqrt()
+        rows = [(x.view(*part, -1) - mean) * scale + self.bias for x, part in zip(pieces, parts, strict=True)]
+        return torch.cat([x.flatten(0, 1) for x in rows])
 
     def _alone(self, x, mean, var, weight, bias, momentum):
         return torch.nn.functional.batch_norm(x, mean, var, weight, bias, True, momentum, self.eps)
@@ -131,24 +147,36 @@ def encoder(dims: Sequence[int], norm: str = "running") -> Blocks:
 
 
 def use_statistics(module: torch.nn.Module, which: str) -> torch.nn.Module:
-    """Have every :class:`EpisodeNorm` in `module` normalise by ``"running"`` or ``"batch"`` statistics in evaluation.
+    """Have every :class:`EpisodeNorm` in `module` normalise by other statistics in evaluation.
 
-    ``"running"`` is inductive: a query alone gets the answer it gets among others. ``"batch"`` is transductive: the
-    queries are normalised by their own mean and variance, so the share of each class among them matters.
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Changed in place.
+    which : {"running", "batch", "support"}
+        ``"running"``, those collected in training, is inductive: a query alone gets the answer it gets among others.
+        ``"batch"`` is transductive: the queries are normalised by their own mean and variance, so the share of each
+        class among them matters. ``"support"`` normalises support and queries by the support's: no query sees another,
+        and yet the statistics are those of the target. The shares that matter then are the support's.
     """
-    if which not in ("running", "batch"):
-        raise EpisodeError(f"statistics {which!r} are not known: choose 'running' or 'batch'")
+    if which not in STATISTICS:
+        raise EpisodeError(f"statistics {which!r} are not known: choose {', '.join(map(repr, STATISTICS))}")
     for part in module.modules():
         if isinstance(part, EpisodeNorm):
             part.at_test = which
     return module
 
 
+def by_support(module: torch.nn.Module) -> bool:
+    """Whether norms of `module` would now normalise by the support's statistics."""
+    return any(isinstance(m, EpisodeNorm) and m.at_test == "support" and not m.training for m in module.modules())
+
+
 def encode(encoder: torch.nn.Module, support: torch.Tensor, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of support and query of several episodes, by one pass through the encoder.
 
     The weights are read once instead of twice; with :class:`EpisodeNorm` the numbers are those of separate passes.
-    Another module is run twice, on all support rows and on all query rows.
+    Another module is run twice, on all support rows and on all query rows; it has no statistics of the support.
 
     Parameters
     ----------

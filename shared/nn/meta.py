@@ -248,7 +248,7 @@ class ANIL(Learner):
         def one(support, query):
             return self._adapted(_classify, start, support, query)
 
-        return vmap(one)(support, query)
+        return _each(one, support, query)
 
     def _adapted(self, classify, params, support, query):
         """Logits of one episode's queries, after steps on its support: classes × shots × ... and queries × ..."""
@@ -306,7 +306,12 @@ class MAML(ANIL):
         def one(support, query):
             return self._adapted(classify, params, support, query)
 
-        return vmap(one, randomness="different", chunk_size=self.chunk)(support, query)
+        return _each(one, support, query, randomness="different", chunk_size=self.chunk)
+
+
+def _each(one, support, query, **options):
+    """`one` for every episode, side by side; a single one is spared what that costs."""
+    return one(support[0], query[0])[None] if len(support) == 1 else vmap(one, **options)(support, query)
 
 
 def _classify(params, features):

@@ -18,7 +18,7 @@ from shared.evaluate.episodes import (
     few_shot_intervals,
     unknown_curve,
 )
-from shared.nn.episodes import EpisodeSampler, encoder
+from shared.nn.episodes import EpisodeSampler, encoder, use_statistics
 from shared.nn.heads import nearest_centroid
 from shared.nn.meta import ANIL, Frozen, Prototypical
 
@@ -149,6 +149,22 @@ def test_inductive_and_transductive_answers_differ_where_batch_norm_looks_around
         few_shot_interval([inductive, transductive], "seeds")
 
 
+def test_statistics_of_the_support_are_a_third_answer_and_no_query_sees_another():
+    torch.manual_seed(0)
+    learner = Prototypical(encoder((G, 8)))
+    modes = ("inductive", "support", "transductive")
+    found = {mode: few_shot_accuracy(learner, sampler(), 20, mode=mode) for mode in modes}
+    for other in ("inductive", "transductive"):
+        assert np.abs(found["support"].scores - found[other].scores).max() > 0.1
+    shown, asked, _ = sampler().batch(3)
+    use_statistics(learner.eval(), "support")
+    with torch.no_grad():
+        alone = torch.cat([learner.scores(shown, asked[:, i : i + 1]) for i in range(asked.shape[1])], 1)
+        torch.testing.assert_close(alone, learner.scores(shown, asked), atol=1e-4, rtol=1e-4)
+    few_shot_accuracy(learner, sampler(), 2)
+    assert learner.encoder.norms[0].at_test == "support"  # left as it was found
+
+
 def test_an_answer_that_leans_on_other_queries_is_not_called_inductive():
     def centred(support, query):
         return nearest_centroid(support - support.mean((1, 2), keepdim=True), query - query.mean(1, keepdim=True))
@@ -198,7 +214,7 @@ def test_learners_that_step_are_asked_without_gradients():
     [
         ({"n_episodes": 0}, "n_episodes=0"),
         ({"batch": 1.5}, "batch=1.5"),
-        ({"mode": "eval"}, "mode='eval' is not known: 'inductive' or 'transductive'"),
+        ({"mode": "eval"}, "mode='eval' is not known: 'inductive' or 'support' or 'transductive'"),
         ({"queries": "some"}, "queries='some'"),
         ({"unknown": -1}, "unknown=-1"),
         ({"unknown": 3}, "3 of 4 classes unknown leaves fewer than two"),

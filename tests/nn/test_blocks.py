@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.nn.blocks import Blocks, EpisodeError, EpisodeNorm, encode, encoder, use_statistics
+from shared.nn.blocks import Blocks, EpisodeError, EpisodeNorm, by_support, encode, encoder, use_statistics
 
 
 def plain(blocks):
@@ -112,6 +112,28 @@ def test_any_module_can_be_the_encoder():
     torch.testing.assert_close(found[0], net(support))
     torch.testing.assert_close(found[1], net(query))
     assert encode(built().eval(), support, query[:, :0])[1].shape == (2, 0, 5)
+
+
+def test_the_supports_statistics_serve_the_queries_and_are_not_collected():
+    """Torch's own layers in training mode give the support; its mean and variance by hand give the queries."""
+    net = use_statistics(built().eval(), "support")
+    support, query = random(2, 2, 3, 12), random(2, 7, 12, seed=1) * 2 + 1
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    found = encode(net, support, query)
+    for e in range(2):
+        by, x = support[e].flatten(0, 1), query[e]
+        torch.testing.assert_close(found[0][e].flatten(0, 1), plain(net)(by))
+        for linear, norm in zip(net.linears, net.norms):
+            by, x = linear(by), linear(x)
+            mean, var = by.mean(0), by.var(0, unbiased=False)
+            by, x = (((r - mean) / (var + norm.eps).sqrt() * norm.weight + norm.bias).relu() for r in (by, x))
+        torch.testing.assert_close(found[1][e], x, atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert by_support(net) and not by_support(net.train()) and not by_support(use_statistics(net.eval(), "batch"))
+    with pytest.raises(EpisodeError, match="which rows are support"):
+        use_statistics(net, "support")(query[0])
+    with pytest.raises(EpisodeError, match="two rows"):
+        encode(net, support[:, :1, :1], query)
 
 
 def test_one_row_has_no_variance():

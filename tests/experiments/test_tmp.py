@@ -1,0 +1,275 @@
+"""The arms of the relation network's paper on simulated studies: one strong signal, so that a wrong wire is seen."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from shared.evaluate.episodes import FewShotError
+from shared.experiments import tmp as bench
+from shared.experiments.tmp import ARMS, Arm, Recipe
+from shared.nn import meta
+from shared.nn.blocks import EpisodeNorm, encoder
+from shared.nn.episodes import EpisodeError, EpisodeSampler, few_shot_split
+
+RECIPE = Recipe(widths=(24, 12), relation=(12,), rehearsal=30, tuning=20, exams=8, n_query=4)
+SEEDS = (0, 1)
+
+
+def study(seed, n_classes=7, n_rows=30, n_genes=40, prefix="type", noise=0.15):
+    """Classes with means of their own over genes from 0 to 1."""
+    rng = np.random.default_rng(seed)
+    means = rng.random((n_classes, n_genes))
+    X = np.repeat(means, n_rows, 0) + noise * rng.standard_normal((n_classes * n_rows, n_genes))
+    return X.clip(0, 1).astype(np.float32), np.repeat([f"{prefix} {i}" for i in range(n_classes)], n_rows)
+
+
+@pytest.fixture(scope="module")
+def world():
+    """A source; one target of the same classes in two studies; networks rehearsed."""
+    source, (X, y) = study(0, 9, prefix="line"), study(1)
+    far = (1 - X[::-1].copy(), y[::-1].copy())  # another machine: what was high is low
+    wanted = [("source", "all"), ("source", "none"), ("scrambled", "all")]
+    begun, _ = bench.rehearse(source, wanted, RECIPE, SEEDS)
+    return source, {"a": (X, y), "b": far}, begun
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def adata(X, y, genes):
+    return anndata.AnnData(
+        X, obs=pd.DataFrame({"kind": y}, index=map(str, range(len(y)))), var=pd.DataFrame(index=genes)
+    )
+
+
+# Studies.
+
+
+def test_studies_are_put_on_shared_genes_most_varied_of_the_source_first():
+    rng = np.random.default_rng(0)
+    X = (rng.random((20, 4)) * [1, 4, 2, 8]).astype(np.float32)
+    one = adata(X, ["x", "y"] * 10, ["A", "B", "C", "D"])
+    two = adata(X[:, [2, 3, 1]] * 5 + 3, ["u", "v"] * 10, ["C", "D", "B"])
+    genes, (lines, labels), others = bench.on_same_genes((one, "kind"), {"two": (two, "kind")}, 2)
+    assert genes == ["D", "B"] and labels[:2].tolist() == ["x", "y"]
+    np.testing.assert_allclose(lines, others["two"][0], atol=1e-6)  # a unit, and an offset, leave no trace
+    assert lines.min() == 0 and lines.max() == 1
+
+
+def test_studies_without_shared_genes_are_refused():
+    one, two = (adata(np.eye(3, dtype=np.float32), list("xyz"), [f"{p}{i}" for i in range(3)]) for p in "AB")
+    with pytest.raises(EpisodeError, match="0 genes are in all studies"):
+        bench.on_same_genes((one, "kind"), {"two": (two, "kind")})
+
+
+def test_whole_classes_are_put_aside():
+    y = np.repeat(list("abcdef"), 5)
+    aside = bench.put_aside(y, 2, seed=3)
+    assert len(set(y[aside])) == 2 and not set(y[aside]) & set(y[~aside])
+    assert any((bench.put_aside(y, 2, seed=s) != aside).any() for s in range(4))
+
+
+# One arm.
+
+
+def test_an_arm_starts_where_it_says(world):
+    _, studies, begun = world
+    X, y = studies["a"]
+    assert same(bench.started(Arm(), begun, 40, RECIPE, 1), bench.network(40, "all", RECIPE, 1))
+    for arm in (Arm("source", "all"), Arm("source", "none"), Arm("scrambled", "all")):
+        net = bench.started(arm, begun, 40, RECIPE, 1)
+        assert same(net, begun[arm.start, arm.clamp, 1]) and net is not begun[arm.start, arm.clamp, 1]
+        assert not same(net, bench.network(40, arm.clamp, RECIPE, 1))
+    before = copy_of(begun["source", "all", 0])
+    moved = bench.tuned(Arm("source"), begun, (X, y), RECIPE, 0)
+    assert not same(moved, before) and same(begun["source", "all", 0], before)
+    assert same(bench.tuned(Arm("source", cells=0), begun, (X, y), RECIPE, 0), before)
+
+
+def copy_of(net):
+    import copy
+
+    return copy.deepcopy(net)
+
+
+def test_rehearsals_are_used_in_turn_where_there_are_fewer_than_seeds(world):
+    begun = world[2]
+    assert same(bench.started(Arm("source"), begun, 40, RECIPE, 2), begun["source", "all", 0])
+    assert same(bench.started(Arm("source"), begun, 40, RECIPE, 3), begun["source", "all", 1])
+    with pytest.raises(FewShotError, match="nothing was rehearsed on 'source' with clamp='weight'"):
+        bench.started(Arm("source", "weight"), begun, 40, RECIPE, 0)
+
+
+def test_an_arm_is_tuned_on_its_own_cells_only(world, monkeypatch):
+    _, studies, begun = world
+    met = []
+    monkeypatch.setattr(bench, "practise", lambda net, X, y, *_: met.append((X, y)) or net)
+    X, y = studies["a"]
+    for cells, n_classes in ((15, None), (15, 5), (10, 6), (None, None)):
+        bench.tuned(Arm(cells=cells), begun, studies["a"], RECIPE, 4, n_classes)
+    for (mine, named), (cells, n) in zip(met, ((15, 7), (15, 5), (10, 6), (30, 7)), strict=True):
+        assert np.unique(named, return_counts=True)[1].tolist() == [cells] * n
+        assert {row.tobytes() for row in mine} <= {row.tobytes() for row in X}
+    rows = few_shot_split(y, 15, seed=4)[0]
+    np.testing.assert_array_equal(met[0][0], X[rows])
+
+
+def test_clamped_arms_stay_clamped_and_free_ones_do_not(world):
+    _, studies, begun = world
+    nets, _ = bench.tune_arms(ARMS, begun, studies["a"], RECIPE, [0])
+    for name, arm in ARMS.items():
+        least = min(p.min() for p in nets[name, 0].encoder.parameters())
+        assert (least >= 0) == (arm.clamp == "all"), name
+
+
+def test_any_learner_can_be_an_arm(world):
+    studies = world[1]
+    arm = Arm(lambda s: meta.Prototypical(torch.manual_seed(s) and encoder((40, 16), norm="layer")))
+    nets, _ = bench.tune_arms({"prototypes": arm}, {}, studies["a"], RECIPE, SEEDS)
+    met = bench.answers(nets, bench.exam_on(studies["a"], RECIPE), RECIPE, "inductive")
+    assert len(met["prototypes"]) == 2 and met["prototypes"][0].accuracy.mean() > 0.9
+
+
+# Loops.
+
+
+def test_scrambled_sources_have_an_order_for_each_seed_and_no_curve(monkeypatch):
+    source, met = study(0, 6), []
+    monkeypatch.setattr(bench, "practise", lambda net, X, *_: met.append(X) or net)
+    bench.rehearse(source, [("source", "all"), ("scrambled", "all")], RECIPE, SEEDS)
+    assert met[0] is source[0] and met[1] is source[0]
+    assert not np.array_equal(met[2], met[3])
+    for X in met[2:]:
+        np.testing.assert_array_equal(np.sort(X, 1), np.sort(source[0], 1))
+        assert not np.array_equal(X, source[0])
+
+
+def test_rehearsal_is_watched_on_classes_it_never_met():
+    X, y = study(2, 12, n_rows=12, noise=0.05)
+    aside = bench.put_aside(y, 5)
+    exam = bench.exam_on((X[aside], y[aside]), RECIPE, 4)
+    wanted = [("source", "none"), ("scrambled", "none")]
+    begun, curve = bench.rehearse((X[~aside], y[~aside]), wanted, RECIPE.but(rehearsal={"none": 60}), SEEDS, exam)
+    assert set(begun) == {(s, "none", i) for s in ("source", "scrambled") for i in SEEDS}
+    assert curve.groupby("seed")["episodes"].apply(list).tolist() == [[20, 40, 60]] * 2
+    assert set(curve["start"]) == {"source"}
+    assert curve.query("episodes == 60")["accuracy"].mean() > 0.5  # guessing: 0.2
+    last = bench.examine(begun["source", "none", 1], exam, RECIPE, 1).accuracy.mean()
+    assert curve.query("episodes == 60 and seed == 1")["accuracy"].item() == last
+
+
+def test_curves_pass_through_the_points_and_end_with_the_network(world):
+    _, studies, begun = world
+    exam = bench.exam_on(studies["b"], RECIPE)
+    arms = {"scratch": Arm("", "none"), "rehearsed": Arm("source", "none")}
+    nets, curve = bench.tune_arms(arms, begun, studies["a"], RECIPE, SEEDS, exam, points=(5, 10, 20))
+    assert list(curve.columns) == ["arm", "seed", "episodes", "accuracy"] and len(curve) == 2 * 2 * 3
+    assert sorted(set(curve["episodes"])) == [5, 10, 20]
+    last = bench.answers(nets, exam, RECIPE)
+    for name in arms:
+        at = curve[(curve["arm"] == name) & (curve["episodes"] == 20)]
+        assert at["accuracy"].tolist() == [answer.accuracy.mean() for answer in last[name]]
+    _, more = bench.tune_arms(arms, begun, studies["a"], RECIPE.but(tuning=40), SEEDS, exam, (5, 10, 20, 40))
+    pd.testing.assert_frame_equal(more[more["episodes"] <= 20].reset_index(drop=True), curve)
+    with pytest.raises(FewShotError, match="not multiples"):
+        bench.tune_arms(arms, begun, studies["a"], RECIPE, SEEDS, exam, points=(10, 15))
+
+
+def test_all_arms_of_a_seed_meet_the_same_examination_and_seeds_differ(world):
+    studies = world[1]
+    exam = bench.exam_on(studies["b"], RECIPE)
+    met = bench.heads(["nearest centroid", "logistic"], exam, RECIPE, SEEDS)
+    met |= bench.answers({("net", s): bench.network(40, "none", RECIPE, s) for s in SEEDS}, exam, RECIPE)
+    for a in met.values():
+        for i, one in enumerate(a):
+            np.testing.assert_array_equal(one.classes, met["logistic"][i].classes)
+    assert not np.array_equal(met["logistic"][0].classes, met["logistic"][1].classes)
+    assert {a.mode for a in met["logistic"]} == {"inductive"} and {a.mode for a in met["net"]} == {"transductive"}
+
+
+def test_types_and_cells_are_tuned_as_asked(world, monkeypatch):
+    studies, met, plain = world[1], [], bench.practise
+    monkeypatch.setattr(
+        bench, "practise", lambda net, X, y, *rest: met.append((len(set(y)), len(y))) or plain(net, X, y, *rest)
+    )
+    exam, sizes = bench.exam_on(studies["b"], RECIPE), [(5, 15), (7, 15), (5, 20)]
+    table = bench.grid({"scratch": Arm()}, sizes, {}, studies["a"], exam, RECIPE, SEEDS)
+    assert met == [(5, 75), (5, 75), (7, 105), (7, 105), (5, 100), (5, 100)]
+    assert table[["types", "cells", "seed"]].to_numpy().tolist()[2:5] == [[7, 15, 0], [7, 15, 1], [5, 20, 0]]
+    assert table["accuracy"].between(0, 1).all()
+
+
+def test_every_study_is_tuned_on_and_the_others_examined(world):
+    _, studies, begun = world
+    three = studies | {"c": study(3)}
+    arms = {"free": Arm("source", "none")}
+    met = bench.cross(arms, begun, three, RECIPE, SEEDS)
+    assert set(met) == {("free", a, b) for a in "abc" for b in "abc" if a != b}
+    assert all(len(found) == 2 for found in met.values())
+    alone = bench.tuned(arms["free"], begun, three["b"], RECIPE, 1)
+    expected = bench.examine(alone, bench.exam_on(three["c"], RECIPE), RECIPE, 1)
+    np.testing.assert_array_equal(met["free", "b", "c"][1].scores, expected.scores)
+    assert set(bench.cross(arms, begun, three, RECIPE, SEEDS, ["b"])) == {("free", "b", "a"), ("free", "b", "c")}
+
+
+def test_the_rate_is_chosen_on_classes_that_are_not_tuned_on(monkeypatch):
+    X, y = study(5, 12, n_rows=16, noise=0.05)
+    aside, met = bench.put_aside(y, 5), []
+    plain = bench.practise
+    monkeypatch.setattr(bench, "practise", lambda net, X, y, *rest: met.append(set(y)) or plain(net, X, y, *rest))
+    found = bench.best_rate([1e-7, 1e-2], (X, y), aside, RECIPE.but(tuning=40), SEEDS, Arm("", "none"), 6)
+    assert found.idxmax() == 1e-2 and found[1e-2] > 0.5
+    assert all(len(classes) == 6 and not classes & set(y[aside]) for classes in met)
+
+
+def test_a_crowd_of_one_type_hurts_batch_statistics_and_no_other(world):
+    _, studies, begun = world
+    rule, arm = RECIPE.but(tuning=60), Arm("source", "none")
+    nets = {("free", s): bench.tuned(arm, begun, studies["a"], rule, s) for s in SEEDS}
+    table = bench.crowds(nets, studies["a"], (0.2, 1.0), RECIPE, size=20)
+    at = table.pivot_table(index="statistics", columns="share", values="accuracy")
+    assert (at[0.2] > 0.7).all()
+    assert at.loc["batch", 1.0] < at.loc["batch", 0.2] - 0.3
+    assert at.loc["support", 1.0] > at.loc["batch", 1.0] + 0.3 and at.loc["running", 1.0] > at.loc["batch", 1.0] + 0.3
+    assert all(m.at_test == "running" for net in nets.values() for m in net.modules() if isinstance(m, EpisodeNorm))
+
+
+def test_a_crowd_holds_the_share_that_was_asked(world):
+    studies, seen = world[1], []
+
+    class Watch(torch.nn.Module):
+        def scores(self, shown, asked):
+            seen.append(asked.shape[1])
+            return -torch.cdist(asked, shown.mean(2))
+
+    whole = bench.crowd(Watch(), studies["a"], 0.2, "running", RECIPE, 0, size=20)
+    assert set(seen) == {20} and whole > 0.9
+
+
+# The whole.
+
+
+def test_transfer_runs_the_papers_arms_and_two_heads(world):
+    source, studies, _ = world
+    met = bench.transfer(source, studies["a"], studies["a"], RECIPE.but(rehearsal=12, tuning=12), SEEDS, aside=2)
+    assert list(met) == [*ARMS, "nearest centroid", "logistic"]
+    table = bench.intervals(met)
+    assert list(table.columns) == ["accuracy", "accuracy_low", "accuracy_high"]
+    assert table.loc["nearest centroid", "accuracy"] > 0.95
+    assert ((table["accuracy_low"] <= table["accuracy"]) & (table["accuracy"] <= table["accuracy_high"])).all()
+    gain = bench.intervals(met, against="from scratch, 15")
+    assert "from scratch, 15" not in gain.index
+    expected = table.loc["logistic", "accuracy"] - table.loc["from scratch, 15", "accuracy"]
+    assert gain.loc["logistic", "accuracy"] == pytest.approx(expected)
+
+
+def test_three_types_are_enough_for_three_ways(world):
+    source, rule = world[0], RECIPE.but(n_way=3, k_shot=3, rehearsal=6, tuning=6)
+    few = study(6, 3)
+    met = bench.transfer(source, few, few, rule, SEEDS, {"scratch": Arm("", "none", 8)})
+    assert met["scratch"][0].scores.shape == (8, 30, 3)
+    assert bench.intervals(met).notna().all().all()  # no class can be left out: over seeds
+    assert isinstance(bench.exam_on(few, rule), EpisodeSampler)
