@@ -67,6 +67,8 @@ class Corpus:
         Of the sets that were translated.
     left_out : tuple of str
         What :meth:`without` left out.
+    memo : dict
+        What was computed from one data set and its name tells, for parts of the corpus to share.
 
     Raises
     ------
@@ -92,7 +94,7 @@ class Corpus:
         opened = {name: _opened(name, value, to_human) for name, value in sets.items()}
         self.genes = _gene_list(genes, {name: s.names for name, s in opened.items()})
         self.reports = {name: s.report for name, s in opened.items() if s.report is not None}
-        self.left_out, self._to_human = (), to_human
+        self.left_out, self._to_human, self.memo = (), to_human, {}
         self._columns = Columns.of(self.genes)
         for s in opened.values():
             s.align(self._columns)

@@ -38,7 +38,7 @@ def leave_one_out(
     *,
     label: str = "cell_type",
     hold_out=None,
-    splits: int = 5,
+    splits: int | str = 5,
     limits=(1000,),
     seeds=(0,),
     genes="common",
@@ -68,9 +68,10 @@ def leave_one_out(
     hold_out : sequence of str, optional
         Sets to leave out, one after another. Without it all that have two types or more; the others are only learned
         from.
-    splits : int, default 5
+    splits : int or "seed", default 5
         How often the cells of the set that is left out are divided, by
-        :func:`shared.train.tuning.paper_split`. All arms get the same cells; the number of the split seeds them.
+        :func:`shared.train.tuning.paper_split`. All arms get the same cells; the number of the split seeds them. With
+        ``"seed"`` each seed has one division, of its own number.
     limits : sequence of int, default (1000,)
         Cells to tune on, at most. Of several, the smaller lie in the larger, and all are tested on the same cells.
     seeds : sequence of int, default (0,)
@@ -111,7 +112,8 @@ def leave_one_out(
     if not callable(make):
         raise DataError(f"make={make!r} is no function: give one of a corpus and a seed")
     limits = [limits] if isinstance(limits, (int, np.integer)) else list(limits)
-    for what, value in (("splits", splits), *(("limits", n) for n in limits)):
+    numbers = [("limits", n) for n in limits] + ([] if splits == "seed" else [("splits", splits)])
+    for what, value in numbers:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise DataError(f"{what} holds {value!r}, which is no whole number from 1 up")
     if not len(seeds) or not len(limits):
@@ -234,7 +236,7 @@ def _fold(make, plan, item):
     arms = arms if isinstance(arms, Mapping) else {type(arms).__name__: arms}
     X, y, names = _held_out(plan, name)
     rows = []
-    for number in range(plan["splits"]):
+    for number in [seed] if plan["splits"] == "seed" else range(plan["splits"]):
         split = paper_split(len(y), number, plan["limits"][-1])
         for limit in plan["limits"]:
             train, val = _first(split, limit, number)

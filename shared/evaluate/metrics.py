@@ -135,7 +135,8 @@ def _scores(y_true, proba, classes):
     return y_true, proba, classes
 
 
-def _one_vs_rest(metric, name, y_true, proba, classes, average):
+def _against_rest(name, y_true, proba, classes):
+    """Classes that occur, their numbers of cells, and for each which cells are of it and their scores."""
     y_true, proba, classes = _scores(y_true, proba, classes)
     present, cells = np.unique(y_true, return_counts=True)
     if len(present) < 2:
@@ -144,7 +145,13 @@ def _one_vs_rest(metric, name, y_true, proba, classes, average):
         raise MetricError(f"{name} needs a class that the model knows; it knows {', '.join(map(str, classes[:5]))}")
     column = {c: i for i, c in enumerate(classes.tolist())}
     unseen = np.zeros(len(y_true))
-    each = [metric(y_true == c, proba[:, column[c]] if c in column else unseen) for c in present.tolist()]
+    pairs = [(y_true == c, proba[:, column[c]] if c in column else unseen) for c in present.tolist()]
+    return present, cells, pairs
+
+
+def _one_vs_rest(metric, name, y_true, proba, classes, average):
+    present, cells, pairs = _against_rest(name, y_true, proba, classes)
+    each = [metric(is_class, scores) for is_class, scores in pairs]
     if average is None:
         return {str(c): float(v) for c, v in zip(present, each, strict=True)}
     if average == "macro":
@@ -152,6 +159,18 @@ def _one_vs_rest(metric, name, y_true, proba, classes, average):
     if average == "weighted":
         return float(np.average(each, weights=cells))
     raise MetricError(f"average={average!r} is not known: 'macro', 'weighted' or None")
+
+
+def _areas(is_class, scores):
+    """AUROC, average precision and trapezoid area from one sorting: a sweep asks for them many thousand times."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # the last cell of each threshold
+    right = np.cumsum(is_class[order])[ends]
+    wrong = ends + 1 - right
+    recall, precision = np.append(0, right / right[-1]), np.append(1, right / (ends + 1))
+    auroc = np.trapezoid(recall, np.append(0, wrong / wrong[-1]))
+    lines = np.trapezoid(precision, recall) if len(ends) > 1 else is_class.mean()
+    return auroc, np.sum(np.diff(recall) * precision[1:]), lines
 
 
 def _one_vs_one(y_true, proba, classes):
@@ -255,19 +274,13 @@ def macro_ovr(y_true, proba, classes, types="present", average="macro"):
     if average not in ("macro", None):
         raise MetricError(f"average={average!r} is not known: 'macro' or None")
 
-    def area(is_class, scores):
-        return trapezoid_auprc(is_class, scores) if np.ptp(scores) else is_class.mean()
-
-    parts = {
-        "auroc": auroc(y_true, proba, classes, average=None),
-        "average_precision": average_precision(y_true, proba, classes, average=None),
-        "trapezoid": _one_vs_rest(area, "AUPRC", y_true, proba, classes, None),
-    }
-    present, cells = np.unique(as_labels(y_true), return_counts=True)
-    table = pd.DataFrame({"cells": cells, **{k: list(v.values()) for k, v in parts.items()}}, index=present)
+    present, cells, pairs = _against_rest("AUROC", y_true, proba, classes)
+    parts = ["auroc", "average_precision", "trapezoid"]
+    table = pd.DataFrame([_areas(*pair) for pair in pairs], columns=parts, index=present)
+    table.insert(0, "cells", cells)
     if types == "known":
         table = table[np.isin(present, as_labels(classes))]
-    return table if average is None else table[list(parts)].mean().to_dict() | {"n_types": len(table)}
+    return table if average is None else table[parts].mean().to_dict() | {"n_types": len(table)}
 
 
 def _groupings(y_true, clusters):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from sklearn import config_context
 from sklearn.cluster import AgglomerativeClustering, KMeans, MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
@@ -128,9 +129,10 @@ class PseudoLabeller:
             means = MiniBatchKMeans(k, **options)
         else:
             # Elkan's bounds spare three of four distances on sparse cells and change nothing; they fill cells × k.
-            bounds = k > 1 and points.shape[0] * k < 3e7
+            bounds = k > 1 and sparse.issparse(points) and points.shape[0] * k < 3e7
             means = KMeans(k, algorithm="elkan" if bounds else "lloyd", **options)
-        with warnings.catch_warnings():
+        # Hundreds of small clusterings make a round: checks of each argument would take half of the time.
+        with warnings.catch_warnings(), config_context(assume_finite=True, skip_parameter_validation=True):
             # Two equal cells cannot be parted; what is left of the clusters is counted afterwards.
             warnings.simplefilter("ignore", ConvergenceWarning)
             return means.fit_predict(points), float(means.inertia_)

@@ -25,6 +25,8 @@ from shared.train.checkpoint import read_safetensors, replace_file
 from shared.train.descent import descend, epoch_bar
 from shared.train.settings import TrainingError
 
+STACKED = 2e7  # entries: up to here a corpus in memory is laid under one another, and a step takes its rows at once
+
 
 def batch_rows(sizes: Sequence[int], batch_sizes: Sequence[int], rng) -> Iterator[list[np.ndarray]]:
     """One epoch: at each step a batch of rows from every data set, until some data set has no more.
@@ -119,22 +121,39 @@ class Pretraining:
         space = model.space if number == 1 else "embedding"
         labeller = PseudoLabeller(space, model.cells_per_cluster, model.clusterer, seed)
         encoder = encoder_of(self.state["weight"], self.state["bias"])
+        # First clusters hang on the set alone: the folds of one corpus share them.
+        known = getattr(self.corpus, "memo", {}) if number == 1 else {}
         found = {}
         for name, X in self.matrices.items():
-            with named(name):
-                cells = in_chunks(encoder, X, self.device) if number > 1 else _whole(self.counts[name])
-                found[name] = labeller.fit_predict(cells)
+            key = name, space, tuple(model.cells_per_cluster), model.clusterer, seed
+            if key not in known:
+                with named(name):
+                    cells = in_chunks(encoder, X, self.device) if number > 1 else _whole(self.counts[name])
+                    known[key] = labeller.fit_predict(cells)
+            found[name] = known[key]
         return found
 
-    def steps(self, rng):
+    def steps(self, rng, whole=None):
         """One epoch: at each step a batch of every data set, and which rows these are."""
         model, cells = self.model, list(self.matrices.values())
-        if model.batch_size is None and hasattr(self.corpus, "batches"):
+        if whole is None and model.batch_size is None and hasattr(self.corpus, "batches"):
             yield from self.corpus.batches(model.batches, rng)  # reads files in blocks
             return
         sizes = [X.shape[0] for X in cells]
+        first = np.cumsum([0, *sizes[:-1]])
         for rows in batch_rows(sizes, [model.batch_size or max(1, n // model.batches) for n in sizes], rng):
-            yield [X[r] for X, r in zip(cells, rows, strict=True)], rows
+            if whole is None:
+                yield [X[r] for X, r in zip(cells, rows, strict=True)], rows
+            else:
+                yield whole[np.concatenate([r + at for r, at in zip(rows, first, strict=True)])], rows
+
+    def stacked(self, columns, n_columns):
+        """All cells under one another, over the genes that are kept, where they are few enough to hold them twice."""
+        cells = list(self.matrices.values())
+        if not all(map(sparse.issparse, cells)) or sum(X.nnz for X in cells) > STACKED:
+            return None
+        X = sparse.vstack(cells, format="csr")
+        return sparse.csr_matrix((X.data, columns[X.indices], X.indptr), shape=(X.shape[0], n_columns))
 
     def train(self, number, found, kept, bar):
         """One round: new heads, a new optimiser, the encoder as it is. Changes ``state["weight"]`` and ``["bias"]``."""
@@ -150,11 +169,14 @@ class Pretraining:
         columns = np.full(len(self.genes), -1, np.int32)
         columns[kept] = np.arange(len(kept), dtype=np.int32)
         labels = [torch.as_tensor(found[n].labels) for n in names]
+        whole = self.stacked(columns, len(kept))
+        places = (columns, len(kept)) if whole is None else ()
 
         def one_epoch(optimizer, epoch):
             total, steps = torch.zeros((), device=device), 0
-            for cells, rows in self.steps(np.random.default_rng((self.seed, 6, number, epoch))):
-                batch = Rows(cells, device, columns, len(kept))
+            for cells, rows in self.steps(np.random.default_rng((self.seed, 6, number, epoch)), whole):
+                batch = Rows(cells, device, *places)
+                batch.parts = [len(r) for r in rows]
                 loss = net.loss(batch, [y[r].to(device) for y, r in zip(labels, rows, strict=True)])
                 optimizer.zero_grad()
                 loss.backward()

@@ -102,13 +102,16 @@ def tune(net, X, target, kept, held, seed, *, lr, epochs, patience=None, batch_s
     y = torch.as_tensor(target)
     pieces = -(-len(kept) // batch_size)
     whole = [(Rows(X[kept], device), y[kept].to(device))] if pieces == 1 else None
+    net.train()
     judge = [(Rows(X[r], device), target[r]) for r in chunks(held)]
 
-    def one_epoch(optimizer, epoch):
-        net.train()
+    def batches(epoch):
         order = np.random.default_rng((seed, 2, epoch)).permutation(kept)
+        return ((Rows(X[r], device), y[r].to(device)) for r in np.array_split(order, pieces))
+
+    def one_epoch(optimizer, epoch):
         total = 0.0
-        for rows, types in whole or ((Rows(X[r], device), y[r].to(device)) for r in np.array_split(order, pieces)):
+        for rows, types in whole or batches(epoch):
             optimizer.zero_grad()
             loss = cross_entropy(net(rows), types)
             loss.backward()
@@ -120,6 +123,7 @@ def tune(net, X, target, kept, held, seed, *, lr, epochs, patience=None, batch_s
             with torch.no_grad():
                 right = sum((net(rows).argmax(1).cpu().numpy() == types).sum() for rows, types in judge)
             row["val_accuracy"] = float(right) / len(held)
+            net.train()
         return row
 
     with epoch_bar(progress, epochs, "tuning") as bar:
