@@ -2,11 +2,13 @@
 
 Data flows one way through its rooms, and a room imports only the rooms before it::
 
-    data -> preprocess -> nn -> train -> methods -> evaluate -> results -> figures -> chapter
+    data -> preprocess -> nn -> train -> methods -> evaluate -> experiments -> results -> figures -> chapter
 
 Importing ``shared`` itself loads nothing heavy. Import the room you need: ``from shared.data import load``.
 """
 
+import contextlib
+import importlib
 import os
 
 __version__ = "0.1.0"
@@ -19,3 +21,13 @@ for _name, _value in {
     "TF_ENABLE_ONEDNN_OPTS": "0",
 }.items():
     os.environ.setdefault(_name, _value)
+
+
+def load_triton() -> None:
+    """Load triton, where it is installed, before anything loads TensorFlow.
+
+    A torch built for CUDA brings triton and loads it at its first optimiser. TensorFlow 2.20 and later lay their LLVM
+    open to all libraries, and a triton that is loaded after them crashes the process (tensorflow issue 124205).
+    """
+    with contextlib.suppress(Exception):  # absent, or of no use here: torch then does without it
+        importlib.import_module("triton")

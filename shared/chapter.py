@@ -103,8 +103,10 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
     import pandas as pd
     from IPython.display import HTML, display
 
+    from shared import load_triton
     from shared.train import resolve_device, seed_everything
 
+    load_triton()
     chosen = resolve_profile(profile)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed {seed!r} is not a whole number from 0 up")

@@ -1,6 +1,9 @@
 """pyproject.toml, constraints.txt and environment.yml say the same, and the core stays free of copyleft packages."""
 
+import importlib.util
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -11,6 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+import shared
 
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_TO_PIP = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
@@ -194,3 +199,26 @@ def test_copyleft_is_seen(text):
 )
 def test_permissive_passes(text):
     assert not is_copyleft(text)
+
+
+def test_triton_is_loaded_before_tensorflow(tmp_path):
+    """A triton loaded after TensorFlow ends the process; a stand-in says what was loaded before it."""
+    pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-strength[keras]'")
+    (tmp_path / "triton.py").write_text("import sys; print({'tensorflow', 'keras', 'jax'} & set(sys.modules))")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", "import shared.nn.keras_net"], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "set()"), done.stderr[-600:]
+
+
+def test_torch_and_tensorflow_live_in_one_process():
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed: it comes with a torch for CUDA")
+    pytest.importorskip("keras")
+    code = "import shared.nn.keras_net, torch; torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-600:]
+
+
+def test_the_absence_of_triton_is_no_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    shared.load_triton()

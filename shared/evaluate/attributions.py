@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from shared.nn.keras_net import keras  # first, because it chooses the back end
-
-ops = keras.ops
+from shared.nn.keras_net import keras, ops
 
 
 def network(model) -> keras.Model:

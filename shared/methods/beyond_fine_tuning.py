@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from keras import ops
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from shared.nn.keras_net import LayerwiseAdam, initial, keras, restart, run, train
+from shared.nn.keras_net import LayerwiseAdam, initial, keras, ops, restart, run, train
 
 METHODS = ("mmd", "adversarial", None)
 FUSIONS = ("early", "intermediate", "late")

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 
-# Keras reads the choice once, when it is imported.
+from shared import load_triton
+
+# ruff: noqa: E402  what follows must be said before Keras loads
+# Keras reads the choice of back end once, when it is imported.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+load_triton()
 
 import keras
 import numpy as np
