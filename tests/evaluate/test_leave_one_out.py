@@ -275,6 +275,7 @@ def test_a_fold_that_fails_is_told_and_the_others_stay(paths):
         ({"paths": ["a.h5ad"]}, "dict of names"),
         ({"paths": {"a": ad.AnnData(np.ones((2, 2)))}}, "write_h5ad"),
         ({"splits": 0}, "splits holds 0"),
+        ({"splits": "seeds"}, "splits holds 'seeds'"),
         ({"limits": (5, 0)}, "limits holds 0"),
         ({"limits": ()}, "one number at least"),
         ({"seeds": ()}, "one number at least"),

@@ -347,6 +347,29 @@ def test_a_corpus_in_memory_and_on_disk_train_the_same_network(tmp_path):
     assert all(np.array_equal(first[n], same[n]) for n in sets), "files are read in blocks: other batches, same labels"
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"random_state": 1}, {"space": "pca"}, {"cells_per_cluster": (40,)}, {"clusterer": "minibatch"}]
+)
+def test_folds_of_one_corpus_share_their_first_clusters_and_nothing_else(folds, options, monkeypatch):
+    sets, data = folds
+    alone = small(**options).pretrain(Corpus(sets).without("two"))
+    small(**options).pretrain(data.without("three"))
+    clustered, real = [], PseudoLabeller.fit_predict
+    spy = lambda self, X: clustered.append(self.space) or real(self, X)  # noqa: E731
+    monkeypatch.setattr(PseudoLabeller, "fit_predict", spy)
+    shared = small(**options).pretrain(data.without("two"))
+    assert np.array_equal(shared.pretrained_["weight"], alone.pretrained_["weight"])
+    first = shared.pretrained_["labels"][0]
+    assert all(np.array_equal(y, alone.pretrained_["labels"][0][name]) for name, y in first.items())
+    assert clustered == [options.get("space", "raw"), "embedding", "embedding"], "set one was clustered before"
+
+
+@pytest.fixture(scope="module")
+def folds():
+    sets = {name: annotated(90 + 10 * i, seed=i) for i, name in enumerate(("one", "two", "three"))}
+    return sets, Corpus(sets)
+
+
 # Stopped and gone on with.
 
 
