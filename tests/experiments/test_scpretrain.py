@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from sklearn.base import clone
 
 from shared import evaluate
 from shared.data import Corpus, DataError, simulate
@@ -226,6 +227,16 @@ def test_a_sweep_goes_on_where_it_stopped_and_sees_another_recipe(swept, monkeyp
     other = borrowed.sweep(data, TINY | {"fit_epochs": 2}, all_in=True, stop=True, **how)
     assert made == [1]
     assert set(borrowed.sweep(data, TINY | {"fit_epochs": 2}, **how)["arm"]) < set(other["arm"])
+
+
+def test_every_seed_has_an_encoder_of_its_own(model, sets):
+    corpus, other = Corpus(sets).without("set 0"), clone(model)
+    arms = borrowed.borrowers(corpus, 1, recipe=TINY, everything={0: model, 1: other}, stop=True)
+    assert arms["all in"].model is other and arms["all in, logistic"].encoder is other
+    assert arms["raw clusters"].model.random_state == 1 and arms["component clusters"].model.space == "pca"
+    assert not arms["from scratch"].model.borrow and arms["raw clusters, stopped"] is arms["raw clusters"].model
+    start = arms["PCA start"].model
+    assert start is arms["PCA, logistic"].encoder and (start.rounds, start.start) == (0, "pca")
 
 
 def test_the_encoder_of_a_fold_has_not_read_the_set(sets, monkeypatch):
