@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +30,7 @@ from shared.methods.tmp import RelationNet
 from shared.nn.blocks import use_statistics
 from shared.nn.episodes import EpisodeError, EpisodeSampler, few_shot_split, unit_range
 from shared.nn.heads import HEADS
+from shared.preprocess import log_normalize
 from shared.train.episodes import MetaConfig, meta_train
 
 
@@ -44,10 +47,10 @@ class Recipe:
     rehearsal_lr, rehearsal_lr_step : float, int or None
         Adam's rate there, and after how many episodes it is halved.
     tuning, lr, lr_step : int, float, int or None
-        The same on the few cells.
+        The same on the few cells; an arm may have a rate of its own.
     n_way, k_shot, n_query : int
-        Classes of an episode, support rows and query rows of each in training. The code asks 10 queries of each class
-        on bulk and 5 on single cells.
+        Classes of an episode, support rows and query rows of each in training. A study of fewer classes is given
+        episodes of as many as it has. The code asks 10 queries of each class on bulk and 5 on single cells.
     asked : int
         Queries of each class in an examination.
     exams : int
@@ -91,11 +94,14 @@ class Arm(NamedTuple):
         See :class:`shared.methods.tmp.RelationNet`.
     cells : int or None
         Of each class to tune on; 0: none, the network stays as it is; None: all there are.
+    lr : float, optional
+        Rate of tuning, in place of the recipe's; :func:`with_rates` chooses it.
     """
 
     start: str | Callable = ""
     clamp: str = "all"
     cells: int | None = 15
+    lr: float | None = None
 
 
 ARMS = {  # the paper's figure 3a, its control, and the two arms that it lacks
@@ -107,6 +113,25 @@ ARMS = {  # the paper's figure 3a, its control, and the two arms that it lacks
     "scrambled genes, 15": Arm("scrambled", "all", 15),
     "free, from scratch, 15": Arm("", "none", 15),
     "free, rehearsed, 15": Arm("source", "none", 15),
+}
+
+# Accuracies that the paper reports: figure 3a, tuned on Baron and examined on four other studies of the pancreas; figure
+# 2a, 33 cancers of TCGA by episodes of tuning; figure 2b, by classes of TCGA with 15 samples each.
+PAPER_ARMS = {
+    "rehearsed only": [0.509, 0.530, 0.387, 0.327],
+    "from scratch, 15": [0.466, 0.525, 0.418, 0.427],
+    "rehearsed, 15": [0.804, 0.708, 0.526, 0.495],
+    "from scratch, all cells": [0.922, 0.817, 0.792, 0.837],
+    "rehearsed, all cells": [0.931, 0.804, 0.794, 0.866],
+}
+_EPISODES = [100, 500, 1000, 1500, 2000, 3000, 5000, 7000, 10_000]
+PAPER_CURVES = {
+    "published, rehearsed": (_EPISODES, [0.872, 0.907, 0.928, 0.929, 0.936, 0.943, 0.938, 0.945, 0.946]),
+    "published, from scratch": (_EPISODES, [0.266, 0.340, 0.460, 0.694, 0.829, 0.874, 0.901, 0.920, 0.932]),
+}
+PAPER_TYPES = {
+    "published, rehearsed": ([5, 8, 10], [0.745, 0.783, 0.829]),
+    "published, from scratch": ([5, 8, 10], [0.385, 0.528, 0.592]),
 }
 
 
@@ -177,13 +202,16 @@ def practise(learner, X, y, recipe: Recipe, seed: int, watch=(), every: int | No
         device=recipe.device,
     )
     if recipe.tuning:
-        meta_train(learner, EpisodeSampler(X, y, recipe.n_way, recipe.k_shot, recipe.n_query), rule, watch)
+        meta_train(learner, exam_on((X, y), recipe, recipe.n_query), rule, watch)
     return learner
 
 
 def exam_on(study, recipe: Recipe, asked: int | None = None) -> EpisodeSampler:
-    """Where the examinations on a study ``(X, y)`` are drawn from; `asked` queries of each class, not the recipe's."""
-    return EpisodeSampler(*study, recipe.n_way, recipe.k_shot, asked or recipe.asked)
+    """Where episodes of a study ``(X, y)`` are drawn from; `asked` queries of each class, not the recipe's."""
+    X, y = study
+    asked = asked or recipe.asked
+    large = (np.unique(y, return_counts=True)[1] >= recipe.k_shot + asked).sum()
+    return EpisodeSampler(X, y, min(recipe.n_way, max(2, int(large))), recipe.k_shot, asked)
 
 
 def examine(learner, sampler: EpisodeSampler, recipe: Recipe, seed: int = 0, mode: str | None = None) -> FewShot:
@@ -206,7 +234,7 @@ def started(arm: Arm, begun: Mapping, n_genes: int, recipe: Recipe, seed: int):
 def tuned(arm: Arm, begun, study, recipe: Recipe, seed: int, n_classes=None, watch=(), every=None):
     """One arm: the network it starts from, tuned on its cells of a study ``(X, y)``."""
     X, y = study
-    learner = started(arm, begun, X.shape[1], recipe, seed)
+    learner, recipe = started(arm, begun, X.shape[1], recipe, seed), recipe.but(lr=arm.lr or recipe.lr)
     if arm.cells == 0:
         return learner
     rows = np.arange(len(y)) if arm.cells is None else few_shot_split(y, arm.cells, n_classes, seed=seed)[0]
@@ -255,7 +283,7 @@ def rehearse(source, wanted: Iterable[tuple[str, str]], recipe: Recipe, seeds, e
     return begun, pd.DataFrame(rows, columns=["start", "clamp", "seed", "episodes", "accuracy"])
 
 
-def tune_arms(arms: Mapping[str, Arm], begun, study, recipe: Recipe, seeds, exam=None, points: Sequence[int] = ()):
+def tune_arms(arms: Mapping[str, Arm], begun, study, recipe: Recipe, seeds, exam=None, points=(), glance=None):
     """Every arm with every seed, and how they fared on the way.
 
     Parameters
@@ -274,6 +302,8 @@ def tune_arms(arms: Mapping[str, Arm], begun, study, recipe: Recipe, seeds, exam
         Of the study to be examined on.
     points : sequence of int
         After how many episodes to examine; multiples of the first.
+    glance : int, optional
+        Episodes of an examination on the way, in place of the recipe's.
 
     Returns
     -------
@@ -281,7 +311,7 @@ def tune_arms(arms: Mapping[str, Arm], begun, study, recipe: Recipe, seeds, exam
     curve : DataFrame
         ``arm``, ``seed``, ``episodes``, ``accuracy``, at the points.
     """
-    nets, rows = {}, []
+    nets, rows, short = {}, [], recipe.but(exams=glance or recipe.exams)
     if any(p % points[0] for p in points):
         raise FewShotError(f"points={tuple(points)} are not multiples of the first")
     for name, arm in arms.items():
@@ -289,7 +319,7 @@ def tune_arms(arms: Mapping[str, Arm], begun, study, recipe: Recipe, seeds, exam
 
             def look(net, row, at=(name, seed)):
                 if row["episode"] in points:
-                    rows.append((*at, row["episode"], examine(net, exam, recipe, at[1]).accuracy.mean()))
+                    rows.append((*at, row["episode"], examine(net, exam, short, at[1]).accuracy.mean()))
 
             watch, every = ((look,), points[0]) if len(points) and exam is not None else ((), None)
             nets[name, seed] = tuned(arm, begun, study, recipe, seed, watch=watch, every=every)
@@ -342,37 +372,51 @@ def cross(arms: Mapping[str, Arm], begun, studies: Mapping, recipe: Recipe, seed
     return met
 
 
-def best_rate(rates: Iterable[float], source, aside, recipe: Recipe, seeds, arm: Arm = Arm(), n_classes=None):  # noqa: B008
-    """Accuracy by rate of tuning, on the source alone: tuned on some classes, examined on those put aside.
+def with_rates(
+    arms: Mapping[str, Arm], rates: Iterable[float], source, aside, begun, recipe: Recipe, seeds, n_classes=None
+):
+    """The arms, each with the rate that suits its kind best on the source; no cell of a study takes part.
+
+    Networks are tuned on some classes of the source and examined on those put aside. A kind is where an arm starts and
+    whether it is clamped; a scrambled start takes the rate of the source's, which it is the control of.
 
     Parameters
     ----------
+    arms : dict of name to Arm
+        See :data:`ARMS`.
     rates : iterable of float
         To try.
     source : (X, y)
         The labelled collection.
     aside : bool ndarray
-        Rows of the classes put aside (:func:`put_aside`).
+        Rows of the classes put aside (:func:`put_aside`), which the rehearsals have not met.
+    begun : dict
+        Of :func:`rehearse`.
     recipe : Recipe
         Its ``lr`` is not used.
     seeds : iterable of int
         Over which the mean is taken.
-    arm : Arm
-        The one that the rate should suit: the clamped network from scratch, which the rehearsed one must beat.
     n_classes : int, optional
         To tune on.
 
     Returns
     -------
-    Series of mean accuracies by rate
+    arms : dict of name to Arm
+    found : DataFrame
+        Mean accuracy, rate × (start, clamp).
     """
     (X, y), found = source, {}
     exam = exam_on((X[aside], y[aside]), recipe, recipe.n_query)
-    for rate in rates:
-        rule = recipe.but(lr=rate)
-        nets = (tuned(arm, {}, (X[~aside], y[~aside]), rule, s, n_classes) for s in seeds)
-        found[rate] = np.mean([examine(net, exam, rule).accuracy.mean() for net in nets])
-    return pd.Series(found, name="accuracy").rename_axis("rate")
+    kinds = {name: ("source" if arm.start == "scrambled" else arm.start, arm.clamp) for name, arm in arms.items()}
+    for start, clamp in dict.fromkeys(kinds.values()):
+        for rate in rates:
+            arm = Arm(start, clamp, 15, rate)
+            made = (tuned(arm, begun, (X[~aside], y[~aside]), recipe, s, n_classes) for s in seeds)
+            found.setdefault((start, clamp), {})[rate] = np.mean(
+                [examine(n, exam, recipe).accuracy.mean() for n in made]
+            )
+    table = pd.DataFrame(found).rename_axis("rate")
+    return {name: arm._replace(lr=float(table[kinds[name]].idxmax())) for name, arm in arms.items()}, table
 
 
 @torch.no_grad()
@@ -381,13 +425,14 @@ def crowd(net, study, share: float, statistics: str, recipe: Recipe, seed: int, 
 
     `statistics` is what batch norms go by (:func:`shared.nn.blocks.use_statistics`), and what they are left with.
     """
-    sampler, ways = EpisodeSampler(*study, recipe.n_way, recipe.k_shot, size, seed=seed), recipe.n_way
+    sampler, rng = exam_on(study, recipe, size), np.random.default_rng(seed)
+    ways = sampler.n_way
     others = round(size / (ways - 1) * (1 - share))
     rows = torch.arange(ways * size).view(ways, size)
     keep = torch.cat([rows[0, : size - (ways - 1) * others], rows[1:, :others].flatten()]).to(sampler.device)
     net, right, n = use_statistics(net.eval(), statistics), [], max(1, recipe.exams // 2)
     for some in np.array_split(np.arange(n), -(-n // 16)):
-        shown, asked, target = sampler.batch(len(some))
+        shown, asked, target = sampler.batch(len(some), rng)
         called = net.scores(shown, asked[:, keep]).argmax(2)
         right.append((called == target[:, keep]).float().mean(1))
     return torch.cat(right).mean().item()
@@ -410,7 +455,85 @@ def crowds(nets: Mapping, study, shares, recipe: Recipe, statistics=("batch", "r
     return pd.DataFrame(rows, columns=["share", "arm", "statistics", "seed", "accuracy"])
 
 
-# The whole of it, for files of your own.
+# The paper's own data, and files of your own.
+
+
+def published(load) -> tuple:
+    """The paper's studies, by the catalogue's official routes: GTEx, five studies of pancreas, and TCGA's tumours.
+
+    Parameters
+    ----------
+    load : callable
+        ``load(name, route="official")`` gives an AnnData.
+
+    Returns
+    -------
+    source, label, studies
+        GTEx and its column of tissues, and (AnnData, column) by name of study, as :func:`on_same_genes` takes them.
+    """
+    gtex, joined, wang, tcga = (load(name, route="official") for name in ("gtex-v8", "pancreas", "wang", "tcga"))
+    for adata in (gtex, joined, wang):
+        adata.X = log_normalize(adata.X)
+    gtex = gtex[:, ~gtex.var["symbol"].duplicated(keep=False)].copy()
+    gtex.var_names = gtex.var["symbol"].astype(str)
+    techs = {"Baron": "inDrop", "Muraro": "celseq2", "Segerstolpe": "smartseq2", "Xin": "smarter"}
+    cells = {k: joined[joined.obs["batch"].astype(str).str.startswith(tech)] for k, tech in techs.items()}
+    if "sample_type" in tcga.obs:
+        tcga = tcga[tcga.obs["sample_type"].astype(str).str.contains("Tumor|Blood")]
+    studies = {k: (v, "cell_type") for k, v in (cells | {"Wang": wang}).items()}
+    return gtex, "tissue", studies | {"TCGA": (tcga, "cancer")}
+
+
+def tissues_and_tumours(tissues, tumours, recipe: Recipe, seeds, sizes, points=(), clamp: str = "all") -> pd.DataFrame:
+    """The paper's first results, between two collections of bulk: untuned both ways, the curve, types against cells.
+
+    Parameters
+    ----------
+    tissues, tumours : (X, y)
+        Two labelled collections on the same genes.
+    recipe : Recipe
+        Sizes and lengths.
+    seeds : iterable of int
+        Each with a rehearsal of its own.
+    sizes : sequence of (int, int)
+        Classes and samples of each to tune on, with the rehearsed network and from scratch.
+    points : sequence of int
+        Where the curves of the largest of `sizes` are examined.
+    clamp : str
+        Of all networks.
+
+    Returns
+    -------
+    DataFrame
+        ``experiment`` ("untuned", "curve", "sizes"), ``arm``, ``classes``, ``samples``, ``episodes``, ``seed``,
+        ``accuracy``.
+    """
+    ways, rows = {"from scratch": Arm("", clamp), "rehearsed": Arm("source", clamp)}, []
+    for name, source, target in (("tissues to tumours", tissues, tumours), ("tumours to tissues", tumours, tissues)):
+        begun, _ = rehearse(source, [("source", clamp)], recipe, seeds)
+        exam = exam_on(target, recipe)
+        for (_, _, seed), net in begun.items():
+            rows.append(("untuned", name, 0, 0, 0, seed, examine(net, exam, recipe, seed).accuracy.mean()))
+        if target is tissues:
+            continue
+        table = grid(ways, sizes, begun, target, exam, recipe, seeds)
+        rows += [("sizes", r.arm, r.types, r.cells, recipe.tuning, r.seed, r.accuracy) for r in table.itertuples()]
+        k, n = max(sizes)
+        few = few_shot_split(target[1], n, k, seed=0)[0]
+        _, curve = tune_arms(
+            {name: arm._replace(cells=None) for name, arm in ways.items()},
+            begun, (target[0][few], target[1][few]), recipe, seeds, exam, points,
+        )  # fmt: skip
+        rows += [("curve", r.arm, k, n, r.episodes, r.seed, r.accuracy) for r in curve.itertuples()]
+    return pd.DataFrame(rows, columns=["experiment", "arm", "classes", "samples", "episodes", "seed", "accuracy"])
+
+
+def in_mirror(names: Iterable[str]) -> dict[str, Path | None]:
+    """Where files of these names lie in the folders of the variable ``BORROWED_MIRROR``, or one folder below."""
+    folders = [Path(f) for f in os.environ.get("BORROWED_MIRROR", "").split(os.pathsep) if f]
+    return {
+        name: next((p for f in folders for p in (f / name, *f.glob(f"*/{name}")) if p.exists()), None) for name in names
+    }
 
 
 def transfer(source, here, there, recipe: Recipe, seeds, arms: Mapping[str, Arm] = ARMS, aside: int = 0):

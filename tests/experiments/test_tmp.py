@@ -215,14 +215,26 @@ def test_every_study_is_tuned_on_and_the_others_examined(world):
     assert set(bench.cross(arms, begun, three, RECIPE, SEEDS, ["b"])) == {("free", "b", "a"), ("free", "b", "c")}
 
 
-def test_the_rate_is_chosen_on_classes_that_are_not_tuned_on(monkeypatch):
+def test_rates_are_chosen_on_classes_that_are_not_tuned_on_and_kind_by_kind(monkeypatch):
     X, y = study(5, 12, n_rows=16, noise=0.05)
-    aside, met = bench.put_aside(y, 5), []
-    plain = bench.practise
-    monkeypatch.setattr(bench, "practise", lambda net, X, y, *rest: met.append(set(y)) or plain(net, X, y, *rest))
-    found = bench.best_rate([1e-7, 1e-2], (X, y), aside, RECIPE.but(tuning=40), SEEDS, Arm("", "none"), 6)
-    assert found.idxmax() == 1e-2 and found[1e-2] > 0.5
-    assert all(len(classes) == 6 and not classes & set(y[aside]) for classes in met)
+    aside, met, plain = bench.put_aside(y, 5), [], bench.practise
+    known = X[~aside], y[~aside]
+    kinds = [("source", "none"), ("scrambled", "none")]
+    begun, _ = bench.rehearse(known, kinds, RECIPE.but(rehearsal=60), SEEDS)
+    monkeypatch.setattr(
+        bench,
+        "practise",
+        lambda net, X, y, rule, *rest: met.append((set(y), rule.lr)) or plain(net, X, y, rule, *rest),
+    )
+    arms = {"scratch": Arm("", "none"), "lent": Arm("source", "none", None), "nonsense": Arm("scrambled", "none")}
+    found, table = bench.with_rates(arms, [1e-7, 1e-2], (X, y), aside, begun, RECIPE.but(tuning=40), SEEDS, 6)
+    assert found["scratch"] == Arm("", "none", 15, 1e-2) and table["", "none"][1e-2] > 0.5
+    assert found["lent"].cells is None and found["lent"].lr == table["source", "none"].idxmax()
+    assert found["nonsense"].lr == found["lent"].lr and ("scrambled", "none") not in table
+    assert all(len(classes) == 6 and not classes & set(y[aside]) for classes, _ in met)
+    assert [lr for _, lr in met] == [1e-7, 1e-7, 1e-2, 1e-2] * 2
+    bench.tuned(found["scratch"], {}, known, RECIPE.but(lr=1), 0)
+    assert met[-1][1] == 1e-2  # the arm's own rate goes before the recipe's
 
 
 def test_a_crowd_of_one_type_hurts_batch_statistics_and_no_other(world):
