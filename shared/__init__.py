@@ -10,6 +10,7 @@ Importing ``shared`` itself loads nothing heavy. Import the room you need: ``fro
 import contextlib
 import importlib
 import os
+import sys
 
 __version__ = "0.1.0"
 
@@ -27,7 +28,11 @@ def load_triton() -> None:
     """Load triton, where it is installed, before anything loads TensorFlow.
 
     A torch built for CUDA brings triton and loads it at its first optimiser. TensorFlow 2.20 and later lay their LLVM
-    open to all libraries, and a triton that is loaded after them crashes the process (tensorflow issue 124205).
+    open to all libraries, and a triton that is loaded after them crashes the process (tensorflow issue 124205). Where
+    TensorFlow is there already, triton is barred, and torch does without it.
     """
-    with contextlib.suppress(Exception):  # absent, or of no use here: torch then does without it
+    if "tensorflow" in sys.modules:
+        sys.modules.setdefault("triton", None)
+        return
+    with contextlib.suppress(Exception):  # absent, or of no use here
         importlib.import_module("triton")

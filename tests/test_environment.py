@@ -210,13 +210,23 @@ def test_triton_is_loaded_before_tensorflow(tmp_path):
     assert (done.returncode, done.stdout.strip()) == (0, "set()"), done.stderr[-600:]
 
 
-def test_torch_and_tensorflow_live_in_one_process():
+@pytest.mark.parametrize("first", ["", "import tensorflow; "])
+def test_torch_and_tensorflow_live_in_one_process(first):
     if importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed: it comes with a torch for CUDA")
     pytest.importorskip("keras")
-    code = "import shared.nn.keras_net, torch; torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
+    code = first + "import shared.nn.keras_net, torch; torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-600:]
+
+
+def test_a_late_triton_is_barred(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", sys)
+    monkeypatch.setitem(sys.modules, "triton", None)  # so that what is there now comes back
+    del sys.modules["triton"]
+    shared.load_triton()
+    with pytest.raises(ImportError):
+        importlib.import_module("triton")
 
 
 def test_the_absence_of_triton_is_no_error(monkeypatch):
