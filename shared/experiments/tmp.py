@@ -115,7 +115,7 @@ ARMS = {  # the paper's figure 3a, its control, and the two arms that it lacks
     "free, rehearsed, 15": Arm("source", "none", 15),
 }
 
-# Accuracies that the paper reports: figure 3a, tuned on Baron and examined on four other studies of the pancreas; figure
+# Accuracies that the paper reports: figure 3a, tuned on Baron, examined on four other studies of the pancreas; figure
 # 2a, 33 cancers of TCGA by episodes of tuning; figure 2b, by classes of TCGA with 15 samples each.
 PAPER_ARMS = {
     "rehearsed only": [0.509, 0.530, 0.387, 0.327],

@@ -1,5 +1,8 @@
 """The arms of the relation network's paper on simulated studies: one strong signal, so that a wrong wire is seen."""
 
+import os
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -12,6 +15,7 @@ from shared.experiments.tmp import ARMS, Arm, Recipe
 from shared.nn import meta
 from shared.nn.blocks import EpisodeNorm, encoder
 from shared.nn.episodes import EpisodeError, EpisodeSampler, few_shot_split
+from shared.preprocess import log_normalize
 
 RECIPE = Recipe(widths=(24, 12), relation=(12,), rehearsal=30, tuning=20, exams=8, n_query=4)
 SEEDS = (0, 1)
@@ -285,3 +289,115 @@ def test_three_types_are_enough_for_three_ways(world):
     assert met["scratch"][0].scores.shape == (8, 30, 3)
     assert bench.intervals(met).notna().all().all()  # no class can be left out: over seeds
     assert isinstance(bench.exam_on(few, rule), EpisodeSampler)
+
+
+# Official shapes, without the files.
+
+
+@pytest.fixture(scope="module")
+def official():
+    """A loader whose data sets have the official ones' columns, names of genes and labels, and simulated values."""
+    symbols = [f"G{i}" for i in range(40)]
+    tissues, tumours = study(0, 8, prefix="tissue"), study(2, 7, prefix="cancer")
+    gtex = adata(np.expm1(4 * tissues[0]), tissues[1], [f"ENSG{i}.1" for i in range(40)])
+    gtex.obs["tissue"], gtex.var["symbol"] = gtex.obs.pop("kind"), [*symbols[:38], "G38", "G38"]
+    parts = []
+    for i, tech in enumerate(("inDrop1", "inDrop2", "celseq2", "smartseq2", "smarter", "fluidigmc1")):
+        X, y = study(20 + i // 2, 4 if tech == "smarter" else 6, prefix="type")
+        part = adata(np.floor(50 * X), y, symbols)
+        part.obs["batch"], part.obs_names = tech, [f"{tech} {j}" for j in range(len(y))]
+        parts.append(part)
+    joined = anndata.concat(parts)
+    joined.obs["cell_type"] = joined.obs.pop("kind")
+    wang = adata(np.floor(50 * study(30, 5)[0]), study(30, 5)[1], symbols)
+    wang.obs["cell_type"] = wang.obs.pop("kind")
+    tcga = adata(3 * tumours[0], tumours[1], symbols)
+    tcga.obs["cancer"] = tcga.obs.pop("kind")
+    tcga.obs["sample_type"] = np.where(np.arange(tcga.n_obs) % 15 == 0, "Solid Tissue Normal", "Primary Tumor")
+    asked = {"gtex-v8": gtex, "pancreas": joined, "wang": wang, "tcga": tcga}
+
+    def load(name, route):
+        assert route == "official"
+        return asked[name].copy()
+
+    return load
+
+
+def test_the_papers_studies_are_read_from_official_files(official):
+    source, label, studies = bench.published(official)
+    assert list(studies) == ["Baron", "Muraro", "Segerstolpe", "Xin", "Wang", "TCGA"] and label == "tissue"
+    assert source.shape == (240, 38)  # a symbol that stands twice is nobody's
+    assert set(studies["Baron"][0].obs["batch"]) == {"inDrop1", "inDrop2"}
+    assert set(studies["Xin"][0].obs["batch"]) == {"smarter"}
+    assert not studies["TCGA"][0].obs["sample_type"].str.contains("Normal").any()
+    genes, lines, cells = bench.on_same_genes((source, label), studies, 100)
+    assert sorted(genes) == sorted(f"G{i}" for i in range(38)) and lines[0].shape == (240, 38)
+    assert all(X.shape[1] == 38 and X.min() == 0 and X.max() == 1 for X, _ in cells.values())
+
+
+def test_the_full_protocol_runs_on_official_shapes(official):
+    """What the chapter runs at full: every study of the pancreas in turn, and tissues with tumours both ways."""
+    rule = RECIPE.but(rehearsal=9, tuning=6, exams=4)
+    source, label, studies = bench.published(official)
+    _, lines, cells = bench.on_same_genes((source, label), studies, 100)
+    tumours = cells.pop("TCGA")
+    begun, _ = bench.rehearse(lines, [("source", "all")], rule, SEEDS)
+    arms = {"rehearsed": Arm("source"), "from scratch": Arm()}
+    met = bench.cross(arms, begun, cells, rule, SEEDS)
+    assert len(met) == 2 * 5 * 4 and met["rehearsed", "Baron", "Xin"][0].scores.shape == (
+        4,
+        40,
+        4,
+    )  # four types, four ways
+    table = bench.tissues_and_tumours(lines, tumours, rule, SEEDS, [(5, 15), (7, 15), (5, 20)], (3, 6))
+    counts = table.groupby("experiment", sort=False).size()
+    assert counts.to_dict() == {"untuned": 4, "sizes": 12, "curve": 8}
+    assert set(table[table["experiment"] == "untuned"]["arm"]) == {"tissues to tumours", "tumours to tissues"}
+    curve = table[table["experiment"] == "curve"]
+    assert set(zip(curve["classes"], curve["samples"], strict=True)) == {(7, 15)} and set(curve["episodes"]) == {3, 6}
+
+
+# Real files.
+
+
+def test_files_are_found_in_the_mirror_or_said_to_be_missing(tmp_path, monkeypatch):
+    (tmp_path / "one" / "deep").mkdir(parents=True)
+    (tmp_path / "one" / "a.h5ad").touch(), (tmp_path / "one" / "deep" / "b.h5ad").touch()
+    monkeypatch.setenv("BORROWED_MIRROR", f"{tmp_path / 'none'}{os.pathsep}{tmp_path / 'one'}")
+    found = bench.in_mirror(["a.h5ad", "b.h5ad", "c.h5ad"])
+    assert found == {"a.h5ad": tmp_path / "one/a.h5ad", "b.h5ad": tmp_path / "one/deep/b.h5ad", "c.h5ad": None}
+    monkeypatch.delenv("BORROWED_MIRROR")
+    assert bench.in_mirror(["a.h5ad"]) == {"a.h5ad": None}
+
+
+@pytest.fixture
+def fixtures(root):
+    """A function from a path below the folder of real files to where it lies; skips when it is not there."""
+    folder = Path(os.environ.get("BORROWED_FIXTURES") or root.parent / "shared" / "data")
+
+    def find(name):
+        if not (folder / name).exists():
+            pytest.skip(f"the real file {name} is not here: set BORROWED_FIXTURES to its folder")
+        return folder / name
+
+    return find
+
+
+@pytest.mark.slow
+def test_islets_of_two_studies_after_eleven_cancers(fixtures):
+    """Real tumours to real islets: five cells of a type name another laboratory's, and the clamp costs accuracy."""
+    tumours, baron, xin = (
+        anndata.read_h5ad(fixtures(f"h5ad/{name}.h5ad"))
+        for name in ("tcga_11cancers_paired_1204", "pancreas_baron_human_mouse_350", "pancreas_xin_674x1075")
+    )
+    tumours.X = tumours.X.clip(-2)
+    baron = baron[baron.obs["species"] == "human"].copy()
+    baron.X = log_normalize(baron.X)
+    both = set(baron.obs["cell_type"]) & set(xin.obs["cell_type"])
+    islets = {n: (a[a.obs["cell_type"].isin(both)], "cell_type") for n, a in (("Baron", baron), ("Xin", xin))}
+    genes, lines, cells = bench.on_same_genes((tumours, "cancer"), islets, 600)
+    assert both == {"alpha", "beta", "delta"} and 150 < len(genes) < 600
+    rule = Recipe(rehearsal=120, tuning=60, exams=20, lr=5e-3)
+    some = {k: ARMS[k] for k in ("from scratch, 15", "free, from scratch, 15")}
+    table = bench.intervals(bench.transfer(lines, cells["Baron"], cells["Xin"], rule, SEEDS, some))["accuracy"]
+    assert table["nearest centroid"] > 0.9 and table["free, from scratch, 15"] > table["from scratch, 15"] + 0.1
