@@ -1,0 +1,300 @@
+"""Labelled data sets, each left out in turn: what networks and regressions borrow from all the others.
+
+:func:`sweep` runs the arms on any data sets, by :func:`shared.evaluate.leave_one_out`; :func:`versus` says by how much
+one is ahead of another, as a mean over data sets. The rest makes data sets of files.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.validation import check_is_fitted
+
+from shared.data import DataError, to_human, to_symbols
+from shared.data.gene_kinds import gene_kind
+from shared.data.store import mirror_folders
+from shared.evaluate.intervals import Interval, over_seeds
+from shared.evaluate.leave_one_out import leave_one_out
+
+
+class OnNumbers(ClassifierMixin, BaseEstimator):
+    """Logistic regression on an encoder's numbers, or on log(1 + count) itself, as an arm of a sweep.
+
+    The numbers are centred, and divided by one spread for all of them, as :func:`shared.experiments.scpretrain.graded` does.
+
+    Parameters
+    ----------
+    encoder : ScPretrain, optional
+        Pre-trained. Without it the genes themselves are read.
+    """
+
+    def __init__(self, encoder=None):
+        self.encoder = encoder
+
+    def _numbers(self, X, genes):
+        from shared.nn.pseudo_labels import logged
+
+        return logged(X) if self.encoder is None else self.encoder.transform(X, genes=genes)
+
+    def fit(self, X, y, *, genes):
+        """Fit to counts, cells × `genes`."""
+        Z = self._numbers(X, genes)
+        Z = Z.toarray() if sparse.issparse(Z) else Z
+        mean, spread = Z.mean(0), Z.std()
+        self.model_ = LogisticRegression(max_iter=1000).fit((Z - mean) / spread, y)
+        # The same scores of numbers as they come, so that sparse ones can stay sparse.
+        self.model_.coef_ = self.model_.coef_ / spread
+        self.model_.intercept_ = self.model_.intercept_ - self.model_.coef_ @ mean
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict_proba(self, X, *, genes):
+        """Probability of each type."""
+        check_is_fitted(self, "model_")
+        return self.model_.predict_proba(self._numbers(X, genes))
+
+    def predict(self, X, *, genes):
+        """The most probable type of each cell."""
+        return self.classes_[self.predict_proba(X, genes=genes).argmax(1)]
+
+
+class AllEpochs(ClassifierMixin, BaseEstimator):
+    """A network tuned on every labelled cell for all its epochs, as an arm of a sweep: nothing is kept to stop by.
+
+    Parameters
+    ----------
+    model : ScPretrain
+    """
+
+    def __init__(self, model):
+        self.model = model
+
+    def fit(self, X, y, *, genes):
+        """Fit to counts, cells × `genes`."""
+        self.model_ = clone(self.model).set_params(validation=0, fit_patience=None).fit(X, y, genes=genes)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict_proba(self, X, *, genes):
+        """Probability of each type."""
+        check_is_fitted(self, "model_")
+        return self.model_.predict_proba(X, genes=genes)
+
+    def predict(self, X, *, genes):
+        """The most probable type of each cell."""
+        return self.classes_[self.predict_proba(X, genes=genes).argmax(1)]
+
+
+def borrowers(
+    corpus, seed: int, *, recipe: dict, everything: Mapping | None = None, stop: bool = False, arms=None
+) -> dict:
+    """The arms of one fold, for :func:`shared.evaluate.leave_one_out`.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Without the set that is left out.
+    seed : int
+        Of the encoders.
+    recipe : dict
+        Settings of :class:`shared.methods.scpretrain.ScPretrain`, those of tuning included.
+    everything : dict of int to ScPretrain, optional
+        An encoder for each seed that has read the set as well: the arm ``"all in"``.
+    stop : bool, default False
+        Add the published protocol, in which a tenth of the cells says when tuning stops: ``"..., stopped"``.
+    arms : sequence of str, optional
+        Only these of the arms below.
+
+    Returns
+    -------
+    dict
+        Networks: ``"from scratch"``, ``"raw clusters"`` and ``"component clusters"`` by what was clustered first, and
+        ``"PCA start"``. Regressions: on the numbers of each encoder, and ``"genes, logistic"``.
+    """
+    from shared.methods.scpretrain import ScPretrain
+
+    def lender(**settings):
+        return ScPretrain(**recipe | settings, random_state=seed).pretrain(corpus)
+
+    lent = {"raw clusters": lender(), "component clusters": lender(space="pca")}
+    nets = {"from scratch": clone(lent["raw clusters"]).set_params(borrow=False), **lent}
+    stopped = {f"{name}, stopped": net for name, net in nets.items()} if stop else {}
+    lent |= {} if everything is None else {"all in": everything[seed]}
+    lent["PCA"] = lender(rounds=0, start="pca")
+    nets |= {"PCA start" if name == "PCA" else name: net for name, net in lent.items()}
+    found = {name: AllEpochs(net) for name, net in nets.items()} | stopped
+    found |= {f"{name}, logistic": OnNumbers(one) for name, one in lent.items()} | {"genes, logistic": OnNumbers()}
+    return found if arms is None else {name: found[name] for name in arms}
+
+
+def sweep(
+    sets,
+    recipe: dict,
+    *,
+    genes,
+    limits=(150,),
+    seeds=range(5),
+    splits="seed",
+    all_in: bool = False,
+    stop: bool = False,
+    arms=None,
+    out=None,
+    **more,
+) -> pd.DataFrame:
+    """Leave each labelled data set out in turn and compare the arms of :func:`borrowers` on it.
+
+    Parameters
+    ----------
+    sets : mapping of str to AnnData or path
+        Counts, with types where there are some; a set without types is only learned from.
+    recipe : dict
+        As in :func:`borrowers`.
+    genes
+        Of the encoders: ``"common"``, ``"union"`` or a list, as :func:`widespread` gives.
+    limits, seeds, splits
+        As in :func:`shared.evaluate.leave_one_out`. Unless told otherwise each seed has an encoder and a division of
+        its own.
+    all_in : bool, default False
+        Add the arm whose encoder has read every set.
+    stop, arms
+        As in :func:`borrowers`.
+    out : path, optional
+        Folder that lets an interrupted sweep go on.
+    **more
+        Of :func:`shared.evaluate.leave_one_out`: ``label``, ``hold_out``, ``workers``, ``client``, ``progress``.
+
+    Returns
+    -------
+    DataFrame
+        As that function's.
+    """
+    from shared.data import Corpus
+    from shared.methods.scpretrain import ScPretrain
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {}
+        for i, (name, one) in enumerate(sets.items()):
+            paths[name] = one if isinstance(one, (str, os.PathLike)) else Path(folder, f"{i}.h5ad")
+            if paths[name] is not one:
+                one.write_h5ad(paths[name])
+        everything = None
+        if all_in:
+            corpus = Corpus(paths, genes=genes).load()
+            everything = {int(s): ScPretrain(**recipe, random_state=int(s)).pretrain(corpus) for s in seeds}
+        make = functools.partial(borrowers, recipe=recipe, everything=everything, stop=stop, arms=arms)
+        about = json.dumps(
+            {"recipe": recipe, "all in": all_in, "stop": stop, "arms": arms}, sort_keys=True, default=repr
+        )
+        version = hashlib.sha256(about.encode()).hexdigest()
+        return leave_one_out(
+            make, paths, genes=genes, limits=limits, seeds=seeds, splits=splits, out=out, version=version, **more
+        )
+
+
+def versus(table: pd.DataFrame, rival: str, metric: str = "accuracy", groups: Mapping | None = None) -> pd.DataFrame:
+    """What each arm of a sweep is ahead of a rival, as a mean over data sets.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of :func:`sweep`, one limit.
+    rival : str
+        The arm to subtract.
+    metric : str, default "accuracy"
+        A column of the table.
+    groups : mapping of str to str, optional
+        Study of each data set: sets of one study then count as one.
+
+    Returns
+    -------
+    DataFrame
+        For each arm ``ahead`` with ``low`` and ``high`` (Student's t over data sets, or over studies), ``wins`` and
+        ``sets`` (how many there are).
+    """
+    mean = table.pivot_table(index="held_out", columns="arm", values=metric)
+    ahead = mean.drop(columns=rival).sub(mean[rival], axis=0)
+    ahead = ahead if groups is None else ahead.groupby(lambda name: groups.get(name, name)).mean()
+    rows = {}
+    for arm, values in ahead.items():
+        values = values.dropna()
+        got = over_seeds(values) if len(values) > 1 else Interval(float(values.mean()), np.nan, np.nan, 0.95, "", 1)
+        rows[arm] = {"ahead": got.value, "low": got.low, "high": got.high}
+        rows[arm] |= {"wins": int((values > 0).sum()), "sets": len(values)}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def widespread(sets: Mapping, n: int) -> list[str]:
+    """The `n` genes that most cells express, as a mean over the data sets (AnnData); labels are not looked at.
+
+    A data set that does not list a gene counts as one in which no cell expresses it.
+    """
+    seen = pd.concat([pd.Series(np.asarray((_counts(a) > 0).mean(0)).ravel(), a.var_names) for a in sets.values()])
+    seen = seen.groupby(level=0).sum()
+    return sorted(seen.sort_values(ascending=False, kind="stable").index[:n])
+
+
+def _counts(adata):
+    return adata.layers.get("counts", adata.X)
+
+
+def in_mirror(pattern: str) -> list[Path]:
+    """Files of the folders in ``BORROWED_MIRROR`` whose names fit; where there are none, a line says what to do."""
+    found = sorted(path for folder in mirror_folders() for path in folder.rglob(pattern))
+    if not found:
+        print(f"no file {pattern} was found: put some into a folder and name it in BORROWED_MIRROR")
+    return found
+
+
+def labelled_sets(files, label: str = "cell_type", split_by: Mapping | None = None) -> dict:
+    """Data sets of ``.h5ad`` files under human gene symbols, by name; what cannot be used is said in a line.
+
+    Parameters
+    ----------
+    files : sequence of path
+        Counts, in ``layers["counts"]`` or ``X``.
+    label : str, default "cell_type"
+        Column of ``obs`` with the types. Types of fewer than ten cells lose their name, and are only learned from.
+    split_by : mapping of str to str, optional
+        For a file's name (without ``.h5ad``), the column of ``obs`` that makes several data sets of it.
+    """
+    import anndata as ad
+
+    found = {}
+    for path in map(Path, files):
+        try:
+            adata = ad.read_h5ad(path)
+            adata.X = sparse.csr_matrix(_counts(adata), dtype=np.float32)
+            if adata.X.min() < 0 or adata.uns.get("units") == "log":
+                raise DataError("it holds no counts")
+            adata = ad.AnnData(adata.X, adata.obs, adata.var[[]])
+            adata = to_human(adata)[0] if gene_kind(adata.var_names).organism == "mouse" else to_symbols(adata)[0]
+        except (DataError, OSError, TypeError) as problem:
+            print(f"{path.name} is left out: {problem}")
+            continue
+        adata.layers["counts"] = adata.X
+        by = (split_by or {}).get(path.stem)
+        parts = {path.stem: slice(None)}
+        if by is not None:
+            parts = {
+                f"{path.stem}, {value}": rows for value, rows in adata.obs.groupby(by, observed=True).indices.items()
+            }
+        found |= {name: _rare_unnamed(adata[rows].copy(), label) for name, rows in parts.items()}
+    return found
+
+
+def _rare_unnamed(adata, label):
+    if label in adata.obs:
+        y = adata.obs[label].astype(object)
+        adata.obs[label] = pd.Categorical(y.where(y.map(y.value_counts()) >= 10))
+    return adata
