@@ -31,7 +31,8 @@ from shared.evaluate.leave_one_out import leave_one_out
 class OnNumbers(ClassifierMixin, BaseEstimator):
     """Logistic regression on an encoder's numbers, or on log(1 + count) itself, as an arm of a sweep.
 
-    The numbers are centred, and divided by one spread for all of them, as :func:`shared.experiments.scpretrain.graded` does.
+    The numbers are centred, and divided by one spread for all of them, as in
+    :func:`shared.experiments.scpretrain.graded`.
 
     Parameters
     ----------
