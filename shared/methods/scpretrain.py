@@ -77,9 +77,9 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
     cells_per_cluster : sequence of int
         One number for each granularity. Paper and code have three; ``(100,)`` is one partition.
     space : {"raw", "log1p", "normalized", "pca"}
-        What the first round clusters (:class:`PseudoLabeller`); later rounds cluster the encoder's output.
+        What the first round clusters (:class:`~shared.nn.pseudo_labels.PseudoLabeller`); later rounds cluster the encoder's output.
     clusterer, squash, heads
-        See :class:`PseudoLabeller` and :class:`MultiTaskNet`.
+        See :class:`~shared.nn.pseudo_labels.PseudoLabeller` and :class:`~shared.nn.shared_encoder.MultiTaskNet`.
     start : {"random", "pca"}
         First weights of the encoder. ``"pca"`` takes the principal components of the cells to be pre-trained on, the
         fair rival of a linear encoder; with ``rounds=0`` it stays at that. Both sources start at random.
@@ -95,7 +95,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
         First weights of genes the encoder did not bring. ``"default"`` is torch's, as in both sources. ``"scaled"``
         centres the encoder's output on the labelled cells and gives it unit variance.
     norm : {"none", "layer"}
-        See :class:`CellTypeNet`; used in tuning only.
+        See :class:`~shared.nn.shared_encoder.CellTypeNet`; used in tuning only.
     logged : bool
         Inputs of `fit`, `predict` and `transform` are log(1 + count) already. Otherwise they are counts.
     device : str
