@@ -77,7 +77,8 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
     cells_per_cluster : sequence of int
         One number for each granularity. Paper and code have three; ``(100,)`` is one partition.
     space : {"raw", "log1p", "normalized", "pca"}
-        What the first round clusters (:class:`~shared.nn.pseudo_labels.PseudoLabeller`); later rounds cluster the encoder's output.
+        What the first round clusters (:class:`~shared.nn.pseudo_labels.PseudoLabeller`); later rounds cluster the
+        encoder's output.
     clusterer, squash, heads
         See :class:`~shared.nn.pseudo_labels.PseudoLabeller` and :class:`~shared.nn.shared_encoder.MultiTaskNet`.
     start : {"random", "pca"}
