@@ -59,6 +59,8 @@ class Recipe:
         What batch norms go by there, see :func:`shared.evaluate.few_shot_accuracy`.
     device : str
         See :func:`shared.train.resolve_device`.
+    workers : int
+        Processes that train networks side by side; the numbers do not depend on it where each has one thread.
     """
 
     widths: Sequence[int] = (128, 64, 32)
@@ -76,6 +78,7 @@ class Recipe:
     exams: int = 50
     mode: str = "transductive"
     device: str = "auto"
+    workers: int = 1
 
     def but(self, **changes) -> Recipe:
         """The same with some changes."""
@@ -244,6 +247,50 @@ def tuned(arm: Arm, begun, study, recipe: Recipe, seed: int, n_classes=None, wat
 # Loops over arms, seeds and studies.
 
 
+def side_by_side(function: Callable, jobs: Iterable[tuple], workers: int = 1) -> list:
+    """``function(*job)`` for each job, in order; with several workers, in processes that are kept for the next call."""
+    if workers == 1:
+        return [function(*job) for job in jobs]
+    from joblib import Parallel, delayed
+
+    return Parallel(workers, max_nbytes=None)(delayed(function)(*job) for job in jobs)
+
+
+def _rehearsed(source, start, clamp, rule: Recipe, seed, exam):
+    """One rehearsal, and how it fared at each third of the way."""
+    (X, y), rows = source, []
+    mine = X[:, np.random.default_rng(seed).permutation(X.shape[1])] if start == "scrambled" else X
+
+    def look(net, row):
+        rows.append((start, clamp, seed, row["episode"], examine(net, exam, rule, seed).accuracy.mean()))
+
+    watch = (look,) if exam is not None and start != "scrambled" else ()
+    net = network(X.shape[1], clamp, rule, seed)
+    return practise(net, mine, y, rule, seed, watch, max(1, rule.tuning // 3)), rows
+
+
+def _tuned(name, arm, begun, study, recipe: Recipe, seed, exam, points, short: Recipe):
+    """One arm of one seed, and how it fared at the points."""
+    rows = []
+
+    def look(net, row):
+        if row["episode"] in points:
+            rows.append((name, seed, row["episode"], examine(net, exam, short, seed).accuracy.mean()))
+
+    watch, every = ((look,), points[0]) if len(points) and exam is not None else ((), None)
+    return tuned(arm, begun, study, recipe, seed, watch=watch, every=every), rows
+
+
+def _graded(arm, begun, study, recipe: Recipe, seed, n_classes, exam, asked) -> float:
+    """Accuracy of one arm of one seed in the examinations of the seed `asked`."""
+    return examine(tuned(arm, begun, study, recipe, seed, n_classes), exam, recipe, asked).accuracy.mean()
+
+
+def _own(begun, arm: Arm) -> dict:
+    """Of what was rehearsed, only what an arm starts from: processes are sent no more."""
+    return {key: net for key, net in begun.items() if key[:2] == (arm.start, arm.clamp)}
+
+
 def rehearse(source, wanted: Iterable[tuple[str, str]], recipe: Recipe, seeds, exam: EpisodeSampler | None = None):
     """Networks trained on the source, one a seed.
 
@@ -267,19 +314,14 @@ def rehearse(source, wanted: Iterable[tuple[str, str]], recipe: Recipe, seeds, e
         ``start``, ``clamp``, ``seed``, ``episodes``, ``accuracy``; empty without `exam`. Not of scrambled sources: the
         classes put aside have their genes in place.
     """
-    (X, y), begun, rows = source, {}, []
+    jobs = []
     for start, clamp in wanted:
         length = recipe.rehearsal if isinstance(recipe.rehearsal, int) else recipe.rehearsal[clamp]
         rule = recipe.but(tuning=length, lr=recipe.rehearsal_lr, lr_step=recipe.rehearsal_lr_step)
-        for seed in seeds:
-            mine = X[:, np.random.default_rng(seed).permutation(X.shape[1])] if start == "scrambled" else X
-
-            def look(net, row, at=(start, clamp, seed)):
-                rows.append((*at, row["episode"], examine(net, exam, recipe, at[2]).accuracy.mean()))
-
-            watch = (look,) if exam is not None and start != "scrambled" else ()
-            net = network(X.shape[1], clamp, recipe, seed)
-            begun[start, clamp, seed] = practise(net, mine, y, rule, seed, watch, max(1, length // 3))
+        jobs += [(source, start, clamp, rule, seed, exam) for seed in seeds]
+    done = side_by_side(_rehearsed, jobs, recipe.workers)
+    begun = {(start, clamp, seed): net for (_, start, clamp, _, seed, _), (net, _) in zip(jobs, done, strict=True)}
+    rows = [row for _, seen in done for row in seen]
     return begun, pd.DataFrame(rows, columns=["start", "clamp", "seed", "episodes", "accuracy"])
 
 
@@ -311,18 +353,17 @@ def tune_arms(arms: Mapping[str, Arm], begun, study, recipe: Recipe, seeds, exam
     curve : DataFrame
         ``arm``, ``seed``, ``episodes``, ``accuracy``, at the points.
     """
-    nets, rows, short = {}, [], recipe.but(exams=glance or recipe.exams)
+    short = recipe.but(exams=glance or recipe.exams)
     if any(p % points[0] for p in points):
         raise FewShotError(f"points={tuple(points)} are not multiples of the first")
-    for name, arm in arms.items():
-        for seed in seeds:
-
-            def look(net, row, at=(name, seed)):
-                if row["episode"] in points:
-                    rows.append((*at, row["episode"], examine(net, exam, short, at[1]).accuracy.mean()))
-
-            watch, every = ((look,), points[0]) if len(points) and exam is not None else ((), None)
-            nets[name, seed] = tuned(arm, begun, study, recipe, seed, watch=watch, every=every)
+    jobs = [
+        (name, arm, _own(begun, arm), study, recipe, seed, exam, points, short)
+        for name, arm in arms.items()
+        for seed in seeds
+    ]
+    done = side_by_side(_tuned, jobs, recipe.workers)
+    nets = {(name, seed): net for (name, *_, seed, _, _, _), (net, _) in zip(jobs, done, strict=True)}
+    rows = [row for _, seen in done for row in seen]
     return nets, pd.DataFrame(rows, columns=["arm", "seed", "episodes", "accuracy"])
 
 
@@ -344,13 +385,11 @@ def grid(ways: Mapping[str, Arm], sizes: Iterable[tuple[int, int]], begun, study
 
     `sizes` are (types, cells of each). Returns a DataFrame: ``types``, ``cells``, ``arm``, ``seed``, ``accuracy``.
     """
-    rows = [
-        (k, n, name, s, examine(tuned(arm._replace(cells=n), begun, study, recipe, s, k), exam, recipe, s))
-        for k, n in sizes
-        for name, arm in ways.items()
-        for s in seeds
+    asked = [(k, n, name, s) for k, n in sizes for name in ways for s in seeds]
+    jobs = [
+        (ways[name]._replace(cells=n), _own(begun, ways[name]), study, recipe, s, k, exam, s) for k, n, name, s in asked
     ]
-    rows = [(*row, answer.accuracy.mean()) for *row, answer in rows]
+    rows = [(*row, got) for row, got in zip(asked, side_by_side(_graded, jobs, recipe.workers), strict=True)]
     return pd.DataFrame(rows, columns=["types", "cells", "arm", "seed", "accuracy"])
 
 
@@ -408,14 +447,13 @@ def with_rates(
     (X, y), found = source, {}
     exam = exam_on((X[aside], y[aside]), recipe, recipe.n_query)
     kinds = {name: ("source" if arm.start == "scrambled" else arm.start, arm.clamp) for name, arm in arms.items()}
-    for start, clamp in dict.fromkeys(kinds.values()):
-        for rate in rates:
-            arm = Arm(start, clamp, 15, rate)
-            made = (tuned(arm, begun, (X[~aside], y[~aside]), recipe, s, n_classes) for s in seeds)
-            found.setdefault((start, clamp), {})[rate] = np.mean(
-                [examine(n, exam, recipe).accuracy.mean() for n in made]
-            )
-    table = pd.DataFrame(found).rename_axis("rate")
+    known = X[~aside], y[~aside]
+    asked = [Arm(*kind, 15, rate) for kind in dict.fromkeys(kinds.values()) for rate in rates]
+    jobs = [(arm, _own(begun, arm), known, recipe, s, n_classes, exam, 0) for arm in asked for s in seeds]
+    for job, got in zip(jobs, side_by_side(_graded, jobs, recipe.workers), strict=True):
+        found.setdefault((job[0].start, job[0].clamp), {}).setdefault(job[0].lr, []).append(got)
+    table = pd.DataFrame({kind: {rate: np.mean(got) for rate, got in by.items()} for kind, by in found.items()})
+    table = table.rename_axis("rate")
     return {name: arm._replace(lr=float(table[kinds[name]].idxmax())) for name, arm in arms.items()}, table
 
 

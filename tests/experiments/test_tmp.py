@@ -194,6 +194,23 @@ def test_all_arms_of_a_seed_meet_the_same_examination_and_seeds_differ(world):
     assert {a.mode for a in met["logistic"]} == {"inductive"} and {a.mode for a in met["net"]} == {"transductive"}
 
 
+@pytest.mark.slow
+def test_processes_side_by_side_find_what_one_finds(world):
+    source, studies, begun = world
+    two, exam = RECIPE.but(workers=2), bench.exam_on(studies["b"], RECIPE)
+    learner = Arm(lambda s: bench.network(40, "none", RECIPE, s + 9))  # typed where it is used, as in a notebook
+    arms = {"rehearsed, 15": ARMS["rehearsed, 15"], "typed": learner}
+    asked = [bench.tune_arms(arms, begun, studies["a"], r, SEEDS, exam, (10, 20)) for r in (RECIPE, two)]
+    (nets, curve), (others, other_curve) = asked
+    assert list(nets) == list(others) and all(same(nets[k], others[k]) for k in nets)
+    pd.testing.assert_frame_equal(curve, other_curve)
+    again, seen = bench.rehearse(source, [("scrambled", "all"), ("source", "none")], two, SEEDS, exam)
+    assert all(same(net, begun[key]) for key, net in again.items()) and len(seen) == 3 * len(SEEDS)
+    ways = {"rehearsed": ARMS["rehearsed, 15"]}
+    one, both = (bench.grid(ways, [(3, 10)], begun, studies["a"], exam, r, SEEDS) for r in (RECIPE, two))
+    pd.testing.assert_frame_equal(one, both)
+
+
 def test_types_and_cells_are_tuned_as_asked(world, monkeypatch):
     studies, met, plain = world[1], [], bench.practise
     monkeypatch.setattr(
