@@ -253,7 +253,8 @@ def side_by_side(function: Callable, jobs: Iterable[tuple], workers: int = 1) ->
         return [function(*job) for job in jobs]
     from joblib import Parallel, delayed
 
-    return Parallel(workers, max_nbytes=None)(delayed(function)(*job) for job in jobs)
+    # One job a message: jobs sent together would share what they have in common, and could change it for each other.
+    return Parallel(workers, max_nbytes=None, batch_size=1)(delayed(function)(*job) for job in jobs)
 
 
 def _rehearsed(source, start, clamp, rule: Recipe, seed, exam):
