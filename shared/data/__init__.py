@@ -13,6 +13,7 @@ from shared.data.errors import DataError, DataWarning
 from shared.data.findings import CheckReport, Finding
 from shared.data.gene_kinds import GeneKind, gene_kind
 from shared.data.genes import Comparison, compare_genes, gene_hash, gene_table, stamp
+from shared.data.store import in_mirror
 from shared.data.translate import GeneReport, merge_duplicates, to_ensembl, to_human, to_mouse, to_symbols
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "gene_hash",
     "gene_kind",
     "gene_table",
+    "in_mirror",
     "load",
     "merge_duplicates",
     "stamp",

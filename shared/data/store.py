@@ -62,6 +62,21 @@ def mirror_folders() -> list[Path]:
     return folders
 
 
+def in_mirror(pattern: str) -> list[Path]:
+    """Files in the folders of ``BORROWED_MIRROR``, at any depth, by a pattern of their names, sorted.
+
+    Raises
+    ------
+    DataError
+        If the variable names what is not a folder.
+
+    Examples
+    --------
+    >>> in_mirror("labelled-*.h5ad")  # doctest: +SKIP
+    """
+    return sorted(path for folder in mirror_folders() for path in folder.rglob(pattern) if path.is_file())
+
+
 def mirror_index() -> dict[str, list[Path]]:
     """File name to paths, of everything below the mirror folders."""
     index: dict[str, list[Path]] = {}

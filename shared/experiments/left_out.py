@@ -23,7 +23,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from shared.data import DataError, to_human, to_symbols
 from shared.data.gene_kinds import gene_kind
-from shared.data.store import mirror_folders
 from shared.evaluate.intervals import Interval, over_seeds
 from shared.evaluate.leave_one_out import leave_one_out
 
@@ -247,14 +246,6 @@ def widespread(sets: Mapping, n: int) -> list[str]:
 
 def _counts(adata):
     return adata.layers.get("counts", adata.X)
-
-
-def in_mirror(pattern: str) -> list[Path]:
-    """Files of the folders in ``BORROWED_MIRROR`` whose names fit; where there are none, a line says what to do."""
-    found = sorted(path for folder in mirror_folders() for path in folder.rglob(pattern))
-    if not found:
-        print(f"no file {pattern} was found: put some into a folder and name it in BORROWED_MIRROR")
-    return found
 
 
 def labelled_sets(files, label: str = "cell_type", split_by: Mapping | None = None) -> dict:

@@ -23,7 +23,7 @@ from sklearn.svm import SVC
 from shared.data import DataError
 from shared.evaluate.intervals import Interval
 from shared.evaluate.metrics import accuracy, ari, cohen_kappa, macro_ovr, trapezoid_auprc
-from shared.experiments.left_out import in_mirror, labelled_sets, sweep, versus, widespread  # noqa: F401
+from shared.experiments.left_out import labelled_sets, sweep, versus, widespread  # noqa: F401
 
 if TYPE_CHECKING:
     from shared.methods.scpretrain import ScPretrain

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -565,14 +563,6 @@ def tissues_and_tumours(tissues, tumours, recipe: Recipe, seeds, sizes, points=(
         )  # fmt: skip
         rows += [("curve", r.arm, k, n, r.episodes, r.seed, r.accuracy) for r in curve.itertuples()]
     return pd.DataFrame(rows, columns=["experiment", "arm", "classes", "samples", "episodes", "seed", "accuracy"])
-
-
-def in_mirror(names: Iterable[str]) -> dict[str, Path | None]:
-    """Where files of these names lie in the folders of the variable ``BORROWED_MIRROR``, or one folder below."""
-    folders = [Path(f) for f in os.environ.get("BORROWED_MIRROR", "").split(os.pathsep) if f]
-    return {
-        name: next((p for f in folders for p in (f / name, *f.glob(f"*/{name}")) if p.exists()), None) for name in names
-    }
 
 
 def transfer(source, here, there, recipe: Recipe, seeds, arms: Mapping[str, Arm] = ARMS, aside: int = 0):

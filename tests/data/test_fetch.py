@@ -727,3 +727,18 @@ def test_a_note_that_is_no_note(tmp_path):
         assert store.read_note(tmp_path / "a") == {}
     store.write_note(tmp_path / "a", {"b": 1})
     assert json.loads((tmp_path / "a.json").read_text()) == {"b": 1}
+
+
+def test_files_in_the_mirror_are_found_by_a_pattern(tmp_path, monkeypatch):
+    deep = tmp_path / "one" / "deep"
+    deep.mkdir(parents=True)
+    (tmp_path / "two").mkdir()
+    (deep / "labelled-a.h5ad").touch(), (tmp_path / "two" / "labelled-b.h5ad").touch(), (deep / "other.h5ad").touch()
+    monkeypatch.setenv("BORROWED_MIRROR", os.pathsep.join(map(str, (tmp_path / "two", tmp_path / "one"))))
+    assert store.in_mirror("labelled-*.h5ad") == [deep / "labelled-a.h5ad", tmp_path / "two" / "labelled-b.h5ad"]
+    assert store.in_mirror("none.h5ad") == []
+    monkeypatch.setenv("BORROWED_MIRROR", str(tmp_path / "three"))
+    with pytest.raises(DataError, match="not a folder here"):
+        store.in_mirror("*")
+    monkeypatch.delenv("BORROWED_MIRROR")
+    assert store.in_mirror("*") == []

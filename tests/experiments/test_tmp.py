@@ -377,16 +377,6 @@ def test_the_full_protocol_runs_on_official_shapes(official):
 # Real files.
 
 
-def test_files_are_found_in_the_mirror_or_said_to_be_missing(tmp_path, monkeypatch):
-    (tmp_path / "one" / "deep").mkdir(parents=True)
-    (tmp_path / "one" / "a.h5ad").touch(), (tmp_path / "one" / "deep" / "b.h5ad").touch()
-    monkeypatch.setenv("BORROWED_MIRROR", f"{tmp_path / 'none'}{os.pathsep}{tmp_path / 'one'}")
-    found = bench.in_mirror(["a.h5ad", "b.h5ad", "c.h5ad"])
-    assert found == {"a.h5ad": tmp_path / "one/a.h5ad", "b.h5ad": tmp_path / "one/deep/b.h5ad", "c.h5ad": None}
-    monkeypatch.delenv("BORROWED_MIRROR")
-    assert bench.in_mirror(["a.h5ad"]) == {"a.h5ad": None}
-
-
 @pytest.fixture
 def fixtures(root):
     """A function from a path below the folder of real files to where it lies; skips when it is not there."""
