@@ -223,7 +223,9 @@ def examine(learner, sampler: EpisodeSampler, recipe: Recipe, seed: int = 0, mod
 def started(arm: Arm, begun: Mapping, n_genes: int, recipe: Recipe, seed: int):
     """The network of an arm before it is tuned; `begun` is of :func:`rehearse`, whose seeds are used in turn."""
     if callable(arm.start):
-        return arm.start(seed)
+        with torch.random.fork_rng(devices=[]):  # or its weights would hang on what ran before, in which process
+            torch.manual_seed(seed)
+            return arm.start(seed)
     if not arm.start:
         return network(n_genes, arm.clamp, recipe, seed)
     seeds = sorted(s for start, clamp, s in begun if (start, clamp) == (arm.start, arm.clamp))

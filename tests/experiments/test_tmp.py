@@ -194,6 +194,14 @@ def test_all_arms_of_a_seed_meet_the_same_examination_and_seeds_differ(world):
     assert {a.mode for a in met["logistic"]} == {"inductive"} and {a.mode for a in met["net"]} == {"transductive"}
 
 
+def test_weights_of_any_learner_hang_on_the_seed_alone():
+    arm = Arm(lambda s: encoder((4, 3)))
+    one = bench.started(arm, {}, 4, RECIPE, 0)
+    torch.rand(5)
+    assert same(one, bench.started(arm, {}, 4, RECIPE, 0))
+    assert not same(one, bench.started(arm, {}, 4, RECIPE, 1))
+
+
 @pytest.mark.slow
 def test_processes_side_by_side_find_what_one_finds(world):
     source, studies, begun = world
