@@ -58,7 +58,7 @@ class Recipe:
     device : str
         See :func:`shared.train.resolve_device`.
     workers : int
-        Processes that train networks side by side; the numbers do not depend on it where each has one thread.
+        Processes that train networks side by side, on the CPU; the numbers do not depend on it.
     """
 
     widths: Sequence[int] = (128, 64, 32)
@@ -248,13 +248,18 @@ def tuned(arm: Arm, begun, study, recipe: Recipe, seed: int, n_classes=None, wat
 
 
 def side_by_side(function: Callable, jobs: Iterable[tuple], workers: int = 1) -> list:
-    """``function(*job)`` for each job, in order; with several workers, in processes that are kept for the next call."""
+    """``function(*job)`` for each job, in order; with several workers, in processes that are kept for the next call.
+
+    Every process has as many threads as this one: a sum cut among more of them is rounded otherwise, and then the
+    networks would hang on how many cores the machine has.
+    """
     if workers == 1:
         return [function(*job) for job in jobs]
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, parallel_config
 
     # One job a message: jobs sent together would share what they have in common, and could change it for each other.
-    return Parallel(workers, max_nbytes=None, batch_size=1)(delayed(function)(*job) for job in jobs)
+    with parallel_config("loky", inner_max_num_threads=torch.get_num_threads()):
+        return Parallel(workers, max_nbytes=None, batch_size=1)(delayed(function)(*job) for job in jobs)
 
 
 def _rehearsed(source, start, clamp, rule: Recipe, seed, exam):
