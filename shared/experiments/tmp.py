@@ -24,6 +24,7 @@ import torch
 from scipy import sparse
 
 from shared.evaluate.episodes import FewShot, FewShotError, few_shot_accuracy, few_shot_interval
+from shared.experiments.processes import side_by_side
 from shared.methods.tmp import RelationNet
 from shared.nn.blocks import use_statistics
 from shared.nn.episodes import EpisodeError, EpisodeSampler, few_shot_split, unit_range
@@ -245,21 +246,6 @@ def tuned(arm: Arm, begun, study, recipe: Recipe, seed: int, n_classes=None, wat
 
 
 # Loops over arms, seeds and studies.
-
-
-def side_by_side(function: Callable, jobs: Iterable[tuple], workers: int = 1) -> list:
-    """``function(*job)`` for each job, in order; with several workers, in processes that are kept for the next call.
-
-    Every process has as many threads as this one: a sum cut among more of them is rounded otherwise, and then the
-    networks would hang on how many cores the machine has.
-    """
-    if workers == 1:
-        return [function(*job) for job in jobs]
-    from joblib import Parallel, delayed, parallel_config
-
-    # One job a message: jobs sent together would share what they have in common, and could change it for each other.
-    with parallel_config("loky", inner_max_num_threads=torch.get_num_threads()):
-        return Parallel(workers, max_nbytes=None, batch_size=1)(delayed(function)(*job) for job in jobs)
 
 
 def _rehearsed(source, start, clamp, rule: Recipe, seed, exam):

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import anndata
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -201,18 +200,6 @@ def test_weights_of_any_learner_hang_on_the_seed_alone():
     torch.rand(5)
     assert same(one, bench.started(arm, {}, 4, RECIPE, 0))
     assert not same(one, bench.started(arm, {}, 4, RECIPE, 1))
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_processes_side_by_side_have_as_many_threads_as_this_one(monkeypatch, threads):
-    """joblib would share the cores out, and torch goes by MKL's variable before OpenMP's."""
-    before = torch.get_num_threads()
-    monkeypatch.setattr(joblib._parallel_backends, "cpu_count", lambda *a, **k: 8)
-    try:
-        torch.set_num_threads(threads)
-        assert bench.side_by_side(torch.get_num_threads, [(), ()], workers=2) == [threads, threads]
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.slow
