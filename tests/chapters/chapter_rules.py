@@ -101,6 +101,18 @@ def cell_lengths(nb) -> list[str]:
     return said
 
 
+def code_width(nb, columns=88) -> list[str]:
+    """No line of a code cell that is shown is wider than the page."""
+    wide = [
+        line
+        for cell in code_cells(nb)
+        if not {"hide-input", "hide-cell", "remove-input", "remove-cell"} & set(tags(cell))
+        for line in source(cell).splitlines()
+        if len(line) > columns
+    ]
+    return [f"a page shows {columns} columns of code; break the line of {len(line)}: {line.strip()!r}" for line in wide]
+
+
 def word_count(nb) -> int:
     """Words of prose up to the exercises, as a reader meets them: no code, no markup."""
     text = markdown(nb)

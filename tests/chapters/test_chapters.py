@@ -4,6 +4,7 @@ import pytest
 from chapter_rules import (
     cell_lengths,
     claims_and_takeaways,
+    code_width,
     colab_links,
     exercises,
     figures_described,
@@ -51,6 +52,7 @@ def text():
     "rule",
     [
         cell_lengths,
+        code_width,
         prose_length,
         section_order,
         figures_mentioned,

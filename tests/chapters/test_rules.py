@@ -8,6 +8,7 @@ from chapter_rules import (
     cell_lengths,
     claim_holds,
     claims_and_takeaways,
+    code_width,
     colab_links,
     exercises,
     figures_described,
@@ -68,6 +69,13 @@ def test_front_matter():
     assert "needs one of above" in broken(claims=[{"id": "a", "says": "x", "metric": "m", "above": "high"}])
     assert "two claims are called a" in broken(claims=GOOD_FRONT["claims"] * 2)
     assert "a claim lacks metric" in broken(claims=[{"id": "a", "says": "x", "above": 1}])
+
+
+def test_code_width():
+    wide = "x = " + "1" * 85
+    assert code_width(nb(code(wide[1:]), code(wide, "hide-input"))) == []
+    assert len(code_width(nb(code(wide), code(wide + "\n" + wide, "solution")))) == 3
+    assert "break the line of 89: 'x = 1111" in code_width(nb(code(wide)))[0]
 
 
 def test_cell_lengths():
