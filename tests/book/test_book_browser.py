@@ -121,6 +121,11 @@ requestAnimationFrame(() => setTimeout(() => {
 }, 50));
 """
 
+CLIPPED_CODE = """
+return [...document.querySelectorAll('.cell_input pre')]
+  .filter(e => e.offsetWidth && e.scrollWidth > e.clientWidth).map(e => e.textContent.slice(0, 80));
+"""
+
 RUN_AXE = """
 const done = arguments[1];
 axe.run(document, {resultTypes: ['violations'], iframes: false, preload: false, ...arguments[0]}).then(
@@ -136,7 +141,7 @@ def visits(site, browser, address):
     import axe_core_python
 
     axe = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-    notes = {"axe": [], "wide": [], "console": [], "requests": []}
+    notes = {"axe": [], "wide": [], "code": [], "console": [], "requests": []}
     browser.get(f"{address}/book/index.html")
     browser.get_log("browser"), browser.get_log("performance")
     for name in [*site.written, "search.html", "genindex.html"]:
@@ -150,6 +155,8 @@ def visits(site, browser, address):
             notes["wide"] += [
                 f"{name} at {width} px in {theme}: {said}" for said in browser.execute_async_script(TOO_WIDE)
             ]
+            if width > 1000:
+                notes["code"] += [f"{name}: {said}" for said in browser.execute_script(CLIPPED_CODE)]
             for problem in browser.execute_async_script(RUN_AXE, rules):
                 notes["axe"].append(f"{name} at {width} px in {theme}: {problem}")
         notes["console"] += [
@@ -165,6 +172,10 @@ def test_no_serious_accessibility_problem_in_light_and_dark_wide_and_narrow(visi
 
 def test_no_page_scrolls_sideways(visits):
     assert not visits["wide"], "\n".join(visits["wide"])
+
+
+def test_code_is_not_cut_off_beside_both_side_bars(visits):
+    assert not visits["code"], "\n".join(visits["code"][:20])
 
 
 def test_no_page_complains_in_the_console(visits):
