@@ -21,6 +21,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 
 from book import pages
+from book.plain import minus
 
 INK, PAPER = "#1b1f24", "#ffffff"
 # Attributes in alphabetical order, as the parser writes them.
@@ -112,6 +113,8 @@ def page(text: str, path: Path, html_dir: Path) -> str:
     for body in article.find_all(id=re.compile("^(exercise|solution)-content$")):
         # Every exercise gets the same identifier from its extension, and nothing points at it.
         del body["id"]
+    for number in article.find_all("span", class_="pasted-text"):
+        number.string = minus(number.get_text())
     drawings = _figures(soup, article, path, inside)
     out = str(soup)
     for key, drawing in drawings.items():

@@ -247,9 +247,14 @@ def glued(body: str, context: Context) -> str:
     if not spec:
         return str(value)
     try:
-        return f"{float(value):>{spec}}".strip()
+        return minus(f"{float(value):>{spec}}".strip())
     except (TypeError, ValueError) as e:
         raise PlainError(f"the recorded value of {key!r} is {value!r}, which the format {spec!r} cannot show") from e
+
+
+def minus(number: str) -> str:
+    """A number as it is printed: with a minus sign in place of the hyphen that Python writes."""
+    return re.sub(r"^-(?=[\d.])", "\N{MINUS SIGN}", number)
 
 
 def _citation(name, body, context):

@@ -113,6 +113,12 @@ def test_an_empty_corner_is_no_header(tmp_path):
     assert corner.name == "td" and not corner.get_text()
 
 
+def test_a_negative_number_has_a_minus_sign(tmp_path):
+    numbers = '<p><span class="pasted-text">-0.10</span> <span class="pasted-text">k-NN</span> -1 <code>-0.1</code></p>'
+    shown = finished(tmp_path, numbers).find_all("p")[-1]
+    assert shown.get_text() == "\N{MINUS SIGN}0.10 k-NN -1 -0.1"
+
+
 def test_two_real_header_rows_both_stay(tmp_path):
     page = finished(tmp_path, FRAME.replace("<th>model</th><th></th>", "<th>model</th><th>mean</th>"))
     assert len(page.find("thead").find_all("tr")) == 2

@@ -6,7 +6,7 @@ import pytest
 
 from book.plain import Context, PlainError, plain, survey
 
-VALUES = {"score": 0.7349, "score_low": 0.7, "n": 1336, "word": "ridge"}
+VALUES = {"score": 0.7349, "score_low": 0.7, "loss": -0.081, "n": 1336, "word": "ridge"}
 
 
 def context():
@@ -24,6 +24,7 @@ def context():
     [
         ("It is {glue:text}`score:.2f` now", "It is 0.73 now"),
         ("{glue:text}`score:+.1%` {glue:text}`n:,.0f` {glue:text}`word`", "+73.5% 1,336 ridge"),
+        ("{glue:text}`loss:+.2f` {glue:text}`loss:.1%`", "\N{MINUS SIGN}0.08 \N{MINUS SIGN}8.1%"),
         ("{glue:text}`other:.2f`", "computed"),
         ("{cite:p}`a,b`", "([Doe and Roe, 2020](https://doi.org/10.1/a); Poe et al., 2021)"),
         ("{cite:t}`b` say", "Poe et al. (2021) say"),
