@@ -85,12 +85,14 @@ def load(name, *, route=None, layer=None) -> ad.AnnData:
 
 def _own_path(name) -> Path | None:
     """The path `name` stands for, or None where it is a name for the catalogue to know."""
+    if name == "":
+        return None
     try:
         path = Path(str(name)).expanduser()
     except RuntimeError as e:
         raise DataError(f"{name} begins with a user nobody knows here ({e}): write the path in full") from e
     if isinstance(name, os.PathLike) or path.suffix or path.name != str(name):
-        return path if str(name) else None
+        return path
     try:
         return path if path.is_dir() and str(name) not in catalog() else None
     except OSError:  # longer than a path may be
@@ -130,10 +132,13 @@ def _kind(path: Path) -> tuple[str, list[Path]]:
         except OSError as e:
             raise DataError(f"{path.name} cannot be looked into ({e.strerror}): you may lack the right to") from e
         if not files:
-            raise DataError(f"{path.name} is a folder without a matrix.mtx: name the file to read, or a folder of 10x")
+            raise DataError(
+                f"{path.name or path} is a folder without a matrix.mtx: name the file to read, or a folder of 10x"
+            )
         return "tenx_mtx", files
-    kind = KINDS.get(Path(path.name.removesuffix(".gz")).suffix)
-    if kind is None or (path.name.endswith(".gz") and kind != "table"):
+    name = path.name.lower()  # some systems write .CSV
+    kind = KINDS.get(Path(name.removesuffix(".gz")).suffix)
+    if kind is None or (name.endswith(".gz") and kind != "table"):
         raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")
     return kind, [path]
 

@@ -155,7 +155,12 @@ def get(file: File, *, kind: str, progress: bool = True, stop: threading.Event |
         if again.path:
             return again.path
         damage = again.said if again.state == "damaged" else ""
-        return Download(file, path, progress=progress, stop=stop or threading.Event(), damage=damage).run(kind)
+        try:
+            return Download(file, path, progress=progress, stop=stop or threading.Event(), damage=damage).run(kind)
+        except Unavailable as e:
+            if damage or not again.said:
+                raise
+            raise Unavailable(f"{again.said}; {e}") from e
 
 
 def get_all(files, *, kind: str, progress: bool = True) -> list[Path]:

@@ -4,6 +4,7 @@ import gzip
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -244,6 +245,9 @@ def broken(kind, path):
     elif kind == "tabs in csv":
         table.to_csv(path, sep="\t")
         return path
+    elif kind == "semicolons":
+        table.to_csv(path, sep=";")
+        return path
     elif kind == "negative counts":
         table.iloc[0, 0] = -1
     elif kind == "h5ad of words":
@@ -298,6 +302,7 @@ def broken(kind, path):
         ("no cells", "is empty, 0 cells"),
         ("no genes", "is empty: 4 cells × 0 genes"),
         ("tabs in csv", r"if its fields are parted by tabs, name it \.tsv"),
+        ("semicolons", "if its fields are parted by semicolons, .* write it with commas"),
         ("negative counts", "holds 1 negative value among counts"),
         ("h5ad of words", "where numbers are needed|cannot be read"),
         ("h5ad that is text", r"cannot be read as \.h5ad"),
@@ -308,6 +313,23 @@ def broken(kind, path):
 def test_what_cannot_be_used_is_refused_with_a_reason(tmp_path, kind, says):
     with pytest.raises(DataError, match=says):
         data.load(broken(kind, tmp_path / "mine.csv"))
+
+
+def test_a_path_of_no_name_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"^'' is not in the catalogue"):
+        data.load("")
+    for name in (".", "/"):
+        with pytest.raises(DataError, match=rf"^{re.escape(name)} is a folder without a matrix\.mtx"):
+            data.load(name)
+
+
+@pytest.mark.parametrize("name", ["MINE.CSV", "Mine.Tsv.GZ"])
+def test_capitals_in_the_ending_are_read(tmp_path, name):
+    table = small().to_df()
+    table.to_csv(tmp_path / name, sep="," if "CSV" in name else "\t")
+    found = data.load(tmp_path / name)
+    assert np.array_equal(found.X, table.to_numpy()) and list(found.var_names) == list(table.columns)
 
 
 def test_arrays_there_and_back(pbmc):

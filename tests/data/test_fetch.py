@@ -511,6 +511,17 @@ def test_a_mirror_is_searched_by_name_and_hash(mirror):
         official(File("m.bin", sha(b"third"), 5, urls=file.urls))
 
 
+def test_a_wrong_file_in_the_mirror_is_told_where_no_address_helps(mirror, monkeypatch, server):
+    monkeypatch.delenv("BORROWED_OFFLINE")
+    (mirror / "m.bin").write_bytes(BODY[::-1])
+    server.put("/m.bin", Answer(status=404))
+    gone = pinned(server, "/m.bin")
+    with pytest.raises(
+        Unavailable, match=r"^a file m\.bin in the mirror is not the right one: its sha256 differs; m.* 404"
+    ):
+        official(gone)
+
+
 def test_several_mirrors(mirror, monkeypatch, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

@@ -87,7 +87,7 @@ def table(paths: list[Path], *, separator=None):
 
     (path,) = paths
     if separator is None:
-        separator = "," if path.name.removesuffix(".gz").endswith(".csv") else "\t"
+        separator = "," if path.name.lower().removesuffix(".gz").endswith(".csv") else "\t"
     with refused(path, "a table"):
         found = pd.read_csv(path, sep=separator, index_col=0)
         # pandas renames the second of two equal gene names, which would hide it, so the header is read as it stands.
@@ -97,6 +97,8 @@ def table(paths: list[Path], *, separator=None):
     cells = pd.Index(found.index.astype(str), name=None)
     if found.shape[1] == 0:
         other = "tabs, name it .tsv" if separator == "," else "commas, name it .csv"
+        if any(";" in str(name) for name in (found.index.name, *found.index[:1])):
+            other = "semicolons, as some spreadsheets save them, write it with commas"
         raise DataError(f"{path.name} is empty: {len(found)} cells × 0 genes; if its fields are parted by {other}")
     for finding in name_problems(genes, cells):
         raise DataError(finding.about(path.name))
