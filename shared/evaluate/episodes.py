@@ -190,7 +190,8 @@ def few_shot_accuracy(
     ----------
     learner : torch.nn.Module with ``scores``, or callable
         From support (episodes × classes × shots × genes) and query (episodes × queries × genes) to scores (episodes ×
-        queries × classes), the higher the more alike. A module is asked in evaluation mode and left as it was.
+        queries × classes), the higher the more alike. A module is asked in evaluation mode, on its own device, and left
+        as it was.
     sampler : shared.nn.episodes.EpisodeSampler
         Its own random numbers are left alone.
     n_episodes : int
@@ -226,6 +227,8 @@ def few_shot_accuracy(
     import torch
 
     _check_settings(sampler, n_episodes, mode, queries, unknown, batch)
+    if isinstance(_module(learner), torch.nn.Module):
+        sampler = sampler.to(next((p.device for p in _module(learner).parameters()), sampler.device))
     rng = np.random.default_rng(seed)
     support, query, classes = sampler.indices(n_episodes, rng)
     place = np.broadcast_to(np.arange(sampler.n_way)[:, None], query.shape)
@@ -285,6 +288,11 @@ def _check_alone(ask, support, query, scores):
         )
 
 
+def _module(learner):
+    """The learner, or the module whose bound method it is."""
+    return getattr(learner, "__self__", learner)
+
+
 @contextlib.contextmanager
 def _settled(learner, mode):
     """A module in evaluation mode with the statistics the mode names; left as it was found."""
@@ -292,7 +300,7 @@ def _settled(learner, mode):
 
     from shared.nn.episodes import EpisodeNorm
 
-    learner = getattr(learner, "__self__", learner)  # the module of a bound method
+    learner = _module(learner)
     if not isinstance(learner, torch.nn.Module):
         yield
         return

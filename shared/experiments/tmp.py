@@ -7,104 +7,39 @@ it is clamped, and how many cells of each class it was tuned on::
     met = transfer(lines, cells["run 1"], cells["run 2"], Recipe(), seeds=range(5))
     intervals(met)
 
-Studies are ``(X, y)``: float32 cells × genes, scaled by cell, and one label a cell. An arm of one seed gets the same
-cells, episodes and examinations as every other arm of that seed.
+Studies are ``(X, y)``: float32 cells × genes, scaled by cell, and one label a cell (:mod:`shared.experiments.studies`).
+How one arm is made stands in :mod:`shared.experiments.arms`; here are the loops over arms, seeds and studies.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 
-from shared.evaluate.episodes import FewShot, FewShotError, few_shot_accuracy, few_shot_interval
+from shared.evaluate.episodes import FewShotError, few_shot_interval
+from shared.experiments.arms import (  # noqa: F401  an arm by hand, under one roof with the loops
+    Arm,
+    Recipe,
+    exam_on,
+    examine,
+    network,
+    on_device,
+    practise,
+    practise_together,
+    started,
+    teams,
+    tuned,
+    tuned_together,
+)
 from shared.experiments.processes import side_by_side
-from shared.methods.tmp import RelationNet
+from shared.experiments.studies import on_same_genes, published, put_aside  # noqa: F401
 from shared.nn.blocks import use_statistics
-from shared.nn.episodes import EpisodeError, EpisodeSampler, few_shot_split, unit_range
+from shared.nn.episodes import EpisodeSampler, few_shot_split
 from shared.nn.heads import HEADS
-from shared.preprocess import log_normalize
-from shared.train.episodes import MetaConfig, meta_train
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """Sizes, lengths and rates that all arms of an experiment share.
-
-    Parameters
-    ----------
-    widths, relation : sequence of int
-        Of the encoder and the relation network.
-    rehearsal : int or dict of clamp to int
-        Episodes on the source.
-    rehearsal_lr, rehearsal_lr_step : float, int or None
-        Adam's rate there, and after how many episodes it is halved.
-    tuning, lr, lr_step : int, float, int or None
-        The same on the few cells; an arm may have a rate of its own.
-    n_way, k_shot, n_query : int
-        Classes of an episode, support rows and query rows of each in training. A study of fewer classes is given
-        episodes of as many as it has. The code asks 10 queries of each class on bulk and 5 on single cells.
-    asked : int
-        Queries of each class in an examination.
-    exams : int
-        Episodes of an examination.
-    mode : str
-        What batch norms go by there, see :func:`shared.evaluate.few_shot_accuracy`.
-    device : str
-        See :func:`shared.train.resolve_device`.
-    workers : int
-        Processes that train networks side by side, on the CPU; the numbers do not depend on it.
-    """
-
-    widths: Sequence[int] = (128, 64, 32)
-    relation: Sequence[int] = (64, 32)
-    rehearsal: int | Mapping[str, int] = 600
-    rehearsal_lr: float = 5e-3
-    rehearsal_lr_step: int | None = None
-    tuning: int = 120
-    lr: float = 5e-3
-    lr_step: int | None = None
-    n_way: int = 5
-    k_shot: int = 5
-    n_query: int = 5
-    asked: int = 10
-    exams: int = 50
-    mode: str = "transductive"
-    device: str = "auto"
-    workers: int = 1
-
-    def but(self, **changes) -> Recipe:
-        """The same with some changes."""
-        return dataclasses.replace(self, **changes)
-
-
-class Arm(NamedTuple):
-    """How a network is made.
-
-    Attributes
-    ----------
-    start : {"", "source", "scrambled"} or callable
-        Random weights; rehearsed on the source; rehearsed on the source with its genes in a random order. Or any
-        learner of episodes, as a function of the seed.
-    clamp : {"all", "none", "weight"}
-        See :class:`shared.methods.tmp.RelationNet`.
-    cells : int or None
-        Of each class to tune on; 0: none, the network stays as it is; None: all there are.
-    lr : float, optional
-        Rate of tuning, in place of the recipe's; :func:`with_rates` chooses it.
-    """
-
-    start: str | Callable = ""
-    clamp: str = "all"
-    cells: int | None = 15
-    lr: float | None = None
-
 
 ARMS = {  # the paper's figure 3a, its control, and the two arms that it lacks
     "rehearsed only": Arm("source", "all", 0),
@@ -137,145 +72,37 @@ PAPER_TYPES = {
 }
 
 
-# Studies.
+def _rehearsed(source, start, clamp, rule: Recipe, seeds, exam):
+    """Rehearsals of one kind, and how they fared at each third of the way."""
+    (X, y), rows = source, {seed: [] for seed in seeds}
+
+    def look(net, seed, row):
+        rows[seed].append((start, clamp, seed, row["episode"], examine(net, exam, rule, seed).accuracy.mean()))
+
+    order = [np.random.default_rng(seed).permutation(X.shape[1]) if start == "scrambled" else None for seed in seeds]
+    studies = [(X if mine is None else X[:, mine], y) for mine in order]
+    nets = [network(X.shape[1], clamp, rule, seed) for seed in seeds]
+    watch = look if exam is not None and start != "scrambled" else None
+    return practise_together(nets, studies, rule, seeds, watch, max(1, rule.tuning // 3)), [*chain(*rows.values())]
 
 
-def on_same_genes(source, studies: Mapping, n_genes: int = 600):
-    """Source and studies on the genes they share, the most varied of the source first, each profile scaled to [0, 1].
+def _tuned(name, arm, begun, study, recipe: Recipe, seeds, exam, points, short: Recipe):
+    """One arm of some seeds, and how it fared at the points."""
+    rows = {seed: [] for seed in seeds}
 
-    Parameters
-    ----------
-    source : (AnnData, str)
-        Log expression or z-scores, and the column of ``obs`` with the labels.
-    studies : dict of name to (AnnData, str)
-        Those to tune and to examine on. Values may have another unit: each profile is scaled by its own range.
-    n_genes : int
-        At most so many.
-
-    Returns
-    -------
-    genes : list of str
-    source : (X, y)
-    studies : dict of name to (X, y)
-
-    Raises
-    ------
-    shared.nn.episodes.EpisodeError
-        If fewer than two genes are shared.
-    """
-    everywhere = [set(adata.var_names) for adata, _ in studies.values()]
-    common = [g for g in source[0].var_names if all(g in names for names in everywhere)]
-    if len(common) < 2:
-        raise EpisodeError(f"{len(common)} genes are in all studies: are they named by symbols everywhere?")
-    X = source[0][:, common].X
-    spread = np.asarray(X.todense() if sparse.issparse(X) else X).std(0)
-    genes = [common[i] for i in np.argsort(-spread, kind="stable")[:n_genes]]
-
-    def read(adata, column):
-        X = unit_range(adata[:, genes].X)
-        return (X.toarray() if sparse.issparse(X) else X), adata.obs[column].to_numpy(str)
-
-    return genes, read(*source), {name: read(*study) for name, study in studies.items()}
-
-
-def put_aside(y, n: int, seed: int = 0) -> np.ndarray:
-    """Rows of `n` classes drawn at random, as a mask: what a rehearsal never meets."""
-    return np.isin(y, np.random.default_rng(seed).permutation(np.unique(y))[:n])
-
-
-# One arm.
-
-
-def network(n_genes: int, clamp: str, recipe: Recipe, seed: int) -> RelationNet:
-    """A fresh network; the seed sets its weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return RelationNet((n_genes, *recipe.widths), recipe.relation, clamp=clamp)
-
-
-def practise(learner, X, y, recipe: Recipe, seed: int, watch=(), every: int | None = None):
-    """Tune a learner on episodes of these cells, in place; `watch` is called every so many episodes."""
-    rule = MetaConfig(
-        episodes=recipe.tuning,
-        lr=recipe.lr,
-        lr_step=recipe.lr_step,
-        seed=seed,
-        log_every=every or max(1, recipe.tuning),
-        device=recipe.device,
-    )
-    if recipe.tuning:
-        meta_train(learner, exam_on((X, y), recipe, recipe.n_query), rule, watch)
-    return learner
-
-
-def exam_on(study, recipe: Recipe, asked: int | None = None) -> EpisodeSampler:
-    """Where episodes of a study ``(X, y)`` are drawn from; `asked` queries of each class, not the recipe's."""
-    X, y = study
-    asked = asked or recipe.asked
-    large = (np.unique(y, return_counts=True)[1] >= recipe.k_shot + asked).sum()
-    return EpisodeSampler(X, y, min(recipe.n_way, max(2, int(large))), recipe.k_shot, asked)
-
-
-def examine(learner, sampler: EpisodeSampler, recipe: Recipe, seed: int = 0, mode: str | None = None) -> FewShot:
-    """Answers to the examinations of one seed, the same for every learner."""
-    return few_shot_accuracy(learner, sampler, recipe.exams, mode=mode or recipe.mode, seed=1000 + seed)
-
-
-def started(arm: Arm, begun: Mapping, n_genes: int, recipe: Recipe, seed: int):
-    """The network of an arm before it is tuned; `begun` is of :func:`rehearse`, whose seeds are used in turn."""
-    if callable(arm.start):
-        with torch.random.fork_rng(devices=[]):  # or its weights would hang on what ran before, in which process
-            torch.manual_seed(seed)
-            return arm.start(seed)
-    if not arm.start:
-        return network(n_genes, arm.clamp, recipe, seed)
-    seeds = sorted(s for start, clamp, s in begun if (start, clamp) == (arm.start, arm.clamp))
-    if not seeds:
-        raise FewShotError(f"nothing was rehearsed on {arm.start!r} with clamp={arm.clamp!r}: ask rehearse for it")
-    return copy.deepcopy(begun[arm.start, arm.clamp, seeds[seed % len(seeds)]])
-
-
-def tuned(arm: Arm, begun, study, recipe: Recipe, seed: int, n_classes=None, watch=(), every=None):
-    """One arm: the network it starts from, tuned on its cells of a study ``(X, y)``."""
-    X, y = study
-    learner, recipe = started(arm, begun, X.shape[1], recipe, seed), recipe.but(lr=arm.lr or recipe.lr)
-    if arm.cells == 0:
-        return learner
-    rows = np.arange(len(y)) if arm.cells is None else few_shot_split(y, arm.cells, n_classes, seed=seed)[0]
-    return practise(learner, X[rows], y[rows], recipe, seed, watch, every)
-
-
-# Loops over arms, seeds and studies.
-
-
-def _rehearsed(source, start, clamp, rule: Recipe, seed, exam):
-    """One rehearsal, and how it fared at each third of the way."""
-    (X, y), rows = source, []
-    mine = X[:, np.random.default_rng(seed).permutation(X.shape[1])] if start == "scrambled" else X
-
-    def look(net, row):
-        rows.append((start, clamp, seed, row["episode"], examine(net, exam, rule, seed).accuracy.mean()))
-
-    watch = (look,) if exam is not None and start != "scrambled" else ()
-    net = network(X.shape[1], clamp, rule, seed)
-    return practise(net, mine, y, rule, seed, watch, max(1, rule.tuning // 3)), rows
-
-
-def _tuned(name, arm, begun, study, recipe: Recipe, seed, exam, points, short: Recipe):
-    """One arm of one seed, and how it fared at the points."""
-    rows = []
-
-    def look(net, row):
+    def look(net, seed, row):
         if row["episode"] in points:
-            rows.append((name, seed, row["episode"], examine(net, exam, short, seed).accuracy.mean()))
+            rows[seed].append((name, seed, row["episode"], examine(net, exam, short, seed).accuracy.mean()))
 
-    watch, every = ((look,), points[0]) if len(points) and exam is not None else ((), None)
-    return tuned(arm, begun, study, recipe, seed, watch=watch, every=every), rows
+    watch, every = (look, points[0]) if len(points) and exam is not None else (None, None)
+    nets = tuned_together(arm, begun, study, recipe, seeds, look=watch, every=every)
+    return nets, [*chain(*rows.values())]
 
 
-def _graded(arm, begun, study, recipe: Recipe, seed, n_classes, exam, asked) -> float:
-    """Accuracy of one arm of one seed in the examinations of the seed `asked`."""
-    return examine(tuned(arm, begun, study, recipe, seed, n_classes), exam, recipe, asked).accuracy.mean()
+def _graded(arm, begun, study, recipe: Recipe, seeds, n_classes, exam, asked) -> list[float]:
+    """Accuracy of one arm of some seeds, in the examinations of the seeds `asked`."""
+    nets = tuned_together(arm, begun, study, recipe, seeds, n_classes)
+    return [examine(net, exam, recipe, s).accuracy.mean() for net, s in zip(nets, asked, strict=True)]
 
 
 def _own(begun, arm: Arm) -> dict:
@@ -310,9 +137,10 @@ def rehearse(source, wanted: Iterable[tuple[str, str]], recipe: Recipe, seeds, e
     for start, clamp in wanted:
         length = recipe.rehearsal if isinstance(recipe.rehearsal, int) else recipe.rehearsal[clamp]
         rule = recipe.but(tuning=length, lr=recipe.rehearsal_lr, lr_step=recipe.rehearsal_lr_step)
-        jobs += [(source, start, clamp, rule, seed, exam) for seed in seeds]
-    done = side_by_side(_rehearsed, jobs, recipe.workers)
-    begun = {(start, clamp, seed): net for (_, start, clamp, _, seed, _), (net, _) in zip(jobs, done, strict=True)}
+        jobs += [(source, start, clamp, rule, team, exam) for team in teams(seeds, recipe)]
+    done, begun = side_by_side(_rehearsed, jobs, recipe.workers), {}
+    for (_, start, clamp, _, team, _), (nets, _) in zip(jobs, done, strict=True):
+        begun |= {(start, clamp, seed): net for seed, net in zip(team, nets, strict=True)}
     rows = [row for _, seen in done for row in seen]
     return begun, pd.DataFrame(rows, columns=["start", "clamp", "seed", "episodes", "accuracy"])
 
@@ -349,12 +177,13 @@ def tune_arms(arms: Mapping[str, Arm], begun, study, recipe: Recipe, seeds, exam
     if any(p % points[0] for p in points):
         raise FewShotError(f"points={tuple(points)} are not multiples of the first")
     jobs = [
-        (name, arm, _own(begun, arm), study, recipe, seed, exam, points, short)
+        (name, arm, _own(begun, arm), study, recipe, team, exam, points, short)
         for name, arm in arms.items()
-        for seed in seeds
+        for team in teams(seeds, recipe, arm)
     ]
-    done = side_by_side(_tuned, jobs, recipe.workers)
-    nets = {(name, seed): net for (name, *_, seed, _, _, _), (net, _) in zip(jobs, done, strict=True)}
+    done, nets = side_by_side(_tuned, jobs, recipe.workers), {}
+    for (name, *_, team, _, _, _), (some, _) in zip(jobs, done, strict=True):
+        nets |= {(name, seed): net for seed, net in zip(team, some, strict=True)}
     rows = [row for _, seen in done for row in seen]
     return nets, pd.DataFrame(rows, columns=["arm", "seed", "episodes", "accuracy"])
 
@@ -377,11 +206,13 @@ def grid(ways: Mapping[str, Arm], sizes: Iterable[tuple[int, int]], begun, study
 
     `sizes` are (types, cells of each). Returns a DataFrame: ``types``, ``cells``, ``arm``, ``seed``, ``accuracy``.
     """
-    asked = [(k, n, name, s) for k, n in sizes for name in ways for s in seeds]
+    asked = [(k, n, name, team) for k, n in sizes for name in ways for team in teams(seeds, recipe, ways[name])]
     jobs = [
-        (ways[name]._replace(cells=n), _own(begun, ways[name]), study, recipe, s, k, exam, s) for k, n, name, s in asked
+        (ways[name]._replace(cells=n), _own(begun, ways[name]), study, recipe, team, k, exam, team)
+        for k, n, name, team in asked
     ]
-    rows = [(*row, got) for row, got in zip(asked, side_by_side(_graded, jobs, recipe.workers), strict=True)]
+    done = zip(asked, side_by_side(_graded, jobs, recipe.workers), strict=True)
+    rows = [(k, n, name, *one) for (k, n, name, team), got in done for one in zip(team, got, strict=True)]
     return pd.DataFrame(rows, columns=["types", "cells", "arm", "seed", "accuracy"])
 
 
@@ -441,9 +272,13 @@ def with_rates(
     kinds = {name: ("source" if arm.start == "scrambled" else arm.start, arm.clamp) for name, arm in arms.items()}
     known = X[~aside], y[~aside]
     asked = [Arm(*kind, 15, rate) for kind in dict.fromkeys(kinds.values()) for rate in rates]
-    jobs = [(arm, _own(begun, arm), known, recipe, s, n_classes, exam, 0) for arm in asked for s in seeds]
-    for job, got in zip(jobs, side_by_side(_graded, jobs, recipe.workers), strict=True):
-        found.setdefault((job[0].start, job[0].clamp), {}).setdefault(job[0].lr, []).append(got)
+    jobs = [
+        (arm, _own(begun, arm), known, recipe, team, n_classes, exam, [0] * len(team))
+        for arm in asked
+        for team in teams(seeds, recipe)
+    ]
+    for (arm, *_), got in zip(jobs, side_by_side(_graded, jobs, recipe.workers), strict=True):
+        found.setdefault((arm.start, arm.clamp), {}).setdefault(arm.lr, []).extend(got)
     table = pd.DataFrame({kind: {rate: np.mean(got) for rate, got in by.items()} for kind, by in found.items()})
     table = table.rename_axis("rate")
     return {name: arm._replace(lr=float(table[kinds[name]].idxmax())) for name, arm in arms.items()}, table
@@ -459,12 +294,14 @@ def crowd(net, study, share: float, statistics: str, recipe: Recipe, seed: int, 
     ways = sampler.n_way
     others = round(size / (ways - 1) * (1 - share))
     rows = torch.arange(ways * size).view(ways, size)
-    keep = torch.cat([rows[0, : size - (ways - 1) * others], rows[1:, :others].flatten()]).to(sampler.device)
+    keep = torch.cat([rows[0, : size - (ways - 1) * others], rows[1:, :others].flatten()])
     net, right, n = use_statistics(net.eval(), statistics), [], max(1, recipe.exams // 2)
-    for some in np.array_split(np.arange(n), -(-n // 16)):
-        shown, asked, target = sampler.batch(len(some), rng)
-        called = net.scores(shown, asked[:, keep]).argmax(2)
-        right.append((called == target[:, keep]).float().mean(1))
+    with on_device(net, recipe) as place:
+        sampler = sampler.to(place)
+        for some in np.array_split(np.arange(n), -(-n // 16)):
+            support, query, target = sampler.draw(len(some), rng)
+            shown, asked, target = sampler.gather(support, query[:, keep], target[:, keep])
+            right.append((net.scores(shown, asked).argmax(2) == target).float().mean(1).cpu())
     return torch.cat(right).mean().item()
 
 
@@ -483,35 +320,6 @@ def crowds(nets: Mapping, study, shares, recipe: Recipe, statistics=("batch", "r
     for net in nets.values():
         use_statistics(net, "running")
     return pd.DataFrame(rows, columns=["share", "arm", "statistics", "seed", "accuracy"])
-
-
-# The paper's own data, and files of your own.
-
-
-def published(load) -> tuple:
-    """The paper's studies, by the catalogue's official routes: GTEx, five studies of pancreas, and TCGA's tumours.
-
-    Parameters
-    ----------
-    load : callable
-        ``load(name, route="official")`` gives an AnnData.
-
-    Returns
-    -------
-    source, label, studies
-        GTEx and its column of tissues, and (AnnData, column) by name of study, as :func:`on_same_genes` takes them.
-    """
-    gtex, joined, wang, tcga = (load(name, route="official") for name in ("gtex-v8", "pancreas", "wang", "tcga"))
-    for adata in (gtex, joined, wang):
-        adata.X = log_normalize(adata.X)
-    gtex = gtex[:, ~gtex.var["symbol"].duplicated(keep=False)].copy()
-    gtex.var_names = gtex.var["symbol"].astype(str)
-    techs = {"Baron": "inDrop", "Muraro": "celseq2", "Segerstolpe": "smartseq2", "Xin": "smarter"}
-    cells = {k: joined[joined.obs["batch"].astype(str).str.startswith(tech)] for k, tech in techs.items()}
-    if "sample_type" in tcga.obs:
-        tcga = tcga[tcga.obs["sample_type"].astype(str).str.contains("Tumor|Blood")]
-    studies = {k: (v, "cell_type") for k, v in (cells | {"Wang": wang}).items()}
-    return gtex, "tissue", studies | {"TCGA": (tcga, "cancer")}
 
 
 def tissues_and_tumours(tissues, tumours, recipe: Recipe, seeds, sizes, points=(), clamp: str = "all") -> pd.DataFrame:

@@ -22,138 +22,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
-from torch.nn.functional import cross_entropy, linear, one_hot
+from torch.nn.functional import one_hot
 
 from shared.data.genes import names_of
 from shared.methods.inputs import NO_LABELS, cells_of
-from shared.nn.blocks import NORMS, Blocks, by_support, encode, encoder
+from shared.methods.relation_net import RelationNet
 from shared.nn.episodes import EpisodeSampler, episode_sizes, few_shot_split, unit_range  # noqa: F401
 from shared.train import TrainingError, load_model, resolve_device, save_model
 from shared.train.episodes import MetaConfig, MetaHistory, meta_train
 
-CLAMPS, PROTOTYPES, LOSSES = ("none", "all", "weight"), ("mean", "sum", "pairwise"), ("mse_mean", "mse_sum", "ce")
 DENSE = 2**28  # a sparse table with fewer entries (1 GiB) is made dense once, not row by row in every episode
 
 # The network as the authors' code runs it; `RelationNet(dims, **RELEASED)` and `TMP(**RELEASED, ...)` take it whole.
 RELEASED = {"norm": "batch", "clamp": "all", "proto": "mean", "loss": "mse_mean"}
-
-
-# The network.
-
-
-class RelationNet(torch.nn.Module):
-    """The encoder, and the network that compares.
-
-    Parameters
-    ----------
-    dims : sequence of int
-        Number of genes, then the width of each block of the encoder; (18000, 4000, 2000, 1000) in paper and code.
-    relation : sequence of int
-        Widths of the relation network's blocks, which read two profiles' features and end in one number.
-    norm : {"running", "batch", "layer"}
-        See :func:`shared.nn.blocks.encoder`. The code never leaves training mode, ``"batch"``: its answers depend on
-        the other queries. The paper says batch normalisation only. The default gives a cell an answer of its own.
-    clamp : {"none", "all", "weight"}
-        What is raised to 0 where negative, after each step. The code clamps all parameters of the encoder, biases and
-        those of the norm too; the paper says weights. By default nothing is: with the clamp, training from random
-        weights is slow enough to make pre-training look better than it is.
-    proto : {"mean", "sum", "pairwise"}
-        How a class is compared. ``"mean"`` of its support's features (the code); ``"sum"`` of them (the relation
-        network it follows); ``"pairwise"``, each support cell by itself, the scores averaged (the paper's equation 1).
-    loss : {"mse_mean", "mse_sum", "ce"}
-        Squared distance of the scores to 1 for the right class and 0 for the others, averaged (the code) or summed (the
-        paper; 250 times the gradient, which Adam does not notice), or cross-entropy over the classes before the
-        sigmoid.
-    """
-
-    def __init__(self, dims, relation=(500, 100), norm="running", clamp="none", proto="mean", loss="mse_mean"):
-        super().__init__()
-        known = {"norm": (norm, NORMS), "clamp": (clamp, CLAMPS), "proto": (proto, PROTOTYPES), "loss": (loss, LOSSES)}
-        for name, (value, choices) in known.items():
-            if value not in choices:
-                raise TrainingError(f"{name}={value!r} is not known: choose {', '.join(choices)}")
-        self.clamp, self.proto, self.kind = clamp, proto, loss
-        self.encoder = encoder(dims, norm)
-        self.relation = Blocks((2 * dims[-1], *relation), norm)
-        self.last = torch.nn.Linear(relation[-1], 1)
-        layers = self.encoder.linears if clamp == "weight" else [self.encoder]
-        self._clamped = [] if clamp == "none" else [p for m in layers for p in m.parameters()]
-        if clamp == "weight":
-            self._clamped = [m.weight for m in layers]
-
-    def prototypes(self, support: torch.Tensor) -> torch.Tensor:
-        """What a query is compared with: episodes × classes × shots × features to episodes × prototypes × features."""
-        if self.proto == "pairwise":
-            return support.flatten(1, 2)
-        return support.mean(2) if self.proto == "mean" else support.sum(2)
-
-    def compare(self, prototypes: torch.Tensor, query: torch.Tensor, support=None) -> torch.Tensor:
-        """How alike: episodes × prototypes × features and episodes × queries × features to queries × prototypes.
-
-        The numbers are before the sigmoid. The network reads [prototype, query]. Its first layer is linear, so each
-        half is multiplied once and the pairs are sums: a fiftieth of the work, and the same answer. `support`, episodes
-        × rows × features, is for norms that go by its statistics: those of each of its rows with each prototype.
-        """
-        (B, P, F), own = prototypes.shape, 0
-        if support is not None and by_support(self.relation):
-            own, query = support.shape[1], torch.cat([support, query], 1)
-        first = self.relation.linears[0]
-        left = linear(prototypes, first.weight[:, :F])
-        right = linear(query, first.weight[:, F:], first.bias)
-        pairs = right[:, :, None] + left[:, None]  # episodes × queries × prototypes × width
-        if not own:
-            hidden = self.relation.after_first(pairs.flatten(0, 2), ((B, query.shape[1] * P),))
-            return self.last(hidden).view(B, -1, P)
-        rows = torch.cat([pairs[:, :own].flatten(0, 2), pairs[:, own:].flatten(0, 2)])
-        hidden = self.relation.after_first(rows, ((B, own * P), (B, (query.shape[1] - own) * P)))
-        return self.last(hidden[B * own * P :]).view(B, -1, P)
-
-    def score(self, logits: torch.Tensor, members: torch.Tensor | None = None) -> torch.Tensor:
-        """From one number a prototype to one in [0, 1] a class.
-
-        `members`, prototypes × classes, says which prototypes a class has, each column adding up to 1; None where each
-        class has one. Scores of ``loss="ce"`` add up to 1 over the classes; others are sigmoids, each for itself.
-        """
-        if self.kind == "ce":
-            return (logits if members is None else logits @ members).softmax(-1)
-        return logits.sigmoid() if members is None else logits.sigmoid() @ members
-
-    def scores(self, support: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        """Score of each class for each query: float32 episodes × queries × classes, in [0, 1]; the highest wins."""
-        return self._logits_and_scores(support, query)[1]
-
-    def _logits_and_scores(self, support, query):
-        C, K = support.shape[1:3]
-        support, query = encode(self.encoder, support, query)
-        logits = self.compare(self.prototypes(support), query, support.flatten(1, 2)).float()
-        if self.proto != "pairwise":
-            return logits, self.score(logits)
-        members = torch.eye(C, device=logits.device).repeat_interleave(K, 0) / K
-        return logits, self.score(logits, members)
-
-    def loss_and_scores(self, support, query, target):
-        """The loss, and the scores it was worked out from."""
-        logits, scores = self._logits_and_scores(support, query)
-        each = logits.shape[2] // scores.shape[2]  # prototypes a class
-        if self.kind == "ce":
-            return cross_entropy(logits.unflatten(2, (-1, each)).mean(3).flatten(0, 1), target.flatten()), scores
-        places = torch.arange(scores.shape[2], device=target.device).repeat_interleave(each)
-        close = scores if each == 1 else logits.sigmoid()
-        wrong = (close - (target[:, :, None] == places).float()).square()
-        return wrong.mean() if self.kind == "mse_mean" else wrong.sum() / len(wrong), scores
-
-    def loss(self, support: torch.Tensor, query: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The mean over the episodes of what `loss` names."""
-        return self.loss_and_scores(support, query, target)[0]
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Clamp; meta-training calls this at the end of each step."""
-        if self._clamped:
-            torch._foreach_clamp_min_(self._clamped, 0.0)
-
-
-# The estimator.
 
 
 class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):

@@ -197,6 +197,10 @@ class EpisodeSampler:
             query, target = np.take_along_axis(query, order, 1), np.take_along_axis(target, order, 1)
         return tuple(torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in (support, query, target))
 
+    def stretch(self, n: int, seed: int, done: int) -> tuple[torch.Tensor, ...]:
+        """Row numbers of the `n` episodes after the first `done` of a training run, which hang on its seed alone."""
+        return self.draw(n, np.random.default_rng((seed, done)))
+
     def batch(self, n: int = 1, rng: np.random.Generator | None = None) -> Batch:
         """`n` episodes, gathered."""
         return self.gather(*self.draw(n, rng))

@@ -216,9 +216,8 @@ class _MetaRun:
     def stretch(self, done, n):
         """Train on `n` episodes after the first `done`; returns a row of the history."""
         settings, learner = self.settings, self.learner
-        seed = np.random.SeedSequence((settings.seed, done))
-        torch.manual_seed(int(seed.generate_state(1)[0]))
-        episodes = self.sampler.draw(n, np.random.default_rng(seed))  # row numbers of all of them, sent once
+        torch.manual_seed(int(np.random.SeedSequence((settings.seed, done)).generate_state(1)[0]))
+        episodes = self.sampler.stretch(n, settings.seed, done)  # row numbers of all of them, sent once
         steps = range(0, n, settings.meta_batch)
         losses = torch.zeros(len(steps), device=self.device)
         right = torch.zeros(len(steps), device=self.device)

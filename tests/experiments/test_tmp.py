@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from shared.evaluate.episodes import FewShotError
+from shared.experiments import arms as one_arm
 from shared.experiments import tmp as bench
 from shared.experiments.tmp import ARMS, Arm, Recipe
 from shared.nn import meta
@@ -110,7 +111,7 @@ def test_rehearsals_are_used_in_turn_where_there_are_fewer_than_seeds(world):
 def test_an_arm_is_tuned_on_its_own_cells_only(world, monkeypatch):
     _, studies, begun = world
     met = []
-    monkeypatch.setattr(bench, "practise", lambda net, X, y, *_: met.append((X, y)) or net)
+    monkeypatch.setattr(one_arm, "practise", lambda net, X, y, *_: met.append((X, y)) or net)
     X, y = studies["a"]
     for cells, n_classes in ((15, None), (15, 5), (10, 6), (None, None)):
         bench.tuned(Arm(cells=cells), begun, studies["a"], RECIPE, 4, n_classes)
@@ -142,7 +143,7 @@ def test_any_learner_can_be_an_arm(world):
 
 def test_scrambled_sources_have_an_order_for_each_seed_and_no_curve(monkeypatch):
     source, met = study(0, 6), []
-    monkeypatch.setattr(bench, "practise", lambda net, X, *_: met.append(X) or net)
+    monkeypatch.setattr(one_arm, "practise", lambda net, X, *_: met.append(X) or net)
     bench.rehearse(source, [("source", "all"), ("scrambled", "all")], RECIPE, SEEDS)
     assert met[0] is source[0] and met[1] is source[0]
     assert not np.array_equal(met[2], met[3])
@@ -202,6 +203,47 @@ def test_weights_of_any_learner_hang_on_the_seed_alone():
     assert not same(one, bench.started(arm, {}, 4, RECIPE, 1))
 
 
+def test_seeds_trained_as_one_find_what_they_find_in_turn(world, monkeypatch):
+    _, studies, begun = world
+    exam, arms = bench.exam_on(studies["b"], RECIPE), {k: ARMS[k] for k in ("from scratch, 15", "rehearsed, all cells")}
+    arms["any learner"] = Arm(lambda s: meta.Prototypical(encoder((40, 16), norm="layer")))
+    teams, plain, three = [], one_arm.RelationNets, (0, 1, 2)
+    monkeypatch.setattr(one_arm, "RelationNets", lambda nets: teams.append(len(nets)) or plain(nets))
+    asked = [bench.tune_arms(arms, begun, studies["a"], RECIPE.but(together=n), three, exam, (10, 20)) for n in (1, 2)]
+    assert teams == [2, 2], "two of the three seeds, the third alone; no learner of another kind"
+    (nets, curve), (others, other_curve) = asked
+    assert list(nets) == list(others) and list(curve["seed"]) == list(other_curve["seed"])
+    assert np.abs(curve["accuracy"] - other_curve["accuracy"]).max() < 0.05
+    assert all(same(nets["any learner", s], others["any learner", s]) for s in three)
+    for name in ("from scratch, 15", "rehearsed, all cells"):
+        assert all(same(nets[name, s], others[name, s]) == (s == 2) for s in three)  # alone, the same bytes
+        for one, other in zip(*(bench.answers(n, exam, RECIPE)[name] for n in (nets, others)), strict=True):
+            np.testing.assert_allclose(one.scores, other.scores, atol=0.05)
+
+
+def test_loops_do_not_mix_up_seeds_that_are_trained_as_one(world):
+    source, studies, begun = world
+    two, exam = RECIPE.but(together=2), bench.exam_on(studies["b"], RECIPE)
+    wanted = [("source", "none"), ("scrambled", "all")]
+    again, seen = bench.rehearse(source, wanted, two, SEEDS, exam)
+    _, expected = bench.rehearse(source, wanted, RECIPE, SEEDS, exam)
+    keys = ["start", "clamp", "seed", "episodes"]
+    pd.testing.assert_frame_equal(seen[keys], expected[keys])
+    assert np.abs(seen["accuracy"] - expected["accuracy"]).max() < 0.1
+    for key, net in again.items():
+        first, same_first = net.encoder.linears[0].weight, begun[key].encoder.linears[0].weight
+        torch.testing.assert_close(first, same_first, atol=1e-2, rtol=0)
+        assert not torch.allclose(first, begun[(*key[:2], 1 - key[2])].encoder.linears[0].weight, atol=1e-2)
+    ways = {"rehearsed": ARMS["rehearsed, 15"], "scratch": Arm()}
+    one, both = (bench.grid(ways, [(3, 10), (5, 10)], begun, studies["a"], exam, r, SEEDS) for r in (RECIPE, two))
+    pd.testing.assert_frame_equal(one, both, atol=0.06)
+    alone, beside = (bench.cross(ways, begun, studies, r, SEEDS, ["a"]) for r in (RECIPE, two))
+    for key, found in alone.items():
+        for a, b in zip(found, beside[key], strict=True):
+            np.testing.assert_array_equal(a.classes, b.classes)
+            np.testing.assert_allclose(a.scores, b.scores, atol=0.1)
+
+
 @pytest.mark.slow
 def test_processes_side_by_side_find_what_one_finds(world):
     source, studies, begun = world
@@ -217,12 +259,14 @@ def test_processes_side_by_side_find_what_one_finds(world):
     ways = {"rehearsed": ARMS["rehearsed, 15"]}
     one, both = (bench.grid(ways, [(3, 10)], begun, studies["a"], exam, r, SEEDS) for r in (RECIPE, two))
     pd.testing.assert_frame_equal(one, both)
+    pair = [bench.tune_arms(ARMS, begun, studies["a"], r.but(together=2), SEEDS)[0] for r in (RECIPE, two)]
+    assert all(same(pair[0][k], pair[1][k]) for k in pair[0])
 
 
 def test_types_and_cells_are_tuned_as_asked(world, monkeypatch):
     studies, met, plain = world[1], [], bench.practise
     monkeypatch.setattr(
-        bench, "practise", lambda net, X, y, *rest: met.append((len(set(y)), len(y))) or plain(net, X, y, *rest)
+        one_arm, "practise", lambda net, X, y, *rest: met.append((len(set(y)), len(y))) or plain(net, X, y, *rest)
     )
     exam, sizes = bench.exam_on(studies["b"], RECIPE), [(5, 15), (7, 15), (5, 20)]
     table = bench.grid({"scratch": Arm()}, sizes, {}, studies["a"], exam, RECIPE, SEEDS)
@@ -251,7 +295,7 @@ def test_rates_are_chosen_on_classes_that_are_not_tuned_on_and_kind_by_kind(monk
     kinds = [("source", "none"), ("scrambled", "none")]
     begun, _ = bench.rehearse(known, kinds, RECIPE.but(rehearsal=60), SEEDS)
     monkeypatch.setattr(
-        bench,
+        one_arm,
         "practise",
         lambda net, X, y, rule, *rest: met.append((set(y), rule.lr)) or plain(net, X, y, rule, *rest),
     )
