@@ -1,13 +1,7 @@
 """How a result is judged: splits that refuse leaks, metrics, intervals, paired tests, episodes, the baseline ladder."""
 
-from shared.evaluate.episodes import (
-    FewShot,
-    FewShotError,
-    few_shot_accuracy,
-    few_shot_interval,
-    few_shot_intervals,
-    unknown_curve,
-)
+from shared.evaluate.episode_intervals import few_shot_interval, few_shot_intervals
+from shared.evaluate.episodes import FewShot, FewShotError, few_shot_accuracy, unknown_curve
 from shared.evaluate.intervals import (
     Interval,
     Paired,

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from shared.evaluate.episodes import FewShotError, few_shot_interval
+from shared.evaluate.episode_intervals import few_shot_interval
+from shared.evaluate.episodes import FewShotError
 from shared.experiments.arms import (  # noqa: F401  an arm by hand, under one roof with the loops
     Arm,
     Recipe,
