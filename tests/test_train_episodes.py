@@ -8,10 +8,14 @@ import platform
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from shared.methods.tmp import RelationNet
+from shared.nn.blocks import encoder, use_statistics
 from shared.nn.episodes import EpisodeSampler, unit_range
+from shared.nn.meta import ANIL, MAML
 from shared.train import TrainingError
+from shared.train.checkpoint import read_safetensors
 from shared.train.episodes import MetaConfig, meta_train
 from shared.train.memory import kept_memory
 
@@ -217,6 +221,85 @@ def test_a_checkpoint_of_another_run_is_refused(options, said, tmp_path):
     train(net(), checkpoint=path)
     with pytest.raises(TrainingError, match=said):
         train(**{"learner": net(), "checkpoint": path} | options)
+
+
+class Plain(torch.nn.Module):
+    """A learner of one's own, which says nothing of itself."""
+
+    def __init__(self, factor=1.0, p=0.1):
+        super().__init__()
+        self.layer, self.drop, self.factor = torch.nn.Linear(20, 1), torch.nn.Dropout(p), factor
+
+    def loss(self, support, query, target):
+        return self.factor * self.layer(self.drop(query)).square().mean()
+
+
+def adapting(kind, **options):
+    torch.manual_seed(0)
+    return kind(encoder((20, 8), "layer"), n_way=3, **options)
+
+
+def frozen(learner):
+    learner.encoder.requires_grad_(False)
+    return learner
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (net, lambda: net(clamp="all"), r"clamp \('none' there, 'all' here\)"),
+        (net, lambda: net(loss="ce"), "in loss"),
+        (net, lambda: net(proto="sum"), "in proto"),
+        (net, lambda: net(norm="batch"), "in norm"),
+        (net, lambda: frozen(net()), "the parameters that are trained"),
+        (lambda: adapting(ANIL), lambda: adapting(ANIL, inner_steps=3), r"inner_steps \(10 there, 3 here\)"),
+        (lambda: adapting(MAML), lambda: adapting(MAML, inner_lr=0.5), "in inner_lr"),
+        (lambda: adapting(MAML), lambda: adapting(MAML, first_order=True), "in first_order"),
+        (lambda: adapting(ANIL), lambda: adapting(MAML), r"class \('ANIL' there, 'MAML' here\)"),
+        (Plain, lambda: Plain(2.0), "in factor"),
+        (Plain, lambda: Plain(p=0.2), "in drop.p"),
+    ],
+)
+def test_a_checkpoint_of_a_learner_that_does_something_else_is_refused(first, second, said, tmp_path):
+    """Their weights have the same shapes, and a run would go on with them."""
+    path = tmp_path / "run.safetensors"
+    train(first(), checkpoint=path)
+    with pytest.raises(TrainingError, match=said):
+        train(second(), episodes=9, checkpoint=path)
+    assert len(train(first(), episodes=9, checkpoint=path).rows) == 3
+
+
+def test_how_the_work_is_cut_may_change_and_what_a_callback_sets_is_not_the_runs(tmp_path):
+    path = tmp_path / "run.safetensors"
+    train(adapting(MAML, chunk=2), checkpoint=path, meta_batch=3)
+    train(adapting(MAML), checkpoint=path, meta_batch=3, episodes=9)
+    path = tmp_path / "other.safetensors"
+    train(net(), lambda learner, row: use_statistics(learner, "batch") and None, checkpoint=path)
+    train(net(), checkpoint=path, episodes=9)
+
+
+def test_a_checkpoint_from_before_settings_were_kept_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "run.safetensors"
+    train(net(), checkpoint=path)
+    tensors, about = read_safetensors(path)
+    del about["identity"]["learner"]
+    save_file(tensors, path, {"about": json.dumps(about)})
+    with pytest.raises(TrainingError, match="differs in learner:"):
+        train(net(), checkpoint=path)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_any_row_that_was_replaced_makes_other_data(form, tmp_path):
+    path = tmp_path / "run.safetensors"
+    X, y = np.random.default_rng(0).random((1000, 20), dtype=np.float32), np.arange(1000) % 4
+    draws = EpisodeSampler(form(X), y, 3, 2, 4)
+    train(net(), draws=draws, checkpoint=path)
+    assert len(train(net(), draws=EpisodeSampler(form(X), y, 3, 2, 4), checkpoint=path, episodes=9).rows) == 3
+    X[502, 3] += 1
+    with pytest.raises(TrainingError, match="differs in data"):
+        train(net(), draws=EpisodeSampler(form(X), y, 3, 2, 4), checkpoint=path)
 
 
 def test_a_run_goes_on_only_from_a_whole_row(tmp_path):

@@ -49,11 +49,15 @@ class RelationNet(torch.nn.Module):
         for name, (value, choices) in known.items():
             if value not in choices:
                 raise TrainingError(f"{name}={value!r} is not known: choose {', '.join(choices)}")
-        self.clamp, self.proto, self.kind = clamp, proto, loss
+        self.norm, self.clamp, self.proto, self.kind = norm, clamp, proto, loss
         self.encoder = encoder(dims, norm)
         self.relation = Blocks((2 * dims[-1], *relation), norm)
         self.last = torch.nn.Linear(relation[-1], 1)
         self._clamped = _clamped(self.encoder, clamp)
+
+    def about(self) -> dict:
+        """The settings, which no weight tells; a checkpoint keeps them."""
+        return {"norm": self.norm, "clamp": self.clamp, "proto": self.proto, "loss": self.kind}
 
     def prototypes(self, support: torch.Tensor) -> torch.Tensor:
         """What a query is compared with: episodes × classes × shots × features to episodes × prototypes × features."""
@@ -176,6 +180,10 @@ class RelationNets(torch.nn.Module):
         states = [net.state_dict() for net in nets]
         self.load_state_dict({k: torch.stack([state[k] for state in states]) for k in states[0]})
         self._clamped = _clamped(self.encoder, nets[0].clamp)
+
+    def about(self) -> dict:
+        """See :meth:`RelationNet.about`."""
+        return self._nets[0].about()
 
     def hand_back(self) -> tuple[RelationNet, ...]:
         """The networks, with the weights and statistics that they have come to here, in evaluation mode."""

@@ -124,7 +124,9 @@ def meta_train(
     learner : torch.nn.Module
         Has ``loss(support, query, target)``, a scalar; or ``loss_and_scores``, which gives the scores (episodes ×
         queries × classes) of the same forward pass too, for the training accuracy. ``after_step()`` is called at the
-        end of each step where there is one.
+        end of each step where there is one. Settings that are numbers or words among its attributes, and those of the
+        modules in it, tell its checkpoints from another's; a module with ``about()`` says its settings itself, as a
+        dict.
     sampler : EpisodeSampler
         Its own random numbers are left alone: episodes depend on ``settings.seed`` only.
     settings : MetaConfig, optional
@@ -182,8 +184,10 @@ class _MetaRun:
 
     def go(self, callbacks):
         settings, history, began = self.settings, self.history, time.perf_counter()
-        if self.path is not None and self.path.exists():
-            self.restore()
+        if self.path is not None:
+            self.identity = self._identity()  # before a callback touches the learner
+            if self.path.exists():
+                self.restore()
         before, done = history.seconds, history.rows[-1]["episode"] if history.rows else 0
         with _bar(settings, done) as bar:
             while done < settings.episodes and history.stopped in ("", "episodes"):
@@ -268,13 +272,14 @@ class _MetaRun:
 
     # Checkpoints.
 
-    def identity(self):
+    def _identity(self):
         """What must be equal for a checkpoint to be this run's; the number of episodes may grow."""
         fields = dataclasses.asdict(self.settings)
         for name in ("episodes", "device", "compile", "progress", "checkpoint", "stop_at"):
             del fields[name]
         shapes = {k: [str(v.dtype), *v.shape] for k, v in self.learner.state_dict().items()}
-        return json.loads(json.dumps(fields | {"network": shapes, "data": self.sampler.digest()}, default=float))
+        about = {"network": shapes, "learner": settings_of(self.learner), "data": self.sampler.digest()}
+        return json.loads(json.dumps(fields | about, default=float))
 
     def save(self):
         """Weights, what Adam remembers, a gradient not yet used (the original order keeps one), and the history."""
@@ -285,7 +290,7 @@ class _MetaRun:
         state = self.optimizer.state_dict()["state"]
         tensors |= {f"adam/{i}/{k}": v for i, s in state.items() for k, v in s.items()}
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        about = {"format": FORMAT, "identity": self.identity(), "history": dataclasses.asdict(self.history)}
+        about = {"format": FORMAT, "identity": self.identity, "history": dataclasses.asdict(self.history)}
         replace_file(self.path, save(tensors, {"about": json.dumps(about, default=float)}))
 
     def restore(self):
@@ -294,10 +299,12 @@ class _MetaRun:
         cure = "delete the file to start anew, or choose another checkpoint path"
         if about.get("format") != FORMAT:
             raise TrainingError(f"{self.path} is not a checkpoint of training by episodes: {cure}")
-        mine, other = self.identity(), about["identity"]
+        mine, other = self.identity, about["identity"]
         differ = [k for k in mine if mine[k] != other.get(k)]
         if differ:
-            said = ", ".join(differ)
+            said = ", ".join(
+                _differences(mine["learner"], other.get("learner")) if k == "learner" else k for k in differ
+            )
             raise TrainingError(f"{self.path} is a checkpoint of another run, which differs in {said}: {cure}")
         done = about["history"]["rows"][-1]["episode"]
         if done > self.settings.episodes or (done < self.settings.episodes and done % self.settings.log_every):
@@ -318,6 +325,34 @@ class _MetaRun:
             state.setdefault(int(i), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.history.__dict__.update(about["history"])
+
+
+def settings_of(learner: torch.nn.Module) -> dict:
+    """What a learner does that its weights do not tell: settings of it and of the modules in it, by name."""
+    found = {}
+    for name, module in learner.named_modules():
+        about = module.about() if hasattr(module, "about") else _scalars(module)
+        about = {"class": type(module).__qualname__} | about
+        found |= {f"{name}.{k}" if name else k: v for k, v in about.items()}
+    trained = [name for name, p in learner.named_parameters() if p.requires_grad]
+    plain = lambda value: value.item() if isinstance(value, np.generic) else repr(value)  # noqa: E731
+    return json.loads(json.dumps(found | {"trained": trained}, default=plain))
+
+
+def _scalars(module):
+    """Public attributes that are numbers or words; ``chunk`` is how the work is cut, which may change on the way."""
+    kinds = (int, float, str, np.number, type(None))
+    named = ((k, v) for k, v in vars(module).items() if not k.startswith("_") and k not in ("training", "chunk"))
+    return {k: v for k, v in named if isinstance(v, kinds)}
+
+
+def _differences(mine, other):
+    """Which settings of the learner differ, the first of many."""
+    if other is None:
+        return "learner"
+    keys = [k for k in {**mine, **other} if mine.get(k) != other.get(k)]
+    said = [f"{k} ({other.get(k)!r} there, {mine.get(k)!r} here)" for k in keys if k != "trained"]
+    return ", ".join([*said, *(["the parameters that are trained"] if "trained" in keys else [])][:3])
 
 
 def _nothing():
