@@ -80,6 +80,24 @@ def front_matter(front: dict, slug: str) -> list[str]:
     return said + [f"two claims are called {i}" for i in sorted({i for i in ids if ids.count(i) > 1})]
 
 
+def goals_repeated(nb, front: dict) -> list[str]:
+    """The numbered goals on the page are the front matter's, but for the first letter and the stop."""
+    box = re.search(r"^(:{3,})\{admonition\} Goals[ ]*$(.*?)^\1[ ]*$", markdown(nb), re.M | re.S)
+    shown = re.findall(r"^\d+\. (.+)$", box[2] if box else "", re.M)
+
+    def words(goal):
+        return goal[:1].lower() + goal[1:].rstrip(" .;")
+
+    promised = front.get("goals", [])
+    if len(shown) != len(promised):
+        return [f"the page has {len(shown)} goals in its admonition, the front matter {len(promised)}"]
+    return [
+        f"goal {i} is {there!r} in the front matter and {here!r} on the page"
+        for i, (here, there) in enumerate(zip(shown, promised, strict=True), 1)
+        if words(here) != words(there)
+    ]
+
+
 def cell_lengths(nb) -> list[str]:
     """Median code cell at most 6 lines, nine of ten at most 20, none over 40, the chapter at most 300."""
     taught = [c for c in code_cells(nb) if not {*NOT_CODE, "solution"} & set(tags(c))]

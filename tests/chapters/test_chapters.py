@@ -11,6 +11,7 @@ from chapter_rules import (
     figures_mentioned,
     front_matter,
     glued_names,
+    goals_repeated,
     ladder_used,
     markdown,
     parameters,
@@ -70,6 +71,11 @@ def test_text(chapter, rule, text):
 @each
 def test_front_matter(chapter):
     agree(front_matter(notebooks.front_matter(chapter), chapter.slug))
+
+
+@each
+def test_goals_are_those_of_the_front_matter(chapter, text):
+    agree(goals_repeated(text(chapter), notebooks.front_matter(chapter)))
 
 
 @each

@@ -15,6 +15,7 @@ from chapter_rules import (
     figures_mentioned,
     front_matter,
     glued_names,
+    goals_repeated,
     ladder_used,
     parameters,
     prose_length,
@@ -69,6 +70,22 @@ def test_front_matter():
     assert "needs one of above" in broken(claims=[{"id": "a", "says": "x", "metric": "m", "above": "high"}])
     assert "two claims are called a" in broken(claims=GOOD_FRONT["claims"] * 2)
     assert "a claim lacks metric" in broken(claims=[{"id": "a", "says": "x", "above": 1}])
+
+
+def test_goals_repeated():
+    def page(*goals):
+        return nb(
+            "\n".join([":::{admonition} Goals", ":class: tip", "You can", "", *goals, ":::", "", "1. another list;"])
+        )
+
+    same = ["1. do the first thing well;", "2. do the second thing well;", "3. do the third thing well."]
+    assert goals_repeated(page(*same), GOOD_FRONT) == []
+    assert goals_repeated(page(*same[:2], "3. Do the third thing well"), GOOD_FRONT) == []
+    other = goals_repeated(page(same[0], "2. do the second thing badly;", same[2]), GOOD_FRONT)
+    assert len(other) == 1 and other[0].startswith("goal 2 is 'Do the second thing well.'")
+    assert len(goals_repeated(page(same[1], same[0], same[2]), GOOD_FRONT)) == 2
+    assert "the page has 2 goals" in goals_repeated(page(*same[:2]), GOOD_FRONT)[0]
+    assert "the page has 0 goals" in goals_repeated(nb("\n".join(same)), GOOD_FRONT)[0]
 
 
 def test_code_width():
