@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
+from shared.data.errors import DataWarning
 from shared.data.genes import names_of, once
+from shared.data.values import LOGGED_MAX
 
 NO_LABELS = "no_validation"  # scikit-learn's word for an absent y, which None is not
 
@@ -83,6 +87,7 @@ def cells_of(estimator, X, y=NO_LABELS, genes=None, *, reset: bool, matrix=None,
     if hasattr(X, "obs"):
         y = _column(X.obs, y, what) if isinstance(y, str) and y != NO_LABELS else y
         X = X.X if matrix is None else matrix(X)
+        X = X.to_memory() if hasattr(X, "to_memory") else X  # sparse, in the file of a backed AnnData
     elif isinstance(y, str) and y != NO_LABELS:
         raise ValueError("y names a column of obs, and X is no AnnData: pass one label a cell")
     found = validate_data(estimator, X, y, accept_sparse="csr", dtype=np.float32, reset=reset)
@@ -92,6 +97,57 @@ def cells_of(estimator, X, y=NO_LABELS, genes=None, *, reset: bool, matrix=None,
             raise ValueError(f"{len(named)} genes are named and X has {X.shape[1]} columns: name each column once")
         once(named, "genes")
     return X, y, named
+
+
+def refuse_logged(X, units=None):
+    """Raise where an AnnData's values, given as counts, look logged.
+
+    Fractions with nothing large among them may be either, as in :class:`shared.data.Corpus`, unless `units` say. Cells
+    that add up to one total once the logarithm is undone were scaled and logged, whatever is said.
+
+    Parameters
+    ----------
+    X : CSR, cells × genes
+        None negative.
+    units : str, optional
+        What ``uns["units"]`` says.
+    """
+    if not X.nnz or X.data.max() >= LOGGED_MAX or not (X.data % 1).any():
+        return
+    cure = "read the counts (layers['counts'], where there is one), or set logged=True"
+    if not (isinstance(units, str) and units in ("counts", "tpm")):
+        raise ValueError(
+            f"X may hold counts or logarithms (fractions, none above {X.data.max():.3g}): {cure}; "
+            "if these are counts, say so by adata.uns['units'] = 'counts'"
+        )
+    totals = np.bincount(np.repeat(np.arange(X.shape[0]), np.diff(X.indptr)), np.expm1(X.data), X.shape[0])
+    if len(totals) > 2 and totals.std() < 0.01 * totals.mean():
+        raise ValueError(f"uns['units'] says {units!r} and X looks scaled to one total and logged: {cure}")
+
+
+def are_linear(X) -> bool | None:
+    """Whether values, cells × genes, are counts or the like, and no logarithms or z-scores; None where few would tell.
+
+    Up to 256 of the cells are looked at.
+    """
+    some = X[np.unique(np.linspace(0, X.shape[0] - 1, 256).astype(np.int64))]
+    values = some.data if sparse.issparse(some) else some
+    if not values.size or (values.min() >= 0 and values.max() <= 1):
+        return None
+    return bool(values.min() >= 0 and (values.max() >= LOGGED_MAX or not (values % 1).any()))
+
+
+def warn_mixed(mine: bool | None, theirs: bool | None, what: str):
+    """Warn where counts meet a network of logarithms, or the other way round."""
+    if None in (mine, theirs) or mine == theirs:
+        return
+    kinds = {True: "counts, or not logged", False: "logged, or z-scores"}
+    warnings.warn(
+        f"these values look like {kinds[mine]}; those that the network was {what} on look like {kinds[theirs]}: "
+        "bring both to one scale (shared.preprocess.log_normalize logs counts)",
+        DataWarning,
+        stacklevel=4,
+    )
 
 
 def columns_of(X) -> list[str] | None:

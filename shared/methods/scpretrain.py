@@ -25,7 +25,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.genes import names_of
-from shared.methods.inputs import NO_LABELS, cells_of, columns_of
+from shared.methods.inputs import NO_LABELS, cells_of, columns_of, refuse_logged
 from shared.nn.pseudo_labels import (  # noqa: F401
     CLUSTERERS,
     SPACES,
@@ -241,7 +241,8 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
         ----------
         X : AnnData, DataFrame, ndarray or CSR, cells × genes
             Counts, or log(1 + count) with ``logged=True``. All genes take part, those the encoder knows and those it
-            does not. Of an AnnData ``layers["counts"]`` is read where there is one.
+            does not. Of an AnnData ``layers["counts"]`` is read where there is one; an ``X`` that looks logged is
+            refused.
         y : array of str or int, cells; or str
             Types; or, with an AnnData, the column of ``obs`` that holds them.
         genes : sequence of str, optional
@@ -444,12 +445,15 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
     def _read(self, X, genes, y=NO_LABELS, reset=True):
         """Cells as log1p CSR, labels, and names of genes or None; `reset` None is for the pre-trained encoder alone."""
         reader, fitted = clone(self, safe=False) if reset is None else self, getattr(self, "genes_in_", None)
+        adata = X if hasattr(X, "obs") else None
         X, y, names = cells_of(reader, X, y, genes, reset=reset is not False, matrix=self._matrix)
         X = sparse.csr_matrix(X)
         if len(X.data) and X.data.min() < 0:
             raise ValueError(
                 "Negative values in data passed to ScPretrain: counts are needed, or log(1 + count) with logged=True"
             )
+        if adata is not None and not self.logged and "counts" not in adata.layers:
+            refuse_logged(X, adata.uns.get("units"))
         if reset is not False and names is None and self._lent():
             raise ValueError("a pre-trained encoder takes genes by name: pass an AnnData, a DataFrame or genes=")
         if reset is False and names is not None and fitted is not None and names != fitted:

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import one_hot
 
 from shared.data.genes import names_of
-from shared.methods.inputs import NO_LABELS, cells_of
+from shared.methods.inputs import NO_LABELS, are_linear, cells_of, warn_mixed
 from shared.methods.relation_net import RelationNet
 from shared.nn.episodes import EpisodeSampler, episode_sizes, few_shot_split, unit_range  # noqa: F401
 from shared.train import TrainingError, load_model, resolve_device, save_model
@@ -84,7 +84,8 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
     fit_history_ : MetaHistory
         Of `fit`; of `pretrain` it is ``pretrained_["history"]``.
     pretrained_ : dict
-        ``state``, ``dims``, ``genes`` and ``history``. A clone shares it, so that one pre-training serves many `fit`.
+        ``state``, ``dims``, ``genes``, ``history``, and ``linear``, whether it read counts or the like. A clone shares
+        it, so that one pre-training serves many `fit`.
     n_features_in_ : int
         Number of genes; ``genes_in_`` are their names or None.
 
@@ -167,7 +168,8 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : AnnData, DataFrame, ndarray or CSR, samples × genes
-            Log expression or z-scores; of an AnnData ``X`` is read.
+            Log expression or z-scores; of an AnnData ``X`` is read. Where counts meet a network of logarithms, a
+            :class:`shared.data.DataWarning` says so.
         y : array of str or int, samples; or str
             Labels; or, with an AnnData, the column of ``obs`` that holds them.
         genes : sequence of str, optional
@@ -186,7 +188,7 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         shared.train.TrainingError
             If a setting cannot be used, the loss is not finite, or the checkpoint is of another run.
         """
-        X, y, names = self._read(X, y, genes)
+        X, y, names = self._read(X, y, genes, anew=True)
         seed = self._seed()
         learner = self._build(X.shape[1], seed)
         sampler = EpisodeSampler(X, y, self.n_way, self.k_shot, self.n_query)
@@ -196,6 +198,7 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         history = meta_train(learner, sampler, settings, callbacks)
         state = {k: v.cpu() for k, v in learner.state_dict().items()}
         self.pretrained_ = {"state": state, "dims": self._dims(X.shape[1]), "genes": names, "history": history}
+        self.pretrained_["linear"] = self.linear_in_
         return self
 
     def fit(self, X, y, *, genes=None, callbacks=()):
@@ -305,8 +308,10 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         about, state = {"settings": settings, "named": known is not None}, {}
         if lent is not None:
             state |= {f"pretrained/{k}": v for k, v in lent["state"].items()}
+            about["pretrained_linear"] = lent.get("linear")
         if fitted:
             about |= {"classes": self.classes_.tolist(), "kind": self.classes_.dtype.kind}
+            about["linear"] = self.linear_in_
             state |= {f"learner/{k}": v for k, v in self.learner_.state_dict().items()}
             state |= {"prototypes": self.prototypes_} | ({} if self.members_ is None else {"members": self.members_})
         return save_model(folder, state, about, genes)
@@ -332,12 +337,13 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
             "dims": loaded._dims(len(genes)),
             "genes": named,
             "history": MetaHistory(),
+            "linear": about.get("pretrained_linear"),
         }
         if parts["pretrained"]:
             loaded.pretrained_ = lent
         if parts["learner"]:
             loaded.classes_ = np.array(about["classes"], dtype=object if about["kind"] == "O" else None)
-            loaded.n_features_in_, loaded.genes_in_ = len(genes), named
+            loaded.n_features_in_, loaded.genes_in_, loaded.linear_in_ = len(genes), named, about.get("linear")
             loaded.learner_ = loaded._build(len(genes), 0, lent | {"state": parts["learner"]}).eval()
             # Copies, in memory aligned as torch likes it: products in unaligned memory differ in the last digit.
             loaded.prototypes_ = tensors["prototypes"].clone()
@@ -384,7 +390,7 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         learner.cpu()
         return torch.cat(out).numpy()
 
-    def _read(self, X, y=NO_LABELS, genes=None, reset=None):
+    def _read(self, X, y=NO_LABELS, genes=None, reset=None, anew=False):
         """Cells as the network takes them, labels, and names of genes or None; labels are what resets."""
         labelled = not (isinstance(y, str) and y == NO_LABELS)
         reset = labelled if reset is None else reset
@@ -393,6 +399,7 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
             check_classification_targets(y)
         if not reset and names is not None:
             self._same_genes(self.genes_in_ or names, X, names, "tuned")
+        self._same_scale(are_linear(X), labelled, reset, anew)
         X = unit_range(X) if self.scale else X
         if sparse.issparse(X) and np.prod(X.shape, dtype=float) < DENSE:
             X = X.toarray()
@@ -409,6 +416,15 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
                 f"the network was {what} on {n_theirs} genes, and these {X.shape[1]} are {how}: "
                 "align the data first with shared.preprocess.align_genes"
             )
+
+    def _same_scale(self, linear, labelled, reset, anew):
+        """Warn where counts meet a network of logarithms, or logarithms one of counts."""
+        if reset and not anew and hasattr(self, "pretrained_"):
+            warn_mixed(linear, self.pretrained_.get("linear"), "pre-trained")
+        elif not reset:
+            warn_mixed(linear, self.linear_in_, "tuned")
+        if labelled:
+            self.linear_in_ = linear
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from sklearn.base import clone
 
 from shared.methods.scpretrain import ScPretrain
 from shared.nn.pseudo_labels import logged
+from shared.preprocess import log_normalize
 from shared.train import TrainingError
 
 GENES = [f"G{i}" for i in range(40)]
@@ -57,3 +59,45 @@ def test_any_cell_that_was_replaced_makes_another_pretraining(tmp_path):
     other[502, 3] += 1
     with pytest.raises(TrainingError, match="differs in sets"):
         small(checkpoint=path, rounds=2).pretrain(corpus(one=other))
+
+
+# Logged values.
+
+
+def scanpys(adata):
+    """As scanpy leaves data: log1p of CP10k in `X`, the counts gone."""
+    found = adata.copy()
+    found.X, found.uns["log1p"] = log_normalize(found.X), {"base": None}
+    return found
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_logged_values_are_not_logged_again(lender, dense):
+    mine = scanpys(annotated())
+    mine.X = mine.X.toarray() if dense else mine.X
+    for use in (clone(lender).fit, lender.transform, clone(lender).fit(annotated()).predict):
+        with pytest.raises(ValueError, match=r"may hold counts or logarithms.*layers\['counts'\].*logged=True"):
+            use(mine)
+    mine.layers["counts"] = annotated().X
+    assert np.array_equal(lender.transform(mine), lender.transform(annotated()))
+    del mine.layers["counts"]
+    clone(lender).set_params(logged=True).fit(mine)
+
+
+def test_logged_values_that_say_they_are_counts_are_seen_by_their_totals(lender):
+    mine = scanpys(annotated())
+    mine.uns["units"] = "counts"
+    with pytest.raises(ValueError, match="says 'counts' and X looks scaled to one total and logged"):
+        lender.transform(mine)
+
+
+def test_fractions_that_are_counts_pass_when_they_say_so(lender):
+    mine = annotated()
+    mine.X = mine.X * np.float32(0.9)
+    with pytest.raises(ValueError, match=r"if these are counts, say so by adata.uns\['units'\] = 'counts'"):
+        lender.transform(mine)
+    mine.uns["units"] = "counts"
+    assert lender.transform(mine).shape == (90, 8)
+    mine = annotated()
+    mine.X = mine.X * np.float32(20.5)
+    lender.transform(mine), lender.transform(annotated()[:1])

@@ -11,12 +11,13 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from shared.data import load
+from shared.data import DataWarning, load
 from shared.methods.relation_net import LOSSES, PROTOTYPES
 from shared.methods.tmp import RELEASED, TMP
 from shared.nn.episodes import EpisodeError, few_shot_split, unit_range
 from shared.preprocess import log_normalize
 from shared.train import TrainingError
+
 
 def profiles(kinds=6, per_kind=20, genes=40, noise=0.3, seed=0, centres=0):
     """Profiles in which each kind has a centre of its own; `centres` seeds those."""
@@ -379,3 +380,39 @@ def test_before_pretraining_nothing_can_be_used():
 def test_an_accelerator_gives_the_cpus_answers(bulk, cells):
     here, there = (small(device=d).pretrain(bulk, "tissue").fit(cells[0], "cell_type") for d in ("cpu", "cuda"))
     assert (here.predict(cells[1]) == there.predict(cells[1])).mean() > 0.95
+
+
+# Values of two kinds.
+
+
+def counts_of(adata):
+    return ad.AnnData(np.round(100 * adata.X - 100 * adata.X.min()), obs=adata.obs, var=adata.var)
+
+
+def test_counts_after_logarithms_are_warned_of(lent, fitted, cells, tmp_path):
+    support, query = map(counts_of, cells)
+    with pytest.warns(DataWarning, match=r"like counts.* was pre-trained on look like logged.*log_normalize"):
+        raw = clone(lent).fit(support, "cell_type")
+    raw.predict(query)
+    with pytest.warns(DataWarning, match=r"like logged.* was tuned on look like counts"):
+        raw.predict(cells[1])
+    with pytest.warns(DataWarning, match=r"like counts.* was tuned on look like logged"):
+        fitted.predict(query)
+    with pytest.warns(DataWarning, match="pre-trained on"):
+        lent.transform(query[:1])
+    back = TMP.load(fitted.save(tmp_path), cells[0].var_names)
+    with pytest.warns(DataWarning, match="tuned on"):
+        back.predict(query)
+    with pytest.warns(DataWarning, match="pre-trained on"):
+        clone(back).fit(support, "cell_type")
+
+
+def test_one_kind_of_values_is_not_warned_of(bulk, cells):
+    support, query = map(counts_of, cells)
+    model = small(episodes=2, fit_episodes=2).pretrain(counts_of(bulk), "tissue").fit(support, "cell_type")
+    model.predict(query)
+    model.predict(query.X * 0)
+    model.predict(query.X * np.float32(31.5))
+    model.pretrain(bulk, "tissue").fit(cells[0], "cell_type").predict(
+        sparse.csr_matrix(cells[1].X), genes=query.var_names
+    )
