@@ -12,18 +12,24 @@ from pathlib import Path
 import numpy as np
 
 
-def open_study(folder: str | Path, seed: int = 0):
-    """The Optuna study in `folder`: a journal, which any number of processes on this machine can add to."""
+def open_study(folder: str | Path | None, seed: int = 0):
+    """The Optuna study in `folder`: a journal, which any number of processes on this machine can add to.
+
+    Without a folder it is a new one, held in memory.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = str(Path(folder) / "journal.log")
-    # The default lock is a symbolic link, which Windows gives to administrators only.
-    lock = JournalFileOpenLock(path) if os.name == "nt" else None
+    storage = None
+    if folder is not None:
+        path = str(Path(folder) / "journal.log")
+        # The default lock is a symbolic link, which Windows gives to administrators only.
+        lock = JournalFileOpenLock(path) if os.name == "nt" else None
+        storage = JournalStorage(JournalFileBackend(path, lock_obj=lock))
     return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(path, lock_obj=lock)),
+        storage=storage,
         study_name="tuning",
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, constant_liar=True),
@@ -57,23 +63,25 @@ def _objective(trial, X, y, settings):
     return float(np.mean(scores))
 
 
-def work(folder: str | Path, place: int = 0) -> None:
-    """Add trials to the study in `folder` until it holds as many as were asked for: what each process runs."""
+def add_trials(study, X, y, settings) -> None:
+    """Add trials to a study until it holds as many as were asked for."""
     from optuna.study import MaxTrialsCallback
     from optuna.trial import TrialState
 
+    n, ended = settings["n_trials"], (TrialState.COMPLETE, TrialState.PRUNED)
+    if len(study.get_trials(deepcopy=False, states=ended)) < n:
+        study.optimize(lambda t: _objective(t, X, y, settings), callbacks=[MaxTrialsCallback(n, ended)])
+
+
+def work(folder: str | Path, place: int = 0) -> None:
+    """Add trials to the study in `folder`, on the data and with the settings that lie there: each process runs this."""
     folder = Path(folder)
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     with np.load(folder / "data.npz") as data:
         X, y = data["X"], data["y"]
-    ended = (TrialState.COMPLETE, TrialState.PRUNED)
     # One process gives the same trials each time; another, or one that resumes, must not repeat the first draws.
     done = len(open_study(folder).get_trials(deepcopy=False))
-    study = open_study(folder, settings["seed"] + 1000 * (done + place))
-    if len(study.get_trials(deepcopy=False, states=ended)) < settings["n_trials"]:
-        study.optimize(
-            lambda t: _objective(t, X, y, settings), callbacks=[MaxTrialsCallback(settings["n_trials"], ended)]
-        )
+    add_trials(open_study(folder, settings["seed"] + 1000 * (done + place)), X, y, settings)
 
 
 def join(folder: str | Path) -> None:
@@ -84,7 +92,9 @@ def join(folder: str | Path) -> None:
     work(folder, os.getpid())
 
 
-def tune(folder: str | Path, X, y, n_trials: int, *, model=None, folds: int = 4, processes: int = 1, seed: int = 0):
+def tune(
+    folder: str | Path | None, X, y, n_trials: int, *, model=None, folds: int = 4, processes: int = 1, seed: int = 0
+):
     """Tune the step, the penalty and the length of training of an ``AutoencoderClassifier`` that starts from scratch.
 
     Called again on one folder it goes on where it stopped, with trials that ran to their end or were pruned counted
@@ -92,8 +102,8 @@ def tune(folder: str | Path, X, y, n_trials: int, *, model=None, folds: int = 4,
 
     Parameters
     ----------
-    folder : path
-        Where the journal lies; made if missing.
+    folder : path or None
+        Where the journal lies; made if missing. None keeps the study in memory: faster, and gone with this process.
     X, y : arrays
         Labelled training samples. Never the test samples: the best of many trials is best partly by luck.
     n_trials : int
@@ -106,11 +116,23 @@ def tune(folder: str | Path, X, y, n_trials: int, *, model=None, folds: int = 4,
     Returns
     -------
     optuna.Study
+
+    Raises
+    ------
+    ValueError
+        If several processes are to share a study without a folder.
     """
+    X, y = np.asarray(X, np.float32), np.asarray(y, str)
+    settings = {"n_trials": int(n_trials), "model": model or {}, "folds": folds, "seed": seed}
+    if folder is None:
+        if processes > 1:
+            raise ValueError(f"{processes} processes share a study through its folder: give one")
+        study = open_study(None, seed)
+        add_trials(study, X, y, settings)
+        return study
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "data.npz", X=np.asarray(X, np.float32), y=np.asarray(y, str))
-    settings = {"n_trials": int(n_trials), "model": model or {}, "folds": folds, "seed": seed}
+    np.savez(folder / "data.npz", X=X, y=y)
     (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     study = open_study(folder, seed)  # made before the others look for it
     for sign in folder.glob("ready-*"):

@@ -5,6 +5,7 @@ Importing this module loads Keras, on TensorFlow unless ``KERAS_BACKEND`` says o
 
 from __future__ import annotations
 
+import itertools
 import os
 
 from shared import load_triton
@@ -18,6 +19,8 @@ import keras
 import numpy as np
 from keras import ops
 from scipy import sparse
+
+BLOCK = 2**24  # bytes of rows handed to the framework at once
 
 
 def _threads():
@@ -125,11 +128,11 @@ class Scale:
 
 def restart(net, weights, lr, seed):
     """Give a network weights, an optimizer without a past, and noise from `seed`: as if it had just been built."""
-    net.set_weights(weights)
     optimizer = net.optimizer
     optimizer.build(net.trainable_variables)
-    for variable in optimizer.variables:
-        variable.assign(np.zeros(variable.shape, variable.dtype))
+    if not hasattr(net, "compiled_start"):
+        net.compiled_start = _start(net)
+    net.compiled_start(*weights)
     optimizer.learning_rate = lr
     optimizer.set_factors({})
     for layer in net._flatten_layers():
@@ -138,57 +141,97 @@ def restart(net, weights, lr, seed):
             generator.state.assign(np.array([seed, 0], generator.state.dtype))
 
 
+def _start(net):
+    """What sets a network's weights and forgets all its optimizer knew; compiled on TensorFlow, like :func:`_steps`."""
+
+    def start(*weights):
+        for variable, weight in zip(net.weights, weights, strict=True):
+            variable.assign(weight)
+        for variable in net.optimizer.variables:
+            variable.assign(ops.zeros(variable.shape, variable.dtype))
+
+    if keras.backend.backend() != "tensorflow":
+        return start
+    import tensorflow as tf
+
+    return tf.function(start, [tf.TensorSpec(w.shape, w.dtype) for w in net.weights], autograph=False)
+
+
 def train(net, X, y, weight, epochs, batch_size, rng, progress=False, said="training"):
     """Passes over the rows in an order drawn by numpy, so that every back end sees the same batches.
 
-    Batches differ by one row at most: no last batch of a few rows.
+    Batches differ by one row at most: no last batch of a few rows. Many batches are handed over at once, because the
+    way from Python into the framework takes longer than a small network's arithmetic.
     """
     from tqdm.auto import tqdm
 
-    losses, parts, step = [], max(1, -(-X.shape[0] // batch_size)), _step(net)
-    for _ in tqdm(range(epochs), desc=said, disable=not progress, leave=False):
-        total = 0.0
-        for rows in np.array_split(rng.permutation(X.shape[0]), parts):
-            some = dense(X[rows])
-            loss = step(some, some if y is None else y[rows], *(() if weight is None else (weight[rows],)))
-            total += float(loss) * len(rows)
-        losses.append(total / X.shape[0])
-        if not np.isfinite(losses[-1]):
-            raise FloatingPointError(
-                f"the loss is {losses[-1]} after {len(losses)} epochs: lower lr, or scale the genes"
-            )
-    return losses
+    n = X.shape[0]
+    parts = max(1, -(-n // batch_size))
+    sizes = [len(rows) for rows in np.array_split(range(n), parts)]
+    batches = (rows for _ in range(epochs) for rows in np.array_split(rng.permutation(n), parts))
+    at_once = max(1, BLOCK // (4 * X.shape[1] * sizes[0]))
+    losses, steps = np.zeros(epochs * parts), _steps(net)
+    with tqdm(total=len(losses), desc=said, disable=not progress, leave=False, unit="batch") as bar:
+        for start in range(0, len(losses), at_once):
+            some = list(itertools.islice(batches, at_once))
+            rows = np.concatenate(some)
+            block = [dense(X[rows]), *(part[rows] for part in (y, weight) if part is not None)]
+            ends = np.cumsum([0, *map(len, some)], dtype=np.int32)
+            losses[start : start + len(some)] = steps(ends, *block)
+            done = losses[: start + len(some)]
+            if not np.isfinite(done).all():
+                first = np.flatnonzero(~np.isfinite(done))[0]
+                raise FloatingPointError(
+                    f"the loss is {done[first]} after {first // parts + 1} epochs: lower lr, or scale the genes"
+                )
+            bar.update(len(some))
+    return (losses.reshape(epochs, parts) @ sizes / n).tolist()
 
 
-def _step(net):
-    """What trains a compiled network on one batch, (inputs, targets) or with weights, and returns the loss before it.
+def _steps(net):
+    """What trains a compiled network on the batches of a block, one after another, and returns the loss before each.
 
-    On TensorFlow the step is written out: Keras's own is compiled again for a second batch size, and its bookkeeping
-    takes longer than the arithmetic of a small network.
+    A block is inputs, or inputs and targets, or these and weights; `ends` says where its batches begin and end. On
+    TensorFlow the loop over batches is part of what is compiled, whatever their size.
     """
 
-    def keras_step(*batch):
-        net.reset_metrics()  # versions of Keras differ in how they average over batches, so each is read alone
-        return net.train_on_batch(*batch)
+    def keras_steps(ends, *block):
+        losses = []
+        for a, b in itertools.pairwise(ends):
+            some = [part[a:b] for part in block]
+            net.reset_metrics()  # versions of Keras differ in how they average over batches, so each is read alone
+            losses.append(float(net.train_on_batch(*(some if len(some) > 1 else 2 * some))))
+        return losses
 
     if keras.backend.backend() != "tensorflow":
-        return keras_step
+        return keras_steps
     import tensorflow as tf
 
-    def one(x, y, weight=None):
+    def one(x, y=None, weight=None):
         with tf.GradientTape() as tape:
-            loss = net.compute_loss(x, y, net(x, training=True), weight)
+            loss = net.compute_loss(x, x if y is None else y, net(x, training=True), weight)
         net.optimizer.apply(tape.gradient(loss, net.trainable_variables), net.trainable_variables)
         return loss
 
-    def step(*batch):
-        shapes = tuple((a.dtype, a.shape[1:]) for a in batch)
-        if getattr(net, "compiled_step", (None,))[0] != shapes:
+    def steps(ends, *block):
+        shapes = tuple((part.dtype, part.shape[1:]) for part in block)
+        if getattr(net, "compiled_steps", (None,))[0] != shapes:
             any_rows = [tf.TensorSpec((None, *shape), dtype) for dtype, shape in shapes]
-            net.compiled_step = shapes, tf.function(one, any_rows, jit_compile=net.jit_compile)
-        return net.compiled_step[1](*batch)
+            step = tf.function(one, any_rows, jit_compile=True, autograph=False) if net.jit_compile else one
 
-    return step
+            def loop(ends, *block):
+                def body(i, losses):
+                    return i + 1, losses.write(i, step(*(part[ends[i] : ends[i + 1]] for part in block)))
+
+                count = tf.shape(ends)[0] - 1
+                start = (0, tf.TensorArray(tf.float32, count))
+                return tf.while_loop(lambda i, _: i < count, body, start, parallel_iterations=1)[1].stack()
+
+            of_ends = tf.TensorSpec((None,), tf.int32)
+            net.compiled_steps = shapes, tf.function(loop, [of_ends, *any_rows], autograph=False)
+        return net.compiled_steps[1](ends, *block).numpy()
+
+    return steps
 
 
 def dense(X):

@@ -40,6 +40,17 @@ def test_two_processes_share_a_study_and_resume(tmp_path, made):
     assert search.tune(tmp_path, X, y, before, **settings).best_value >= study.best_value
 
 
+def test_a_study_in_memory_has_the_trials_of_one_in_a_folder(tmp_path, made):
+    pytest.importorskip("optuna", reason="install the extra: pip install 'borrowed-strength[tune]'")
+    settings = {"model": {"hidden": [8], "code": 4, "random_state": 0}, "folds": 3, "seed": 5}
+    kept, gone = (search.tune(place, *made, 6, **settings) for place in (tmp_path, None))
+    assert [(t.params, t.intermediate_values) for t in kept.trials] == [
+        (t.params, t.intermediate_values) for t in gone.trials
+    ]
+    with pytest.raises(ValueError, match="share a study through its folder"):
+        search.tune(None, *made, 6, processes=2)
+
+
 @pytest.mark.slow
 def test_a_process_that_fails_is_heard(tmp_path, made, monkeypatch):
     pytest.importorskip("optuna")

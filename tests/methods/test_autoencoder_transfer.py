@@ -251,30 +251,6 @@ def test_the_penalty_is_charged_and_costs_no_new_network(source, target):
     assert len(head.trainable_weights) == 2
 
 
-def test_one_compiled_step_takes_batches_of_any_size(source):
-    """And does what Keras's own step does."""
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("the step is written out for TensorFlow only")
-    after = []
-    for own in (True, False):
-        net = method.autoencoder(30, (16,), 6)
-        net.compile(LayerwiseAdam(1e-2), "mse", jit_compile=False)
-        first = keras_net.initial([w.shape for w in net.get_weights()], np.random.default_rng(0))
-        keras_net.restart(net, first, 1e-2, 0)
-        step = keras_net._step(net) if own else net.train_on_batch
-        weight = np.linspace(0.5, 2, 120).astype(np.float32)
-        losses = []
-        for rows in (slice(0, 40), slice(40, 71), slice(71, 120)):
-            if not own:
-                net.reset_metrics()
-            losses.append(float(step(source[rows], source[rows], weight[rows])))
-        after.append([losses, *net.get_weights()])
-        if own:
-            assert net.compiled_step[1].experimental_get_tracing_count() == 1
-    for a, b in zip(*after, strict=True):
-        assert np.allclose(a, b, atol=1e-5)
-
-
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_heads_for_classes(source, n_classes):
     y = np.digitize(source[:, 0], np.quantile(source[:, 0], np.arange(1, n_classes) / n_classes))
