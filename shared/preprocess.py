@@ -16,7 +16,8 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from shared.data.genes import stamp
+from shared.data.errors import DataError
+from shared.data.genes import names_of, stamp
 
 LOGGED_MAX = 30.0  # log2 of the largest count a cell could hold; no depth of sequencing passes it
 
@@ -40,6 +41,14 @@ def _matrix(X):
         n = int((~np.isfinite(values)).sum())
         raise PreprocessError(f"X holds {n} values that are NaN or infinite: fill or drop those genes first")
     return X
+
+
+def _cells(adata):
+    """Refuse what is no AnnData, in words."""
+    import anndata as ad
+
+    if not isinstance(adata, ad.AnnData):
+        raise PreprocessError(f"AnnData is needed, not {type(adata).__name__}: shared.data.from_arrays makes one")
 
 
 def log_normalize(X, target_sum=1e4):
@@ -289,13 +298,20 @@ def align_genes(adata, genes, fill=0.0):
     Raises
     ------
     PreprocessError
-        If a list names a gene twice, or no gene is shared (another species or another kind of name).
+        If a list is empty or names a gene twice, `genes` is no list of names, or no gene is shared (another species or
+        another kind of name).
     """
     import anndata as ad
     import pandas as pd
 
-    wanted, have = pd.Index(map(str, genes)), pd.Index(adata.var_names.astype(str))
+    _cells(adata)
+    try:
+        wanted, have = pd.Index(names_of(genes, "the reference list")), pd.Index(adata.var_names.astype(str))
+    except DataError as e:
+        raise PreprocessError(str(e)) from e
     for names, whose in ((wanted, "the reference list"), (have, "the data")):
+        if not len(names):
+            raise PreprocessError(f"{whose} names no gene: see which step lost them all")
         if names.has_duplicates:
             twice = ", ".join(names[names.duplicated()].unique()[:3])
             raise PreprocessError(f"{whose} names genes twice ({twice}): sum or drop the copies first")
@@ -356,8 +372,9 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
     Raises
     ------
     PreprocessError
-        If no cell or no gene is left, naming the limit that took most.
+        If no cell or no gene is left, naming the limit that took most, or `adata` is no AnnData.
     """
+    _cells(adata)
     X = _matrix(adata.X)
     seen = np.asarray((X > 0).sum(1)).ravel()
     totals = np.asarray(X.sum(1), dtype=np.float64).ravel()
@@ -408,6 +425,7 @@ def combat(adata, batch="batch"):
     ----------
     Johnson, Li and Rabinovic (2007), Biostatistics 8, 118.
     """
+    _cells(adata)
     if batch not in adata.obs:
         raise PreprocessError(f"obs has no column {batch!r}: name the one that holds the batches")
     sizes = adata.obs[batch].value_counts()

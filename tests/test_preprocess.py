@@ -218,6 +218,31 @@ def test_align_refuses_strangers_and_twins():
         align_genes(frame(np.ones((2, 1)), "a"), ["a", "a"])
 
 
+@pytest.mark.parametrize(
+    ("genes", "says"),
+    [
+        ([], "the reference list names no gene"),
+        ("ab", "the reference list should be a list of names, not str"),
+        (3, "should be a list of names, not int"),
+        (["a", None], "holds 1 missing name"),
+    ],
+)
+def test_align_refuses_what_is_no_list_of_genes(genes, says):
+    with pytest.raises(PreprocessError, match=says):
+        align_genes(frame(np.ones((2, 2)), "ab"), genes)
+
+
+def test_align_refuses_data_without_genes():
+    with pytest.raises(PreprocessError, match="the data names no gene"):
+        align_genes(frame(np.ones((2, 0)), []), ["a"])
+
+
+@pytest.mark.parametrize("step", [lambda X: align_genes(X, ["a"]), preprocess.quality_control, preprocess.combat])
+def test_an_array_in_place_of_anndata_is_named(step):
+    with pytest.raises(PreprocessError, match=r"AnnData is needed, not ndarray: shared\.data\.from_arrays makes one"):
+        step(np.ones((2, 2)))
+
+
 def test_quality_control_drops_what_it_says(pbmc):
     kept, report = preprocess.quality_control(pbmc, min_genes=500, min_cells=5, max_mito=0.1)
     assert kept.n_obs == report.kept < pbmc.n_obs

@@ -18,6 +18,7 @@ from shared.data.checks import check, label_values, value_errors
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes import many, names_of, shown, stamp
 from shared.data.structure import matrix_problems, name_problems, structure
+from shared.data.translate import DUPLICATES, merge_duplicates
 from shared.data.values import scan
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ KINDS = {".h5ad": "h5ad", ".csv": "table", ".tsv": "table", ".h5": "tenx_h5"}
 TENX = re.compile(r"(matrix\.mtx|genes\.tsv|features\.tsv|barcodes\.tsv)(\.gz)?$")
 
 
-def load(name, *, route=None, layer=None) -> ad.AnnData:
+def load(name, *, route=None, layer=None, duplicates="refuse") -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
     Parameters
@@ -41,6 +42,10 @@ def load(name, *, route=None, layer=None) -> ad.AnnData:
         Take a data set of the catalogue by this route only.
     layer : str, optional
         Take ``X`` from this layer of an ``.h5ad`` file.
+    duplicates : {"refuse", "sum", "first"}, default "refuse"
+        What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
+        of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
+        were. Genes that share a symbol in files of 10x Genomics keep apart: they go by their Ensembl ids.
 
     Returns
     -------
@@ -60,13 +65,15 @@ def load(name, *, route=None, layer=None) -> ad.AnnData:
     ------
     DataError
         If the name is unknown, the file is missing, damaged, altered or of a kind that is not read, or the matrix is
-        empty, holds NaN, infinities, words or negative counts, or names a gene or a cell twice.
+        empty, holds NaN, infinities, words or negative counts, or names a cell twice, or a gene without a word on
+        `duplicates`.
     """
+    _known(duplicates)
     own = _own_path(name)
     if own is not None:
         if route is not None:
             raise DataError(f"{own.name} is a file of your own and has no route {route!r}: leave route out")
-        return _own(own, layer)
+        return _own(own, layer, duplicates)
 
     from shared.data.routes import obtain
 
@@ -99,7 +106,7 @@ def _own_path(name) -> Path | None:
         return None
 
 
-def _own(path: Path, layer) -> ad.AnnData:
+def _own(path: Path, layer, duplicates) -> ad.AnnData:
     try:
         there = path.exists()
     except (OSError, ValueError) as e:  # too long, or with a character no path can hold
@@ -114,9 +121,14 @@ def _own(path: Path, layer) -> ad.AnnData:
     for file in files:
         if not file.stat().st_size:
             raise DataError(f"{file.name} is empty: the copy or download may have stopped early")
-    # The reader is told the layer, because a file may have layers and no X.
-    adata = routes._read(Route("official", kind, options={"layer": layer} if layer is not None else {}), files)
-    adata = _checked(adata, path.name, _stated(adata) if layer is None else None, _sha256(files), str(path))
+    options = {"duplicated_genes": True} if kind == "table" else {}  # what becomes of those is decided here
+    if layer is not None:
+        options["layer"] = layer  # the reader is told, because a file may have layers and no X
+    adata = routes._read(Route("official", kind, options=options), files)
+    if layer is not None:
+        adata.uns.pop("units", None)  # of the file's X
+    adata = _merged(adata, path.name, duplicates, "load")
+    adata = _checked(adata, path.name, _stated(adata), _sha256(files), str(path))
     found = [f for f in check(adata).findings if f.severity != "note"]
     if found:
         # One warning with all of them: the next one from the same line would not be shown.
@@ -157,9 +169,23 @@ def _stated(adata) -> str | None:
     return units if isinstance(units, str) and units in UNITS else None
 
 
-def _named_once(what, genes, cells):
-    for f in name_problems(genes, cells):
+def _known(duplicates):
+    if duplicates not in DUPLICATES:
+        raise DataError(f"duplicates={duplicates!r} is not known: choose {', '.join(map(repr, DUPLICATES))}")
+
+
+def _merged(adata, what, duplicates, call) -> ad.AnnData:
+    """`adata` with each gene once; where that was not asked for, an error that says how to ask `call` for it."""
+    cure = f'{call}(..., duplicates="sum") adds up the counts of the copies, "first" keeps the first of them'
+    structure(adata, what, duplicated_genes=duplicates != "refuse", cure=cure)
+    if adata.var_names.is_unique:
+        return adata
+    for f in value_errors(scan(adata.X), _stated(adata)):
         raise DataError(f.about(what))
+    try:
+        return merge_duplicates(adata, duplicates)[0]
+    except DataError as e:
+        raise DataError(f"{what}: {e}") from e
 
 
 def _checked(adata, what, units, sha256, source) -> ad.AnnData:
@@ -254,7 +280,7 @@ def to_arrays(adata, labels="cell_type"):
     return X, column.astype(str).to_numpy(dtype=str), list(map(str, adata.var_names))
 
 
-def from_arrays(X, genes, *, obs=None, units=None) -> ad.AnnData:
+def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.AnnData:
     """Arrays to AnnData: the way back, and the way in for a matrix that is not in a file.
 
     Parameters
@@ -267,6 +293,8 @@ def from_arrays(X, genes, *, obs=None, units=None) -> ad.AnnData:
         One row a cell; its index names the cells.
     units : {"counts", "log", "tpm", "z", "none"}, optional
         What `X` holds; whole numbers are taken for counts otherwise.
+    duplicates : {"refuse", "sum", "first"}, default "refuse"
+        What becomes of genes that are named twice, as in :func:`load`.
 
     Returns
     -------
@@ -280,6 +308,7 @@ def from_arrays(X, genes, *, obs=None, units=None) -> ad.AnnData:
     """
     import anndata as ad
 
+    _known(duplicates)
     if units is not None and units not in UNITS:
         raise DataError(f"units={units!r} is not known: choose {', '.join(map(repr, UNITS))}, or leave it out")
     X, genes = _matrix(X), names_of(genes)
@@ -288,16 +317,25 @@ def from_arrays(X, genes, *, obs=None, units=None) -> ad.AnnData:
             f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
         )
     obs = _obs(obs, X.shape[0])
-    _named_once("the matrix", pd.Index(genes, dtype=object), obs.index)
+    genes = pd.Index(genes, dtype=object)
+    for f in name_problems(genes, obs.index):
+        if f.check != "genes twice":
+            raise DataError(f.about("the matrix"))
     if 0 in X.shape:
         raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
     for f in matrix_problems(X):
         raise DataError(f.about("the matrix"))
     X, units, notes = _settled(X, "the matrix", units, copy=True)
-    adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # seen to next
+        adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes))
+    adata.uns["units"] = units
+    adata = _merged(adata, "the matrix", duplicates, "from_arrays")
+    if sparse.issparse(adata.X):
+        adata.X.sort_indices()
     if units == "counts":
-        adata.layers["counts"] = X.copy()
-    adata.uns |= {"units": units, "sha256": _digest(X, genes), "source": "arrays"}
+        adata.layers["counts"] = adata.X.copy()
+    adata.uns |= {"sha256": _digest(adata.X, adata.var_names), "source": "arrays"}
     stamp(adata, notes)
     return adata
 

@@ -16,8 +16,10 @@ from shared.data.genes import UNWRITABLE, many, shown
 if TYPE_CHECKING:
     import anndata as ad
 
+MERGE = "shared.data.merge_duplicates sums the copies, or drop them"
 
-def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False) -> None:
+
+def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False, cure=MERGE) -> None:
     """Refuse data whose shape, type, storage or names no step can work with; values are not looked at.
 
     Parameters
@@ -28,6 +30,8 @@ def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False) -> N
         How the message calls the data.
     duplicated_genes : bool, default False
         Let names of genes stand that occur twice.
+    cure : str
+        What to do about them, for the message.
 
     Raises
     ------
@@ -38,12 +42,12 @@ def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False) -> N
 
     if not isinstance(adata, ad.AnnData):
         raise DataError(f"AnnData is needed, not {type(adata).__name__}: shared.data.from_arrays makes one")
-    for f in structural(adata, adata.X):
+    for f in structural(adata, adata.X, cure):
         if not (duplicated_genes and f.check == "genes twice"):
             raise DataError(f.about(what))
 
 
-def structural(adata, X) -> Iterator[Finding]:
+def structural(adata, X, cure=MERGE) -> Iterator[Finding]:
     """What is wrong with `adata` beside the values of `X`, its own matrix or one of its layers."""
     if 0 in adata.shape:
         cells = f"{adata.n_obs} cells × {adata.n_vars} genes"
@@ -52,17 +56,17 @@ def structural(adata, X) -> Iterator[Finding]:
         yield Finding("no matrix", "error", "has no X", "put a layer there, adata.X = adata.layers[...].copy()")
     else:
         yield from matrix_problems(X)
-    yield from name_problems(adata.var_names, adata.obs_names)
+    yield from name_problems(adata.var_names, adata.obs_names, cure)
     columns = adata.obs.columns
     if columns.has_duplicates:
         twice = shown(columns[columns.duplicated()].unique())
         yield Finding("columns twice", "error", f"has obs columns of the same name ({twice})", "rename or drop one")
 
 
-def name_problems(genes, cells) -> Iterator[Finding]:
-    """What is wrong with names as such: twice the same, or nothing that can be written in a line."""
-    for names, what, cure in (
-        (genes, "gene", "shared.data.merge_duplicates sums the copies, or drop them"),
+def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
+    """What is wrong with names as such: twice the same (for genes, with this `cure`), or not writable in a line."""
+    for names, what, todo in (
+        (genes, "gene", cure),
         (cells, "cell", "drop the copies, or rename them with adata.obs_names_make_unique()"),
     ):
         bad = [n for n in names if UNWRITABLE.search(str(n))]
@@ -72,7 +76,7 @@ def name_problems(genes, cells) -> Iterator[Finding]:
         twice = names[names.duplicated()].unique()
         if len(twice):
             problem = f"names {many(len(twice), what)} more than once ({shown(twice)})"
-            yield Finding(f"{what}s twice", "error", problem, cure)
+            yield Finding(f"{what}s twice", "error", problem, todo)
 
 
 def matrix_problems(X) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -297,7 +298,7 @@ def broken(kind, path):
         ("nan", "holds 1 NaN value: fill"),
         ("infinite", "holds 1 infinite value: fill"),
         ("words", r"1 column with words in place of numbers \(cell_type\)"),
-        ("gene twice", r"names 1 gene more than once \(g0\): shared.data.merge_duplicates"),
+        ("gene twice", r"names 1 gene more than once \(g0\): load\(\.\.\., duplicates=\"sum\"\) adds up"),
         ("cell twice", r"names 1 cell more than once \(c0\)"),
         ("no cells", "is empty, 0 cells"),
         ("no genes", "is empty: 4 cells × 0 genes"),
@@ -313,6 +314,82 @@ def broken(kind, path):
 def test_what_cannot_be_used_is_refused_with_a_reason(tmp_path, kind, says):
     with pytest.raises(DataError, match=says):
         data.load(broken(kind, tmp_path / "mine.csv"))
+
+
+def twins(values):
+    """Three cells, two genes, the first named twice with another gene between."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique")
+        return ad.AnnData(
+            np.array(values, np.float32),
+            obs=pd.DataFrame(index=["c0", "c1", "c2"]),
+            var=pd.DataFrame(index=["g0", "g1", "g0"]),
+        )
+
+
+def written(adata, path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique")
+        if path.suffix == ".h5ad":
+            adata.X = sparse.csr_matrix(adata.X)
+            adata.layers["raw"] = sparse.csr_matrix(adata.X * 2)
+            adata.uns["units"] = "log"  # of X in the file, not of the layer
+            adata.write_h5ad(path)
+        else:
+            sep = "\t" if ".tsv" in path.name else ","
+            rows = [["", *adata.var_names], *([c, *row] for c, row in zip(adata.obs_names, adata.X.astype(int)))]
+            path.write_text("\n".join(sep.join(map(str, row)) for row in rows) + "\n")
+    return path
+
+
+COUNTS = [[1, 2, 3], [0, 5, 7], [4, 0, 0]]
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.tsv", "mine.h5ad"])
+@pytest.mark.parametrize(("duplicates", "first"), [("sum", [4, 7, 4]), ("first", [1, 0, 4])])
+def test_genes_named_twice_are_merged_where_asked(tmp_path, name, duplicates, first):
+    path = written(twins(COUNTS), tmp_path / name)
+    layer = {"layer": "raw"} if name.endswith("h5ad") else {}
+    got = data.load(path, duplicates=duplicates, **layer)
+    want = np.column_stack([first, [2, 5, 0]]) * (2 if layer else 1)
+    for X in (got.X, got.layers["counts"]):
+        assert np.array_equal(X.toarray() if sparse.issparse(X) else X, want)
+    assert list(got.var_names) == ["g0", "g1"] and got.uns["gene_hash"] == data.gene_hash(["g0", "g1"])
+    assert got.uns["units"] == "counts" and any("1 added to" in n or "1 left out" in n for n in got.uns["notes"])
+    with pytest.raises(DataError, match=rf"^{name} names 1 gene more than once \(g0\): load\(\.\.\., duplicates="):
+        data.load(path, **layer)
+
+
+@pytest.mark.parametrize("kind", [np.array, sparse.csr_matrix])
+def test_arrays_of_genes_named_twice_are_merged_where_asked(kind):
+    got = data.from_arrays(kind(np.array(COUNTS)), ["g0", "g1", "g0"], duplicates="sum")
+    want = data.from_arrays(kind(np.array([[4, 2], [7, 5], [4, 0]])), ["g0", "g1"])
+    assert list(got.var_names) == ["g0", "g1"] and got.uns["sha256"] == want.uns["sha256"]
+    for X, Y in ((got.X, want.X), (got.layers["counts"], want.layers["counts"])):
+        assert X.dtype == np.float32 and np.array_equal(*(m.toarray() if sparse.issparse(m) else m for m in (X, Y)))
+
+
+def test_merging_says_what_it_cannot_do(tmp_path):
+    logged = twins([[0.1, 1.2, 0.3], [0.4, 2.5, 0.6], [0.7, 0.8, 1.9]])
+    path = tmp_path / "mine.h5ad"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique")
+        logged.write_h5ad(path)
+    with pytest.raises(DataError, match=r"^mine\.h5ad: .*cannot be summed.*choose duplicates='first'"):
+        data.load(path, duplicates="sum")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", data.DataWarning)
+        assert np.array_equal(data.load(path, duplicates="first").X, logged.X[:, :2])
+    logged.X[0, 0] = np.nan
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique")
+        logged.write_h5ad(path)
+    for way in ("sum", "first"):
+        with pytest.raises(DataError, match=r"^mine\.h5ad holds 1 NaN value"):
+            data.load(path, duplicates=way)
+    for call in (lambda **how: data.load("pbmc", **how), lambda **how: data.from_arrays(np.ones((1, 1)), ["a"], **how)):
+        with pytest.raises(DataError, match="duplicates='max' is not known: choose 'sum', 'refuse', 'first'"):
+            call(duplicates="max")
 
 
 def test_a_path_of_no_name_is_named(tmp_path, monkeypatch):
@@ -344,7 +421,7 @@ def test_arrays_that_do_not_fit_are_refused():
         data.from_arrays(np.ones((2, 3)), ["a", "b"])
     with pytest.raises(DataError, match="one row for each cell"):
         data.from_arrays(np.ones((2, 2)), ["a", "b"], obs={"cell_type": ["x"]})
-    with pytest.raises(DataError, match="gene more than once"):
+    with pytest.raises(DataError, match=r"gene more than once \(a\): from_arrays\(\.\.\., duplicates=\"sum\"\)"):
         data.from_arrays(np.ones((2, 2)), ["a", "a"])
     with pytest.raises(DataError, match="no column 'type'; it has cell_type"):
         data.to_arrays(small(), "type")

@@ -62,7 +62,7 @@ def h5ad(paths: list[Path], *, layer=None, obs=None, units=None, missing=()):
     return found
 
 
-def table(paths: list[Path], *, separator=None):
+def table(paths: list[Path], *, separator=None, duplicated_genes=False):
     """A table of numbers: the first column names the cells, the first row the genes.
 
     Parameters
@@ -72,6 +72,8 @@ def table(paths: list[Path], *, separator=None):
         as well.
     separator : str, optional
         By the file's name where not given: a comma for ``.csv``, a tab otherwise.
+    duplicated_genes : bool, default False
+        Let names of genes stand that occur twice, for the door to merge or to refuse.
 
     Returns
     -------
@@ -101,7 +103,8 @@ def table(paths: list[Path], *, separator=None):
             other = "semicolons, as some spreadsheets save them, write it with commas"
         raise DataError(f"{path.name} is empty: {len(found)} cells × 0 genes; if its fields are parted by {other}")
     for finding in name_problems(genes, cells):
-        raise DataError(finding.about(path.name))
+        if not (duplicated_genes and finding.check == "genes twice"):
+            raise DataError(finding.about(path.name))
     if found.shape[0] == 0:
         return ad.AnnData(np.zeros(found.shape, np.float32))
     words = [c for c in found.columns if not pd.api.types.is_numeric_dtype(found[c])]
@@ -110,4 +113,6 @@ def table(paths: list[Path], *, separator=None):
             f"{path.name}: {many(len(words), 'column')} with words in place of numbers ({shown(words)}): "
             "keep only genes, labels go into obs"
         )
-    return ad.AnnData(found.to_numpy(np.float32), obs=pd.DataFrame(index=cells), var=pd.DataFrame(index=genes))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # as asked for
+        return ad.AnnData(found.to_numpy(np.float32), obs=pd.DataFrame(index=cells), var=pd.DataFrame(index=genes))
