@@ -10,6 +10,7 @@ import html
 import importlib.util
 import os
 import platform
+import re
 from dataclasses import dataclass
 
 from shared import results
@@ -57,6 +58,17 @@ class Chapter:
     def record(self, name, value, **more):
         """Record a number under `name` for the text, the results page and the tests; see ``shared.results.Run``."""
         return self.run.record(name, value, **more)
+
+    def record_all(self, values, prefix=""):
+        """Record each value of a dict under the prefix and its name in letters, digits and underscores.
+
+        A value that is a sequence holds one number a seed: its mean is recorded, with the interval over seeds.
+        """
+        from shared.evaluate import over_seeds
+
+        for name, value in values.items():
+            value = over_seeds(value) if hasattr(value, "__len__") and not isinstance(value, str) else value
+            self.record(prefix + re.sub(r"\W+", "_", name), value)
 
     def close(self):
         """Leave the provenance in the notebook and return it as a table: versions, seeds, data, commit."""

@@ -100,6 +100,16 @@ def test_loading_data_enters_its_hash(shell):
     assert book.run.records["n_samples"]["value"] == 189
 
 
+def test_many_numbers_are_recorded_at_once_and_seeds_become_an_interval(shell):
+    book = chapter.setup("demo", profile="smoke")
+    book.load("tissues")
+    book.record_all({"from scratch, 15": 0.5, "free": [0.2, 0.4, 0.6], "who": "ridge"}, "won_")
+    found = book.run.records
+    assert list(found) == ["won_from_scratch_15", "won_free", "won_who"]
+    assert found["won_from_scratch_15"]["value"] == 0.5 and found["won_who"]["value"] == "ridge"
+    assert found["won_free"]["n"] == 3 and found["won_free"]["low"] < found["won_free"]["value"] == pytest.approx(0.4)
+
+
 def test_quiz_is_a_labelled_fieldset_with_a_reason_for_each_answer():
     page = chapter.quiz("Which?", {"a < b": (True, "Because."), "b": (False, "Look again.")}, name="order").data
     ids = re.findall(r'<input[^>]* id="([^"]+)"', page)

@@ -71,6 +71,24 @@ PAPER_TYPES = {
     "published, rehearsed": ([5, 8, 10], [0.745, 0.783, 0.829]),
     "published, from scratch": ([5, 8, 10], [0.385, 0.528, 0.592]),
 }
+# What stands beside the chapter's records: where the paper reports it, and what.
+PAPER_NUMBERS = {
+    "unseen_clamped": "table S3: .79, .85",
+    "won_rehearsed_only": "figure 3a: .33 to .53",
+    "won_from_scratch_15": "3a: .42 to .53",
+    "won_rehearsed_15": "3a: .50 to .80",
+    "gain_clamped": "3a: .07 to .34",
+    "won_from_scratch_all_cells": "3a: .79 to .92",
+    "won_rehearsed_all_cells": "3a: .79 to .93",
+    "late_from_scratch_15": "2a: .93; 3b: .42 to .53",
+    "ahead_late_from_scratch_15": "2a: -.01; 3b: -.30 to -.03, both at one length",
+    "types_gap": "2b: .36",
+    "types_effect": "2b: .08",
+    "cells_effect": "2c: .04",
+    "back_gain": "3c: .07 to .28",
+    "gain_free": "not run",
+    "gain_scrambled": "not run",
+}
 
 
 def _rehearsed(source, start, clamp, rule: Recipe, seeds, exam):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared import evaluate
 from shared.evaluate import few_shot_interval
-from shared.evaluate.episodes import FewShotError, _ari, few_shot_accuracy, unknown_curve
+from shared.evaluate.episodes import FewShot, FewShotError, _ari, few_shot_accuracy, unknown_curve
 from shared.nn.episodes import encoder, use_statistics
 from shared.nn.heads import nearest_centroid
 from shared.nn.meta import ANIL, Frozen, Prototypical
@@ -221,6 +221,17 @@ def test_the_unknown_curve_is_counted_by_hand():
     assert curve["refused"].tolist() == [0, 0.5, 0.5, 0.5, 1, 1]
     assert curve["accuracy"].tolist() == pytest.approx([0.5, 0.5, 2 / 3, 0.5, 0.5, 1])
     assert curve.attrs["auroc"] == pytest.approx((4 + 2) / 8)
+
+
+def test_some_of_the_episodes_are_kept():
+    classes, target = np.array([[0, 1], [1, 2], [2, 0]]), np.array([[0, 1], [0, 1], [0, 1]])
+    scores = np.array([[[1, 0], [1, 0]], [[1, 0], [0, 1]], [[0, 1], [1, 0]]], np.float32)
+    result = FewShot(np.array(["a", "b", "c"]), classes, target, scores, "support")
+    some = result.only(np.array([True, False, True]))
+    assert some.classes.tolist() == [[0, 1], [2, 0]] and some.accuracy.tolist() == [0.5, 0] and some.mode == "support"
+    assert result.only([1]).accuracy.tolist() == [1]
+    with pytest.raises(FewShotError, match="none of the 3 episodes is kept"):
+        result.only(np.zeros(3, bool))
 
 
 def test_unknown_classes_have_no_support_and_a_distance_tells_them():
