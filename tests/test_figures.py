@@ -182,6 +182,22 @@ def test_two_published_lines_have_marks_of_their_own_and_their_names_outside():
     assert {"theirs", "theirs, scratch"} <= {text.get_text() for text in figure.legends[0].get_texts()}
 
 
+def test_two_arms_of_one_role_can_be_told_apart():
+    runs = pd.concat([learning(), learning().assign(model="b"), learning().assign(model="c")])
+    labels = {"title": "More cells help", "xlabel": "Cells", "ylabel": "Score"}
+    roles = {"a": "method", "b": "method", "c": "source"}
+    drawn = figures.curves(runs, "cells", "score", by="model", roles=roles, **labels).axes[0]
+    a, b, c = ({line.get_label(): line for line in drawn.lines}[name] for name in "abc")
+    assert a.get_color() == b.get_color() != c.get_color() and a.get_marker() == b.get_marker()
+    assert [line.get_linestyle() for line in (a, b, c)] == ["-", "--", "-"]
+    assert b.get_markerfacecolor() == figures.PAPER
+    x = pd.Series([0.5, 0.6])
+    arms = {"raw": x + 0.1, "fine": x + 0.2}
+    dots = figures.versus(x, arms, roles={"raw": "method", "fine": "method"}, **labels).axes[0].lines[1:]
+    assert [d.get_markerfacecolor() == figures.PAPER for d in dots] == [False, True]
+    assert [d.get_linestyle() for d in dots] == ["None", "None"]
+
+
 def test_bubbles_stand_where_the_table_has_its_values():
     drawn = DRAWN["bubbles"]().axes[0]
     assert [t.get_text() for t in drawn.texts] == ["0.90", "0.60"]

@@ -97,6 +97,16 @@ def beside(table, metric: str, published: dict, *, title: str, xlabel: str, role
     return figure
 
 
+def _marks(labels, roles):
+    """Label, and the colour, marker and fill of its mark; of labels with one role all but the first are hollow."""
+    met = set()
+    for i, label in enumerate(labels):
+        role = (roles or {}).get(label)
+        colour, marker = ROLES[role] if role else (CYCLE[i % 7], MARKERS[i % 11])
+        yield label, colour, marker, PAPER if role in met else colour
+        met.add(role or label)
+
+
 def curves(runs, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: str, roles=None, reference=None):
     """A line for each `by` over `x`: every run a faint point, the mean a line with its 95 % t-interval.
 
@@ -109,7 +119,7 @@ def curves(runs, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: st
     title, xlabel, ylabel : str
         The title is the answer.
     roles : dict of `by` value to role, optional
-        Marks of :data:`shared.figures.ROLES`.
+        Marks of :data:`shared.figures.ROLES`; the second line of one role is dashed, and its marks are hollow.
     reference : dict of label to (x values, y values), optional
         Published values, drawn as open marks and named in the legend.
     """
@@ -118,13 +128,15 @@ def curves(runs, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: st
     figure, axes = new(6.4, 3.8)
     said = []
     ticks = sorted(set(runs[x]))
-    for i, (label, part) in enumerate(runs.groupby(by, sort=False)):
-        colour, marker = ROLES[roles[label]] if roles and label in roles else (CYCLE[i % 7], MARKERS[i % 11])
+    parts = dict(list(runs.groupby(by, sort=False)))
+    for label, colour, marker, fill in _marks(parts, roles):
+        part = parts[label]
         stats = part.groupby(x)[y].agg(["mean", "sem", "count"])
         half = stats["sem"].fillna(0) * t.ppf(0.975, np.maximum(stats["count"] - 1, 1))
         axes.plot(part[x], part[y], marker, color=colour, alpha=0.3, markersize=3.5, markeredgewidth=0)
         axes.fill_between(stats.index, stats["mean"] - half, stats["mean"] + half, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(stats.index, stats["mean"], marker=marker, color=colour, label=label)
+        line = "-" if fill == colour else "--"
+        axes.plot(stats.index, stats["mean"], line, marker=marker, color=colour, markerfacecolor=fill, label=label)
         first, last = stats["mean"].iloc[0], stats["mean"].iloc[-1]
         said.append(f"{label} from {first:.2f} at {stats.index[0]} to {last:.2f} at {stats.index[-1]}")
     for i, (label, (at, values)) in enumerate((reference or {}).items()):
@@ -154,7 +166,7 @@ def versus(x, ys: dict, *, title: str, xlabel: str, ylabel: str, roles=None):
     title, xlabel, ylabel : str
         The title is the answer.
     roles : dict of label to role, optional
-        Marks of :data:`shared.figures.ROLES`.
+        Marks of :data:`shared.figures.ROLES`; those of the second arm of one role are hollow.
     """
     figure, axes = new(5.2, 4.6)
     values = np.concatenate([x.to_numpy(), *(y.to_numpy() for y in ys.values())])
@@ -162,9 +174,9 @@ def versus(x, ys: dict, *, title: str, xlabel: str, ylabel: str, roles=None):
     limits = (values.min() - edge, values.max() + edge)
     axes.plot(limits, limits, color=INK, linestyle=(0, (4, 3)), linewidth=1)
     said = []
-    for i, (label, y) in enumerate(ys.items()):
-        colour, marker = ROLES[roles[label]] if roles and label in roles else (CYCLE[i % 7], MARKERS[i % 11])
-        axes.plot(x, y.reindex(x.index), marker, linestyle="", color=colour, label=label, markersize=6)
+    for label, colour, marker, fill in _marks(ys, roles):
+        y = ys[label]
+        axes.plot(x, y.reindex(x.index), marker, color=colour, markerfacecolor=fill, label=label, markersize=6)
         above = int((y.reindex(x.index) > x).sum())
         said.append(f"{label}: {above} of {len(y)} above, means {x.mean():.2f} and {y.mean():.2f}")
     axes.set(xlim=limits, ylim=limits, aspect="equal")
