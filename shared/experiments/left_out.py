@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from shared.data import DataError, to_human, to_symbols
 from shared.data.gene_kinds import gene_kind
+from shared.data.stream import Stream
 from shared.evaluate.intervals import Interval, over_seeds
 from shared.evaluate.leave_one_out import leave_one_out
 
@@ -157,7 +158,8 @@ def sweep(
     Parameters
     ----------
     sets : mapping of str to AnnData or path
-        Counts, with types where there are some; a set without types is only learned from.
+        Counts, with types where there are some; a set without types is only learned from. One with too few cells for
+        the recipe's clusters is left out, and a line says so.
     recipe : dict
         As in :func:`borrowers`.
     genes
@@ -182,6 +184,7 @@ def sweep(
     from shared.data import Corpus
     from shared.methods.scpretrain import ScPretrain
 
+    sets = _large_enough(sets, recipe.get("cells_per_cluster", ScPretrain().cells_per_cluster))
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
         for i, (name, one) in enumerate(sets.items()):
@@ -200,6 +203,31 @@ def sweep(
         return leave_one_out(
             make, paths, genes=genes, limits=limits, seeds=seeds, splits=splits, out=out, version=version, **more
         )
+
+
+def _large_enough(sets, cells_per_cluster):
+    """The sets with cells enough for a cluster of each size: one without would end every fold that learns from it."""
+    from shared.nn.pseudo_labels import CorpusError, cluster_numbers
+
+    cluster_numbers(2**40, cells_per_cluster)  # which refuses sizes that are none
+    kept = {}
+    for name, one in sets.items():
+        try:
+            cluster_numbers(_n_cells(name, one), cells_per_cluster)
+        except (CorpusError, DataError) as problem:
+            print(f"{name} is left out: {problem}")
+        else:
+            kept[name] = one
+    return kept
+
+
+def _n_cells(name, one):
+    if hasattr(one, "n_obs"):
+        return one.n_obs
+    if not Path(one).exists():
+        raise FileNotFoundError(f"{name!r}: there is no file {one}")
+    with Stream(one) as stream:
+        return len(stream)
 
 
 def versus(table: pd.DataFrame, rival: str, metric: str = "accuracy", groups: Mapping | None = None) -> pd.DataFrame:

@@ -43,7 +43,7 @@ from shared.nn.shared_encoder import (  # noqa: F401
     transplant,
 )
 from shared.train import TrainingError, load_model, resolve_device, save_model
-from shared.train.rounds import Pretraining, batch_rows, named  # noqa: F401
+from shared.train.rounds import Pretraining, as_corpus, batch_rows, named  # noqa: F401
 from shared.train.tuning import Split, finetune, paper_split, tune  # noqa: F401
 
 CHOICES = {
@@ -91,7 +91,8 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
     fit_epochs, fit_patience, fit_lr, fit_batch_size
         Of tuning, with Adam; it stops after `fit_patience` epochs without a higher accuracy on held-out cells.
     validation : float
-        Share of the labelled cells held out for that, at random; the published split comes to one in seven.
+        Share of the labelled cells held out for that, at random; the published split comes to one in seven. It may
+        hold out every cell of a rare type; here one at least is left to learn from.
     init : {"default", "scaled"}
         First weights of genes the encoder did not bring. ``"default"`` is torch's, as in both sources. ``"scaled"``
         centres the encoder's output on the labelled cells and gives it unit variance.
@@ -201,9 +202,10 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        corpus : shared.data.Corpus
-            Its ``genes``, and ``matrices`` (log1p) and ``counts`` by name: CSR, or anything with ``shape`` that gives
-            CSR for an array of rows, as a corpus on disk does.
+        corpus : shared.data.Corpus, or dict of str to AnnData or path
+            A dict is made a corpus of the genes that all its data sets have. Of a corpus are read ``genes``, and
+            ``matrices`` (log1p) and ``counts`` by name: CSR, or anything with ``shape`` that gives CSR for an array of
+            rows, as a corpus on disk does.
         test : AnnData, optional
             Refuse to go on if this data set is in the corpus, under whatever name.
         callback : callable, optional
@@ -221,6 +223,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
             If a setting cannot be used, the loss is not finite, or the checkpoint is of another run.
         """
         self._check()
+        corpus = as_corpus(corpus)
         if test is not None:
             corpus.check_absent(test)
         if not len(corpus.matrices):
@@ -264,7 +267,13 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
             raise ValueError(f"y holds one class only ({self.classes_[0]}): a classifier needs two")
         self.genes_in_, seed = names, self._seed()
         order = np.random.default_rng((seed, 1)).permutation(len(target))
-        held = order[: int(self.validation * len(target))] if val is None else np.asarray(val)
+        if val is None:
+            held = order[: int(self.validation * len(target))]
+            # Of a type that would be held out whole, one cell stays: none of its kind could be learned otherwise.
+            lost = np.setdiff1d(target[held], np.delete(target, held))
+            held = np.setdiff1d(held, [held[np.argmax(target[held] == kind)] for kind in lost])
+        else:
+            held = np.asarray(val)
         kept = np.setdiff1d(np.arange(len(target)), held)
         if not len(kept):
             raise ValueError("val holds every cell: leave some to train on")

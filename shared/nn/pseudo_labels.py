@@ -14,7 +14,7 @@ from sklearn.cluster import AgglomerativeClustering, KMeans, MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 
-from shared.preprocess import log_normalize
+from shared.preprocess import PreprocessError, log_normalize
 
 SPACES = ("raw", "log1p", "normalized", "pca", "embedding")
 CLUSTERERS = ("kmeans", "minibatch", "ward")
@@ -99,24 +99,24 @@ class PseudoLabeller:
         Raises
         ------
         CorpusError
-            If there are too few cells.
+            If there are too few cells, or values that should be counts are none.
         """
+        ks = cluster_numbers(X.shape[0], self.cells_per_cluster)
         points = self.points(X)
-        ks = cluster_numbers(points.shape[0], self.cells_per_cluster)
         found = [self._cluster(points, k, i) for i, k in enumerate(ks)]
         labels = np.stack([np.unique(one, return_inverse=True)[1] for one, _ in found], axis=1)
         return PseudoLabels(labels, np.array([i for _, i in found]), tuple(int(k) + 1 for k in labels.max(0)))
 
     def points(self, X):
-        """The points that are clustered."""
+        """The points that are clustered; a cell without any count stays at zero."""
         if self.space in ("raw", "embedding"):
             return X
         if self.space == "log1p":
             return logged(X)
-        X = log_normalize(X)
-        if self.space == "normalized":
-            return X
+        X = _normalized(X)
         k = min(50, min(X.shape) - 1)
+        if self.space == "normalized" or k < 1:
+            return X
         return PCA(k, svd_solver="arpack", random_state=self.seed).fit_transform(X)
 
     def _cluster(self, points, k, number):
@@ -136,6 +136,23 @@ class PseudoLabeller:
             # Two equal cells cannot be parted; what is left of the clusters is counted afterwards.
             warnings.simplefilter("ignore", ConvergenceWarning)
             return means.fit_predict(points), float(means.inertia_)
+
+
+def _normalized(X):
+    """:func:`log_normalize` of the cells that have counts; in the genes of a corpus a cell may have none."""
+    some = np.asarray((X != 0).sum(1)).ravel() > 0
+    try:
+        if some.all():
+            return log_normalize(X)
+        if not some.any():
+            raise CorpusError("no cell has a count in the genes of the corpus: leave the data set out")
+        made = sparse.csr_matrix(log_normalize(X[some]))
+    except PreprocessError as error:
+        raise CorpusError(str(error)) from error
+    size = np.zeros(X.shape[0], made.indptr.dtype)
+    size[some] = np.diff(made.indptr)
+    made = sparse.csr_matrix((made.data, made.indices, np.r_[0, size.cumsum()]), shape=X.shape)
+    return made if sparse.issparse(X) else made.toarray()
 
 
 def logged(X):

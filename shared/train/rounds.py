@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +39,8 @@ def batch_rows(sizes: Sequence[int], batch_sizes: Sequence[int], rng) -> Iterato
         Draws the orders.
     """
     orders = [rng.permutation(n) for n in sizes]
-    for step in range(min(-(-n // b) for n, b in zip(sizes, batch_sizes, strict=True))):
-        yield [o[step * b : (step + 1) * b] for o, b in zip(orders, batch_sizes, strict=True)]
+    for i in range(min(-(-n // b) for n, b in zip(sizes, batch_sizes, strict=True))):
+        yield [o[i * b : (i + 1) * b] for o, b in zip(orders, batch_sizes, strict=True)]
 
 
 class Pretraining:
@@ -102,6 +102,9 @@ class Pretraining:
             rng = np.random.default_rng((self.seed, 3))
             some = [X[np.sort(rng.permutation(X.shape[0])[:1000])] for X in self.matrices.values()]
             cells = sparse.vstack(some, format="csr")
+            if not (cells.max(axis=0) != cells.min(axis=0)).nnz or cells.shape[1] < 2:
+                said = f"{cells.shape[0]} cells of {cells.shape[1]} genes"
+                raise CorpusError(f"{said} do not differ, so they have no components: take start='random' or more data")
             pca = PCA(min(model.width, min(cells.shape) - 1), svd_solver="arpack", random_state=self.seed).fit(cells)
             # One scale for all components: distances keep their proportions, and the sigmoid its range.
             axes = pca.components_.T / np.sqrt(pca.explained_variance_[0])
@@ -232,6 +235,20 @@ class Pretraining:
         self.state |= {"labels": labels, **{k: about[k] for k in ("history", "inertia", "seconds")}}
         self.state |= {k: tensors[k].numpy() for k in ("weight", "bias")}
         return True
+
+
+def as_corpus(given):
+    """`given`, or the corpus of a dict of data sets; anything else is refused."""
+    if isinstance(given, Mapping):
+        from shared.data.corpus import Corpus
+
+        return Corpus(given)
+    if not all(hasattr(given, part) for part in ("genes", "matrices", "counts")):
+        raise CorpusError(
+            f"pre-training takes a corpus, not {type(given).__name__}: give a dict of names and AnnData or paths, or "
+            "shared.data.Corpus of one"
+        )
+    return given
 
 
 def _whole(X):

@@ -81,6 +81,16 @@ def test_a_sweep_gives_every_arm_the_same_cells_of_every_set(swept):
     assert all((apart[a] != apart[b]).any() for a, b in zip(apart, list(apart)[1:]))
 
 
+def test_a_set_left_out_alone_gives_what_it_gives_in_company(swept):
+    """So a sweep may be cut into parts that run beside each other."""
+    table, data, how, _ = swept
+    how = how | {"hold_out": ["set 1"], "seeds": [1]}
+    alone = left_out.sweep(data, TINY, all_in=True, stop=True, **how)
+    rows = table[(table["held_out"] == "set 1") & (table["seed"] == 1)].reset_index(drop=True)
+    timed = ["seconds", "make_seconds"]
+    pd.testing.assert_frame_equal(alone.drop(columns=timed), rows.drop(columns=timed), check_exact=True)
+
+
 def test_a_sweep_goes_on_where_it_stopped_and_sees_another_recipe(swept, monkeypatch):
     table, data, how, path = swept
     made, real = [], left_out.borrowers
@@ -158,3 +168,25 @@ def test_files_become_sets_under_human_names(tmp_path, capsys, sets):
     left = found["labelled-mouse, left"]
     assert set(left.var_names) == {"CD3E", "ACTB", "CD8A", "CD19"} and left.n_obs == 60
     assert left.obs["cell_type"].isna().sum() == 5 and (left.layers["counts"] != left.X).nnz == 0
+
+
+def test_a_set_too_small_for_the_clusters_is_left_out_of_every_fold(sets, tmp_path, capsys):
+    few, none = (next(iter(simulate.many(1, seed=3, n_cells=30, n_genes=60, labels=3)))[:n].copy() for n in (25, 0))
+    few.write_h5ad(tmp_path / "few.h5ad")
+    none.write_h5ad(tmp_path / "none.h5ad")
+    data = sets | {
+        "few": few,
+        "few on disk": tmp_path / "few.h5ad",
+        "none": none,
+        "none on disk": tmp_path / "none.h5ad",
+    }
+    how = {"genes": "common", "limits": [20], "seeds": [0], "workers": 0, "progress": False}
+    table = left_out.sweep(data, TINY, arms=["genes, logistic"], **how)
+    assert set(table["held_out"]) == set(sets) and not table.attrs["failed"]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(" is left out: ")[0] for line in said] == ["few", "few on disk", "none", "none on disk"]
+    assert "25 cells make no cluster of 30" in said[0] and said[0][3:] == said[1][11:]
+    with pytest.raises(FileNotFoundError, match="'gone': there is no file"):
+        left_out.sweep(sets | {"gone": tmp_path / "gone.h5ad"}, TINY, **how)
+    with pytest.raises(ValueError, match="whole numbers from 1 up"):
+        left_out.sweep(sets, TINY | {"cells_per_cluster": (0,)}, **how)

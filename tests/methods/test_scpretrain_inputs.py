@@ -9,8 +9,10 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 
+from shared.data import Corpus
+from shared.methods import scpretrain
 from shared.methods.scpretrain import ScPretrain
-from shared.nn.pseudo_labels import logged
+from shared.nn.pseudo_labels import CorpusError, PseudoLabeller, logged
 from shared.preprocess import log_normalize
 from shared.train import TrainingError
 
@@ -52,11 +54,11 @@ def lender():
 
 
 def test_any_cell_that_was_replaced_makes_another_pretraining(tmp_path):
-    path, (X, _) = tmp_path / "run.safetensors", cells(1000)
+    path, (X, _) = tmp_path / "run.safetensors", cells(400)
     small(checkpoint=path).pretrain(corpus(one=X))
     small(checkpoint=path, rounds=2).pretrain(corpus(one=X))
     other = X.copy()
-    other[502, 3] += 1
+    other[2, 3] += 1
     with pytest.raises(TrainingError, match="differs in sets"):
         small(checkpoint=path, rounds=2).pretrain(corpus(one=other))
 
@@ -101,3 +103,82 @@ def test_fractions_that_are_counts_pass_when_they_say_so(lender):
     mine = annotated()
     mine.X = mine.X * np.float32(20.5)
     lender.transform(mine), lender.transform(annotated()[:1])
+
+
+# What pre-training is given.
+
+
+def test_a_dict_of_data_sets_becomes_a_corpus():
+    sets = {"one": annotated(seed=1), "two": annotated(80, seed=2)}
+    got, wanted = small().pretrain(sets).pretrained_, small().pretrain(Corpus(sets)).pretrained_
+    assert np.array_equal(got["weight"], wanted["weight"]) and got["genes"] == wanted["genes"]
+    with pytest.raises(ValueError, match="in the corpus as 'one'"):
+        small().pretrain(sets, test=sets["one"])
+    with pytest.raises(ValueError, match="hold one at least"):
+        small().pretrain({})
+
+
+@pytest.mark.parametrize("make", [annotated, lambda: [annotated()], lambda: cells()[0], lambda: "one.h5ad"])
+def test_what_is_no_corpus_is_refused_with_a_cure(make):
+    with pytest.raises(CorpusError, match=r"takes a corpus, not \w+: give a dict of names and AnnData"):
+        small().pretrain(make())
+
+
+# Cells without a count, single cells.
+
+
+@pytest.mark.parametrize("space", ["raw", "log1p", "normalized", "pca"])
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csr_matrix.toarray])
+def test_a_cell_without_a_count_in_the_corpuss_genes_stays_at_zero(space, form):
+    X = cells(90)[0].tolil()
+    X[[3, 50]] = 0
+    X = X.tocsr()
+    made = PseudoLabeller(space, (30,)).points(form(X))
+    rest = np.setdiff1d(np.arange(90), [3, 50])
+    alone = PseudoLabeller(space, (30,)).points(form(X[rest]))
+    if space != "pca":
+        made, alone = (part.toarray() if sparse.issparse(part) else part for part in (made, alone))
+        assert not made[[3, 50]].any() and np.array_equal(made[rest], alone)
+    labels = PseudoLabeller(space, (30,)).fit_predict(form(X)).labels
+    assert len(labels) == 90 and labels[3] == labels[50]
+    small(space=space, rounds=2).pretrain(corpus(one=X))
+
+
+def test_a_set_without_any_count_or_no_counts_at_all_is_refused_by_name():
+    X = cells(90)[0]
+    with pytest.raises(CorpusError, match="data set 'two': no cell has a count"):
+        small(space="pca").pretrain(corpus(one=X, two=X * 0))
+    with pytest.raises(CorpusError, match="data set 'two': X holds fractions"):
+        small(space="pca").pretrain(corpus(one=X, two=logged(X)))
+
+
+def test_cells_without_components_are_refused():
+    X = cells(90)[0]
+    for bad in (X[:1], X[[4, 4, 4]], X[:, :1]):
+        genes = GENES[: bad.shape[1]]
+        given = SimpleNamespace(genes=genes, counts={"one": bad}, matrices={"one": logged(bad)})
+        with pytest.raises(CorpusError, match=f"{bad.shape[0]} cells of {len(genes)} genes do not differ"):
+            small(start="pca", rounds=0, cells_per_cluster=(1,)).pretrain(given)
+    assert PseudoLabeller("pca", (1,)).fit_predict(X[:1]).labels.tolist() == [[0]]
+
+
+# Rare types.
+
+
+def test_a_type_is_never_held_out_whole(lender, monkeypatch):
+    seen, real = [], scpretrain.tune
+    monkeypatch.setattr(scpretrain, "tune", lambda *args, **more: seen.append(args[2:5]) or real(*args, **more))
+    mine = annotated(60)
+    mine.obs["cell_type"] = ["rare"] + ["pair"] * 2 + list(mine.obs["cell_type"][3:])
+    for seed in range(12):
+        clone(lender).set_params(random_state=seed, validation=0.5, fit_epochs=1).fit(mine)
+    lost = 0
+    for seed, (y, kept, held) in enumerate(seen):
+        assert set(y[kept]) == set(y) and np.array_equal(np.union1d(kept, held), np.arange(60))
+        random = np.random.default_rng((clone(lender).set_params(random_state=seed)._seed(), 1)).permutation(60)[:30]
+        gone = len(set(y) - set(np.delete(y, random)))
+        assert len(held) == 30 - gone and set(held) <= set(random)
+        lost += gone
+    assert lost, "some draws would have held out every cell of a type"
+    clone(lender).set_params(fit_epochs=1).fit(mine, val=[0, 1, 2])
+    assert seen[-1][2].tolist() == [0, 1, 2], "cells that were named are held out as they are"
