@@ -6,6 +6,7 @@ one seed. Arms that are compared get the same cells.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from shared.data import DataError
 from shared.evaluate.intervals import Interval
 from shared.evaluate.metrics import accuracy, ari, cohen_kappa, macro_ovr, trapezoid_auprc
 from shared.experiments.left_out import labelled_sets, sweep, versus, widespread  # noqa: F401
+from shared.experiments.processes import side_by_side
 
 if TYPE_CHECKING:
     from shared.methods.scpretrain import ScPretrain
@@ -73,6 +75,55 @@ def own_genes(adata, n: int):
     return adata[:, np.sort(np.argsort(-seen, kind="stable")[:n])].copy()
 
 
+def agreement(counts, classes: Mapping, spaces: Mapping, seeds, cells_per_cluster: int = 100) -> pd.DataFrame:
+    """What clusters follow: their adjusted Rand index with every way to class the cells.
+
+    Parameters
+    ----------
+    counts : CSR or ndarray
+        Cells × genes.
+    classes : dict of str to sequence of str
+        Class of each cell, such as its type.
+    spaces : dict of str to str
+        What is clustered (:class:`shared.nn.pseudo_labels.PseudoLabeller`), and how the table calls it.
+    seeds : sequence of int
+        Of k-means.
+    cells_per_cluster : int, default 100
+        On average.
+
+    Returns
+    -------
+    DataFrame
+        ``space``, ``seed`` and a column for each of `classes`.
+    """
+    from shared.methods.scpretrain import PseudoLabeller
+
+    rows = []
+    for space, name in spaces.items():
+        for seed in seeds:
+            labels = PseudoLabeller(space, (cells_per_cluster,), seed=seed).fit_predict(counts).labels[:, 0]
+            found = {what: ari(y, labels.astype(str)) for what, y in classes.items()}
+            rows.append({"space": name, "seed": seed, **found})
+    return pd.DataFrame(rows)
+
+
+def lenders(corpora: Mapping, recipe: dict, seeds, workers: int = 1, **settings) -> dict:
+    """An encoder of each corpus and seed: a dict of (name of the corpus, seed) to ScPretrain.
+
+    `settings` go before those of `recipe`; with several `workers` they train in as many processes, and are the same.
+    """
+    jobs = [(corpus, recipe | settings, seed) for corpus in corpora.values() for seed in seeds]
+    asked = [(name, seed) for name in corpora for seed in seeds]
+    return dict(zip(asked, side_by_side(pretrained, jobs, workers), strict=True))
+
+
+def pretrained(corpus, recipe: dict, seed: int) -> ScPretrain:
+    """An encoder that has read the corpus."""
+    from shared.methods.scpretrain import ScPretrain
+
+    return ScPretrain(**recipe, random_state=seed).pretrain(corpus)
+
+
 def draw(n_cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Cells to label, in a random order, and cells to test on: the first n of the former are a budget of n."""
     from shared.methods.scpretrain import paper_split
@@ -89,9 +140,20 @@ def wrong_genes(model: ScPretrain, seed: int) -> ScPretrain:
     return fake
 
 
-def scratch(model: ScPretrain) -> ScPretrain:
-    """The same network with nothing borrowed."""
-    return clone(model).set_params(borrow=False)
+def scratch(model: ScPretrain, **settings) -> ScPretrain:
+    """The same network with nothing borrowed, and with other settings where some are given."""
+    return clone(model).set_params(borrow=False, **settings)
+
+
+def numbers(encoders: Mapping, adata) -> dict:
+    """What regressions read of a data set: the numbers of each encoder, and log(1 + count) of its own genes.
+
+    The names say how they are read: ``"..., logistic"`` for each of `encoders`, and ``"genes, logistic"``.
+    """
+    from shared.methods.scpretrain import logged
+
+    found = {f"{name}, logistic": model.transform(adata) for name, model in encoders.items()}
+    return found | {"genes, logistic": logged(adata.layers["counts"]).toarray()}
 
 
 def published_protocol(
@@ -161,7 +223,7 @@ def on_numbers(Z, y, train, test, model=None) -> dict[str, float]:
     return scores(y[test], *graded(Z, y, train, test, model))
 
 
-def label_curve(networks, numbers, adata, budgets, seed: int, label: str = "cell_type", **settings):
+def label_curve(networks, numbers, adata, budgets, seed: int, once=None, label: str = "cell_type", **settings):
     """Scores of every arm at every number of labels; all arms get the same cells.
 
     Parameters
@@ -176,6 +238,8 @@ def label_curve(networks, numbers, adata, budgets, seed: int, label: str = "cell
         Numbers of labels; each budget holds the cells of the smaller ones.
     seed : int
         Of cells and first weights.
+    once : dict of str to ScPretrain, optional
+        More networks, at the first budget only.
     label : str
         Column of ``obs``.
     **settings
@@ -187,8 +251,8 @@ def label_curve(networks, numbers, adata, budgets, seed: int, label: str = "cell
         ``labels``, ``model`` and the scores.
     """
     y, (pool, test) = adata.obs[label].to_numpy(str), draw(adata.n_obs, seed)
-    for n in budgets:
-        for name, model in networks.items():
+    for i, n in enumerate(budgets):
+        for name, model in {**networks, **({} if i else once or {})}.items():
             got = on_network(model, adata, pool[:n], test, seed=seed, label=label, **settings)
             yield {"labels": n, "model": name, **got}
         for name, Z in numbers.items():

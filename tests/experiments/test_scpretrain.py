@@ -1,5 +1,7 @@
 """The questions of the scPretrain chapter: the same cells for every arm, and numbers that can be computed by hand."""
 
+import itertools
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -7,9 +9,9 @@ import pytest
 from scipy import sparse
 
 from shared import evaluate
-from shared.data import DataError
+from shared.data import Corpus, DataError
 from shared.experiments import scpretrain as borrowed
-from shared.methods.scpretrain import paper_split
+from shared.methods.scpretrain import PseudoLabeller, paper_split
 
 
 def test_scores_are_those_of_the_metrics():
@@ -18,6 +20,17 @@ def test_scores_are_those_of_the_metrics():
     got = borrowed.scores(y, proba, classes)
     assert got["accuracy"] == 0.75 and got["kappa"] == pytest.approx(0.5)
     assert got["auroc"] == evaluate.auroc(y, proba, classes) == 1
+
+
+def test_clusters_are_asked_what_they_follow(sets):
+    adata = sets["set 0"]
+    counts, types = adata.X, adata.obs["cell_type"].to_numpy(str)
+    spaces = {"raw": "raw counts", "pca": "components"}
+    own = PseudoLabeller("pca", (40,), seed=1).fit_predict(counts).labels[:, 0].astype(str)
+    found = borrowed.agreement(counts, {"types": types, "clusters": own}, spaces, [0, 1], 40)
+    assert list(zip(found["space"], found["seed"])) == [(name, s) for name in spaces.values() for s in (0, 1)]
+    assert found["types"].iloc[3] == evaluate.ari(types, own) and found["clusters"].iloc[3] == 1
+    assert found["clusters"].iloc[1] < 1
 
 
 def test_own_genes_are_the_most_expressed_in_their_order():
@@ -40,6 +53,32 @@ def test_wrong_genes_keep_the_weights_and_move_the_names(model):
     assert list(fake.pretrained_["genes"]) != list(model.pretrained_["genes"])
 
 
+@pytest.mark.slow
+def test_encoders_made_in_two_processes_are_those_of_one(sets):
+    """Bit for bit, and each of its own corpus and seed, whether or not first clusters were known already."""
+    corpus = Corpus(sets)
+    corpora = {"both": corpus, "one": corpus.without("set 0")}
+    recipe = {"cells_per_cluster": (30, 20), "width": 4, "rounds": 2, "epochs": 2, "batches": 3, "space": "raw"}
+    here = borrowed.lenders(corpora, recipe, [0, 1], space="pca")
+    there = borrowed.lenders(corpora, recipe, [0, 1], workers=2, space="pca")
+    assert list(here) == list(there) == [("both", 0), ("both", 1), ("one", 0), ("one", 1)]
+    weights = [model.pretrained_["weight"] for model in here.values()]
+    assert all((a != b).any() for a, b in itertools.combinations(weights, 2))
+    for key, model in here.items():
+        assert (model.random_state, model.space) == (key[1], "pca") == (there[key].random_state, there[key].space)
+        np.testing.assert_array_equal(model.pretrained_["weight"], there[key].pretrained_["weight"])
+        assert set(model.pretrained_["labels"][0]) == set(corpora[key[0]])
+
+
+def test_regressions_read_encoders_and_the_genes_themselves(model, sets):
+    adata = sets["set 0"].copy()
+    adata.layers["counts"] = adata.X
+    found = borrowed.numbers({"lent": model}, adata)
+    assert list(found) == ["lent, logistic", "genes, logistic"]
+    np.testing.assert_array_equal(found["lent, logistic"], model.transform(adata))
+    np.testing.assert_allclose(found["genes, logistic"], np.log1p(adata.X.toarray()), rtol=1e-6)
+
+
 def test_every_arm_of_a_curve_meets_the_same_cells(model, sets, monkeypatch):
     seen = []
     for name in ("on_network", "on_numbers"):
@@ -52,9 +91,12 @@ def test_every_arm_of_a_curve_meets_the_same_cells(model, sets, monkeypatch):
         monkeypatch.setattr(borrowed, name, spy)
     adata = sets["set 0"]
     arms = {"one": model, "none": borrowed.scratch(model)}
-    rows = list(borrowed.label_curve(arms, {"numbers": model.transform(adata)}, adata, [12, 24], 0))
-    assert [(r["labels"], r["model"]) for r in rows] == [(n, m) for n in (12, 24) for m in ("one", "none", "numbers")]
-    assert len(set(seen)) == 2 and seen[0][0] == seen[3][0][:12]
+    numbers, once = {"numbers": model.transform(adata)}, {"once": borrowed.scratch(model, norm="layer")}
+    rows = list(borrowed.label_curve(arms, numbers, adata, [12, 24], 0, once))
+    first, more = ("one", "none", "once", "numbers"), ("one", "none", "numbers")
+    assert [(r["labels"], r["model"]) for r in rows] == [(12, m) for m in first] + [(24, m) for m in more]
+    assert len(set(seen)) == 2 and seen[0][0] == seen[4][0][:12]
+    assert (once["once"].norm, once["once"].borrow, model.norm) == ("layer", False, "none")
     assert rows[0]["accuracy"] != rows[1]["accuracy"] or rows[0]["auroc"] != rows[1]["auroc"]
 
 
