@@ -72,6 +72,14 @@ DRAWN = {
         xlabel="Accuracy",
         chance=0.5,
     ),
+    "pairs by way of": lambda: figures.pairs(
+        pd.DataFrame({"counts": [0.9, 0.8], "shares": [0.1, 0.2], "logs": [0.5, 0.6]}, index=["B", "T"]),
+        "counts",
+        "logs",
+        between="shares",
+        title="Down and up",
+        xlabel="Correlation",
+    ),
     "reliability": lambda: figures.reliability(
         {"raw": pd.DataFrame({"confidence": [0.5, 0.9], "accuracy": [0.5, 0.58], "count": [10, 30]})}, title="Too sure"
     ),
@@ -234,6 +242,16 @@ def test_only_the_ink_the_paper_and_the_marks_are_used(name):
 @pytest.mark.parametrize("page", ["#ffffff", "#14181e"])
 def test_marks_stand_out_in_light_and_dark(colour, page):
     assert contrast(colour, page) >= 3
+
+
+def test_a_step_between_is_drawn_and_told():
+    figure = DRAWN["pairs by way of"]()
+    lines = figure.axes[0].get_lines()
+    crosses = [line for line in lines if line.get_marker() == "x"]
+    assert sorted(float(line.get_xdata()[0]) for line in crosses) == [0.1, 0.2]
+    assert [list(line.get_xdata()) for line in lines if line.get_marker() == "None"] == [[0.2, 0.8], [0.1, 0.9]]
+    assert "B 0.90 (counts), 0.10 (shares) and 0.50 (logs)" in figure.alt_text
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["counts", "shares", "logs"]
 
 
 def test_roles_differ_in_shape_too():

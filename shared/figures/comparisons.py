@@ -187,16 +187,20 @@ def versus(x, ys: dict, *, title: str, xlabel: str, ylabel: str, roles=None):
     return figure
 
 
-def pairs(table, before: str, after: str, *, title: str, xlabel: str, chance=None):
+def pairs(table, before: str, after: str, *, title: str, xlabel: str, chance=None, between=None):
     """Two values a row joined by a line: what one change did, row by row.
 
-    `table` is indexed by row label and holds the two columns; the first is drawn open, the second filled.
+    `table` is indexed by row label and holds the two columns; the first is drawn open, the second filled. A column for
+    a step `between` them is drawn as a cross.
     """
     figure, axes = new(6.4, 1.2 + 0.42 * len(table))
     colour = ROLES["target"][0]
     for i, (_, row) in enumerate(table.iloc[::-1].iterrows()):
-        axes.plot([row[before], row[after]], [i, i], color=ROLES["baseline"][0], linewidth=1.2)
+        ends = row[[before, after, *([between] if between else [])]].astype(float)
+        axes.plot([ends.min(), ends.max()], [i, i], color=ROLES["baseline"][0], linewidth=1.2)
         axes.plot(row[before], i, "o", color=colour, markerfacecolor=PAPER, label=before if i == 0 else None)
+        if between:
+            axes.plot(row[between], i, "x", color=colour, markeredgewidth=1.6, label=between if i == 0 else None)
         axes.plot(row[after], i, "o", color=colour, label=after if i == 0 else None)
     axes.set_yticks(range(len(table)), table.index[::-1])
     axes.set_ylim(-0.6, len(table) - 0.4)
@@ -205,7 +209,8 @@ def pairs(table, before: str, after: str, *, title: str, xlabel: str, chance=Non
     with mpl.rc_context(STYLE):
         figure.legend(loc="outside lower center", ncols=3)
     label_axes(axes, title, xlabel, "")
-    said = [f"{label} {row[before]:.2f} ({before}) and {row[after]:.2f} ({after})" for label, row in table.iterrows()]
+    steps = [before, between, after] if between else [before, after]
+    said = [f"{label} " + listed([f"{row[s]:.2f} ({s})" for s in steps]) for label, row in table.iterrows()]
     figure.alt_text = f"{title}. {xlabel}: {listed(said)}." + ("" if chance is None else f" Chance is {chance:.2f}.")
     return figure
 
