@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
@@ -24,38 +23,12 @@ from shared.data.batches import Batch, Batches, Mixing, as_torch, positive
 from shared.data.errors import DataError
 from shared.data.gene_kinds import gene_kind
 from shared.data.genes import compare_genes, many, names_of, once, shown
+from shared.data.moments import Statistics, statistics_of
 from shared.data.to_rows import to_rows
 
 __all__ = ["Batch", "Batches", "Mixing", "Statistics", "Stream", "as_torch", "to_rows"]
 
 STEP_BYTES = 32 << 20  # what a chunk takes, unless its size is named
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What one pass over the cells told.
-
-    Attributes
-    ----------
-    genes : tuple of str
-    n_cells : int
-    mean, variance : float64 ndarray of shape (n_genes,)
-        In the units of the file, or of what ``transform`` makes of them. The variance divides by the number of cells.
-    expressed : float64 ndarray of shape (n_genes,)
-        Share of the cells in which the gene is not zero.
-    totals : float64 ndarray of shape (n_cells,)
-        Sum of each cell over these genes.
-    detected : int64 ndarray of shape (n_cells,)
-        Genes that are not zero in each cell.
-    """
-
-    genes: tuple[str, ...]
-    n_cells: int
-    mean: np.ndarray
-    variance: np.ndarray
-    expressed: np.ndarray
-    totals: np.ndarray
-    detected: np.ndarray
 
 
 class Stream:
@@ -359,8 +332,8 @@ class Stream:
     def statistics(self, cells=None):
         """Mean, variance and share of expressing cells of every gene, and totals of every cell, in one pass.
 
-        Chunks are merged by the update of Chan, Golub and LeVeque, in float64: a gene with a large mean and a small
-        variance keeps it, which the difference of two sums would not.
+        Chunks are merged in float64: a gene with a large mean and a small variance keeps it, which the difference of
+        two sums would not.
 
         Parameters
         ----------
@@ -371,21 +344,7 @@ class Stream:
         -------
         Statistics
         """
-        mean, spread, expressed = np.zeros((3, self.shape[1]))
-        totals, detected, n = [], [], 0
-        for X, _ in self.chunks(cells=cells, raw=True):
-            m, s, e, total, found = _moments(X)
-            new = len(total)
-            step = m - mean
-            mean += step * (new / (n + new))
-            spread += s + step**2 * (n * new / (n + new))
-            expressed += e
-            totals.append(total)
-            detected.append(found)
-            n += new
-        return Statistics(
-            self.genes, n, mean, spread / n, expressed / n, np.concatenate(totals), np.concatenate(detected)
-        )
+        return statistics_of((X for X, _ in self.chunks(cells=cells, raw=True)), self.genes)
 
     def batches(
         self,
@@ -454,21 +413,3 @@ class Stream:
 def _distinct(names):
     """File names, numbered where one occurs twice."""
     return [n if names.count(n) == 1 else f"{i}:{n}" for i, n in enumerate(names)]
-
-
-def _moments(X):
-    """Of one chunk: mean, sum of squared deviations and non-zeros by gene; total and non-zeros by cell (float64)."""
-    n, n_genes = X.shape
-    if not sparse.issparse(X):
-        X = X.astype(np.float64, copy=False)
-        mean, there = X.mean(0), X != 0
-        return mean, ((X - mean) ** 2).sum(0), there.sum(0), X.sum(1), there.sum(1)
-    X.sum_duplicates()
-    X.eliminate_zeros()
-    values, columns = X.data.astype(np.float64, copy=False), X.indices
-    stored = np.bincount(columns, minlength=n_genes)
-    mean = np.bincount(columns, values, n_genes) / n
-    spread = np.bincount(columns, (values - mean[columns]) ** 2, n_genes) + (n - stored) * mean**2
-    detected = np.diff(X.indptr)
-    totals = np.bincount(np.repeat(np.arange(n), detected), values, n)
-    return mean, spread, stored, totals, detected
