@@ -90,6 +90,14 @@ def cells_of(estimator, X, y=NO_LABELS, genes=None, *, reset: bool, matrix=None,
         X = X.to_memory() if hasattr(X, "to_memory") else X  # sparse, in the file of a backed AnnData
     elif isinstance(y, str) and y != NO_LABELS:
         raise ValueError("y names a column of obs, and X is no AnnData: pass one label a cell")
+    _labelled(y, what)
+    known = getattr(estimator, "genes_in_", None)
+    if not reset and None not in (known, named) and len(known) != len(named):
+        missing, new = len(set(known) - set(named)), len(set(named) - set(known))
+        raise ValueError(
+            f"the network was tuned on {len(known)} genes, and these {len(named)} are others ({missing} are missing, "
+            f"{new} are new to it): align the data first with shared.preprocess.align_genes"
+        )
     found = validate_data(estimator, X, y, accept_sparse="csr", dtype=np.float32, reset=reset)
     X, y = found if isinstance(found, tuple) else (found, None)
     if named is not None:
@@ -148,6 +156,25 @@ def warn_mixed(mine: bool | None, theirs: bool | None, what: str):
         DataWarning,
         stacklevel=4,
     )
+
+
+def warn_few_shared(n: int, known: int, of: int):
+    """Warn where a pre-trained encoder meets fewer than half of the genes it knows."""
+    if n < known / 2:
+        warnings.warn(
+            f"{n} of the {known} genes that the encoder knows are among these {of}, and it reads no others: "
+            "are the names of one kind (shared.data.to_symbols)?",
+            DataWarning,
+            stacklevel=4,
+        )
+
+
+def _labelled(y, what):
+    """Refuse labels with gaps, which scikit-learn would call a NaN of unknown place, or words that cannot be sorted."""
+    labels = np.asarray(None if isinstance(y, str) else y, dtype=object)
+    missing = int(pd.isna(labels).sum()) if labels.ndim == 1 else 0
+    if missing:
+        raise ValueError(f"y has no label for {missing} of {len(labels)} {what}: drop them first, or name them")
 
 
 def columns_of(X) -> list[str] | None:

@@ -25,7 +25,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.genes import names_of
-from shared.methods.inputs import NO_LABELS, cells_of, columns_of, refuse_logged
+from shared.methods.inputs import NO_LABELS, cells_of, columns_of, refuse_logged, warn_few_shared
 from shared.nn.pseudo_labels import (  # noqa: F401
     CLUSTERERS,
     SPACES,
@@ -311,6 +311,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
         if self._lent():
             p = self.pretrained_
             weight[:], self.shared_ = transplant(p["weight"], p["genes"], weight, self.genes_in_)
+            warn_few_shared(int(self.shared_.sum()), len(p["genes"]), X.shape[1])
             bias[:] = p["bias"]
         return net
 
@@ -329,8 +330,9 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
         p = self.pretrained_
         X, _, names = self._read(X, p["genes"] if genes is None and not columns_of(X) else genes, reset=None)
         zeros = np.zeros((X.shape[1], len(p["bias"])), np.float32)
-        encoder = encoder_of(transplant(p["weight"], p["genes"], zeros, names)[0], p["bias"])
-        return in_chunks(encoder, X, resolve_device(self.device))
+        weight, shared = transplant(p["weight"], p["genes"], zeros, names)
+        warn_few_shared(int(shared.sum()), len(p["genes"]), X.shape[1])
+        return in_chunks(encoder_of(weight, p["bias"]), X, resolve_device(self.device))
 
     def predict_proba(self, X, *, genes=None):
         """Probability of each type: float32 ndarray, cells × types, columns as in ``classes_``."""

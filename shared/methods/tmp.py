@@ -44,7 +44,7 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
 
         model = TMP(random_state=0)
         model.pretrain(bulk, "tissue")
-        model.fit(support, "cell_type")
+        model.fit(support)  # obs["cell_type"]
         names = model.predict(query)
         names = model.set_params(unknown=0.5).predict(query)  # or "unknown"
 
@@ -162,7 +162,7 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
             fresh.pretrained_ = self.pretrained_
         return fresh
 
-    def pretrain(self, X, y, *, genes=None, callbacks=()):
+    def pretrain(self, X, y="cell_type", *, genes=None, callbacks=()):
         """Learn to compare, by episodes of a large collection.
 
         Parameters
@@ -201,7 +201,7 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.pretrained_["linear"] = self.linear_in_
         return self
 
-    def fit(self, X, y, *, genes=None, callbacks=()):
+    def fit(self, X, y="cell_type", *, genes=None, callbacks=()):
         """Tune on a few cells of each class, and remember them to compare with.
 
         Parameters are those of :meth:`pretrain`. Without `pretrain` the network starts from random weights.
@@ -215,6 +215,7 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.classes_, code = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y holds one class only ({self.classes_[0]}): a classifier needs two")
+        self._check_unknown()
         if hasattr(self, "pretrained_"):
             self._same_genes(self.pretrained_["genes"], X, names, "pre-trained")
         seed, self.genes_in_ = self._seed(), names
@@ -229,6 +230,20 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.learner_.cpu().eval()
         self._remember(torch.from_numpy(self._encode(self.learner_, X)), torch.as_tensor(code))
         return self
+
+    def _check_unknown(self):
+        """Refuse a threshold that no score is compared with, and a class that goes by the name of the others."""
+        threshold = self.unknown
+        if threshold is None:
+            return
+        number = isinstance(threshold, (int, float, np.number)) and not isinstance(threshold, bool)
+        if not number or not 0 <= threshold <= 1:
+            raise TrainingError(f"unknown={threshold!r} is no threshold for scores: give a number from 0 to 1, or None")
+        if "unknown" in self.classes_.tolist():
+            raise ValueError(
+                'a class is called "unknown", which is also the answer for cells that are like no class: rename it, '
+                "drop its cells, or set unknown=None"
+            )
 
     def _remember(self, features, code):
         """What queries are compared with: an average for each class, or each cell with ``proto="pairwise"``."""
@@ -274,6 +289,7 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
     def predict(self, X, *, genes=None):
         """The most alike class of each cell; ``"unknown"`` where even that one's score is below `unknown`."""
         scores = self.relation_scores(X, genes=genes)
+        self._check_unknown()
         names = self.classes_[scores.argmax(1)]
         if self.unknown is None:
             return names

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 
-from shared.data import Corpus
+from shared.data import Corpus, DataWarning
 from shared.methods import scpretrain
 from shared.methods.scpretrain import ScPretrain
 from shared.nn.pseudo_labels import CorpusError, PseudoLabeller, logged
@@ -182,3 +182,24 @@ def test_a_type_is_never_held_out_whole(lender, monkeypatch):
     assert lost, "some draws would have held out every cell of a type"
     clone(lender).set_params(fit_epochs=1).fit(mine, val=[0, 1, 2])
     assert seen[-1][2].tolist() == [0, 1, 2], "cells that were named are held out as they are"
+
+
+# Genes.
+
+
+def test_few_known_genes_are_warned_of(lender):
+    names = [*GENES[:19], *(f"other {i}" for i in range(21))]
+    mine = annotated(genes=names)
+    for use in (clone(lender).fit, lender.transform):
+        with pytest.warns(DataWarning, match="19 of the 40 genes that the encoder knows are among these 40"):
+            use(mine)
+    mine = annotated(genes=[*GENES[:20], *names[20:]])
+    clone(lender).fit(mine)
+    lender.transform(mine)
+    clone(lender).set_params(borrow=False).fit(annotated(genes=names))
+
+
+def test_another_number_of_genes_is_told_by_its_names(lender):
+    model = clone(lender).fit(annotated())
+    with pytest.raises(ValueError, match=r"tuned on 40 genes, and these 39 are others \(1 are missing"):
+        model.predict(annotated()[:, 1:])
