@@ -11,8 +11,6 @@ there. Counts come in sparse and stay sparse; networks read log(1 + count), not 
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,26 +22,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.genes import names_of
 from shared.methods.inputs import NO_LABELS, cells_of, columns_of, refuse_logged, warn_few_shared
-from shared.nn.pseudo_labels import (  # noqa: F401
-    CLUSTERERS,
-    SPACES,
-    CorpusError,
-    PseudoLabeller,
-    cluster_numbers,
-    logged,
-)
-from shared.nn.shared_encoder import (  # noqa: F401
-    CellTypeNet,
-    MultiTaskNet,
-    built,
-    encoder_of,
-    in_chunks,
-    transplant,
-)
-from shared.train import TrainingError, load_model, resolve_device, save_model
+from shared.nn.pseudo_labels import CLUSTERERS, SPACES, CorpusError, PseudoLabeller, cluster_numbers, logged  # noqa: F401
+from shared.nn.shared_encoder import CellTypeNet, MultiTaskNet, built, encoder_of, in_chunks, transplant  # noqa: F401
+from shared.train import TrainingError, resolve_device
+from shared.train.borrower import load_borrower, save_borrower
 from shared.train.rounds import Pretraining, as_corpus, batch_rows, named  # noqa: F401
+from shared.train.settings import check_settings
 from shared.train.tuning import Split, finetune, paper_split, tune  # noqa: F401
 
 CHOICES = {
@@ -54,6 +39,8 @@ CHOICES = {
     "space": SPACES[:-1],
     "clusterer": CLUSTERERS,
 }
+LEAST = {"rounds": 0} | dict.fromkeys(("width", "epochs", "batches", "hidden", "fit_epochs", "fit_batch_size"), 1)
+OPTIONAL = ("patience", "batch_size", "fit_patience")
 
 
 class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
@@ -363,25 +350,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
         shared.train.TrainingError
             If there is nothing to save, or the genes are not known.
         """
-        folder, settings = Path(folder), self.get_params() | {"device": "auto", "checkpoint": None}
-        if not isinstance(self.random_state, (int, type(None))):
-            settings["random_state"] = None
-        settings = json.loads(json.dumps(settings, default=list))
-        if hasattr(self, "pretrained_"):
-            p = self.pretrained_
-            state = {k: torch.from_numpy(p[k]) for k in ("weight", "bias")}
-            save_model(folder / "encoder", state, {"settings": settings, "history": p["history"]}, p["genes"])
-        if hasattr(self, "network_"):
-            names = self.genes_in_ if genes is None else names_of(genes)
-            if names is None or len(names) != self.n_features_in_:
-                found = "none" if names is None else len(names)
-                raise TrainingError(f"the network reads {self.n_features_in_} genes, {found} were named: pass genes=")
-            about = {"settings": settings, "classes": self.classes_.tolist(), "kind": self.classes_.dtype.kind}
-            about["shared"] = np.flatnonzero(self.shared_).tolist()
-            save_model(folder / "classifier", self.network_.state_dict(), about, names)
-        if not hasattr(self, "pretrained_") and not hasattr(self, "network_"):
-            raise TrainingError("there is nothing to save: call pretrain or fit first")
-        return folder
+        return save_borrower(self, folder, genes)
 
     @classmethod
     def load(cls, folder: str | Path, genes: Sequence[str] | None = None) -> ScPretrain:
@@ -400,28 +369,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
         shared.train.TrainingError
             If files are missing or damaged, or `genes` are not those the network was tuned on.
         """
-        folder, model = Path(folder), None
-        if (folder / "encoder").is_dir():
-            path = folder / "encoder" / "genes.txt"
-            own = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            state, about = load_model(folder / "encoder", own)
-            model = cls._set_up(about["settings"])
-            model.pretrained_ = {k: v.numpy() for k, v in state.items()}
-            model.pretrained_ |= {"genes": own, "history": about["history"], "labels": [], "inertia": [], "seconds": []}
-        if genes is not None or model is None:
-            genes = names_of(genes or [])
-            state, about = load_model(folder / "classifier", genes)
-            model = model or cls._set_up(about["settings"])
-            model.classes_ = np.array(about["classes"], dtype=object if about["kind"] == "O" else None)
-            model.n_features_in_, model.genes_in_ = len(genes), genes
-            model.shared_ = np.isin(np.arange(len(genes)), about["shared"])
-            model.network_ = model._network().eval()
-            model.network_.load_state_dict(state)
-        return model
-
-    @classmethod
-    def _set_up(cls, settings):
-        return cls(**settings | {"cells_per_cluster": tuple(settings["cells_per_cluster"])})
+        return load_borrower(cls, folder, genes)
 
     # What the methods share.
 
@@ -433,20 +381,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
         return self.borrow and hasattr(self, "pretrained_")
 
     def _check(self):
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise TrainingError(f"{name}={getattr(self, name)!r} is not known: choose {', '.join(known)}")
-        least = {"rounds": 0} | dict.fromkeys(("width", "epochs", "batches", "hidden", "fit_epochs"), 1)
-        least |= dict.fromkeys(("fit_batch_size", "patience", "batch_size", "fit_patience"), 1)
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is None and name in ("patience", "batch_size", "fit_patience"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-                raise TrainingError(f"{name}={value!r} is not a whole number from {low} up")
-        for name in ("lr", "fit_lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise TrainingError(f"{name}={getattr(self, name)!r} is not a positive number")
+        check_settings(self, CHOICES, LEAST, OPTIONAL, positive=("lr", "fit_lr"))
         if not 0 <= self.validation < 1:
             raise TrainingError(f"validation={self.validation!r} must lie in [0, 1)")
         if hasattr(self, "pretrained_") and self.borrow and len(self.pretrained_["bias"]) != self.width:

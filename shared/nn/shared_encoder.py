@@ -61,8 +61,8 @@ class MultiTaskNet(torch.nn.Module):
         """
         total = 0.0
         for i, (parts, y) in enumerate(zip(self(rows), labels, strict=True)):
-            for j, part in enumerate(parts):
-                total = total + cross_entropy(part, y[:, j] + self.offset[i, j])
+            for part, target in zip(parts, (y + self.offset[i]).unbind(1), strict=True):
+                total = total + cross_entropy(part, target)
         return total
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,41 @@ class History:
         import pandas as pd
 
         return pd.DataFrame(self.rows).set_index("epoch")
+
+
+def check_settings(model, choices: Mapping, least: Mapping, optional=(), positive=()):
+    """Refuse settings of an estimator that cannot be used.
+
+    Parameters
+    ----------
+    model
+        With the settings as attributes.
+    choices : mapping of str to sequence of str
+        Settings that are one of some words.
+    least : mapping of str to int
+        Settings that are whole numbers, and how small each may be.
+    optional : sequence of str
+        Settings that are None or a whole number from 1 up.
+    positive : sequence of str
+        Settings that are numbers above 0.
+
+    Raises
+    ------
+    TrainingError
+        Which setting, and what it should be.
+    """
+    for name, known in choices.items():
+        if getattr(model, name) not in known:
+            raise TrainingError(f"{name}={getattr(model, name)!r} is not known: choose {', '.join(known)}")
+    for name, low in (dict(least) | dict.fromkeys(optional, 1)).items():
+        value = getattr(model, name)
+        if value is None and name in optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+            raise TrainingError(f"{name}={value!r} is not a whole number from {low} up")
+    for name in positive:
+        if not 0 < getattr(model, name) < math.inf:
+            raise TrainingError(f"{name}={getattr(model, name)!r} is not a positive number")
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
