@@ -86,7 +86,7 @@ class Arm(NamedTuple):
         Random weights; rehearsed on the source; rehearsed on the source with its genes in a random order. Or any
         learner of episodes, as a function of the seed.
     clamp : {"all", "none", "weight"}
-        See :class:`shared.methods.tmp.RelationNet`.
+        See :class:`shared.methods.relation_net.RelationNet`.
     cells : int or None
         Of each class to tune on; 0: none, the network stays as it is; None: all there are.
     lr : float, optional

@@ -66,7 +66,7 @@ class TMP(TransformerMixin, ClassifierMixin, BaseEstimator):
     meta_batch, step_order, log_every, precision, compile, device, progress, checkpoint
         See :class:`MetaConfig`; the checkpoint is of `pretrain`.
     norm, clamp, proto, loss
-        See :class:`RelationNet`.
+        See :class:`shared.methods.relation_net.RelationNet`.
     scale : bool
         Scale each cell to [0, 1] by its own range first, as the code does (:func:`shared.nn.episodes.unit_range`).
     unknown : float or None
