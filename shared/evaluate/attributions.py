@@ -120,7 +120,7 @@ def enrichment(scores, genes: Sequence[str], gene_sets: Mapping[str, Sequence[st
     Raises
     ------
     ValueError
-        If scores and genes do not fit, or no set has a gene in `genes`.
+        If scores and genes do not fit, a score is no finite number, or no set has a gene in `genes`.
     """
     import pandas as pd
     from scipy.stats import false_discovery_control
@@ -128,6 +128,8 @@ def enrichment(scores, genes: Sequence[str], gene_sets: Mapping[str, Sequence[st
     scores, place = np.asarray(scores, float), {g: i for i, g in enumerate(genes)}
     if scores.shape != (len(genes),) or len(place) != len(genes):
         raise ValueError(f"{scores.shape} scores for {len(genes)} genes of {len(place)} names: give one score a gene")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{np.sum(~np.isfinite(scores))} scores are NaN or infinite: leave those genes out first")
     found = {name: [place[g] for g in dict.fromkeys(members) if g in place] for name, members in gene_sets.items()}
     found = {name: rows for name, rows in found.items() if rows}
     if not found:

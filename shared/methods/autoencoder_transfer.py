@@ -22,8 +22,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from shared.methods.inputs import columns_of, rows_of
 from shared.nn.keras_net import Head, LayerwiseAdam, Sample, Scale, initial, keras, restart, run, train
 from shared.train import TrainingError, load_model, save_model
 
@@ -161,7 +162,7 @@ class _Transfer(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array or CSR of shape (n_samples, n_genes), or a list of such
+        X : array, CSR, DataFrame or AnnData of shape (n_samples, n_genes), or a list of such
             One matrix a study, all with the same genes in the same order. With ``per_study`` each is scaled by its
             own genes' centre and spread, otherwise all together.
 
@@ -174,17 +175,17 @@ class _Transfer(TransformerMixin, BaseEstimator):
         ------
         ValueError
             If a setting cannot be used, or matrices do not fit together or hold NaN.
-        shared.train.TrainingError
+        FloatingPointError
             If the loss is no longer finite.
         """
         self._check()
         studies = list(X) if isinstance(X, (list, tuple)) else [X]
         if not studies:
             raise ValueError("pretrain needs at least one matrix of samples × genes")
-        names = [getattr(S, "columns", None) for S in studies]
-        if any(n is not None and list(n) != list(names[0]) for n in names[1:]):
+        names = [n for n in map(columns_of, studies) if n is not None]
+        if any(n != names[0] for n in names):
             raise ValueError("the studies name different genes, or in another order: align them first (align_genes)")
-        studies = [check_array(S, accept_sparse="csr", dtype=np.float32) for S in studies]
+        studies = [rows_of(type(self)(), S, reset=True) for S in studies]
         if len({S.shape[1] for S in studies}) > 1:
             shown = ", ".join(str(S.shape[1]) for S in studies)
             raise ValueError(f"the studies have {shown} genes: align them to one list first (align_genes)")
@@ -194,7 +195,8 @@ class _Transfer(TransformerMixin, BaseEstimator):
         scales = [Scale(S, self.scaling) if self.per_study else self.scale_ for S in studies]
         together = np.vstack([scale(S) for scale, S in zip(scales, studies, strict=True)])
         self.n_features_in_ = together.shape[1]
-        if names[0] is not None:
+        vars(self).pop("feature_names_in_", None)
+        if names:
             self.feature_names_in_ = np.asarray(names[0], dtype=object)
         rng = check_random_state(self.random_state)
         with _BUSY:
@@ -213,7 +215,7 @@ class _Transfer(TransformerMixin, BaseEstimator):
         It changes nothing where ``per_study=False`` meets a pre-trained encoder: there the source's scale stays.
         Returns self.
         """
-        X = check_array(X, accept_sparse="csr", dtype=np.float32)
+        X = rows_of(self if hasattr(self, "pretrained_") else type(self)(), X, reset=not hasattr(self, "pretrained_"))
         if self.per_study or not hasattr(self, "pretrained_"):
             self.adapted_ = Scale(X, self.scaling)
         return self
@@ -303,7 +305,7 @@ class _Transfer(TransformerMixin, BaseEstimator):
 
     def _scaled(self, X):
         check_is_fitted(self, "n_features_in_")
-        X = validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False)
+        X = rows_of(self, X, reset=False)
         scale = getattr(self, "tuned_scale_", None) or getattr(self, "adapted_", None) or self.scale_
         return scale(X)
 
@@ -372,6 +374,7 @@ class _Transfer(TransformerMixin, BaseEstimator):
         for name, group in groups.items():
             arrays |= {f"{name}.{i}": torch.from_numpy(np.array(w)) for i, w in enumerate(group)}
         about = {"class": type(self).__name__, "settings": settings, "scales": scales, "told": self._told()}
+        about["named"] = hasattr(self, "feature_names_in_")
         about["losses"] = getattr(self, "pretrained_", {}).get("losses", [])
         return save_model(folder, arrays, about, genes)
 
@@ -388,6 +391,8 @@ class _Transfer(TransformerMixin, BaseEstimator):
             return [arrays[k].numpy() for k in named]
 
         loaded.n_features_in_ = len(genes)
+        if about.get("named"):
+            loaded.feature_names_in_ = np.asarray(list(genes), dtype=object)
         if group("pretrained"):
             loaded.pretrained_ = {"weights": group("pretrained"), "losses": about["losses"]}
         if group("head"):
@@ -464,17 +469,17 @@ class AutoencoderClassifier(ClassifierMixin, _Transfer):
 
         Parameters
         ----------
-        X : array or CSR of shape (n_samples, n_genes)
+        X : array, CSR, DataFrame or AnnData of shape (n_samples, n_genes)
             The genes of the pre-training, in the same order.
-        y : array of str or int of shape (n_samples,)
-            Classes.
+        y : array of str or int of shape (n_samples,), or str
+            Classes; of an AnnData also the name of a column of ``obs``.
 
         Raises
         ------
         ValueError
             If a setting cannot be used, inputs hold NaN or other genes, or `y` has one class only.
         """
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float32, reset=not hasattr(self, "pretrained_"))
+        X, y = rows_of(self, X, y, reset=not hasattr(self, "pretrained_"))
         check_classification_targets(y)
         self.classes_, target = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -511,16 +516,8 @@ class AutoencoderRegressor(RegressorMixin, _Transfer):
 
     def fit(self, X, y):
         """Tune on target samples with measured `y`, (n_samples,) or (n_samples, n_columns)."""
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            dtype=np.float32,
-            multi_output=True,
-            y_numeric=True,
-            reset=not hasattr(self, "pretrained_"),
-        )
+        reset = not hasattr(self, "pretrained_")
+        X, y = rows_of(self, X, y, reset=reset, multi_output=True, y_numeric=True)
         y = np.asarray(y, np.float32)
         self.one_column_ = y.ndim == 1
         y = y.reshape(len(y), -1)

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_is_fitted
 
+from shared.methods.inputs import rows_of
 from shared.nn.keras_net import LayerwiseAdam, initial, keras, ops, restart, run, train
 
 METHODS = ("mmd", "adversarial", None)
@@ -210,7 +213,12 @@ class _Small(BaseEstimator):
         return self
 
 
-def _classes(y):
+def _classes(y, n):
+    if len(y) != n:
+        raise ValueError(f"X has {n} rows and y {len(y)}")
+    if pd.isna(y).any():
+        raise ValueError(f"{int(pd.isna(y).sum())} of the rows to learn from have no label: drop them first")
+    check_classification_targets(y)
     classes, target = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"y holds one class only ({classes[0]}): a classifier needs two")
@@ -267,19 +275,19 @@ class Aligned(ClassifierMixin, _Small):
         ValueError
             If a setting or a domain cannot be used, or the source has one class only.
         """
-        X = validate_data(self, X, dtype=np.float32)
+        X = rows_of(self, X, reset=True, accept_sparse=False)
         y = np.asarray(y)
         if len(y) != len(X):
             raise ValueError(f"X has {len(X)} rows and y {len(y)}")
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} is not known: choose 'mmd', 'adversarial' or None")
-        domain = np.ones(len(X)) if sample_domain is None else np.asarray(sample_domain)
-        if domain.shape != (len(X),) or (domain == 0).any():
+        domain = np.ones(len(X)) if sample_domain is None else np.asarray(sample_domain, float)
+        if domain.shape != (len(X),) or not (np.abs(domain) > 0).all():
             raise ValueError("sample_domain holds one number a row: positive for the source, negative for the target")
         S, T = X[domain > 0], X[domain < 0]
         if not len(S):
             raise ValueError("no row is of the source: sample_domain must be positive for the labelled rows")
-        self.classes_, target = _classes(y[domain > 0])
+        self.classes_, target = _classes(y[domain > 0], len(S))
         method = self.method if len(T) else None
         rng = check_random_state(self.random_state)
         with _BUSY:
@@ -304,15 +312,16 @@ class Aligned(ClassifierMixin, _Small):
     def transform(self, X):
         """Codes, float32 (n_samples, hidden[-1])."""
         check_is_fitted(self, "layers_")
-        X = validate_data(self, X, dtype=np.float32, reset=False)
+        X = rows_of(self, X, reset=False, accept_sparse=False)
         for W, b in self.layers_[:-1]:
             X = np.maximum(X @ W + b, 0)
         return X
 
     def predict(self, X):
         """The most probable class of each row."""
+        codes = self.transform(X)
         W, b = self.layers_[-1]
-        best = (self.transform(X) @ W + b).argmax(1)
+        best = (codes @ W + b).argmax(1)
         return self.classes_[best]
 
 
@@ -336,7 +345,7 @@ class MultiTask(RegressorMixin, _Small):
 
     def fit(self, X, y):
         """Learn; `y` is (n_samples, n_tasks), NaN where a task was not measured. A task without labels is refused."""
-        X = validate_data(self, X, dtype=np.float32)
+        X = rows_of(self, X, reset=True, accept_sparse=False)
         y = check_array(y, dtype=float, ensure_2d=False, ensure_all_finite="allow-nan")
         self.one_task_ = y.ndim == 1
         y = y.reshape(len(y), -1)
@@ -355,7 +364,7 @@ class MultiTask(RegressorMixin, _Small):
     def predict(self, X):
         """Every task for every row, of the shape of `y`."""
         check_is_fitted(self, "weights_")
-        X = validate_data(self, X, dtype=np.float32, reset=False)
+        X = rows_of(self, X, reset=False, accept_sparse=False)
         with _BUSY:
             net = _tasks(X.shape[1], self._widths(), len(self.centre_))
             y = _run(net, self.weights_, X) * self.spread_ + self.centre_
@@ -399,10 +408,10 @@ class TwoOmics(ClassifierMixin, _Small):
             raise ValueError(f"fusion={self.fusion!r} is not known: choose {', '.join(FUSIONS)}")
         if not 0 <= self.missing < 1:
             raise ValueError(f"missing={self.missing!r} is a share: from 0 up to, but not, 1")
-        X = validate_data(self, X, dtype=np.float32, ensure_all_finite="allow-nan")
+        X = rows_of(self, X, reset=True, accept_sparse=False, ensure_all_finite="allow-nan")
         if not 0 < self.n_first < X.shape[1]:
             raise ValueError(f"n_first={self.n_first} of {X.shape[1]} columns leaves one block empty")
-        self.classes_, target = _classes(y)
+        self.classes_, target = _classes(np.asarray(y), len(X))
         rng = check_random_state(self.random_state)
         X = self._blocks(X)
         if self.missing:
@@ -432,7 +441,7 @@ class TwoOmics(ClassifierMixin, _Small):
     def predict(self, X):
         """The most probable class of each row."""
         check_is_fitted(self, "weights_")
-        X = validate_data(self, X, dtype=np.float32, ensure_all_finite="allow-nan", reset=False)
+        X = rows_of(self, X, reset=False, accept_sparse=False, ensure_all_finite="allow-nan")
         with _BUSY:
             best = _run(self._net(), self.weights_, self._blocks(X)).argmax(1)
         return self.classes_[best]

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, check_X_y, validate_data
 
 from shared.data.errors import DataWarning
 from shared.data.genes import names_of, once
@@ -32,6 +32,8 @@ def labels_of(values, n: int, what: str) -> np.ndarray:
 
 def finite(X, what: str = "X"):
     """`X` as float64, CSR or ndarray; refused unless it is a table of finite numbers."""
+    if hasattr(X, "obs"):  # numpy would walk through it for hours
+        raise DesignError(f"{what} is an AnnData, and a matrix is read here: pass adata.X, or to_arrays(adata)[0]")
     X = X.tocsr().astype(np.float64) if sparse.issparse(X) else np.array(X, dtype=np.float64)
     if X.ndim != 2 or 0 in X.shape:
         raise DesignError(f"{what} has shape {X.shape}: give cells in rows and genes in columns, at least one of each")
@@ -88,8 +90,8 @@ def cells_of(estimator, X, y=NO_LABELS, genes=None, *, reset: bool, matrix=None,
         y = _column(X.obs, y, what) if isinstance(y, str) and y != NO_LABELS else y
         X = X.X if matrix is None else matrix(X)
         X = X.to_memory() if hasattr(X, "to_memory") else X  # sparse, in the file of a backed AnnData
-    elif isinstance(y, str) and y != NO_LABELS:
-        raise ValueError("y names a column of obs, and X is no AnnData: pass one label a cell")
+    else:
+        _no_column(y)
     _labelled(y, what)
     known = getattr(estimator, "genes_in_", None)
     if not reset and None not in (known, named) and len(known) != len(named):
@@ -105,6 +107,37 @@ def cells_of(estimator, X, y=NO_LABELS, genes=None, *, reset: bool, matrix=None,
             raise ValueError(f"{len(named)} genes are named and X has {X.shape[1]} columns: name each column once")
         once(named, "genes")
     return X, y, named
+
+
+def rows_of(estimator, X, y=NO_LABELS, *, reset: bool, **how):
+    """Rows as float32 from an AnnData, a table or arrays, for estimators that keep ``feature_names_in_``.
+
+    Genes that a later table or AnnData names are held to those of the first one, in their order.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Whose ``n_features_in_`` and ``feature_names_in_`` are compared with `X`, or set.
+    X : AnnData, DataFrame, ndarray or CSR
+        Samples × genes; of an AnnData its ``X``.
+    y : array or str
+        As for :func:`cells_of`; with it the two are returned.
+    reset : bool
+        Set the names and the number of genes.
+    **how
+        For scikit-learn's checks, such as ``multi_output``.
+    """
+    how = {"dtype": np.float32, "accept_sparse": "csr"} | how
+    if not hasattr(X, "obs"):
+        _no_column(y)
+        return validate_data(estimator, X, y, reset=reset, **how)
+    once(columns_of(X), "genes")
+    validate_data(estimator, pd.DataFrame(columns=X.var_names), reset=reset, skip_check_array=True)
+    y = _column(X.obs, y, "rows") if isinstance(y, str) and y != NO_LABELS else y
+    X = (X.to_memory() if X.isbacked else X).X
+    if isinstance(y, str):
+        return check_array(X, estimator=estimator, **how)
+    return check_X_y(X, y, estimator=estimator, **how)
 
 
 def refuse_logged(X, units=None):
@@ -181,6 +214,11 @@ def columns_of(X) -> list[str] | None:
     """Names of the columns of an AnnData or a table; None where there are none, or numbers that pandas gave."""
     names = getattr(X, "var_names", getattr(X, "columns", None))
     return None if names is None or isinstance(names, pd.RangeIndex) else names_of(names)
+
+
+def _no_column(y):
+    if isinstance(y, str) and y != NO_LABELS:
+        raise ValueError("y names a column of obs, and X is no AnnData: pass one label a cell")
 
 
 def _column(obs, name, what):

@@ -88,3 +88,5 @@ def test_enrichment_refuses():
         enrichment(np.ones(200), GENES, {"a": ["ENSG1"]})
     with pytest.raises(ValueError, match="one score a gene"):
         enrichment(np.ones(3), GENES, {"a": GENES})
+    with pytest.raises(ValueError, match="1 scores are NaN or infinite"):
+        enrichment(np.where(np.arange(200) == 3, np.nan, 1.0), GENES, {"a": GENES[:5]})

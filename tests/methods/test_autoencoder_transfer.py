@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -302,6 +303,37 @@ def test_saved_models_say_the_same_and_know_their_genes(tmp_path, source, target
     assert np.allclose(loaded.fit(*target).predict_proba(X), encoder.fit(*target).predict_proba(X), atol=1e-6)
 
 
+def test_a_saved_model_holds_tables_to_its_genes(tmp_path, source, target):
+    table = pd.DataFrame(target[0], columns=GENES)
+    model = quick().fit(table, target[1])
+    model.save(tmp_path / "m")
+    again = AutoencoderClassifier.load(tmp_path / "m", GENES)
+    assert (again.predict_proba(table) == model.predict_proba(table)).all()
+    with pytest.raises(ValueError, match="feature names"):
+        again.predict(table[GENES[::-1]])
+    quick().fit(*target).save(tmp_path / "n", GENES)
+    AutoencoderClassifier.load(tmp_path / "n", GENES).predict(target[0])  # no names were known: no warning
+
+
+def test_annotated_data_are_read(source, target):
+    X, y = target
+    S, T = (ad.AnnData(A, var=pd.DataFrame(index=GENES)) for A in (source, X))
+    T.obs["side"] = y
+    model, plain = (quick().pretrain(A).adapt(B).fit(B, c) for A, B, c in ((S, T, "side"), (source, X, y)))
+    assert (model.predict_proba(T) == plain.predict_proba(X)).all() and list(model.feature_names_in_) == GENES
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(T[:, ::-1].copy())
+    with pytest.raises(ValueError, match="feature names"):
+        quick().pretrain(S).adapt(T[:, ::-1].copy())
+    with pytest.raises(ValueError, match="different genes, or in another order"):
+        quick().pretrain([source, S, pd.DataFrame(source, columns=GENES[::-1])])
+    mixed = quick().pretrain([source, pd.DataFrame(source, columns=GENES)])  # the first has no names
+    assert list(mixed.feature_names_in_) == GENES
+    T.obs["age"] = X[:, 0]
+    wanted = AutoencoderRegressor(**SMALL).fit(X, X[:, 0]).predict(X)
+    assert np.array_equal(AutoencoderRegressor(**SMALL).fit(T, T.obs["age"]).predict(T), wanted)
+
+
 def test_a_saved_regressor_keeps_its_units(tmp_path, source):
     model = AutoencoderRegressor(**SMALL).fit(source, source[:, :2] * 100)
     model.save(tmp_path / "m", GENES)
@@ -346,6 +378,8 @@ def test_data_that_do_not_fit_are_named(source, target):
         quick().pretrain(source).set_params(code=5).fit(*target)
     with pytest.raises(FloatingPointError, match="lower lr, or scale"):
         quick(scaling=None, lr=1e30).fit(target[0] * 1e20, target[1])
+    with pytest.raises(FloatingPointError, match="lower lr, or scale"):
+        quick(scaling=None).pretrain(source * np.float32(1e30))
 
 
 # One seed, and every back end.

@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import balanced_accuracy_score
 
 pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-strength[keras]'")
@@ -203,6 +206,29 @@ def test_aligned_refuses(toy):
         Aligned().fit(X, np.where(domain > 0, "a", "b"), domain)
     with pytest.raises(ValueError, match="whole number"):
         Aligned((0,)).fit(X, y, domain)
+    with pytest.raises(ValueError, match="positive for the source"):
+        Aligned().fit(X, y, np.where(np.arange(len(y)) == 3, np.nan, domain))
+    with pytest.raises(NotFittedError):
+        Aligned().predict(X)
+    for label in (None, np.nan, pd.NA):
+        holed = y.astype(object)
+        holed[3] = label
+        with pytest.raises(ValueError, match="1 of the rows to learn from have no label"):
+            Aligned().fit(X, holed, domain)
+    holed = np.where(domain > 0, y.astype(object), None)  # the target's are not looked at
+    Aligned((4,), epochs=1).fit(X, holed, domain)
+
+
+def test_annotated_data_are_read(toy, tasks, blocks):
+    for model, (X, y, *domain) in ((Aligned((4,), epochs=1), toy), (TwoOmics(6, epochs=1), blocks)):
+        model.set_params(random_state=0)
+        adata = ad.AnnData(X, var=pd.DataFrame(index=[f"g{i}" for i in range(X.shape[1])]))
+        wanted = clone(model).fit(X, y, *domain).predict(X)
+        assert np.array_equal(model.fit(adata, y, *domain).predict(adata), wanted)
+    X, Y = tasks
+    adata = ad.AnnData(X, var=pd.DataFrame(index=[f"g{i}" for i in range(X.shape[1])]))
+    model = MultiTask((4,), epochs=1, random_state=0)
+    assert np.array_equal(clone(model).fit(adata, Y).predict(adata), model.fit(X, Y).predict(X))
 
 
 # Several tasks.
@@ -285,6 +311,12 @@ def test_blocks_are_missing_as_a_whole(blocks):
         TwoOmics(12).fit(X, y)
     with pytest.raises(ValueError, match="choose early"):
         TwoOmics(6, fusion="middle").fit(X, y)
+    with pytest.raises(ValueError, match="continuous"):
+        TwoOmics(6).fit(X, X[:, 0])
+    with pytest.raises(ValueError, match="240 rows and y 239"):
+        TwoOmics(6).fit(X, y[1:])
+    with pytest.raises(ValueError, match="no label"):
+        TwoOmics(6).fit(X, np.where(y == "a", None, y))
 
 
 def test_estimators_repeat_and_clone(blocks):

@@ -7,7 +7,8 @@ import pytest
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from shared.methods.inputs import cells_of, columns_of
+from shared.methods.expression_data import batch_share
+from shared.methods.inputs import DesignError, cells_of, columns_of, rows_of
 
 GENES = ["A", "B", "C"]
 COUNTS = np.array([[1, 0, 2], [0, 3, 0]])
@@ -70,3 +71,32 @@ def test_another_number_of_columns_is_refused():
     cells_of(model, COUNTS, reset=True)
     with pytest.raises(ValueError, match="expecting 3 features"):
         cells_of(model, COUNTS[:, :2], reset=False)
+
+
+def test_annotated_rows_hold_their_genes_to_the_first_ones():
+    adata, table = annotated(kind=["a", "b"]), pd.DataFrame(COUNTS, columns=GENES)
+    for X in (adata, table):
+        model = Classifier()
+        assert np.array_equal(rows_of(model, X, reset=True), COUNTS)
+        assert list(model.feature_names_in_) == GENES and model.n_features_in_ == 3
+        for other in (adata[:, ::-1].copy(), table[GENES[::-1]]):
+            with pytest.raises(ValueError, match="feature names"):
+                rows_of(model, other, reset=False)
+    adata.X = sparse.csr_matrix(adata.X)
+    X, y = rows_of(Classifier(), adata, "kind", reset=True)
+    assert sparse.issparse(X) and X.dtype == np.float32 and list(y) == ["a", "b"]
+    X, y = rows_of(Classifier(), adata, [[1, 2], [3, 4]], reset=True, multi_output=True)
+    assert y.shape == (2, 2)
+    adata.X.data[0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        rows_of(Classifier(), adata, reset=True)
+    adata.var_names = ["A", "A", "B"]
+    with pytest.raises(ValueError, match="more than once"):
+        rows_of(Classifier(), adata, reset=True)
+    with pytest.raises(ValueError, match="no AnnData"):
+        rows_of(Classifier(), COUNTS, "kind", reset=True)
+
+
+def test_a_matrix_is_asked_for_where_annotated_data_are_not_read():
+    with pytest.raises(DesignError, match=r"pass adata\.X"):
+        batch_share(annotated(), ["a", "b"], ["c", "d"])

@@ -1,0 +1,66 @@
+"""What the encoders of several sources are worth to one target with few labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import balanced_accuracy_score
+
+from shared.methods.autoencoder_transfer import AutoencoderClassifier
+
+
+def lend(sources, X, y, seeds, *, control=None, shots=1, n_test=300, model=None, frozen=None, full=None):
+    """Tune the encoder of each source on few labels of a target, and the same network from scratch.
+
+    Every seed draws test samples, labels, first weights and the control's order of genes anew.
+
+    Parameters
+    ----------
+    sources : mapping of name to array of shape (n_samples, n_genes)
+        Unlabelled profiles, with the genes of `X` in their order.
+    X, y : arrays
+        The target and its classes. Samples outside the test set lend their genes' centres, and some their labels.
+    seeds : sequence of int
+        One draw each.
+    control : str, optional
+        A source that is tried a second time with its genes shuffled.
+    shots : int
+        Labels a class, fewer where the class has fewer.
+    n_test : int
+        Samples held out.
+    model, frozen, full : dict, optional
+        Settings of the ``AutoencoderClassifier``; of tuning a source's frozen encoder; of tuning from scratch.
+
+    Returns
+    -------
+    DataFrame
+        Balanced accuracy: one row a seed, one column a source, its ``"..., shuffled"`` and ``"scratch"``.
+
+    Raises
+    ------
+    ValueError
+        If the target leaves nothing to learn from, or the control is no source.
+    """
+    X, y = np.asarray(X, np.float32), np.asarray(y)
+    if not 0 < n_test < len(X) or shots < 1:
+        raise ValueError(f"{len(X)} samples, n_test={n_test} and shots={shots} leave nothing to test or to learn from")
+    if control is not None and control not in sources:
+        raise ValueError(f"control={control!r} is none of the sources: {', '.join(sources)}")
+    rows = {}
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(X))
+        test, pool = order[:n_test], order[n_test:]
+        train = np.concatenate([pool[y[pool] == c][:shots] for c in np.unique(y)])
+        arms = dict(sources) | {"scratch": None}
+        if control is not None:
+            arms[f"{control}, shuffled"] = np.asarray(sources[control])[:, rng.permutation(X.shape[1])]
+        rows[seed] = {}
+        for name, source in arms.items():
+            learner = AutoencoderClassifier(**(model or {}) | {"random_state": seed})
+            if source is not None:
+                learner.pretrain(source)
+            how = {"tuning": "full"} | (full or {}) if source is None else {"tuning": "frozen"} | (frozen or {})
+            called = learner.adapt(X[pool]).set_params(**how).fit(X[train], y[train]).predict(X[test])
+            rows[seed][name] = balanced_accuracy_score(y[test], called)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("seed")
