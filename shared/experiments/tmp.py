@@ -37,6 +37,7 @@ from shared.experiments.arms import (  # noqa: F401  an arm by hand, under one r
     tuned_together,
 )
 from shared.experiments.processes import side_by_side
+from shared.experiments.reported import PAPER_ARMS, PAPER_CURVES, PAPER_NUMBERS, PAPER_TYPES  # noqa: F401
 from shared.experiments.studies import on_same_genes, published, put_aside  # noqa: F401
 from shared.nn.blocks import use_statistics
 from shared.nn.episodes import EpisodeSampler, few_shot_split
@@ -51,43 +52,6 @@ ARMS = {  # the paper's figure 3a, its control, and the two arms that it lacks
     "scrambled genes, 15": Arm("scrambled", "all", 15),
     "free, from scratch, 15": Arm("", "none", 15),
     "free, rehearsed, 15": Arm("source", "none", 15),
-}
-
-# Accuracies that the paper reports: figure 3a, tuned on Baron, examined on four other studies of the pancreas; figure
-# 2a, 33 cancers of TCGA by episodes of tuning; figure 2b, by classes of TCGA with 15 samples each.
-PAPER_ARMS = {
-    "rehearsed only": [0.509, 0.530, 0.387, 0.327],
-    "from scratch, 15": [0.466, 0.525, 0.418, 0.427],
-    "rehearsed, 15": [0.804, 0.708, 0.526, 0.495],
-    "from scratch, all cells": [0.922, 0.817, 0.792, 0.837],
-    "rehearsed, all cells": [0.931, 0.804, 0.794, 0.866],
-}
-_EPISODES = [100, 500, 1000, 1500, 2000, 3000, 5000, 7000, 10_000]
-PAPER_CURVES = {
-    "published, rehearsed": (_EPISODES, [0.872, 0.907, 0.928, 0.929, 0.936, 0.943, 0.938, 0.945, 0.946]),
-    "published, from scratch": (_EPISODES, [0.266, 0.340, 0.460, 0.694, 0.829, 0.874, 0.901, 0.920, 0.932]),
-}
-PAPER_TYPES = {
-    "published, rehearsed": ([5, 8, 10], [0.745, 0.783, 0.829]),
-    "published, from scratch": ([5, 8, 10], [0.385, 0.528, 0.592]),
-}
-# What stands beside the chapter's records: where the paper reports it, and what.
-PAPER_NUMBERS = {
-    "unseen_clamped": "table S3: .79, .85",
-    "won_rehearsed_only": "figure 3a: .33 to .53",
-    "won_from_scratch_15": "3a: .42 to .53",
-    "won_rehearsed_15": "3a: .50 to .80",
-    "gain_clamped": "3a: .07 to .34",
-    "won_from_scratch_all_cells": "3a: .79 to .92",
-    "won_rehearsed_all_cells": "3a: .79 to .93",
-    "late_from_scratch_15": "2a: .93; 3b: .42 to .53",
-    "ahead_late_from_scratch_15": "2a: -.01; 3b: -.30 to -.03, both at one length",
-    "types_gap": "2b: .36",
-    "types_effect": "2b: .08",
-    "cells_effect": "2c: .04",
-    "back_gain": "3c: .07 to .28",
-    "gain_free": "not run",
-    "gain_scrambled": "not run",
 }
 
 
