@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,80 +24,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from shared.methods.inputs import columns_of, rows_of
-from shared.nn.keras_net import Head, LayerwiseAdam, Sample, Scale, initial, keras, restart, run, train
-from shared.train import TrainingError, load_model, save_model
+from shared.methods.saved_encoder import load_encoder, save_encoder
+from shared.nn.autoencoders import TUNING, compiled_autoencoder, compiled_encoder, stages
+from shared.nn.autoencoders import autoencoder as autoencoder
+from shared.nn.autoencoders import variational_autoencoder as variational_autoencoder
+from shared.nn.keras_net import Scale, initial, keras, restart, run, train
 
-TUNING = ("frozen", "full", "gradual", "discriminative")
 SCALING = {"standard": "linear", "centre": "linear", "unit": "sigmoid", None: "linear"}
 _BUSY = threading.RLock()  # networks of one shape are built once and lent out, one user at a time
-
-
-def autoencoder(n_genes: int, hidden: Sequence[int] = (1024,), code: int = 256, output: str = "linear") -> keras.Model:
-    """Genes to a short code and back: Dense layers with ReLU, mirrored.
-
-    Parameters
-    ----------
-    n_genes : int
-        Inputs and outputs.
-    hidden : sequence of int
-        Units between genes and code; the decoder has them in reverse.
-    code : int
-        Units of the code, the layer named ``"code"``.
-    output : {"linear", "sigmoid"}
-        Sigmoid for genes scaled to 0..1; it cannot give a negative number, so standardised genes need linear.
-    """
-    genes = x = keras.Input((n_genes,))
-    for i, units in enumerate(hidden):
-        x = keras.layers.Dense(units, activation="relu", name=f"encode_{i}")(x)
-    x = keras.layers.Dense(code, activation="relu", name="code")(x)
-    for i, units in enumerate(reversed(hidden)):
-        x = keras.layers.Dense(units, activation="relu", name=f"decode_{i}")(x)
-    return keras.Model(genes, keras.layers.Dense(n_genes, activation=output, name="genes")(x))
-
-
-def variational_autoencoder(n_genes, hidden=(1024,), code=256, output="linear", beta=1.0):
-    """As :func:`autoencoder`, with a code drawn from a normal distribution; ``"code"`` is then its mean, without ReLU.
-
-    The divergence is weighted ``beta / n_genes``, because the reconstruction error is a mean over genes.
-    """
-    genes = x = keras.Input((n_genes,))
-    for i, units in enumerate(hidden):
-        x = keras.layers.Dense(units, activation="relu", name=f"encode_{i}")(x)
-    mean = keras.layers.Dense(code, name="code")(x)
-    log_var = keras.layers.Dense(code, name="spread")(x)
-    x = Sample(beta / n_genes, name="sample")([mean, log_var])
-    for i, units in enumerate(reversed(hidden)):
-        x = keras.layers.Dense(units, activation="relu", name=f"decode_{i}")(x)
-    return keras.Model(genes, keras.layers.Dense(n_genes, activation=output, name="genes")(x))
-
-
-@lru_cache(maxsize=4)
-def _autoencoder(n_genes, hidden, code, output, noise, variational, beta, jit):
-    """A compiled autoencoder and its encoder; ``noise`` blanks that share of the inputs while training."""
-    make = variational_autoencoder if variational else autoencoder
-    whole = make(n_genes, hidden, code, output, **({"beta": beta} if variational else {}))
-    clean = keras.Input((n_genes,))
-    trained = keras.Model(clean, whole(keras.layers.Dropout(noise, seed=0, name="noise")(clean)))
-    trained.compile(LayerwiseAdam(), "mse", jit_compile=jit)
-    return trained, whole, keras.Model(whole.input, whole.get_layer("code").output)
-
-
-@lru_cache(maxsize=8)
-def _tuned(n_genes, hidden, code, linear_code, outputs, task, jit):
-    """Encoder and head as one compiled network; with no `hidden` and no `code` the head alone, on codes."""
-    x = genes = keras.Input((n_genes,))
-    for i, units in enumerate(hidden):
-        x = keras.layers.Dense(units, activation="relu", name=f"encode_{i}")(x)
-    if code:
-        x = keras.layers.Dense(code, activation=None if linear_code else "relu", name="code")(x)
-    net = keras.Model(genes, Head(outputs, name="head")(x))
-    loss = {
-        "binary": keras.losses.BinaryCrossentropy(from_logits=True),
-        "classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        "numbers": keras.losses.MeanSquaredError(),
-    }[task]
-    net.compile(LayerwiseAdam(), loss, jit_compile=jit)
-    return net
 
 
 class _Transfer(TransformerMixin, BaseEstimator):
@@ -270,13 +203,13 @@ class _Transfer(TransformerMixin, BaseEstimator):
             if self.tuning == "frozen":
                 self.encoder_weights_ = [w.copy() for w in encoder]
                 X = self._codes(X, encoder)
-                net = _tuned(self.code, (), 0, False, outputs, task, self._compiled(self.code))
+                net = compiled_encoder(self.code, (), 0, False, outputs, task, self._compiled(self.code))
                 restart(net, [*head, l2], self.lr, seed)
             else:
                 net = self._network(outputs, task)
                 restart(net, [*encoder, *head, l2], self.lr, seed)
             self.losses_ = []
-            for factors, epochs in self._stages():
+            for factors, epochs in stages(self.tuning, len(self.hidden), self.epochs, self.decay):
                 net.optimizer.set_factors(factors)
                 self.losses_ += train(net, X, target, weight, epochs, self.batch_size, rng, self.progress)
             *tuned, W, b, _ = net.get_weights()
@@ -285,17 +218,6 @@ class _Transfer(TransformerMixin, BaseEstimator):
             self.encoder_weights_ = tuned
         self.n_features_in_ = widths[0]
         return self
-
-    def _stages(self):
-        """What moves, and for how many epochs: factors on the steps by layer, one dict a stage."""
-        layers = [*(f"encode_{i}" for i in range(len(self.hidden))), "code"]
-        if self.tuning == "discriminative":
-            return [({n: self.decay ** (i - len(layers)) for i, n in enumerate(layers)}, self.epochs)]
-        if self.tuning != "gradual":
-            return [({}, self.epochs)]
-        closed = [dict.fromkeys(layers[:n], 0.0) for n in range(len(layers), -1, -1)]
-        lengths = [len(part) for part in np.array_split(range(self.epochs), len(closed))]
-        return list(zip(closed, lengths, strict=True))
 
     def _output(self, X):
         """The head's numbers, float32 (n_samples, outputs)."""
@@ -319,17 +241,19 @@ class _Transfer(TransformerMixin, BaseEstimator):
 
     def _network(self, outputs, task):
         n, hidden = self.n_features_in_, tuple(self.hidden)
-        return _tuned(n, hidden, self.code, self.variational, outputs, task, self._compiled(n))
+        return compiled_encoder(n, hidden, self.code, self.variational, outputs, task, self._compiled(n))
 
     def _autoencoder(self):
         output = SCALING[self.scaling] if self.output == "auto" else self.output
         n, hidden = self.n_features_in_, tuple(self.hidden)
         key = (n, hidden, self.code, output, self.noise, self.variational, self.beta)
-        return _autoencoder(*key, self._compiled(n))
+        return compiled_autoencoder(*key, self._compiled(n))
 
     def _compiled(self, n_inputs):
-        """Compiling costs seconds and saves milliseconds a step: worth it for wide networks."""
-        return n_inputs * max((*self.hidden, 1)) > 1e6 if self.jit == "auto" else bool(self.jit)
+        """Compiling costs seconds and saves milliseconds a step: worth it for wide networks, and never on torch."""
+        if self.jit != "auto":
+            return bool(self.jit)
+        return n_inputs * max((*self.hidden, 1)) > 1e6 and keras.backend.backend() != "torch"
 
     def _check(self):
         if self.tuning not in TUNING:
@@ -353,58 +277,13 @@ class _Transfer(TransformerMixin, BaseEstimator):
         shared.train.TrainingError
             If the genes are not known, or not as many as the network reads.
         """
-        import torch
-
         check_is_fitted(self, "n_features_in_")
-        genes = getattr(self, "feature_names_in_", None) if genes is None else list(genes)
-        if genes is None or len(genes) != self.n_features_in_:
-            found = "none" if genes is None else len(genes)
-            raise TrainingError(f"the network reads {self.n_features_in_} genes, {found} were named: pass genes=")
-        settings = self.get_params(deep=False) | {"hidden": list(self.hidden)}
-        if not isinstance(self.random_state, (int, type(None))):
-            settings["random_state"] = None
-        arrays, scales = {}, {}
-        parts = {"encoder": "encoder_weights_", "head": "head_weights_"}
-        groups = {name: getattr(self, attribute, ()) for name, attribute in parts.items()}
-        groups["pretrained"] = getattr(self, "pretrained_", {"weights": ()})["weights"]
-        for name in ("scale_", "adapted_", "tuned_scale_"):
-            if hasattr(self, name):
-                groups[name] = (getattr(self, name).centre, getattr(self, name).spread)
-                scales[name] = getattr(self, name).kind
-        for name, group in groups.items():
-            arrays |= {f"{name}.{i}": torch.from_numpy(np.array(w)) for i, w in enumerate(group)}
-        about = {"class": type(self).__name__, "settings": settings, "scales": scales, "told": self._told()}
-        about["named"] = hasattr(self, "feature_names_in_")
-        about["losses"] = getattr(self, "pretrained_", {}).get("losses", [])
-        return save_model(folder, arrays, about, genes)
+        return save_encoder(self, folder, genes)
 
     @classmethod
     def load(cls, folder: str | Path, genes: Sequence[str]):
         """Load a saved model for data whose columns are `genes`; another list or order raises ``TrainingError``."""
-        arrays, about = load_model(folder, genes)
-        if about.get("class") != cls.__name__:
-            raise TrainingError(f"{folder} holds a {about.get('class')}: load it with that class")
-        loaded = cls(**about["settings"])
-
-        def group(name):
-            named = sorted((k for k in arrays if k.rpartition(".")[0] == name), key=lambda k: int(k.split(".")[-1]))
-            return [arrays[k].numpy() for k in named]
-
-        loaded.n_features_in_ = len(genes)
-        if about.get("named"):
-            loaded.feature_names_in_ = np.asarray(list(genes), dtype=object)
-        if group("pretrained"):
-            loaded.pretrained_ = {"weights": group("pretrained"), "losses": about["losses"]}
-        if group("head"):
-            loaded.encoder_weights_, loaded.head_weights_ = group("encoder"), group("head")
-        for name, kind in about["scales"].items():
-            scale = Scale.__new__(Scale)
-            scale.kind, (scale.centre, scale.spread) = kind, group(name)
-            setattr(loaded, name, scale)
-        for name, value in about["told"].items():
-            kind = np.float32 if name.startswith("y_") else None
-            setattr(loaded, name, np.array(value, kind) if isinstance(value, list) else value)
-        return loaded
+        return load_encoder(cls, folder, genes)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -446,7 +325,7 @@ class AutoencoderClassifier(ClassifierMixin, _Transfer):
     decay : float
         Ratio of the steps of two neighbouring layers in discriminative tuning (2.6 in Howard and Ruder 2018).
     jit : "auto" or bool
-        Compile the step (XLA). Auto does for wide networks.
+        Compile the step (XLA). Auto does for wide networks, except on torch.
     progress : bool
         Show bars.
     random_state : int, RandomState or None

@@ -19,6 +19,7 @@ pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-st
 from shared.methods import autoencoder_transfer as method
 from shared.methods.autoencoder_transfer import TUNING, AutoencoderClassifier, AutoencoderRegressor
 from shared.nn import keras_net
+from shared.nn.autoencoders import autoencoder, compiled_encoder, stages
 from shared.nn.keras_net import LayerwiseAdam, Scale, keras
 from shared.train import TrainingError
 
@@ -60,7 +61,7 @@ def test_scikit_learn_finds_estimators(estimator, check):
 
 
 def test_the_networks_have_the_shapes_they_are_named_for():
-    net = method.autoencoder(30, (16, 12), 6, "sigmoid")
+    net = autoencoder(30, (16, 12), 6, "sigmoid")
     assert [layer.name for layer in net.layers[1:]] == ["encode_0", "encode_1", "code", "decode_0", "decode_1", "genes"]
     assert [w.shape[-1] for w in net.get_weights()[::2]] == [16, 12, 6, 12, 16, 30]
     net.set_weights([w * 0 for w in net.get_weights()])
@@ -86,7 +87,7 @@ def test_the_divergence_is_the_closed_form():
 
 def test_a_factor_scales_the_step():
     def stepped(factors):
-        net = method.autoencoder(30, (16,), 6)
+        net = autoencoder(30, (16,), 6)
         net.compile(LayerwiseAdam(1e-2), "mse")
         rng = np.random.default_rng(0)
         first = keras_net.initial([w.shape for w in net.get_weights()], rng)
@@ -103,7 +104,7 @@ def test_a_factor_scales_the_step():
 def test_without_factors_it_is_adam():
     after = []
     for optimizer in (LayerwiseAdam(1e-2), keras.optimizers.Adam(1e-2)):
-        net = method.autoencoder(30, (16,), 6)
+        net = autoencoder(30, (16,), 6)
         net.set_weights(keras_net.initial([w.shape for w in net.get_weights()], np.random.default_rng(0)))
         net.compile(optimizer, "mse")
         X = np.random.default_rng(1).normal(size=(8, 30)).astype(np.float32)
@@ -141,20 +142,6 @@ def test_what_moves_is_what_the_name_says(source, target, tuning):
         plain = quick(tuning="full").pretrain(source).fit(*target)
         assert np.abs(first[0] - plain.encoder_weights_[0]).max() > 2 * moved[0]
     assert all((a == b).all() for a, b in zip(first, model.pretrained_["weights"], strict=False)), "the start was lost"
-
-
-def test_gradual_unfreezing_opens_from_the_top():
-    model = quick(tuning="gradual", epochs=7, hidden=(8, 8))
-    stages = model._stages()
-    assert [sorted(f) for f, _ in stages] == [
-        ["code", "encode_0", "encode_1"],
-        ["encode_0", "encode_1"],
-        ["encode_0"],
-        [],
-    ]
-    assert sum(n for _, n in stages) == 7 and all(v == 0 for f, _ in stages for v in f.values())
-    ((factors, _),) = quick(tuning="discriminative", hidden=(8,), decay=2.0)._stages()
-    assert factors == {"encode_0": 0.25, "code": 0.5}
 
 
 def test_frozen_codes_are_those_of_the_source_encoder(source, target):
@@ -239,10 +226,10 @@ def test_a_variational_code_goes_to_zero_when_its_charge_is_high(source):
 
 def test_the_penalty_is_charged_and_costs_no_new_network(source, target):
     X, y = target
-    method._tuned.cache_clear()
+    compiled_encoder.cache_clear()
     sizes = [np.abs(quick(l2=l2, epochs=60, lr=1e-2).fit(X, y).head_weights_[0]).mean() for l2 in (0.0, 0.1, 10.0)]
     assert sizes[0] > 2 * sizes[1] > 4 * sizes[2]
-    assert method._tuned.cache_info().misses == 1
+    assert compiled_encoder.cache_info().misses == 1
     head = keras_net.Head(2, name="head")
     head.build((None, 3))
     W = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -441,3 +428,23 @@ def test_an_older_keras_has_the_same_losses(root, on_tensorflow, tmp_path):
     assert version == "3.10.0"
     for tuning, losses in on_tensorflow[2].items():
         assert np.abs(np.subtract(said[tuning], losses)).max() < 1e-4, tuning
+
+
+def test_stages_of_gradual_tuning_share_the_epochs_and_open_from_the_top():
+    found = stages("gradual", 2, 10, 2.0)
+    assert [epochs for _, epochs in found] == [3, 3, 2, 2]
+    assert [sorted(closed) for closed, _ in found] == [
+        ["code", "encode_0", "encode_1"],
+        ["encode_0", "encode_1"],
+        ["encode_0"],
+        [],
+    ]
+    assert stages("discriminative", 1, 5, 2.0) == [({"encode_0": 0.25, "code": 0.5}, 5)]
+    assert stages("full", 1, 5, 2.0) == stages("frozen", 1, 5, 2.0) == [({}, 5)]
+
+
+def test_training_in_keras_needs_no_torch():
+    code = "import sys, shared.methods.autoencoder_transfer as m; assert 'torch' not in sys.modules, 'torch came along'"
+    env = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-400:]
