@@ -580,6 +580,9 @@ def test_it_keeps_sklearns_contract(estimator, check):
     [
         ({"rounds": -1}, "rounds=-1"),
         ({"epochs": 0}, "epochs=0"),
+        ({"epochs": None}, "epochs=None"),
+        ({"width": True}, "width=True"),
+        ({"patience": 0}, "patience=0"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"lr": 0}, "lr=0"),
         ({"validation": 1}, "validation=1"),
