@@ -192,8 +192,8 @@ def warn_mixed(mine: bool | None, theirs: bool | None, what: str):
 
 
 def warn_few_shared(n: int, known: int, of: int):
-    """Warn where a pre-trained encoder meets fewer than half of the genes it knows."""
-    if n < known / 2:
+    """Warn where encoder and data share fewer than a tenth of the shorter list; names of two kinds do."""
+    if n < min(known, of) / 10:
         warnings.warn(
             f"{n} of the {known} genes that the encoder knows are among these {of}, and it reads no others: "
             "are the names of one kind (shared.data.to_symbols)?",
