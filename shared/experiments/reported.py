@@ -28,7 +28,7 @@ PAPER_NUMBERS = {
     "won_from_scratch_all_cells": "3a: .79 to .92",
     "won_rehearsed_all_cells": "3a: .79 to .93",
     "late_from_scratch_15": "2a: .93; 3b: .42 to .53",
-    "ahead_late_from_scratch_15": "2a: -.01; 3b: -.30 to -.03, both at one length",
+    "ahead_late_from_scratch_15": "3b, equal lengths: -.30 to -.03",
     "types_gap": "2b: .36",
     "types_effect": "2b: .08",
     "cells_effect": "2c: .04",

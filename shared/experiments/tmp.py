@@ -53,6 +53,8 @@ ARMS = {  # the paper's figure 3a, its control, and the two arms that it lacks
     "free, from scratch, 15": Arm("", "none", 15),
     "free, rehearsed, 15": Arm("source", "none", 15),
 }
+# Where arms start and how they are clamped, in words.
+KINDS = {"": "from scratch", "source": "rehearsed", "scrambled": "scrambled", "all": "clamped", "none": "free"}
 
 
 def _rehearsed(source, start, clamp, rule: Recipe, seeds, exam):
@@ -263,7 +265,7 @@ def with_rates(
     for (arm, *_), got in zip(jobs, side_by_side(_graded, jobs, recipe.workers), strict=True):
         found.setdefault((arm.start, arm.clamp), {}).setdefault(arm.lr, []).extend(got)
     table = pd.DataFrame({kind: {rate: np.mean(got) for rate, got in by.items()} for kind, by in found.items()})
-    table = table.rename_axis("rate")
+    table = table.rename_axis("rate").rename_axis(["start", "clamp"], axis=1)
     return {name: arm._replace(lr=float(table[kinds[name]].idxmax())) for name, arm in arms.items()}, table
 
 

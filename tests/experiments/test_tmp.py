@@ -304,6 +304,7 @@ def test_rates_are_chosen_on_classes_that_are_not_tuned_on_and_kind_by_kind(monk
     assert found["scratch"] == Arm("", "none", 15, 1e-2) and table["", "none"][1e-2] > 0.5
     assert found["lent"].cells is None and found["lent"].lr == table["source", "none"].idxmax()
     assert found["nonsense"].lr == found["lent"].lr and ("scrambled", "none") not in table
+    assert {("from scratch", "free"), ("rehearsed", "free")} <= set(table.rename(columns=bench.KINDS))
     assert all(len(classes) == 6 and not classes & set(y[aside]) for classes, _ in met)
     assert [lr for _, lr in met] == [1e-7, 1e-7, 1e-2, 1e-2] * 2
     bench.tuned(found["scratch"], {}, known, RECIPE.but(lr=1), 0)
