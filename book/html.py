@@ -28,6 +28,7 @@ INK, PAPER = "#1b1f24", "#ffffff"
 MARK = '<meta content="Borrowed Strength" name="generator"/>'
 TITLE = "Borrowed Strength"
 DESCRIPTION = "A book that teaches transfer learning for gene expression by running it."
+LONG = 60  # a cell with more letters holds words, which break, and no number
 PREFERRED = 'matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"'
 GENERATED = {
     "search.html": "Search the chapters, the glossary and the package reference of Borrowed Strength.",
@@ -180,7 +181,7 @@ def _furniture(soup):
 
 
 def _table(soup, table):
-    """Header cells with a scope, no header cell without text, and a box to scroll in."""
+    """Header cells with a scope, no header cell without text, words that break, and a box to scroll in."""
     del table["border"]
     head = table.find("thead")
     rows = head.find_all("tr") if head else []
@@ -199,6 +200,8 @@ def _table(soup, table):
             del header["scope"]
         elif not header.has_attr("scope"):
             header["scope"] = "col" if header.find_parent("thead") else "row"
+    if "dataframe" in table.get("class", []) and any(len(cell.get_text()) > LONG for cell in table.find_all("td")):
+        table["class"] = [*table["class"], "bs-words"]
     if "bs-scroll" not in (table.parent.get("class") or []):
         table.wrap(soup.new_tag("div", attrs={"class": "bs-scroll"}))
 

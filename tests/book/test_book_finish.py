@@ -107,6 +107,14 @@ def test_a_table_from_pandas_gets_headers_and_a_box(tmp_path):
     assert [h["scope"] for h in table.find_all("th")] == ["col", "col", "row"]
 
 
+def test_a_table_of_words_is_one_whose_words_break(tmp_path):
+    assert "bs-words" not in finished(tmp_path, FRAME).find("table")["class"]
+    words = finished(
+        tmp_path, FRAME.replace("0.5", "python 3.11.7, numpy 2.4.6, scipy 1.17.1, pandas 2.3.3, torch 2.13.0")
+    )
+    assert "bs-words" in words.find("table")["class"]
+
+
 def test_an_empty_corner_is_no_header(tmp_path):
     page = finished(tmp_path, FRAME.replace("<tr><th>model</th><th></th></tr>", ""))
     corner = page.find("thead").find(["th", "td"])
