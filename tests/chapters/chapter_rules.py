@@ -131,6 +131,18 @@ def code_width(nb, columns=88) -> list[str]:
     return [f"a page shows {columns} columns of code; break the line of {len(line)}: {line.strip()!r}" for line in wide]
 
 
+def set_order(nb) -> list[str]:
+    """No loop goes over a set: its order of words differs from one run to the next, and then so do numbers."""
+    said = []
+    for cell in code_cells(nb):
+        for node in ast.walk(ast.parse(without_magics(source(cell)))):
+            looped = getattr(node, "iter", None)
+            made = isinstance(looped, ast.Call) and getattr(looped.func, "id", "") in {"set", "frozenset"}
+            if made or isinstance(looped, (ast.Set, ast.SetComp)):
+                said.append(f"a loop goes over a set, in no fixed order: sort it: {ast.unparse(looped)!r}")
+    return said
+
+
 def word_count(nb) -> int:
     """Words of prose up to the exercises, as a reader meets them: no code, no markup."""
     text = markdown(nb)

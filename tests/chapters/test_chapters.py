@@ -18,6 +18,7 @@ from chapter_rules import (
     prose_length,
     section_order,
     seeds_recorded,
+    set_order,
     stored_outputs,
     taught_cells,
     typed_numbers,
@@ -54,6 +55,7 @@ def text():
     [
         cell_lengths,
         code_width,
+        set_order,
         prose_length,
         section_order,
         figures_mentioned,

@@ -21,6 +21,7 @@ from chapter_rules import (
     prose_length,
     section_order,
     seeds_recorded,
+    set_order,
     stored_outputs,
     taught_cells,
     typed_numbers,
@@ -86,6 +87,13 @@ def test_goals_repeated():
     assert len(goals_repeated(page(same[1], same[0], same[2]), GOOD_FRONT)) == 2
     assert "the page has 2 goals" in goals_repeated(page(*same[:2]), GOOD_FRONT)[0]
     assert "the page has 0 goals" in goals_repeated(nb("\n".join(same)), GOOD_FRONT)[0]
+
+
+def test_set_order():
+    fine = "for t in sorted(set(kinds)):\n    t in {'a', 'b'}\n%time x = [t for t in np.unique(kinds)]"
+    assert set_order(nb(code(fine))) == []
+    assert len(set_order(nb(code("[t for t in set(kinds)]"), code("for t in {'a', 'b'}:\n    pass", "solution")))) == 2
+    assert "sort it: 'set(kinds)'" in set_order(nb(code("[t for t in set(kinds)]")))[0]
 
 
 def test_code_width():
