@@ -22,10 +22,6 @@ from shared.data.genes import names_of, stamp
 LOGGED_MAX = 30.0  # log2 of the largest count a cell could hold; no depth of sequencing passes it
 
 
-class PreprocessError(ValueError):
-    """The matrix is not what the step needs; the message names the problem and the cure."""
-
-
 def _matrix(X):
     """`X` as a new float32 CSR (each entry once) or C-ordered ndarray; NaN and infinities are refused."""
     if sparse.issparse(X):
@@ -36,10 +32,10 @@ def _matrix(X):
         X = np.array(X, dtype=np.float32, order="C")
         values = X
     if X.ndim != 2:
-        raise PreprocessError(f"X has {X.ndim} dimensions: give cells in rows and genes in columns")
+        raise DataError(f"X has {X.ndim} dimensions: give cells in rows and genes in columns")
     if not np.isfinite(values).all():
         n = int((~np.isfinite(values)).sum())
-        raise PreprocessError(f"X holds {n} values that are NaN or infinite: fill or drop those genes first")
+        raise DataError(f"X holds {n} values that are NaN or infinite: fill or drop those genes first")
     return X
 
 
@@ -48,7 +44,7 @@ def _cells(adata):
     import anndata as ad
 
     if not isinstance(adata, ad.AnnData):
-        raise PreprocessError(f"AnnData is needed, not {type(adata).__name__}: shared.data.from_arrays makes one")
+        raise DataError(f"AnnData is needed, not {type(adata).__name__}: shared.data.from_arrays makes one")
 
 
 def log_normalize(X, target_sum=1e4):
@@ -69,23 +65,23 @@ def log_normalize(X, target_sum=1e4):
 
     Raises
     ------
-    PreprocessError
+    DataError
         On negative values, NaN or infinities, cells without any count, or values that look logged already.
     """
     X = _matrix(X)
     values = X.data if sparse.issparse(X) else X
     if values.size and values.min() < 0:
-        raise PreprocessError("X holds negative values, so it is no count matrix: start from the raw counts")
+        raise DataError("X holds negative values, so it is no count matrix: start from the raw counts")
     fractions = bool((values != np.round(values)).any())
     if fractions and values.max() < LOGGED_MAX:
-        raise PreprocessError(
+        raise DataError(
             f"X holds fractions and nothing above {values.max():.3g}, so it looks logged already: "
             "start from the raw counts, or skip this step"
         )
     totals = np.asarray(X.sum(1), dtype=np.float64).ravel()
     if (totals == 0).any():
         n = int((totals == 0).sum())
-        raise PreprocessError(f"{n} cells have no count at all: drop them first (quality_control does)")
+        raise DataError(f"{n} cells have no count at all: drop them first (quality_control does)")
     scale = (target_sum / totals).astype(np.float32)
     if sparse.issparse(X):
         X.data *= np.repeat(scale, np.diff(X.indptr))
@@ -166,9 +162,9 @@ class VariableGenes(SelectorMixin, BaseEstimator):
         """
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float32, np.float64], ensure_min_samples=2)
         if self.flavor not in ("seurat", "variance"):
-            raise PreprocessError(f"flavor {self.flavor!r} is not known: choose 'seurat' or 'variance'")
+            raise DataError(f"flavor {self.flavor!r} is not known: choose 'seurat' or 'variance'")
         if self.n_top < 1:
-            raise PreprocessError(f"n_top={self.n_top} keeps no gene: give 1 or more")
+            raise DataError(f"n_top={self.n_top} keeps no gene: give 1 or more")
         self.scores_ = _dispersion(X, self.n_bins) if self.flavor == "seurat" else _moments(X)[1]
         return self
 
@@ -241,10 +237,10 @@ def center_by(X, groups, scale=False):
     X = X.toarray() if sparse.issparse(X) else X
     groups = np.asarray(groups)
     if groups.shape != (X.shape[0],):
-        raise PreprocessError(f"groups has shape {groups.shape} and X has {X.shape[0]} cells: give one group a cell")
+        raise DataError(f"groups has shape {groups.shape} and X has {X.shape[0]} cells: give one group a cell")
     missing = np.array([group is None or group != group for group in groups.tolist()], dtype=bool)
     if missing.any():
-        raise PreprocessError(f"{int(missing.sum())} cells have no group: name one for each, or drop them")
+        raise DataError(f"{int(missing.sum())} cells have no group: name one for each, or drop them")
     for group in np.unique(groups):
         rows = groups == group
         part = X[rows] - X[rows].mean(0, dtype=np.float64).astype(np.float32)
@@ -297,7 +293,7 @@ def align_genes(adata, genes, fill=0.0):
 
     Raises
     ------
-    PreprocessError
+    DataError
         If a list is empty or names a gene twice, `genes` is no list of names, or no gene is shared (another species or
         another kind of name).
     """
@@ -305,20 +301,17 @@ def align_genes(adata, genes, fill=0.0):
     import pandas as pd
 
     _cells(adata)
-    try:
-        wanted, have = pd.Index(names_of(genes, "the reference list")), pd.Index(adata.var_names.astype(str))
-    except DataError as e:
-        raise PreprocessError(str(e)) from e
+    wanted, have = pd.Index(names_of(genes, "the reference list")), pd.Index(adata.var_names.astype(str))
     for names, whose in ((wanted, "the reference list"), (have, "the data")):
         if not len(names):
-            raise PreprocessError(f"{whose} names no gene: see which step lost them all")
+            raise DataError(f"{whose} names no gene: see which step lost them all")
         if names.has_duplicates:
             twice = ", ".join(names[names.duplicated()].unique()[:3])
-            raise PreprocessError(f"{whose} names genes twice ({twice}): sum or drop the copies first")
+            raise DataError(f"{whose} names genes twice ({twice}): sum or drop the copies first")
     where = have.get_indexer(wanted)
     found = where >= 0
     if not found.any():
-        raise PreprocessError(
+        raise DataError(
             f"no gene is shared: the data have {have[0]!r}, the list {wanted[0]!r}. "
             "Is it another species, or symbols against Ensembl identifiers?"
         )
@@ -371,7 +364,7 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
 
     Raises
     ------
-    PreprocessError
+    DataError
         If no cell or no gene is left, naming the limit that took most, or `adata` is no AnnData.
     """
     _cells(adata)
@@ -384,14 +377,10 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
     cells = ~(few | stressed)
     if not cells.any():
         worst = f"min_genes={min_genes}" if few.sum() >= stressed.sum() else f"max_mito={max_mito}"
-        raise PreprocessError(
-            f"no cell passes; {worst} takes most of the {len(cells)}: is X raw counts? loosen it if so"
-        )
+        raise DataError(f"no cell passes; {worst} takes most of the {len(cells)}: is X raw counts? loosen it if so")
     genes = np.asarray((X[cells] > 0).sum(0)).ravel() >= min_cells
     if not genes.any():
-        raise PreprocessError(
-            f"no gene is seen in min_cells={min_cells} of the {int(cells.sum())} cells left: lower it"
-        )
+        raise DataError(f"no gene is seen in min_cells={min_cells} of the {int(cells.sum())} cells left: lower it")
     kept = adata[cells][:, genes].copy()
     kept.obs = kept.obs.assign(n_counts=totals[cells], n_genes=seen[cells], mito=share[cells])
     lost = {
@@ -427,11 +416,11 @@ def combat(adata, batch="batch"):
     """
     _cells(adata)
     if batch not in adata.obs:
-        raise PreprocessError(f"obs has no column {batch!r}: name the one that holds the batches")
+        raise DataError(f"obs has no column {batch!r}: name the one that holds the batches")
     sizes = adata.obs[batch].value_counts()
     sizes = sizes[sizes > 0]
     if len(sizes) < 2 or sizes.min() < 2:
-        raise PreprocessError(f"{batch!r} needs two batches or more of two cells or more; it has {sizes.to_dict()}")
+        raise DataError(f"{batch!r} needs two batches or more of two cells or more; it has {sizes.to_dict()}")
     try:
         import scanpy as sc
     except ImportError as e:

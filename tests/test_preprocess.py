@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 
 from shared import preprocess
 from shared.data import load
-from shared.preprocess import LogNormalize, PreprocessError, VariableGenes, align_genes, center_by, log_normalize
+from shared.data.errors import DataError
+from shared.preprocess import LogNormalize, VariableGenes, align_genes, center_by, log_normalize
 
 COUNTS = hnp.arrays(np.float32, st.tuples(st.integers(2, 12), st.integers(2, 9)), elements=st.integers(0, 500)).map(
     lambda x: x + np.eye(*x.shape, dtype=np.float32) + (np.arange(x.shape[1]) == 0)
@@ -143,7 +144,7 @@ def test_pipeline_from_counts_to_genes(pbmc):
     ],
 )
 def test_what_is_no_count_matrix_is_refused(X, says):
-    with pytest.raises(PreprocessError, match=says):
+    with pytest.raises(DataError, match=says):
         log_normalize(np.array(X, dtype=np.float32))
 
 
@@ -152,13 +153,13 @@ def test_expected_counts_with_fractions_are_accepted():
 
 
 def test_normalising_twice_is_noticed(logged):
-    with pytest.raises(PreprocessError, match="looks logged already"):
+    with pytest.raises(DataError, match="looks logged already"):
         log_normalize(logged)
 
 
 @pytest.mark.parametrize(("bad", "says"), [({"flavor": "spicy"}, "spicy"), ({"n_top": 0}, "keeps no gene")])
 def test_variable_genes_refuse_bad_settings(logged, bad, says):
-    with pytest.raises(PreprocessError, match=says):
+    with pytest.raises(DataError, match=says):
         VariableGenes(**bad).fit(logged[:20])
 
 
@@ -181,9 +182,9 @@ def test_centring_removes_a_shift_and_scaling_a_stretch():
     got = center_by(X, groups, scale=True)
     assert np.allclose(got[:50], got[50:], atol=1e-4) and np.allclose(got.std(0), 1, atol=1e-3)
     assert not np.allclose(center_by(X, groups)[:50], center_by(X, groups)[50:], atol=0.1)
-    with pytest.raises(PreprocessError, match="one group a cell"):
+    with pytest.raises(DataError, match="one group a cell"):
         center_by(X, groups[:-1])
-    with pytest.raises(PreprocessError, match="1 cells have no group"):
+    with pytest.raises(DataError, match="1 cells have no group"):
         center_by(X, [None, *groups[1:].tolist()])
 
 
@@ -212,9 +213,9 @@ def test_align_there_and_back_changes_nothing(first, second):
 
 
 def test_align_refuses_strangers_and_twins():
-    with pytest.raises(PreprocessError, match="Is it another species"):
+    with pytest.raises(DataError, match="Is it another species"):
         align_genes(frame(np.ones((2, 2)), ["Cd3e", "Gnly"]), ["CD3E", "GNLY"])
-    with pytest.raises(PreprocessError, match="reference list names genes twice"):
+    with pytest.raises(DataError, match="reference list names genes twice"):
         align_genes(frame(np.ones((2, 1)), "a"), ["a", "a"])
 
 
@@ -228,18 +229,18 @@ def test_align_refuses_strangers_and_twins():
     ],
 )
 def test_align_refuses_what_is_no_list_of_genes(genes, says):
-    with pytest.raises(PreprocessError, match=says):
+    with pytest.raises(DataError, match=says):
         align_genes(frame(np.ones((2, 2)), "ab"), genes)
 
 
 def test_align_refuses_data_without_genes():
-    with pytest.raises(PreprocessError, match="the data names no gene"):
+    with pytest.raises(DataError, match="the data names no gene"):
         align_genes(frame(np.ones((2, 0)), []), ["a"])
 
 
 @pytest.mark.parametrize("step", [lambda X: align_genes(X, ["a"]), preprocess.quality_control, preprocess.combat])
 def test_an_array_in_place_of_anndata_is_named(step):
-    with pytest.raises(PreprocessError, match=r"AnnData is needed, not ndarray: shared\.data\.from_arrays makes one"):
+    with pytest.raises(DataError, match=r"AnnData is needed, not ndarray: shared\.data\.from_arrays makes one"):
         step(np.ones((2, 2)))
 
 
@@ -261,7 +262,7 @@ def test_quality_control_drops_what_it_says(pbmc):
     ],
 )
 def test_quality_control_that_keeps_nothing_names_the_limit(pbmc, limits, says):
-    with pytest.raises(PreprocessError, match=says):
+    with pytest.raises(DataError, match=says):
         preprocess.quality_control(pbmc, **limits)
 
 
@@ -281,5 +282,5 @@ def test_combat_brings_batch_means_together(logged):
 @pytest.mark.parametrize(("column", "says"), [("nothing", "no column"), ("one", "two batches or more")])
 def test_combat_refuses_what_it_cannot_correct(column, says):
     adata = ad.AnnData(np.ones((4, 3)), obs=pd.DataFrame({"one": ["a"] * 4}, index=list("wxyz")))
-    with pytest.raises(PreprocessError, match=says):
+    with pytest.raises(DataError, match=says):
         preprocess.combat(adata, column)

@@ -207,14 +207,14 @@ def sweep(
 
 def _large_enough(sets, cells_per_cluster):
     """The sets with cells enough for a cluster of each size: one without would end every fold that learns from it."""
-    from shared.nn.pseudo_labels import CorpusError, cluster_numbers
+    from shared.nn.pseudo_labels import cluster_numbers
 
     cluster_numbers(2**40, cells_per_cluster)  # which refuses sizes that are none
     kept = {}
     for name, one in sets.items():
         try:
             cluster_numbers(_n_cells(name, one), cells_per_cluster)
-        except (CorpusError, DataError) as problem:
+        except DataError as problem:
             print(f"{name} is left out: {problem}")
         else:
             kept[name] = one

@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from shared.methods.inputs import DesignError, counted, finite, labels_of
+from shared.data.errors import DataError
+from shared.methods.inputs import counted, finite, labels_of
 from shared.methods.maps import distortion, neighbor_graph, umap
 from shared.methods.survey import METHODS, Method, Scenario, methods, scenario
 
 __all__ = [  # noqa: RUF022 (the order of the story)
-    "DesignError", "cpm", "tpm", "dispersion", "expected_zeros", "zero_table", "neighbor_graph", "umap", "distortion",
+    "DataError", "cpm", "tpm", "dispersion", "expected_zeros", "zero_table", "neighbor_graph", "umap", "distortion",
     "explained", "batch_share", "Design", "confounding", "correct", "pseudobulk", "surviving", "Scenario", "scenario",
     "Method", "METHODS", "methods",
 ]  # fmt: skip
@@ -131,7 +132,7 @@ def expected_zeros(counts, dispersion=0.0) -> np.ndarray:
     X, totals = counted(counts)
     spread = np.broadcast_to(np.asarray(dispersion, dtype=np.float64), X.shape[1])
     if (spread < 0).any() or not np.isfinite(spread).all():
-        raise DesignError("dispersion holds negative or missing values: give 0 or more for each gene")
+        raise DataError("dispersion holds negative or missing values: give 0 or more for each gene")
     zeros = np.zeros(X.shape[1])
     for genes, _, mean in _blocks(X, totals):
         phi = np.maximum(spread[genes], 1e-12)  # the limit at 0 is the Poisson's
@@ -218,7 +219,7 @@ def batch_share(X, batch, label, components=None, random_state=0) -> pd.Series:
     X = X.toarray() if sparse.issparse(X) else X
     batch, label = labels_of(batch, len(X), "batch"), labels_of(label, len(X), "label")
     if not np.ptp(X, axis=0).any():
-        raise DesignError("no gene varies between these cells, so there is no variance to share out")
+        raise DataError("no gene varies between these cells, so there is no variance to share out")
     if components is not None:
         from sklearn.decomposition import PCA
 
@@ -290,7 +291,7 @@ def confounding(batch, label) -> Design:
     batch = labels_of(batch, np.shape(batch)[0] if np.ndim(batch) else 0, "batch")
     label = labels_of(label, len(batch), "label")
     if not len(batch):
-        raise DesignError("there are no cells: give one batch and one label for each")
+        raise DataError("there are no cells: give one batch and one label for each")
     table = pd.crosstab(pd.Series(batch, name="batch"), pd.Series(label, name="label"))
     seen, n = table.to_numpy(), len(batch)
     expected = np.outer(seen.sum(1), seen.sum(0)) / n
@@ -339,7 +340,7 @@ def correct(X, batch, keep=None, shrink=True) -> np.ndarray:
     names, code = np.unique(batch, return_inverse=True)
     sizes = np.bincount(code)
     if len(names) < 2 or sizes.min() < 2:
-        raise DesignError("correction needs two batches or more of two cells or more: join or drop the small ones")
+        raise DataError("correction needs two batches or more of two cells or more: join or drop the small ones")
     member = np.eye(len(names))[code]  # cells × batches
     kept = np.zeros((len(X), 0))
     if keep is not None:
@@ -347,7 +348,7 @@ def correct(X, batch, keep=None, shrink=True) -> np.ndarray:
         kept = (keep[:, None] == np.unique(keep)[1:]).astype(float)
     design = np.hstack([member, kept])
     if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise DesignError("some labels to keep cannot be told from batches: see confounding(batch, keep).contrasts")
+        raise DataError("some labels to keep cannot be told from batches: see confounding(batch, keep).contrasts")
     effect = np.linalg.lstsq(design, X, rcond=None)[0]
     noise = ((X - design @ effect) ** 2).mean(0)
     moving = noise > 1e-12
@@ -422,7 +423,7 @@ def surviving(genes, steps: dict, weight=None) -> pd.DataFrame:
     genes = pd.Index(genes)
     weight = np.ones(len(genes)) if weight is None else np.asarray(weight, dtype=np.float64)
     if weight.shape != (len(genes),) or not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
-        raise DesignError(f"weight has shape {weight.shape} for {len(genes)} genes: give each 0 or more, not all 0")
+        raise DataError(f"weight has shape {weight.shape} for {len(genes)} genes: give each 0 or more, not all 0")
     counted = left = weight > 0
     rows = {}
     for step, known in steps.items():

@@ -9,36 +9,32 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils.validation import check_array, check_X_y, validate_data
 
-from shared.data.errors import DataWarning
+from shared.data.errors import DataError, DataWarning
 from shared.data.genes import names_of, once
 from shared.data.values import LOGGED_MAX
 
 NO_LABELS = "no_validation"  # scikit-learn's word for an absent y, which None is not
 
 
-class DesignError(ValueError):
-    """The batches, labels or facts given cannot answer the question; the message names why and the cure."""
-
-
 def labels_of(values, n: int, what: str) -> np.ndarray:
     """`values` as an array of words, one a cell, none missing."""
     values = np.asarray(values, dtype=object)
     if values.shape != (n,):
-        raise DesignError(f"{what} has shape {values.shape} and there are {n} cells: give one {what} a cell")
+        raise DataError(f"{what} has shape {values.shape} and there are {n} cells: give one {what} a cell")
     if pd.isna(values).any():
-        raise DesignError(f"{int(pd.isna(values).sum())} cells have no {what}: drop them, or name one for each")
+        raise DataError(f"{int(pd.isna(values).sum())} cells have no {what}: drop them, or name one for each")
     return values.astype(str)
 
 
 def finite(X, what: str = "X"):
     """`X` as float64, CSR or ndarray; refused unless it is a table of finite numbers."""
     if hasattr(X, "obs"):  # numpy would walk through it for hours
-        raise DesignError(f"{what} is an AnnData, and a matrix is read here: pass adata.X, or to_arrays(adata)[0]")
+        raise DataError(f"{what} is an AnnData, and a matrix is read here: pass adata.X, or to_arrays(adata)[0]")
     X = X.tocsr().astype(np.float64) if sparse.issparse(X) else np.array(X, dtype=np.float64)
     if X.ndim != 2 or 0 in X.shape:
-        raise DesignError(f"{what} has shape {X.shape}: give cells in rows and genes in columns, at least one of each")
+        raise DataError(f"{what} has shape {X.shape}: give cells in rows and genes in columns, at least one of each")
     if not np.isfinite(X.data if sparse.issparse(X) else X).all():
-        raise DesignError(f"{what} holds NaN or infinite values: fill or drop those genes first")
+        raise DataError(f"{what} holds NaN or infinite values: fill or drop those genes first")
     return X
 
 
@@ -46,10 +42,10 @@ def counted(X):
     """`X` as :func:`finite` gives it, and the total of each cell; negative values and empty cells are refused."""
     X = finite(X, "the counts")
     if X.min() < 0:
-        raise DesignError("the counts hold negative values: start from the raw counts")
+        raise DataError("the counts hold negative values: start from the raw counts")
     totals = np.asarray(X.sum(1)).ravel()
     if (totals == 0).any():
-        raise DesignError(f"{int((totals == 0).sum())} cells have no count at all: drop them first")
+        raise DataError(f"{int((totals == 0).sum())} cells have no count at all: drop them first")
     return X, totals
 
 

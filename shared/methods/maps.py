@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from shared.methods.inputs import DesignError, finite, labels_of
+from shared.data.errors import DataError
+from shared.methods.inputs import finite, labels_of
 
 
 def neighbor_graph(points, n_neighbors=15) -> sparse.csr_matrix:
@@ -35,7 +36,7 @@ def neighbor_graph(points, n_neighbors=15) -> sparse.csr_matrix:
     points = finite(points, "points")
     n = len(points)
     if not 2 <= n_neighbors <= n:
-        raise DesignError(f"n_neighbors={n_neighbors} for {n} cells: choose from 2 to {n}")
+        raise DataError(f"n_neighbors={n_neighbors} for {n} cells: choose from 2 to {n}")
     away, near = NearestNeighbors(n_neighbors=n_neighbors).fit(points).kneighbors(points)
     first = np.where(away > 0, away, np.inf).min(1)
     beyond = np.maximum(away - np.where(np.isfinite(first), first, 0)[:, None], 0)[:, 1:]
@@ -84,9 +85,9 @@ def umap(points, n_neighbors=15, min_dist=0.1, epochs=300, start="components", r
     from scipy.optimize import curve_fit
 
     if start not in ("components", "random"):
-        raise DesignError(f"start {start!r} is not known: choose 'components' or 'random'")
+        raise DataError(f"start {start!r} is not known: choose 'components' or 'random'")
     if start == "components" and (np.shape(points)[1] < 2 or not np.ptp(np.asarray(points)[:, :2])):
-        raise DesignError("points give no plane to start from: give two columns that vary, or start='random'")
+        raise DataError("points give no plane to start from: give two columns that vary, or start='random'")
     graph = neighbor_graph(points, n_neighbors).tocoo()
     at = np.linspace(0, 3, 300)
     wanted = np.where(at < min_dist, 1.0, np.exp(-(at - min_dist)))
@@ -139,9 +140,9 @@ def distortion(points, shown, labels) -> float:
     points, shown = finite(points, "points"), finite(shown, "shown")
     labels = labels_of(labels, len(points), "label")
     if len(shown) != len(points):
-        raise DesignError(f"shown has {len(shown)} cells and points {len(points)}: give the same cells in one order")
+        raise DataError(f"shown has {len(shown)} cells and points {len(points)}: give the same cells in one order")
     names = np.unique(labels)
     if len(names) < 3:
-        raise DesignError(f"{len(names)} groups have at most one distance, so no order: give three groups or more")
+        raise DataError(f"{len(names)} groups have at most one distance, so no order: give three groups or more")
     there, here = (pdist(np.stack([x[labels == t].mean(0) for t in names])) for x in (points, shown))
     return float(spearmanr(there, here).statistic)

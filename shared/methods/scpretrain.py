@@ -22,8 +22,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from shared.data.errors import DataError
 from shared.methods.inputs import NO_LABELS, cells_of, columns_of, refuse_logged, warn_few_shared
-from shared.nn.pseudo_labels import CLUSTERERS, SPACES, CorpusError, PseudoLabeller, cluster_numbers, logged  # noqa: F401
+from shared.nn.pseudo_labels import CLUSTERERS, SPACES, PseudoLabeller, cluster_numbers, logged  # noqa: F401
 from shared.nn.shared_encoder import CellTypeNet, MultiTaskNet, built, encoder_of, in_chunks, transplant  # noqa: F401
 from shared.train import TrainingError, resolve_device
 from shared.train.borrower import load_borrower, save_borrower
@@ -204,7 +205,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        CorpusError
+        DataError
             If the corpus is empty, or a data set has too few cells.
         shared.train.TrainingError
             If a setting cannot be used, the loss is not finite, or the checkpoint is of another run.
@@ -214,7 +215,7 @@ class ScPretrain(ClassifierMixin, TransformerMixin, BaseEstimator):
         if test is not None:
             corpus.check_absent(test)
         if not len(corpus.matrices):
-            raise CorpusError("the corpus holds no data set: pre-training needs one or more")
+            raise DataError("the corpus holds no data set: pre-training needs one or more")
         for name, X in corpus.matrices.items():
             with named(name):
                 cluster_numbers(X.shape[0], self.cells_per_cluster)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from shared.methods.inputs import DesignError
+from shared.data.errors import DataError
 
 
 class Scenario(NamedTuple):
@@ -47,9 +47,9 @@ def scenario(*, source_labels, target_labels, target_data=True, same_task=True, 
     facts |= {"same_task": same_task, "same_domain": same_domain}
     vague = [name for name, value in facts.items() if not isinstance(value, (bool, np.bool_))]
     if vague:
-        raise DesignError(f"{vague[0]} is {facts[vague[0]]!r}: answer with True or False")
+        raise DataError(f"{vague[0]} is {facts[vague[0]]!r}: answer with True or False")
     if target_labels and not target_data:
-        raise DesignError("target labels without target data cannot be used: is target_data True?")
+        raise DataError("target labels without target data cannot be used: is target_data True?")
     if same_domain and same_task and (source_labels or target_labels):
         return Scenario("none", "supervised learning", "source and target are one problem")
     if target_labels:

@@ -14,14 +14,11 @@ from sklearn.cluster import AgglomerativeClustering, KMeans, MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 
-from shared.preprocess import PreprocessError, log_normalize
+from shared.data.errors import DataError
+from shared.preprocess import log_normalize
 
 SPACES = ("raw", "log1p", "normalized", "pca", "embedding")
 CLUSTERERS = ("kmeans", "minibatch", "ward")
-
-
-class CorpusError(ValueError):
-    """Data sets cannot be used for pre-training; the message names the problem and the cure."""
 
 
 def cluster_numbers(n: int, cells_per_cluster: Sequence[int] = (100, 50, 200)) -> tuple[int, ...]:
@@ -32,16 +29,16 @@ def cluster_numbers(n: int, cells_per_cluster: Sequence[int] = (100, 50, 200)) -
 
     Raises
     ------
-    CorpusError
+    DataError
         If some number would be 0: too few cells.
     """
     sizes = tuple(cells_per_cluster)
     if not sizes or any(isinstance(c, bool) or not isinstance(c, (int, np.integer)) or c < 1 for c in sizes):
-        raise CorpusError(f"cells_per_cluster={cells_per_cluster!r}: give one or more whole numbers from 1 up")
+        raise DataError(f"cells_per_cluster={cells_per_cluster!r}: give one or more whole numbers from 1 up")
     ks = tuple(int(n // c + (len(sizes) > 1 and c == max(sizes))) for c in sizes)
     if min(ks) < 1:
         short = max(c for c, k in zip(sizes, ks, strict=True) if k < 1)
-        raise CorpusError(f"{n} cells make no cluster of {short}: leave the data set out or ask for smaller ones")
+        raise DataError(f"{n} cells make no cluster of {short}: leave the data set out or ask for smaller ones")
     return ks
 
 
@@ -90,7 +87,7 @@ class PseudoLabeller:
     def __init__(self, space="raw", cells_per_cluster=(100, 50, 200), clusterer="kmeans", seed=0):
         if space not in SPACES or clusterer not in CLUSTERERS:
             known = f"spaces {', '.join(SPACES)}; clusterers {', '.join(CLUSTERERS)}"
-            raise CorpusError(f"space={space!r} with clusterer={clusterer!r} is not known; there are {known}")
+            raise DataError(f"space={space!r} with clusterer={clusterer!r} is not known; there are {known}")
         self.space, self.cells_per_cluster, self.clusterer, self.seed = space, cells_per_cluster, clusterer, seed
 
     def fit_predict(self, X) -> PseudoLabels:
@@ -98,7 +95,7 @@ class PseudoLabeller:
 
         Raises
         ------
-        CorpusError
+        DataError
             If there are too few cells, or values that should be counts are none.
         """
         ks = cluster_numbers(X.shape[0], self.cells_per_cluster)
@@ -141,14 +138,11 @@ class PseudoLabeller:
 def _normalized(X):
     """:func:`log_normalize` of the cells that have counts; in the genes of a corpus a cell may have none."""
     some = np.asarray((X != 0).sum(1)).ravel() > 0
-    try:
-        if some.all():
-            return log_normalize(X)
-        if not some.any():
-            raise CorpusError("no cell has a count in the genes of the corpus: leave the data set out")
-        made = sparse.csr_matrix(log_normalize(X[some]))
-    except PreprocessError as error:
-        raise CorpusError(str(error)) from error
+    if some.all():
+        return log_normalize(X)
+    if not some.any():
+        raise DataError("no cell has a count in the genes of the corpus: leave the data set out")
+    made = sparse.csr_matrix(log_normalize(X[some]))
     size = np.zeros(X.shape[0], made.indptr.dtype)
     size[some] = np.diff(made.indptr)
     made = sparse.csr_matrix((made.data, made.indices, np.r_[0, size.cumsum()]), shape=X.shape)

@@ -17,8 +17,9 @@ import torch
 from scipy import sparse
 from sklearn.decomposition import PCA
 
+from shared.data.errors import DataError
 from shared.data.genes import gene_hash, names_of
-from shared.nn.pseudo_labels import CorpusError, PseudoLabeller
+from shared.nn.pseudo_labels import PseudoLabeller
 from shared.nn.shared_encoder import MultiTaskNet, built, chunks, encoder_of, in_chunks
 from shared.nn.sparse import Rows, SparseLinear
 from shared.train.checkpoint import read_safetensors, replace_file
@@ -104,7 +105,7 @@ class Pretraining:
             cells = sparse.vstack(some, format="csr")
             if not (cells.max(axis=0) != cells.min(axis=0)).nnz or cells.shape[1] < 2:
                 said = f"{cells.shape[0]} cells of {cells.shape[1]} genes"
-                raise CorpusError(f"{said} do not differ, so they have no components: take start='random' or more data")
+                raise DataError(f"{said} do not differ, so they have no components: take start='random' or more data")
             pca = PCA(min(model.width, min(cells.shape) - 1), svd_solver="arpack", random_state=self.seed).fit(cells)
             # One scale for all components: distances keep their proportions, and the sigmoid its range.
             axes = pca.components_.T / np.sqrt(pca.explained_variance_[0])
@@ -244,7 +245,7 @@ def as_corpus(given):
 
         return Corpus(given)
     if not all(hasattr(given, part) for part in ("genes", "matrices", "counts")):
-        raise CorpusError(
+        raise DataError(
             f"pre-training takes a corpus, not {type(given).__name__}: give a dict of names and AnnData or paths, or "
             "shared.data.Corpus of one"
         )
@@ -271,5 +272,5 @@ def named(name):
     """Errors within are about data set `name`, and say so."""
     try:
         yield
-    except CorpusError as error:
-        raise CorpusError(f"data set {name!r}: {error}") from error
+    except DataError as error:
+        raise DataError(f"data set {name!r}: {error}") from error

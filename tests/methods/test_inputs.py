@@ -7,8 +7,9 @@ import pytest
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from shared.data.errors import DataError
 from shared.methods.expression_data import batch_share
-from shared.methods.inputs import DesignError, cells_of, columns_of, rows_of
+from shared.methods.inputs import cells_of, columns_of, rows_of
 
 GENES = ["A", "B", "C"]
 COUNTS = np.array([[1, 0, 2], [0, 3, 0]])
@@ -98,5 +99,5 @@ def test_annotated_rows_hold_their_genes_to_the_first_ones():
 
 
 def test_a_matrix_is_asked_for_where_annotated_data_are_not_read():
-    with pytest.raises(DesignError, match=r"pass adata\.X"):
+    with pytest.raises(DataError, match=r"pass adata\.X"):
         batch_share(annotated(), ["a", "b"], ["c", "d"])

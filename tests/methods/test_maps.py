@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from shared.methods.inputs import DesignError
+from shared.data.errors import DataError
 from shared.methods.maps import distortion, neighbor_graph, umap
 
 RNG = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def test_copies_of_a_cell_do_no_harm():
     [({"n_neighbors": 1}, "n_neighbors"), ({"n_neighbors": 99}, "n_neighbors"), ({"start": "spectral"}, "start")],
 )
 def test_an_impossible_map_is_refused(options, words):
-    with pytest.raises(DesignError, match=words):
+    with pytest.raises(DataError, match=words):
         umap(RNG.normal(size=(20, 3)), **options)
 
 
@@ -114,7 +114,7 @@ def test_distortion_of_a_faithful_a_turned_and_a_false_map():
     line = np.array([[0.0], [1], [3]])  # distances 1, 3, 2
     assert_allclose(distortion(line, -5 * line, list("abc")), 1)
     assert_allclose(distortion(line, np.array([[0.0], [3], [1]]), list("abc")), -1)
-    with pytest.raises(DesignError, match="three groups"):
+    with pytest.raises(DataError, match="three groups"):
         distortion(line, line, ["a", "b", "b"])
-    with pytest.raises(DesignError, match="same cells"):
+    with pytest.raises(DataError, match="same cells"):
         distortion(line, line[:2], list("abc"))

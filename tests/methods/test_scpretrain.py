@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.nn.functional import cross_entropy
 
 from shared.data import Corpus
+from shared.data.errors import DataError
 from shared.methods.scpretrain import (
     CellTypeNet,
     MultiTaskNet,
@@ -24,7 +25,7 @@ from shared.methods.scpretrain import (
     transplant,
 )
 from shared.nn import shared_encoder
-from shared.nn.pseudo_labels import CorpusError, PseudoLabeller, logged
+from shared.nn.pseudo_labels import PseudoLabeller, logged
 from shared.nn.sparse import Rows
 from shared.train import TrainingError, rounds
 
@@ -603,9 +604,9 @@ def test_settings_that_cannot_be_used_are_refused(options, said):
 
 
 def test_a_corpus_that_cannot_be_clustered_is_refused():
-    with pytest.raises(CorpusError, match="data set 'set 1': 14 cells make no cluster of 30"):
+    with pytest.raises(DataError, match="data set 'set 1': 14 cells make no cluster of 30"):
         small().pretrain(corpus(90, 14))
-    with pytest.raises(CorpusError, match="holds no data set"):
+    with pytest.raises(DataError, match="holds no data set"):
         small().pretrain(SimpleNamespace(genes=GENES, counts={}, matrices={}))
 
 

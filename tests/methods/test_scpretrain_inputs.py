@@ -9,10 +9,10 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 
-from shared.data import Corpus, DataWarning
+from shared.data import Corpus, DataError, DataWarning
 from shared.methods import scpretrain
 from shared.methods.scpretrain import ScPretrain
-from shared.nn.pseudo_labels import CorpusError, PseudoLabeller, logged
+from shared.nn.pseudo_labels import PseudoLabeller, logged
 from shared.preprocess import log_normalize
 from shared.train import TrainingError
 
@@ -120,7 +120,7 @@ def test_a_dict_of_data_sets_becomes_a_corpus():
 
 @pytest.mark.parametrize("make", [annotated, lambda: [annotated()], lambda: cells()[0], lambda: "one.h5ad"])
 def test_what_is_no_corpus_is_refused_with_a_cure(make):
-    with pytest.raises(CorpusError, match=r"takes a corpus, not \w+: give a dict of names and AnnData"):
+    with pytest.raises(DataError, match=r"takes a corpus, not \w+: give a dict of names and AnnData"):
         small().pretrain(make())
 
 
@@ -146,9 +146,9 @@ def test_a_cell_without_a_count_in_the_corpuss_genes_stays_at_zero(space, form):
 
 def test_a_set_without_any_count_or_no_counts_at_all_is_refused_by_name():
     X = cells(90)[0]
-    with pytest.raises(CorpusError, match="data set 'two': no cell has a count"):
+    with pytest.raises(DataError, match="data set 'two': no cell has a count"):
         small(space="pca").pretrain(corpus(one=X, two=X * 0))
-    with pytest.raises(CorpusError, match="data set 'two': X holds fractions"):
+    with pytest.raises(DataError, match="data set 'two': X holds fractions"):
         small(space="pca").pretrain(corpus(one=X, two=logged(X)))
 
 
@@ -157,7 +157,7 @@ def test_cells_without_components_are_refused():
     for bad in (X[:1], X[[4, 4, 4]], X[:, :1]):
         genes = GENES[: bad.shape[1]]
         given = SimpleNamespace(genes=genes, counts={"one": bad}, matrices={"one": logged(bad)})
-        with pytest.raises(CorpusError, match=f"{bad.shape[0]} cells of {len(genes)} genes do not differ"):
+        with pytest.raises(DataError, match=f"{bad.shape[0]} cells of {len(genes)} genes do not differ"):
             small(start="pca", rounds=0, cells_per_cluster=(1,)).pretrain(given)
     assert PseudoLabeller("pca", (1,)).fit_predict(X[:1]).labels.tolist() == [[0]]
 

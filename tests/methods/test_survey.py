@@ -5,7 +5,7 @@ import re
 import pytest
 
 from book.results_page import citation_keys
-from shared.methods.inputs import DesignError
+from shared.data.errors import DataError
 from shared.methods.survey import METHODS, methods, scenario
 
 
@@ -26,9 +26,9 @@ def test_the_scenario_follows_from_the_facts(facts, name, kind):
 
 
 def test_vague_and_contradictory_facts_are_refused():
-    with pytest.raises(DesignError, match="source_labels is 'yes'"):
+    with pytest.raises(DataError, match="source_labels is 'yes'"):
         scenario(source_labels="yes", target_labels=False)
-    with pytest.raises(DesignError, match="without target data"):
+    with pytest.raises(DataError, match="without target data"):
         scenario(source_labels=True, target_labels=True, target_data=False)
 
 

@@ -6,7 +6,8 @@ from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from shared.nn.pseudo_labels import CLUSTERERS, SPACES, CorpusError, PseudoLabeller, cluster_numbers
+from shared.data.errors import DataError
+from shared.nn.pseudo_labels import CLUSTERERS, SPACES, PseudoLabeller, cluster_numbers
 
 
 def cells(n=120, seed=0, kinds=4, genes=120):
@@ -29,10 +30,10 @@ def test_numbers_of_clusters_are_the_published_ones(n, wanted):
 
 
 def test_too_few_cells_are_refused():
-    with pytest.raises(CorpusError, match="99 cells make no cluster of 100"):
+    with pytest.raises(DataError, match="99 cells make no cluster of 100"):
         cluster_numbers(99)
     for bad in ((), (0,), (1.5,), (True,)):
-        with pytest.raises(CorpusError, match="whole numbers from 1 up"):
+        with pytest.raises(DataError, match="whole numbers from 1 up"):
             cluster_numbers(50, bad)
 
 
@@ -76,5 +77,5 @@ def test_equal_cells_make_fewer_clusters_without_a_warning():
 
 def test_unknown_spaces_are_refused():
     for options in ({"space": "umap"}, {"clusterer": "leiden"}):
-        with pytest.raises(CorpusError, match="is not known; there are spaces raw"):
+        with pytest.raises(DataError, match="is not known; there are spaces raw"):
             PseudoLabeller(**options)
