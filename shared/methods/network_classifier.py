@@ -1,24 +1,22 @@
-"""A small fully connected network as a scikit-learn estimator, without pre-training: the top rung of the baselines.
+"""A small fully connected network as an estimator, without pre-training: the strongest of the baselines.
 
-Inputs are log-normalised expression, cells × genes, as an ndarray or a CSR matrix.
+Inputs are log-normalised expression, cells × genes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
-from scipy import sparse
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
-from shared.train import Config, TrainingError, fit, load_model, resolve_device, save_model
+from shared.methods.base import Classifier
+from shared.methods.torch_method import TorchMethod
+from shared.train.constraints import Flag, Maybe, Share, Whole, Widths
 
 
 def network(n_genes: int, n_types: int, hidden: Sequence[int], dropout: float, batch_norm: bool) -> torch.nn.Sequential:
@@ -32,12 +30,13 @@ def network(n_genes: int, n_types: int, hidden: Sequence[int], dropout: float, b
     return torch.nn.Sequential(*layers, torch.nn.Linear(width, n_types))
 
 
-def weighted_loss(model: torch.nn.Module, X: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def weighted_step(net: torch.nn.Module, X: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Mean over the batch of each cell's weight times its cross-entropy; what :func:`shared.train.fit` minimises."""
-    return (weight * cross_entropy(model(X), target, reduction="none")).mean()
+    return (weight * cross_entropy(net(X), target, reduction="none")).mean()
 
 
-class NetworkClassifier(ClassifierMixin, BaseEstimator):
+@dataclass(eq=False, repr=False)
+class NetworkClassifier(Classifier, TorchMethod):
     """A small fully connected network, without pre-training.
 
     Parameters
@@ -45,7 +44,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     hidden : sequence of int
         Units of each hidden layer; empty for none, which is logistic regression.
     dropout : float
-        Share of hidden units left out at each training step, 0 up to but not 1.
+        Share of hidden units left out at each update, 0 up to but not 1.
     batch_norm : bool
         Normalise each hidden unit over the batch.
     epochs, batch_size, lr, weight_decay, precision, device, progress
@@ -57,6 +56,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         none; when no type has one to spare, all epochs are run.
     class_weight : "balanced", dict or None
         Weight of a cell in the loss: ``"balanced"`` gives each type the same total, a dict gives weights by type.
+    checkpoint : path, optional
+        Where `fit` keeps its progress; a killed fit on the same cells goes on from there.
     random_state : int, RandomState or None
         Initial weights, held-out cells, order of the cells and dropout.
 
@@ -65,7 +66,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     classes_ : ndarray
         The types, sorted.
     n_features_in_ : int
-        Number of genes. ``feature_names_in_`` holds their names when `X` was a DataFrame.
+        Number of genes; ``feature_names_in_`` holds their names where they were given.
     network_ : torch.nn.Sequential
         The trained network, on the CPU, in evaluation mode.
     history_ : shared.train.History
@@ -73,51 +74,49 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    A CSR matrix is never made dense as a whole, only the cells of one batch.
+    A sparse matrix is never made dense as a whole, only the cells of one batch.
     """
 
-    def __init__(
-        self,
-        hidden=(128,),
-        *,
-        dropout=0.5,
-        batch_norm=False,
-        epochs=100,
-        batch_size=64,
-        lr=1e-3,
-        weight_decay=1e-2,
-        patience=10,
-        validation=0.1,
-        class_weight="balanced",
-        precision="32",
-        device="auto",
-        progress=False,
-        random_state=None,
-    ):
-        self.hidden = hidden
-        self.dropout = dropout
-        self.batch_norm = batch_norm
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.validation = validation
-        self.class_weight = class_weight
-        self.precision = precision
-        self.device = device
-        self.progress = progress
-        self.random_state = random_state
+    constraints = {
+        "hidden": Widths(0),
+        "dropout": Share(),
+        "batch_norm": Flag(),
+        "validation": Share(),
+        "patience": Maybe(Whole(1)),
+    }
 
-    def fit(self, X, y):
+    hidden: Sequence[int] = (128,)
+    _: KW_ONLY
+    dropout: float = 0.5
+    batch_norm: bool = False
+    epochs: int = 100
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    patience: int | None = 10
+    validation: float = 0.1
+    class_weight: str | dict | None = "balanced"
+    precision: str = "32"
+    device: str = "auto"
+    progress: bool = False
+    checkpoint: str | None = None
+    random_state: int | None = None
+
+    def build(self, cells):
+        """The network for these cells."""
+        return network(cells.n_genes, cells.n_classes, self.hidden, self.dropout, self.batch_norm)
+
+    def fit(self, X, y="cell_type", *, genes=None):
         """Train on cells.
 
         Parameters
         ----------
-        X : float ndarray or CSR matrix, cells × genes
+        X : AnnData, DataFrame, ndarray or sparse matrix, cells × genes
             Log-normalised expression.
-        y : array of str or int, cells
-            Types.
+        y : array of str or int, cells; or str
+            Types; of an AnnData also the name of a column of ``obs``.
+        genes : sequence of str, optional
+            Names of the columns, where `X` has none.
 
         Returns
         -------
@@ -126,113 +125,34 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If inputs are not finite, do not fit together, or hold one type only.
+            If a setting cannot be used, or inputs are not finite, do not fit together, or hold one type only.
         shared.train.TrainingError
-            If a setting cannot be used or training fails.
+            If training fails.
         """
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float32)
-        check_classification_targets(y)
-        self.classes_, target = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y holds one class only ({self.classes_[0]}): a classifier needs two")
-        if not 0 <= self.dropout < 1 or not 0 <= self.validation < 1:
-            raise TrainingError(f"dropout={self.dropout} and validation={self.validation} must lie in [0, 1)")
-        weight = compute_sample_weight(self.class_weight, y).astype(np.float32)
-        rng = check_random_state(self.random_state)
+        cells, rng = self._read_labelled(X, y, genes=genes), self._rng()
         seed = int(rng.randint(2**31))
-        kept, held = np.arange(len(target)), None
+        target, weight = cells.codes, compute_sample_weight(self.class_weight, cells.y).astype(np.float32)
+        kept, held = np.arange(len(cells)), np.arange(0)
         if self.patience is not None:
-            kept, held = _hold_out(target, self.validation, rng)
-        judged = held is not None and len(held) > 0
-        config = Config(
-            **{k: getattr(self, k) for k in ("epochs", "batch_size", "lr", "weight_decay", "precision", "progress")},
-            device=self.device,
-            seed=seed,
-            patience=self.patience if judged else None,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network_ = self._build()
-        cells = (X[kept], target[kept], weight[kept]) if judged else (X, target, weight)
-        val = (X[held], target[held], weight[held]) if judged else None
-        self.history_ = fit(self.network_, weighted_loss, cells, val=val, config=config)
-        self.network_.cpu()
+            kept, held = hold_out(target, self.validation, rng)
+        batch, val = ((cells.X[rows], target[rows], weight[rows]) for rows in (kept, held))
+        self.network_ = self.new_network(cells, seed=seed)
+        self.history_ = self.train(
+            self.network_, weighted_step, batch, seed=seed,
+            val=val if len(held) else None,
+            patience=self.patience if len(held) else None,
+            checkpoint=self._checkpoint_of_fit(cells),
+        )  # fmt: skip
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X, *, genes=None):
         """Probability of each type for each cell: float32 ndarray, cells × types, columns as in ``classes_``."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False)
-        place = resolve_device(self.device)
-        model = self.network_.to(place).eval()
-        proba = np.empty((X.shape[0], len(self.classes_)), np.float32)
-        for start in range(0, X.shape[0], 1024):
-            some = X[start : start + 1024]
-            some = torch.from_numpy(np.ascontiguousarray(some.toarray() if sparse.issparse(some) else some))
-            with torch.no_grad():
-                proba[start : start + 1024] = model(some.to(place)).softmax(1).cpu().numpy()
-        model.cpu()
-        return proba
-
-    def predict(self, X):
-        """The most probable type of each cell."""
-        best = self.predict_proba(X).argmax(1)
-        return self.classes_[best]
-
-    def save(self, folder: str | Path, genes: Sequence[str] | None = None) -> Path:
-        """Save weights, settings and the ordered list of genes to `folder`.
-
-        Parameters
-        ----------
-        folder : path
-            Made when it is not there.
-        genes : sequence of str, optional
-            Names of the columns of `X`; may be left out when `X` was a DataFrame.
-
-        Raises
-        ------
-        shared.train.TrainingError
-            If the genes are not known, not as many as the network reads, or repeated.
-        """
-        check_is_fitted(self)
-        genes = getattr(self, "feature_names_in_", None) if genes is None else list(genes)
-        if genes is None or len(genes) != self.n_features_in_:
-            found = "none" if genes is None else len(genes)
-            raise TrainingError(f"the network reads {self.n_features_in_} genes, {found} were named: pass genes=")
-        settings = self.get_params() | {"hidden": list(self.hidden)}
-        if not isinstance(self.random_state, (int, type(None))):
-            settings["random_state"] = None
-        about = {"settings": settings, "classes": self.classes_.tolist(), "kind": self.classes_.dtype.kind}
-        return save_model(folder, self.network_.state_dict(), about, genes)
-
-    @classmethod
-    def load(cls, folder: str | Path, genes: Sequence[str]) -> NetworkClassifier:
-        """Load a saved network for data whose columns are `genes`.
-
-        Raises
-        ------
-        shared.train.TrainingError
-            If files are missing or damaged, or `genes` are not the saved ones in the saved order.
-        """
-        state, about = load_model(folder, genes)
-        loaded = cls(**about["settings"])
-        loaded.classes_ = np.array(about["classes"], dtype=object if about["kind"] == "O" else None)
-        loaded.n_features_in_ = len(genes)
-        loaded.network_ = loaded._build()
-        loaded.network_.load_state_dict(state)
-        loaded.network_.eval()
-        return loaded
-
-    def _build(self):
-        return network(self.n_features_in_, len(self.classes_), self.hidden, self.dropout, self.batch_norm)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
+        logits = self.forward(self.network_, self._read(X, genes=genes).X)
+        return torch.from_numpy(logits).softmax(1).numpy()
 
 
-def _hold_out(target, share, rng):
+def hold_out(target, share, rng):
     """Rows to train on and rows held out: of each type the given share, rounded down."""
     held = [
         rng.permutation(rows)[: int(share * len(rows))]

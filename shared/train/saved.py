@@ -1,88 +1,219 @@
-"""A trained model as a folder: weights, configuration and the ordered list of its genes, bound together by hashes."""
+"""A trained model as a folder: arrays, configuration and the ordered list of its genes, bound together by hashes.
+
+Nothing here loads torch or Keras, and nothing is unpickled: arrays are safetensors, the rest is JSON. :func:`pack`
+takes apart what a fitted estimator holds, :func:`unpack` puts it together again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
+import importlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from shared.data.genes import gene_hash
-from shared.train.checkpoint import read_safetensors, replace_file
+from shared.data.cells import difference
+from shared.data.genes import UNWRITABLE, gene_hash
 from shared.train.settings import TrainingError
 
+FORMAT = "shared.model 2"
 
-def save_model(folder: str | Path, state: Mapping[str, torch.Tensor], config: dict, genes: Iterable[str]) -> Path:
+
+class ModelError(ValueError):
+    """A saved model cannot be written or read; the message names the problem and the cure."""
+
+
+def save_model(folder: str | Path, arrays: Mapping[str, np.ndarray], config: dict, genes: Sequence[str]) -> Path:
     """Save a model so that it can only be loaded on the genes it was trained on.
 
     Parameters
     ----------
     folder : path
         Receives ``model.safetensors``, ``genes.txt`` (one a line, in order) and ``config.json``.
-    state : mapping of str to tensor
-        As ``module.state_dict()`` returns it.
+    arrays : mapping of str to ndarray
+        Numbers and booleans of any shape.
     config : dict
-        What rebuilds the network; anything JSON can hold.
-    genes : iterable of str
+        Anything JSON can hold.
+    genes : sequence of str
         Names of the input genes, in the order of the columns.
 
     Raises
     ------
+    ModelError
+        If `genes` are empty, repeated or hold a line break.
     TrainingError
-        If a file cannot be written, or `genes` are empty, repeated or hold a line break.
+        If a file cannot be written.
     """
-    from safetensors.torch import save
+    from safetensors.numpy import save
 
     folder, genes = Path(folder), [str(g) for g in genes]
-    if not genes or len(set(genes)) < len(genes) or any("\n" in g or "\r" in g for g in genes):
-        raise TrainingError("genes must be a list of different names without line breaks: make them unique first")
-    weights = save({k: v.detach().cpu().contiguous().clone() for k, v in state.items()})
-    about = {"weights_sha256": _sha256(weights), "genes_sha256": gene_hash(genes), "config": config}
+    if not genes or len(set(genes)) < len(genes) or any(map(UNWRITABLE.search, genes)):
+        raise ModelError("genes must be a list of different names without line breaks: make them unique first")
+    weights = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+    hashes = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "genes_sha256": gene_hash(genes)}
     replace_file(folder / "model.safetensors", weights)
-    replace_file(folder / "genes.txt", _text(genes))
+    replace_file(folder / "genes.txt", "".join(f"{g}\n" for g in genes).encode())
     # Last, with the hashes of the others: a folder half written is never taken for a whole one.
-    replace_file(folder / "config.json", json.dumps(about, indent=1).encode())
+    replace_file(
+        folder / "config.json", json.dumps({"format": FORMAT} | hashes | {"config": config}, indent=1).encode()
+    )
     return folder
 
 
-def load_model(folder: str | Path, genes: Iterable[str]) -> tuple[dict[str, torch.Tensor], dict]:
-    """Weights and configuration saved by :func:`save_model`, for data whose columns are `genes`.
+def load_model(folder: str | Path, genes: Sequence[str] | None = None) -> tuple[dict[str, np.ndarray], dict, list[str]]:
+    """Arrays, configuration and genes saved by :func:`save_model`.
+
+    Parameters
+    ----------
+    folder : path
+        A saved model.
+    genes : sequence of str, optional
+        Columns of the data the model is wanted for; they must be the model's, in the model's order.
+
+    Raises
+    ------
+    ModelError
+        If files are missing or damaged or of an older layout, or if `genes` are not the model's.
+    """
+    from safetensors.numpy import load
+
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / "config.json").read_bytes())
+        weights = (folder / "model.safetensors").read_bytes()
+        theirs = (folder / "genes.txt").read_bytes().decode().splitlines()
+        found = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "genes_sha256": gene_hash(theirs)}
+    except FileNotFoundError as error:
+        older = folder.is_dir() and any((folder / part).is_dir() for part in ("encoder", "classifier"))
+        raise ModelError(
+            _older(folder) if older else f"{folder} is no saved model: {error.filename} is missing"
+        ) from error
+    except ValueError as error:
+        raise ModelError(f"{folder} is damaged ({error}): save the model again") from error
+    if isinstance(about, dict) and "config" in about and about.get("format") != FORMAT:
+        raise ModelError(_older(folder))
+    for name, value in found.items():
+        if not isinstance(about, dict) or about.get(name) != value:
+            raise ModelError(f"{folder} is damaged: {name} is not what config.json says; save the model again")
+    genes = theirs if genes is None else [str(g) for g in genes]
+    if genes != theirs:
+        raise ModelError(
+            f"the model in {folder} was trained on {len(theirs)} other genes ({difference(theirs, genes)}): "
+            "align the data first with shared.preprocess.align_genes"
+        )
+    return load(weights), about["config"], theirs
+
+
+def _older(folder):
+    return f"{folder} was saved by an older version, whose layout is no longer read: fit the model again and save it"
+
+
+def pack(value, path: str, arrays: dict, genes: Sequence[str] | None = None):
+    """`value` as JSON can hold it; arrays in it are put into `arrays` under names that begin with `path`.
+
+    Numbers, words, None, lists, tuples, dicts with str keys, arrays, torch tensors and modules, and dataclasses of this
+    package. Lists equal to `genes` are replaced by a mark.
+
+    Raises
+    ------
+    ModelError
+        If something else is met.
+    """
+    again = lambda part, name: pack(part, f"{path}/{name}", arrays, genes)  # noqa: E731
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "state_dict"):
+        return {"@module": again(dict(value.state_dict()), "state")}
+    if hasattr(value, "detach"):
+        arrays[path] = value.detach().cpu().numpy()
+        return {"@tensor": path}
+    if isinstance(value, np.generic):
+        return {"@scalar": again(np.asarray(value), "0")}
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "biuf":
+            arrays[path] = value
+            return {"@array": path}
+        words = value.tolist()
+        return {"@words": "@genes" if genes is not None and words == list(genes) else words, "dtype": value.dtype.str}
+    if isinstance(value, list):
+        return (
+            {"@genes": True}
+            if genes is not None and value == list(genes)
+            else [again(v, i) for i, v in enumerate(value)]
+        )
+    if isinstance(value, tuple):
+        return {"@tuple": [again(v, i) for i, v in enumerate(value)]}
+    if isinstance(value, Mapping) and all(isinstance(k, str) and not k.startswith("@") for k in value):
+        return {k: again(v, k) for k, v in value.items()}
+    kind = type(value)
+    if dataclasses.is_dataclass(value) and kind.__module__.startswith("shared.") and not hasattr(value, "get_params"):
+        return {"@dataclass": f"{kind.__module__}:{kind.__qualname__}", "fields": again(vars(value), "fields")}
+    raise ModelError(f"{path} is a {kind.__name__}, which cannot be saved: keep arrays, numbers, words, lists or dicts")
+
+
+def unpack(value, arrays: Mapping, genes: Sequence[str] | None = None):
+    """What :func:`pack` took apart; a module comes back as its state, a dict of tensors under ``"@module"``."""
+    again = lambda part: unpack(part, arrays, genes)  # noqa: E731
+    if isinstance(value, list):
+        return [again(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    kind = next((k for k in value if k.startswith("@")), None)
+    if kind is None:
+        return {k: again(v) for k, v in value.items()}
+    inside = value[kind]
+    if kind == "@module":
+        return {"@module": again(inside)}
+    if kind == "@tensor":
+        import torch
+
+        # A copy, in memory aligned as torch likes it: products in unaligned memory differ in the last digit.
+        return torch.from_numpy(arrays[inside]).clone()
+    if kind == "@array":
+        return arrays[inside].copy()
+    if kind == "@scalar":
+        return again(inside)[()]
+    if kind == "@words":
+        return np.array(list(genes) if inside == "@genes" else inside, dtype=value["dtype"])
+    if kind == "@genes":
+        return list(genes)
+    if kind == "@tuple":
+        return tuple(map(again, inside))
+    module, _, name = inside.partition(":")
+    known = getattr(importlib.import_module(module), name, None) if module.startswith("shared.") else None
+    if not dataclasses.is_dataclass(known):
+        raise ModelError(f"the saved model names {inside!r}, which is no data class of this package: save it again")
+    made = object.__new__(known)
+    made.__dict__.update(again(value["fields"]))
+    return made
+
+
+def replace_file(path: str | Path, content: bytes) -> None:
+    """Write `content` to `path` in one step: a reader, or a crash, finds the old file or the new one, never half.
 
     Raises
     ------
     TrainingError
-        If files are missing or damaged, or if `genes` are not the model's, in the model's order.
+        If it cannot be written, as when the disk is full. The old file is left whole.
     """
-    folder, genes = Path(folder), [str(g) for g in genes]
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.writing")
     try:
-        about = json.loads((folder / "config.json").read_bytes())
-        theirs = (folder / "genes.txt").read_bytes().decode().splitlines()
-        found = {
-            "weights_sha256": _sha256((folder / "model.safetensors").read_bytes()),
-            "genes_sha256": gene_hash(theirs),
-        }
-    except FileNotFoundError as error:
-        raise TrainingError(f"{folder} is no saved model: {error.filename} is missing") from error
-    except ValueError as error:
-        raise TrainingError(f"{folder} is damaged ({error}): save the model again") from error
-    for name, value in found.items():
-        if not isinstance(about, dict) or about.get(name) != value:
-            raise TrainingError(f"{folder} is damaged: {name} is not what config.json says; save the model again")
-    if genes != theirs:
-        missing, extra = len(set(theirs) - set(genes)), len(set(genes) - set(theirs))
-        how = f"{missing} are missing and {extra} are new to it" if missing or extra else "they are in another order"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        kept = "the one saved before is whole" if path.is_file() else "nothing was saved"
         raise TrainingError(
-            f"the model in {folder} was trained on {len(theirs)} other genes ({how}): "
-            "align the data first with shared.preprocess.align_genes"
-        )
-    return read_safetensors(folder / "model.safetensors")[0], about["config"]
-
-
-def _text(genes):
-    return "".join(f"{g}\n" for g in genes).encode()
-
-
-def _sha256(content):
-    return hashlib.sha256(content).hexdigest()
+            f"cannot write {path} ({error.strerror or error}); {kept}. Free space, run again"
+        ) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from shared.train.constraints import Maybe, NotNegative, OneOf, Positive, Whole, check
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("constant", "cosine")
@@ -60,7 +60,7 @@ class Config:
 
     Raises
     ------
-    TrainingError
+    SettingError
         If a value cannot be used.
     """
 
@@ -82,24 +82,21 @@ class Config:
     checkpoint_every: int = 1
     max_seconds: float | None = None
 
+    constraints = {
+        **dict.fromkeys(("epochs", "batch_size", "checkpoint_every"), Whole(1)),
+        "patience": Maybe(Whole(1)),
+        "devices": OneOf(1),
+        "seed": Whole(),
+        "lr": Positive(),
+        **dict.fromkeys(("weight_decay", "min_delta"), NotNegative()),
+        **dict.fromkeys(("clip_norm", "max_seconds"), Maybe(Positive())),
+        "optimizer": OneOf(*OPTIMIZERS),
+        "schedule": OneOf(*SCHEDULES),
+        "precision": OneOf(*PRECISIONS),
+    }
+
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "checkpoint_every", "patience", "devices", "seed"):
-            value, least = getattr(self, name), 0 if name == "seed" else 1
-            if value is None and name == "patience":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise TrainingError(f"{name}={value!r} is not a whole number from {least} up")
-        for name in ("lr", "weight_decay", "min_delta", "clip_norm", "max_seconds"):
-            value, zero = getattr(self, name), name in ("weight_decay", "min_delta")
-            if value is None and name in ("clip_norm", "max_seconds"):
-                continue
-            if not isinstance(value, (int, float, np.number)) or not (0 < value < math.inf or (zero and value == 0)):
-                raise TrainingError(f"{name}={value!r} is not a {'number from 0 up' if zero else 'positive number'}")
-        for name, known in {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}.items():
-            if getattr(self, name) not in known:
-                raise TrainingError(f"{name}={getattr(self, name)!r} is not known: choose {', '.join(known)}")
-        if self.devices > 1:
-            raise TrainingError(f"devices={self.devices}: this version trains on one device; set devices=1")
+        check(vars(self), self.constraints)
 
 
 @dataclasses.dataclass
@@ -129,41 +126,6 @@ class History:
         import pandas as pd
 
         return pd.DataFrame(self.rows).set_index("epoch")
-
-
-def check_settings(model, choices: Mapping, least: Mapping, optional=(), positive=()):
-    """Refuse settings of an estimator that cannot be used.
-
-    Parameters
-    ----------
-    model
-        With the settings as attributes.
-    choices : mapping of str to sequence of str
-        Settings that are one of some words.
-    least : mapping of str to int
-        Settings that are whole numbers, and how small each may be.
-    optional : sequence of str
-        Settings that are None or a whole number from 1 up.
-    positive : sequence of str
-        Settings that are numbers above 0.
-
-    Raises
-    ------
-    TrainingError
-        Which setting, and what it should be.
-    """
-    for name, known in choices.items():
-        if getattr(model, name) not in known:
-            raise TrainingError(f"{name}={getattr(model, name)!r} is not known: choose {', '.join(known)}")
-    for name, low in (dict(least) | dict.fromkeys(optional, 1)).items():
-        value = getattr(model, name)
-        if value is None and name in optional:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-            raise TrainingError(f"{name}={value!r} is not a whole number from {low} up")
-    for name in positive:
-        if not 0 < getattr(model, name) < math.inf:
-            raise TrainingError(f"{name}={getattr(model, name)!r} is not a positive number")
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

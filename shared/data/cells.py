@@ -1,0 +1,362 @@
+"""One reader for every room: an AnnData, a table or arrays go in, checked cells × genes come out.
+
+:func:`read` is the only place where labels, gene names and domains are taken from what a user has. What it returns,
+:class:`Cells`, knows its sizes, so that a network can be built from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_array, check_X_y, validate_data
+
+from shared.data.errors import DataError
+from shared.data.genes import names_of, once
+from shared.data.values import LOGGED_MAX
+
+NO_LABELS = "no_validation"  # scikit-learn's word for an absent y, which None is not
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Sizes and names of some cells without their values: enough to build a network again.
+
+    Attributes
+    ----------
+    n_genes : int
+    genes : list of str or None
+    classes : ndarray or None
+        Different labels, sorted.
+    n_outputs : int
+        Columns of `y`; 1 for labels and for no `y`.
+    """
+
+    n_genes: int
+    genes: list | None = None
+    classes: np.ndarray | None = None
+    n_outputs: int = 1
+
+    @property
+    def n_classes(self) -> int:
+        """Number of different labels; 0 without labels."""
+        return 0 if self.classes is None else len(self.classes)
+
+
+@dataclass(eq=False)
+class Cells:
+    """Cells × genes with what belongs to them.
+
+    Attributes
+    ----------
+    X : ndarray or CSR of float32, cells × genes
+    y : ndarray or None
+        Labels, (n_cells,); or numbers, (n_cells,) or (n_cells, n_outputs).
+    genes : list of str or None
+        Names of the columns, in order; None for arrays without names.
+    sample_domain : int64 ndarray or None
+        Domain of each cell: positive for source, negative for target (the convention of skada).
+    layer : str
+        What was read of an AnnData: the name of a layer, or ``"X"``.
+    units : str or None
+        What ``uns["units"]`` of an AnnData says of ``X``.
+    """
+
+    X: np.ndarray | sparse.csr_matrix
+    y: np.ndarray | None = None
+    genes: list[str] | None = None
+    sample_domain: np.ndarray | None = None
+    layer: str = ""
+    units: str | None = None
+
+    def __len__(self):
+        return self.X.shape[0]
+
+    def __getitem__(self, rows) -> Cells:
+        """Some of the cells, by row numbers or by a boolean mask."""
+        y, domain = (None if part is None else part[rows] for part in (self.y, self.sample_domain))
+        return replace(self, X=self.X[rows], y=y, sample_domain=domain)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of columns."""
+        return self.X.shape[1]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of different labels; 0 without labels."""
+        return 0 if self.classes is None else len(self.classes)
+
+    @property
+    def n_outputs(self) -> int:
+        """Columns of `y`; 1 for labels and for no `y`."""
+        return 1 if self.y is None or self.y.ndim == 1 else self.y.shape[1]
+
+    @cached_property
+    def _found(self):
+        return (None, None) if self.y is None or self.y.ndim > 1 else np.unique(self.y, return_inverse=True)
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """Different labels, sorted; None without labels."""
+        return self._found[0]
+
+    @property
+    def codes(self) -> np.ndarray | None:
+        """Labels as places in :attr:`classes`: int64 (n_cells,)."""
+        return self._found[1]
+
+    @cached_property
+    def is_log(self) -> bool | None:
+        """Whether values are logarithms or z-scores (True) or counts (False); None where they could be either.
+
+        Up to 256 cells are looked at. Values that all lie from 0 to 1 could be either.
+        """
+        some = self.X[np.unique(np.linspace(0, len(self) - 1, 256).astype(np.int64))]
+        values = some.data if sparse.issparse(some) else some
+        values = values[np.isfinite(values)]
+        if not values.size or (values.min() >= 0 and values.max() <= 1):
+            return None
+        return bool(values.min() < 0 or (values.max() < LOGGED_MAX and (values % 1).any()))
+
+    @property
+    def source(self) -> Cells:
+        """Cells of the source domain; all of them where no domain is given."""
+        return self if self.sample_domain is None else self[self.sample_domain > 0]
+
+    @property
+    def target(self) -> Cells:
+        """Cells of the target domain; none where no domain is given."""
+        return self[:0] if self.sample_domain is None else self[self.sample_domain < 0]
+
+    def outline(self) -> Outline:
+        """Sizes and names, without values."""
+        return Outline(self.n_genes, self.genes, self.classes, self.n_outputs)
+
+
+def read(
+    X,
+    y=NO_LABELS,
+    *,
+    genes: Sequence[str] | None = None,
+    sample_domain=None,
+    like: Cells | Outline | Sequence[str] | None = None,
+    layer: str | None = None,
+    numbers: bool = False,
+    accept_sparse: bool = True,
+    allow_nan: bool | str = False,
+    dtype=np.float32,
+    estimator: BaseEstimator | None = None,
+    reset: bool = True,
+) -> Cells:
+    """Read cells from whatever holds them.
+
+    Parameters
+    ----------
+    X : AnnData, DataFrame, ndarray or sparse matrix, cells × genes
+        An AnnData may be backed by its file; a sparse matrix or array may have any format of SciPy.
+    y : array of shape (n_cells,) or (n_cells, n_outputs), or str
+        Labels, or numbers to predict; of an AnnData also the name of a column of ``obs``. ``NO_LABELS``: there are
+        none, which differs from None as in scikit-learn.
+    genes : sequence of str, optional
+        Names of the columns, in place of those of `X`.
+    sample_domain : int array of shape (n_cells,), or str, optional
+        Positive for source, negative for target; of an AnnData also the name of a column of ``obs``.
+    like : Cells, Outline or sequence of str, optional
+        The genes must be these, in this order.
+    layer : str, optional
+        Read this layer of an AnnData where it has one, in place of ``X``.
+    numbers : bool
+        `y` holds numbers, not labels; with ``allow_nan="y"`` some may be missing.
+    accept_sparse : bool
+        False refuses sparse values with the cure.
+    allow_nan : bool or "y"
+        True lets `X` hold NaN, ``"y"`` lets `y`.
+    dtype : dtype or list of dtype
+        Of `X`.
+    estimator : scikit-learn estimator, optional
+        Its ``n_features_in_`` and ``feature_names_in_`` are set (`reset`) or compared with the columns.
+    reset : bool
+        See `estimator`.
+
+    Returns
+    -------
+    Cells
+        Entries that a sparse matrix stores twice are summed. Memory may be shared with `X`: do not write to it.
+
+    Raises
+    ------
+    DataError
+        If labels have gaps, names do not fit the columns or come twice, a column of ``obs`` is missing, domains are
+        not one non-zero number a cell, or genes are not those of `like`.
+    ValueError
+        What scikit-learn refuses: NaN, other shapes, another number of genes than the estimator knows.
+    """
+    estimator = BaseEstimator() if estimator is None else estimator
+    names = column_names(X) if genes is None else names_of(genes)
+    obs, units, where = getattr(X, "obs", None), None, ""
+    y, domain = (column(obs, part, numbers) for part in (y, sample_domain))
+    if obs is not None:
+        where = layer if layer in X.layers else "X"
+        units = X.uns.get("units")
+        X = X.layers[where] if where == layer else X.X
+        X = X.to_memory() if hasattr(X, "to_memory") else X  # sparse, in the file of a backed AnnData
+    if y is None:
+        raise DataError(f"{type(estimator).__name__} requires y to be passed, but the target y is None: pass labels")
+    if not numbers:
+        _no_gaps(y)
+    if names is not None:
+        once(names, "genes")
+        _like(like, names, len(names))
+        if np.ndim(X) == 2 and len(names) != np.shape(X)[1]:
+            raise DataError(f"{len(names)} genes are named and X has {X.shape[1]} columns: name each column once")
+        validate_data(estimator, pd.DataFrame(columns=names), reset=reset, skip_check_array=True)
+    finite = "allow-nan" if allow_nan is True else True
+    checks = {"accept_sparse": "csr" if accept_sparse else False, "dtype": dtype, "ensure_all_finite": finite}
+    if isinstance(y, str):
+        X, y = check_array(X, estimator=estimator, **checks), None
+    elif numbers and allow_nan == "y":
+        X = check_array(X, estimator=estimator, **checks)
+        y = check_array(y, dtype=float, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y")
+        if len(y) != X.shape[0]:
+            raise DataError(f"X has {X.shape[0]} cells and y {len(y)}: give one value or row of y a cell")
+    else:
+        X, y = check_X_y(X, y, multi_output=numbers, y_numeric=numbers, estimator=estimator, **checks)
+    if names is None:
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        _like(like, None, X.shape[1])
+    if sparse.issparse(X) and not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return Cells(X, y, names, _domains(domain, X.shape[0]), where, units)
+
+
+def column_names(X) -> list[str] | None:
+    """Names of the columns of an AnnData or a table; None where there are none, or numbers that pandas gave."""
+    names = getattr(X, "var_names", getattr(X, "columns", None))
+    return None if names is None or isinstance(names, pd.RangeIndex) else names_of(names)
+
+
+def matrix(X, what: str = "X"):
+    """`X` as float64 CSR or ndarray with finite values, at least one row and column; for functions of one matrix.
+
+    Raises
+    ------
+    DataError
+        If it is an AnnData, which numpy would read for hours, or no table of finite numbers.
+    """
+    if hasattr(X, "obs"):
+        raise DataError(f"{what} is an AnnData, and a matrix is read here: pass adata.X, or to_arrays(adata)[0]")
+    X = X.tocsr().astype(np.float64) if sparse.issparse(X) else np.array(X, dtype=np.float64)
+    if X.ndim != 2 or 0 in X.shape:
+        raise DataError(f"{what} has shape {X.shape}: give cells in rows and genes in columns, at least one of each")
+    if not np.isfinite(X.data if sparse.issparse(X) else X).all():
+        raise DataError(f"{what} holds NaN or infinite values: fill or drop those genes first")
+    return X
+
+
+def counts(X):
+    """`X` as :func:`matrix` gives it, and the total of each cell; negative values and empty cells are refused."""
+    X = matrix(X, "the counts")
+    if X.min() < 0:
+        raise DataError("the counts hold negative values: start from the raw counts")
+    totals = np.asarray(X.sum(1)).ravel()
+    if (totals == 0).any():
+        raise DataError(f"{int((totals == 0).sum())} cells have no count at all: drop them first")
+    return X, totals
+
+
+def labels(values, n: int, what: str) -> np.ndarray:
+    """`values` as an array of str, one a cell, none missing."""
+    values = np.asarray(values, dtype=object)
+    if values.shape != (n,):
+        raise DataError(f"{what} has shape {values.shape} and there are {n} cells: give one {what} a cell")
+    if pd.isna(values).any():
+        raise DataError(f"{int(pd.isna(values).sum())} cells have no {what}: drop them, or name one for each")
+    return values.astype(str)
+
+
+def refuse_logged(cells: Cells, cure: str) -> None:
+    """Refuse the ``X`` of an AnnData that is read as counts and looks logged.
+
+    Fractions with nothing large among them may be either, unless ``units`` say. Cells that add up to one total once
+    the logarithm is undone were scaled and logged, whatever is said.
+    """
+    X = cells.X if sparse.issparse(cells.X) else sparse.csr_matrix(cells.X)
+    if cells.units == "log":
+        raise DataError(f"the AnnData says that X is logged: {cure}")
+    if not X.nnz or X.data.max() >= LOGGED_MAX or not (X.data % 1).any():
+        return
+    if cells.units not in ("counts", "tpm"):
+        raise DataError(
+            f"X may hold counts or logarithms (fractions, none above {X.data.max():.3g}): {cure}; "
+            "if these are counts, say so by adata.uns['units'] = 'counts'"
+        )
+    totals = np.bincount(np.repeat(np.arange(X.shape[0]), np.diff(X.indptr)), np.expm1(X.data), X.shape[0])
+    if len(totals) > 2 and totals.std() < 0.01 * totals.mean():
+        raise DataError(f"uns['units'] says {cells.units!r} and X looks scaled to one total and logged: {cure}")
+
+
+def _no_gaps(y):
+    """Refuse labels with gaps, which scikit-learn would call a NaN of unknown place, or words that cannot be sorted."""
+    values = np.asarray(None if isinstance(y, str) else y, dtype=object)
+    missing = int(pd.isna(values).sum()) if values.ndim == 1 else 0
+    if missing:
+        raise DataError(f"y has no label for {missing} of {len(values)} cells: drop them first, or name them")
+
+
+def column(obs, value, numbers=False):
+    """A column of ``obs`` where `value` names one; anything else as it is. Categories without cells are left out.
+
+    `obs` is None where the cells come without one. With `numbers` the column comes as float64, NaN where missing.
+    """
+    if not isinstance(value, str) or value == NO_LABELS:
+        return value
+    if obs is None:
+        raise DataError(f"{value!r} names a column of obs, and X is no AnnData: pass one value a cell")
+    if value not in obs:
+        raise DataError(f"obs has no column {value!r}; it has {', '.join(map(str, obs.columns))}: name another")
+    column = obs[value]
+    if numbers or (pd.api.types.is_numeric_dtype(column) and not column.isna().any()):
+        return column.to_numpy(dtype=float) if numbers else column.to_numpy()
+    if column.isna().any():
+        raise DataError(f"obs[{value!r}] has no label for {int(column.isna().sum())} cells: drop them first")
+    return column.astype(str).to_numpy(dtype=str)
+
+
+def _domains(domain, n):
+    if domain is None:
+        return None
+    try:
+        found = np.asarray(domain, dtype=float)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if found.shape != (n,) or not (np.abs(found) > 0).all() or (found % 1).any():
+        raise DataError(
+            f"sample_domain must hold one whole number for each of the {n} cells, positive for source and negative "
+            "for target: for example np.where(batch == 'new', -1, 1)"
+        )
+    return found.astype(np.int64)
+
+
+def _like(like, names, n):
+    """Refuse other genes than those of `like`, or the same in another order."""
+    if like is None:
+        return
+    theirs = list(like) if isinstance(like, (list, tuple)) else like.genes
+    wanted = len(theirs) if theirs is not None else like.n_genes
+    if wanted == n and (theirs is None or names is None or theirs == names):
+        return
+    how = difference(theirs, names) if theirs is not None and names is not None else f"{n} columns"
+    raise DataError(f"these are not the {wanted} genes of before ({how}): bring the columns into that order first")
+
+
+def difference(theirs: Sequence[str], mine: Sequence[str]) -> str:
+    """In what a list of genes differs from another, in words."""
+    missing, new = len(set(theirs) - set(mine)), len(set(mine) - set(theirs))
+    return f"{missing} are missing and {new} are new" if missing or new else "they are in another order"

@@ -1,0 +1,86 @@
+"""Methods whose network is a torch module: building, training, predicting in chunks and loading, written once.
+
+A method says what its network is (:meth:`TorchMethod.build`) and gives its training step, a function of the module,
+``step(net, *batch)``, which a page can show as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from shared.data.cells import Cells, Outline
+from shared.methods.base import TransferEstimator
+from shared.train import Config, History, fit, resolve_device
+from shared.train.saved import ModelError
+
+
+class TorchMethod(TransferEstimator):
+    """A method whose network is a torch module; after `fit` it is ``network_``, on the CPU, in evaluation mode."""
+
+    def build(self, *cells: Cells | Outline) -> torch.nn.Module:
+        """The network for these cells, with random weights; sizes come from ``cells.n_genes``, ``n_classes``, ..."""
+        raise NotImplementedError
+
+    def new_network(self, *cells: Cells, seed: int) -> torch.nn.Module:
+        """:meth:`build` with weights that depend on `seed` alone; the caller's generator is left as it was."""
+        self.outlines_ = [some.outline() for some in cells]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.build(*cells)
+
+    def train(self, net, step, batches, *, seed: int, val=None, **settings) -> History:
+        """Train `net` in place by :func:`shared.train.fit`, with this estimator's settings of the same names.
+
+        Parameters
+        ----------
+        net : torch.nn.Module
+            Left on the CPU, in evaluation mode.
+        step : callable
+            ``step(net, *batch)`` gives the loss.
+        batches, val
+            As :func:`shared.train.fit` takes them.
+        seed : int
+            Order of the rows, dropout, and what else is drawn.
+        **settings
+            Of :class:`shared.train.Config`, in place of the estimator's. A ``checkpoint`` is removed at the end.
+        """
+        names = {field.name for field in dataclasses.fields(Config)} - {"checkpoint"}
+        own = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        history = fit(net, step, batches, val=val, config=Config(**own | {"seed": seed} | settings))
+        net.cpu().eval()
+        if settings.get("checkpoint") is not None:
+            settings["checkpoint"].unlink(missing_ok=True)
+        return history
+
+    def forward(self, net, X, size: int = 4096) -> np.ndarray:
+        """What `net` gives for the rows of `X`, computed on the device, `size` rows at a time: float32 ndarray.
+
+        `net` is a module, left in evaluation mode on the CPU.
+        """
+        place, out = resolve_device(getattr(self, "device", "auto")), []
+        net.to(place).eval()
+        with torch.inference_mode():
+            for start in range(0, X.shape[0], size):
+                out.append(net(self.rows(X[start : start + size], place)).cpu())
+        net.cpu()
+        return torch.cat(out).numpy()
+
+    def rows(self, X, device) -> torch.Tensor:
+        """Some rows as the network takes them: a dense tensor unless a method overrides this."""
+        X = X.toarray() if sparse.issparse(X) else np.ascontiguousarray(X)
+        return torch.from_numpy(X).to(device)
+
+    def _restore(self):
+        """The networks that were saved, built again from their outlines."""
+        for name, value in self._fitted().items():
+            if isinstance(value, dict) and "@module" in value:
+                net = self.build(*self.outlines_)
+                try:
+                    net.load_state_dict(value["@module"])
+                except RuntimeError as error:
+                    raise ModelError(f"the saved network does not fit the settings saved with it: {error}") from error
+                setattr(self, name, net.eval())

@@ -1,0 +1,104 @@
+"""What a setting may be: each constraint is a test and the words for it.
+
+An estimator or a configuration declares ``constraints = {"lr": Positive(), "norm": OneOf("layer", "batch")}``, and
+:func:`check` refuses a value by name, with what it should be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+
+class SettingError(ValueError):
+    """A setting cannot be used; the message names it, its value and what it should be."""
+
+
+class Constraint(NamedTuple):
+    """What a setting may be.
+
+    Attributes
+    ----------
+    accepts : callable
+        Whether a value may be used.
+    said : str
+        Ends the sentence "lr=-1 ...".
+    """
+
+    accepts: Callable[[object], bool]
+    said: str
+
+
+def Whole(least: int = 0) -> Constraint:
+    """A whole number from `least` up."""
+    return Constraint(
+        lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, (bool, np.bool_)) and v >= least,
+        f"is not a whole number from {least} up",
+    )
+
+
+def Positive() -> Constraint:
+    """A finite number above 0."""
+    return Constraint(lambda v: _number(v) and 0 < v < math.inf, "is not a positive number")
+
+
+def NotNegative() -> Constraint:
+    """A finite number from 0 up."""
+    return Constraint(lambda v: _number(v) and 0 <= v < math.inf, "is not a number from 0 up")
+
+
+def Share() -> Constraint:
+    """A number from 0 up to, but not, 1."""
+    return Constraint(lambda v: _number(v) and 0 <= v < 1, "is no share: give a number from 0 up to, but not, 1")
+
+
+def Probability() -> Constraint:
+    """A number from 0 to 1."""
+    return Constraint(lambda v: _number(v) and 0 <= v <= 1, "is not a number from 0 to 1")
+
+
+def OneOf(*values) -> Constraint:
+    """One of some values, of the same type: 1 is not True."""
+    return Constraint(
+        lambda v: any(type(v) is type(known) and v == known for known in values),
+        f"is not known: choose {', '.join(v if isinstance(v, str) else repr(v) for v in values)}",
+    )
+
+
+def Flag() -> Constraint:
+    """True or False."""
+    return Constraint(lambda v: isinstance(v, (bool, np.bool_)), "is neither True nor False")
+
+
+def Widths(least: int = 1) -> Constraint:
+    """A sequence of at least `least` layers, each with a whole number of units from 1 up."""
+    unit, kinds = Whole(1).accepts, (list, tuple, np.ndarray)
+    return Constraint(
+        lambda v: isinstance(v, kinds) and len(v) >= least and all(map(unit, v)),
+        f"is no list of layers: give {least} or more, each a whole number of units from 1 up",
+    )
+
+
+def Maybe(constraint: Constraint) -> Constraint:
+    """None, or what `constraint` accepts."""
+    return Constraint(lambda v: v is None or constraint.accepts(v), f"{constraint.said}, or None")
+
+
+def check(settings: Mapping[str, object], constraints: Mapping[str, Constraint]) -> None:
+    """Refuse the first setting that cannot be used.
+
+    Raises
+    ------
+    SettingError
+        Which setting, its value, and what it should be.
+    """
+    for name, constraint in constraints.items():
+        if not constraint.accepts(settings[name]):
+            raise SettingError(f"{name}={settings[name]!r} {constraint.said}")
+
+
+def _number(value) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
