@@ -177,8 +177,8 @@ def read(
         False refuses sparse values with the cure.
     allow_nan : bool or "y"
         True lets `X` hold NaN, ``"y"`` lets `y`.
-    dtype : dtype or list of dtype
-        Of `X`.
+    dtype : dtype or tuple of dtype
+        Of `X`; of several, that of `X` is kept where it is one of them, and the first taken otherwise.
     estimator : scikit-learn estimator, optional
         Its ``n_features_in_`` and ``feature_names_in_`` are set (`reset`) or compared with the columns.
     reset : bool
@@ -217,7 +217,11 @@ def read(
             raise DataError(f"{len(names)} genes are named and X has {X.shape[1]} columns: name each column once")
         validate_data(estimator, pd.DataFrame(columns=names), reset=reset, skip_check_array=True)
     finite = "allow-nan" if allow_nan is True else True
-    checks = {"accept_sparse": "csr" if accept_sparse else False, "dtype": dtype, "ensure_all_finite": finite}
+    checks = {
+        "accept_sparse": "csr" if accept_sparse else False,
+        "dtype": list(dtype) if isinstance(dtype, tuple) else dtype,
+        "ensure_all_finite": finite,
+    }
     if isinstance(y, str):
         X, y = check_array(X, estimator=estimator, **checks), None
     elif numbers and allow_nan == "y":
@@ -242,7 +246,7 @@ def column_names(X) -> list[str] | None:
     return None if names is None or isinstance(names, pd.RangeIndex) else names_of(names)
 
 
-def matrix(X, what: str = "X"):
+def finite_matrix(X, what: str = "X"):
     """`X` as float64 CSR or ndarray with finite values, at least one row and column; for functions of one matrix.
 
     Raises
@@ -260,9 +264,9 @@ def matrix(X, what: str = "X"):
     return X
 
 
-def counts(X):
-    """`X` as :func:`matrix` gives it, and the total of each cell; negative values and empty cells are refused."""
-    X = matrix(X, "the counts")
+def count_matrix(X):
+    """`X` as :func:`finite_matrix` gives it, and the total of each cell; negative values and empty cells are refused."""
+    X = finite_matrix(X, "the counts")
     if X.min() < 0:
         raise DataError("the counts hold negative values: start from the raw counts")
     totals = np.asarray(X.sum(1)).ravel()
@@ -271,7 +275,7 @@ def counts(X):
     return X, totals
 
 
-def labels(values, n: int, what: str) -> np.ndarray:
+def label_array(values, n: int, what: str) -> np.ndarray:
     """`values` as an array of str, one a cell, none missing."""
     values = np.asarray(values, dtype=object)
     if values.shape != (n,):

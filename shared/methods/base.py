@@ -12,6 +12,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,6 +32,51 @@ ALIGN = "align the data first with shared.preprocess.align_genes"
 COUNTS = "read the counts (layers['counts'], where there is one), or set logged=True"
 # Where a model was computed is no part of it; another machine has another device and other paths.
 PLACES = {"device": "auto", "checkpoint": None, "progress": False}
+
+
+@dataclass
+class Example:
+    """A small problem to try an estimator on, which takes a second or two.
+
+    Attributes
+    ----------
+    model : TransferEstimator
+        Not fitted, with few and quick epochs.
+    cells : AnnData, cells × genes
+        Simulated: ``obs["cell_type"]`` (three types), ``obs["measured"]`` (a number), ``obs["domain"]`` (1 or -1).
+    y : str or None
+        Column of ``obs`` that `fit` takes.
+    fit : dict
+        More arguments of `fit`.
+    pretrain : tuple
+        Arguments of `pretrain`; empty for methods without.
+    checked : dict
+        Settings to change for scikit-learn's own checks, whose tables have few columns and must be learned well.
+    """
+
+    model: TransferEstimator
+    cells: object
+    y: str | None = "cell_type"
+    fit: dict = field(default_factory=dict)
+    pretrain: tuple = ()
+    checked: dict = field(default_factory=dict)
+
+
+def example_cells(n: int = 60, n_genes: int = 24, *, counts: bool = False, seed: int = 0):
+    """Simulated cells of three types for :class:`Example`: AnnData of logged expression, or of counts."""
+    import anndata as ad
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    kind = rng.permutation(n) % 3
+    rate = np.full((3, n_genes), 0.7)
+    for k in range(3):
+        rate[k, k * 5 : k * 5 + 5] = 4
+    X = rng.poisson(rate[kind]).astype(np.float32)
+    obs = {"cell_type": np.array(["B", "NK", "T"])[kind], "measured": X[:, :5].sum(1) + rng.normal(size=n)}
+    obs = pd.DataFrame(obs | {"domain": np.where(np.arange(n) % 3 < 2, 1, -1)}, index=[f"cell {i}" for i in range(n)])
+    genes = pd.DataFrame(index=[f"G{i}" for i in range(n_genes)])
+    return ad.AnnData(X if counts else np.log1p(X), obs=obs, var=genes)
 
 
 class TransferEstimator(BaseEstimator):
@@ -57,6 +103,11 @@ class TransferEstimator(BaseEstimator):
     allow_nan: ClassVar[bool | str] = False
     dtype: ClassVar = np.float32
     exempt: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def example(cls) -> Example:
+        """A small problem to try this estimator on; the common contract is tested with it."""
+        raise NotImplementedError(f"{cls.__name__} has no example: give it one, so that its contract can be tested")
 
     def __sklearn_clone__(self):
         """A clone keeps what was pre-trained, so that one pre-training serves many fits; a fit is forgotten."""

@@ -9,11 +9,13 @@ balanced accuracy, and by log loss between equals. The other run was never looke
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
+
 import numpy as np
 import sklearn
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -22,12 +24,13 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
+from shared.data.errors import DataError
+from shared.methods.base import Classifier, Example, TransferEstimator, example_cells
 from shared.methods.network_classifier import NetworkClassifier
+from shared.train.constraints import Whole
 
 
 def softmax_regression(X: np.ndarray, y: np.ndarray, C: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,86 +77,120 @@ def softmax_regression(X: np.ndarray, y: np.ndarray, C: float = 1.0) -> tuple[np
     return names, W.numpy(), b.numpy()
 
 
-class NearestCentroid(ClassifierMixin, BaseEstimator):
+class NearestCentroid(Classifier, TransferEstimator):
     """The type whose average cell is nearest.
 
     scikit-learn's own also measures the spread within types, and warns of every gene that has none, which in single
-    cells is most of them. This one only averages; a test holds its answers to those of the library.
+    cells is most of them. This one only averages; a test holds its predictions to those of the library.
     """
 
-    def fit(self, X, y):
-        """Average the cells of each type."""
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        self.classes_ = np.unique(y)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y holds one class only ({self.classes_[0]}): a classifier needs two")
-        self.centroids_ = np.stack([np.asarray(X[y == kind].mean(0)).ravel() for kind in self.classes_])
+    expects = "any"
+    dtype = (np.float64, np.float32)
+
+    @classmethod
+    def example(cls):
+        """A small problem to try it on."""
+        return Example(cls(), example_cells())
+
+    def fit(self, X, y="cell_type", *, genes=None):
+        """Average the cells of each type: ``centroids_``, (n_types, n_genes)."""
+        cells = self._read_labelled(X, y, genes=genes)
+        rows = (cells.X[cells.codes == code] for code in range(cells.n_classes))
+        self.centroids_ = np.stack([np.asarray(some.mean(0)).ravel() for some in rows])
         return self
 
-    def predict(self, X):
+    def predict(self, X, *, genes=None):
         """The type of the nearest average."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        return self.classes_[pairwise_distances_argmin(X, self.centroids_)]
-
-    def __sklearn_tags__(self):
-        return _takes_sparse(super().__sklearn_tags__())
+        return self.classes_[pairwise_distances_argmin(self._read(X, genes=genes).X, self.centroids_)]
 
 
-class Components(TransformerMixin, BaseEstimator):
+@dataclass(eq=False, repr=False)
+class Components(TransformerMixin, TransferEstimator):
     """PCA with as many components as asked for, or as the cells allow, so that it also works on a handful of them."""
 
-    def __init__(self, n_components=30, *, random_state=None):
-        self.n_components = n_components
-        self.random_state = random_state
+    expects = "any"
+    dtype = (np.float64, np.float32)
+    constraints = {"n_components": Whole(1)}
 
-    def fit(self, X, y=None):
-        """Fit the components of `X`, cells × genes; a CSR matrix stays sparse."""
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2)
+    n_components: int = 30
+    _: KW_ONLY
+    random_state: int | None = None
+
+    @classmethod
+    def example(cls):
+        """A small problem to try it on."""
+        return Example(cls(3, random_state=0), example_cells(), y=None)
+
+    def fit(self, X, y=None, *, genes=None):
+        """Fit the components of `X`, cells × genes: ``components_`` (n_components, n_genes) and ``mean_``."""
+        X = self._read(X, genes=genes, reset=True).X
+        if X.shape[0] < 2:
+            raise DataError(f"n_samples={X.shape[0]} cell has no components: give two cells or more")
         k = max(1, min(self.n_components, min(X.shape) - 1))
         # ARPACK is exact, so one set of cells gives one answer, sparse or dense.
         solver = "arpack" if k < min(X.shape) else "full"
-        self.pca_ = PCA(k, svd_solver=solver, random_state=self.random_state).fit(X)
+        pca = PCA(k, svd_solver=solver, random_state=self.random_state).fit(X)
+        self.components_, self.mean_ = pca.components_, pca.mean_
         return self
 
-    def transform(self, X):
+    def transform(self, X, *, genes=None):
         """Coordinates of each cell: cells × components."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        return self.pca_.transform(X)
-
-    def __sklearn_tags__(self):
-        return _takes_sparse(super().__sklearn_tags__())
+        return self._read(X, genes=genes).X @ self.components_.T - self.mean_ @ self.components_.T
 
 
-class Neighbors(ClassifierMixin, BaseEstimator):
+@dataclass(eq=False, repr=False)
+class Neighbors(Classifier, TransferEstimator):
     """k nearest neighbours by angle, the nearer counting more; `k` is cut to the number of training cells."""
 
-    def __init__(self, k=10):
-        self.k = k
+    expects = "any"
+    dtype = (np.float64, np.float32)
+    constraints = {"k": Whole(1)}
 
-    def fit(self, X, y):
-        """Remember the cells `X` and their types `y`."""
-        X, y = validate_data(self, X, y)
-        self.knn_ = KNeighborsClassifier(min(self.k, len(y)), metric="cosine", weights="distance").fit(X, y)
-        self.classes_ = self.knn_.classes_
+    k: int = 10
+
+    @classmethod
+    def example(cls):
+        """A small problem to try it on."""
+        return Example(cls(5), example_cells())
+
+    def fit(self, X, y="cell_type", *, genes=None):
+        """Remember the cells and their types: ``cells_`` and ``codes_``, places in ``classes_``."""
+        cells = self._read_labelled(X, y, genes=genes)
+        self.cells_, self.codes_ = cells.X, cells.codes
         return self
 
-    def predict_proba(self, X):
-        """Weighted share of each type among the neighbours."""
+    def predict_proba(self, X, *, genes=None):
+        """Weighted share of each type among the neighbours: (n_cells, n_types)."""
         check_is_fitted(self)
-        return self.knn_.predict_proba(validate_data(self, X, reset=False))
-
-    def predict(self, X):
-        """The type with the largest share."""
-        best = self.predict_proba(X).argmax(1)
-        return self.classes_[best]
+        knn = KNeighborsClassifier(min(self.k, len(self.codes_)), metric="cosine", weights="distance")
+        return knn.fit(self.cells_, self.codes_).predict_proba(self._read(X, genes=genes).X)
 
 
-def _takes_sparse(tags):
-    tags.input_tags.sparse = True
-    return tags
+class SparseCells(TransformerMixin, TransferEstimator):
+    """Pass cells on as CSR where that is worth it, and hold later cells to the genes of the first ones.
+
+    As the first step of a pipeline it gives what follows an AnnData's matrix, and refuses columns in another order.
+    """
+
+    expects = "any"
+    dtype = (np.float64, np.float32)
+
+    @classmethod
+    def example(cls):
+        """A small problem to try it on."""
+        return Example(cls(), example_cells(), y=None)
+
+    def fit(self, X, y=None, *, genes=None):
+        """Remember the genes of `X`, cells × genes."""
+        self._read(X, genes=genes, reset=True)
+        return self
+
+    def transform(self, X, *, genes=None):
+        """`X` by :func:`sparse_if_mostly_zero`."""
+        check_is_fitted(self, "n_features_in_")
+        return sparse_if_mostly_zero(self._read(X, genes=genes).X)
 
 
 def sparse_if_mostly_zero(X):
@@ -166,7 +203,7 @@ def sparse_if_mostly_zero(X):
 
 def _on_sparse(*steps):
     """A pipeline that makes use of zeros: five times faster where nine entries in ten are zero."""
-    return make_pipeline(FunctionTransformer(sparse_if_mostly_zero, accept_sparse=True), *steps)
+    return make_pipeline(SparseCells(), *steps)
 
 
 def _penalised(l1_ratio, **options):

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from shared.data.cells import count_matrix, finite_matrix, label_array
 from shared.data.errors import DataError
-from shared.methods.inputs import counted, finite, labels_of
 from shared.methods.maps import distortion, neighbor_graph, umap
 from shared.methods.survey import METHODS, Method, Scenario, methods, scenario
 
@@ -99,7 +99,7 @@ def dispersion(counts) -> np.ndarray:
     float64 ndarray of shape (n_genes,)
         0 where the counts vary no more than Poisson counts would, and for genes that are never seen.
     """
-    X, totals = counted(counts)
+    X, totals = count_matrix(counts)
     found = np.zeros(X.shape[1])
     for genes, seen, mean in _blocks(X, totals):
         extra = ((seen - mean) ** 2 - mean).sum(0)
@@ -129,7 +129,7 @@ def expected_zeros(counts, dispersion=0.0) -> np.ndarray:
     ----------
     Svensson (2020), Nature Biotechnology 38, 147.
     """
-    X, totals = counted(counts)
+    X, totals = count_matrix(counts)
     spread = np.broadcast_to(np.asarray(dispersion, dtype=np.float64), X.shape[1])
     if (spread < 0).any() or not np.isfinite(spread).all():
         raise DataError("dispersion holds negative or missing values: give 0 or more for each gene")
@@ -154,7 +154,7 @@ def zero_table(counts) -> pd.DataFrame:
         One row a gene seen: ``mean`` count, ``observed`` share of zeros, and the shares that :func:`expected_zeros`
         gives without (``Poisson``) and with each gene's own :func:`dispersion` (``negative binomial``).
     """
-    X, _ = counted(counts)
+    X, _ = count_matrix(counts)
     mean = np.asarray(X.mean(0)).ravel()
     X = X[:, np.flatnonzero(mean)]
     columns = {
@@ -215,9 +215,9 @@ def batch_share(X, batch, label, components=None, random_state=0) -> pd.Series:
         about one part in n for each group but the first. ``shared`` may be slightly negative where the two work
         against each other.
     """
-    X = finite(X)
+    X = finite_matrix(X)
     X = X.toarray() if sparse.issparse(X) else X
-    batch, label = labels_of(batch, len(X), "batch"), labels_of(label, len(X), "label")
+    batch, label = label_array(batch, len(X), "batch"), label_array(label, len(X), "label")
     if not np.ptp(X, axis=0).any():
         raise DataError("no gene varies between these cells, so there is no variance to share out")
     if components is not None:
@@ -288,8 +288,8 @@ def confounding(batch, label) -> Design:
     """
     from scipy.sparse.csgraph import connected_components
 
-    batch = labels_of(batch, np.shape(batch)[0] if np.ndim(batch) else 0, "batch")
-    label = labels_of(label, len(batch), "label")
+    batch = label_array(batch, np.shape(batch)[0] if np.ndim(batch) else 0, "batch")
+    label = label_array(label, len(batch), "label")
     if not len(batch):
         raise DataError("there are no cells: give one batch and one label for each")
     table = pd.crosstab(pd.Series(batch, name="batch"), pd.Series(label, name="label"))
@@ -334,9 +334,9 @@ def correct(X, batch, keep=None, shrink=True) -> np.ndarray:
     ----------
     Johnson, Li and Rabinovic (2007), Biostatistics 8, 118.
     """
-    X = finite(X)
+    X = finite_matrix(X)
     X = X.toarray() if sparse.issparse(X) else X
-    batch = labels_of(batch, len(X), "batch")
+    batch = label_array(batch, len(X), "batch")
     names, code = np.unique(batch, return_inverse=True)
     sizes = np.bincount(code)
     if len(names) < 2 or sizes.min() < 2:
@@ -344,7 +344,7 @@ def correct(X, batch, keep=None, shrink=True) -> np.ndarray:
     member = np.eye(len(names))[code]  # cells × batches
     kept = np.zeros((len(X), 0))
     if keep is not None:
-        keep = labels_of(keep, len(X), "keep")
+        keep = label_array(keep, len(X), "keep")
         kept = (keep[:, None] == np.unique(keep)[1:]).astype(float)
     design = np.hstack([member, kept])
     if np.linalg.matrix_rank(design) < design.shape[1]:
@@ -395,8 +395,8 @@ def pseudobulk(counts, groups) -> pd.DataFrame:
     DataFrame of shape (n_groups, n_genes)
         float64, indexed by group.
     """
-    X, _ = counted(counts)
-    groups = labels_of(groups, X.shape[0], "group")
+    X, _ = count_matrix(counts)
+    groups = label_array(groups, X.shape[0], "group")
     names = np.unique(groups)
     member = sparse.csr_matrix((names[:, None] == groups).astype(np.float64))
     summed = member @ X

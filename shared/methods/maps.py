@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from shared.data.cells import finite_matrix, label_array
 from shared.data.errors import DataError
-from shared.methods.inputs import finite, labels_of
 
 
 def neighbor_graph(points, n_neighbors=15) -> sparse.csr_matrix:
@@ -33,7 +33,7 @@ def neighbor_graph(points, n_neighbors=15) -> sparse.csr_matrix:
     """
     from sklearn.neighbors import NearestNeighbors
 
-    points = finite(points, "points")
+    points = finite_matrix(points, "points")
     n = len(points)
     if not 2 <= n_neighbors <= n:
         raise DataError(f"n_neighbors={n_neighbors} for {n} cells: choose from 2 to {n}")
@@ -137,8 +137,8 @@ def distortion(points, shown, labels) -> float:
     from scipy.spatial.distance import pdist
     from scipy.stats import spearmanr
 
-    points, shown = finite(points, "points"), finite(shown, "shown")
-    labels = labels_of(labels, len(points), "label")
+    points, shown = finite_matrix(points, "points"), finite_matrix(shown, "shown")
+    labels = label_array(labels, len(points), "label")
     if len(shown) != len(points):
         raise DataError(f"shown has {len(shown)} cells and points {len(points)}: give the same cells in one order")
     names = np.unique(labels)

@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
-from shared.methods.base import Classifier
+from shared.methods.base import Classifier, Example, example_cells
 from shared.methods.torch_method import TorchMethod
 from shared.train.constraints import Flag, Maybe, Share, Whole, Widths
 
@@ -101,6 +101,12 @@ class NetworkClassifier(Classifier, TorchMethod):
     progress: bool = False
     checkpoint: str | None = None
     random_state: int | None = None
+
+    @classmethod
+    def example(cls):
+        """A small problem to try it on."""
+        model = cls(epochs=10, lr=1e-2, device="cpu", random_state=0)
+        return Example(model, example_cells(), checked={"epochs": 25, "patience": None})
 
     def build(self, cells):
         """The network for these cells."""

@@ -28,7 +28,7 @@ from shared.methods.baselines import (
     rungs,
     softmax_regression,
 )
-from shared.methods.network_classifier import network, weighted_loss
+from shared.methods.network_classifier import network, weighted_step
 
 SEVEN = ["ridge", "lasso", "elastic net", "logistic", "random forest", "gradient boosting", "network"]
 LADDER = ["majority class", "nearest centroid", "PCA + k-NN", "logistic", "network"]
@@ -63,7 +63,7 @@ def test_softmax_regression_stands_where_its_own_loss_is_flat(blood):
     assert len(names) == 4
 
 
-@pytest.mark.parametrize("function", [softmax_regression, network, weighted_loss])
+@pytest.mark.parametrize("function", [softmax_regression, network, weighted_step])
 def test_taught_functions_fit_a_cell(function):
     tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     assert ast.get_docstring(tree) and tree.returns and all(a.annotation for a in tree.args.args)
