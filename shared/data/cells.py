@@ -340,7 +340,7 @@ def _domains(domain, n):
         found = np.asarray(domain, dtype=float)
     except (TypeError, ValueError):
         found = np.empty(0)
-    if found.shape != (n,) or not (np.abs(found) > 0).all() or (found % 1).any():
+    if found.shape != (n,) or not np.isfinite(found).all() or not found.all() or (found % 1).any():
         raise DataError(
             f"sample_domain must hold one whole number for each of the {n} cells, positive for source and negative "
             "for target: for example np.where(batch == 'new', -1, 1)"
