@@ -32,7 +32,8 @@ def ladder(
     X_train, X_test : AnnData, DataFrame, CSR or ndarray of shape (n_cells, n_genes), float32
         Log-normalised, of the same genes in one order.
     y_train, y_test : sequences of str, or str
-        Labels; of an AnnData also the name of a column of ``obs``. A class of the test cells that training lacks counts as missed, for every rung alike.
+        Labels; of an AnnData also the name of a column of ``obs``. A class of the test cells that training lacks counts
+        as missed, for every rung alike.
     study_train, study_test : sequences, optional
         Study, run or donor of each cell. With both given, one rung more is climbed: every study minus its own mean,
         then logistic regression. It sees the test cells, not their labels, and the table says so.

@@ -192,7 +192,7 @@ def test_annotated_cells_are_read_and_their_genes_compared():
     table = ladder(train, "kind", test, "kind", models=MODELS, n_boot=50).drop(columns="seconds")
     plain = ladder(*cells(), *cells(seed=1), models=MODELS, n_boot=50).drop(columns="seconds")
     pd.testing.assert_frame_equal(table, plain)
-    with pytest.raises(ValueError, match="test cells: .*another order"):
+    with pytest.raises(ValueError, match=r"test cells: .*another order"):
         ladder(train, "kind", test[:, ::-1], "kind", models=MODELS)
 
 
