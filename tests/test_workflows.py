@@ -44,7 +44,7 @@ def test_what_runs():
     assert yaml.safe_load(texts["test"])["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert "run: .ci/run" in texts["test"] and "run: make book\n" in texts["book"]
     assert all("schedule" in yaml.safe_load(texts[name])[True] for name in ("links", "nightly"))
-    assert "pytest -m nightly" in texts["nightly"]
+    assert "pytest tests -m nightly" in texts["nightly"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")
