@@ -27,7 +27,7 @@ _HOMES = {
     "save_model": "saved",
     "seed_everything": "settings",
 }
-__all__ = list(_HOMES)  # noqa: PLE0604
+__all__ = list(_HOMES)
 
 
 def __getattr__(name):

@@ -27,6 +27,7 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], ident
     Parameters
     ----------
     path : path
+        File to write.
     tensors : mapping of str to tensor
         Names are ``part/name``.
     identity : dict
@@ -94,7 +95,9 @@ def settings_of(net: torch.nn.Module) -> dict:
     found, kinds = {}, (int, float, str, np.number, type(None))
     for name, module in net.named_modules():
         public = {k: v for k, v in vars(module).items() if not k.startswith("_") and k not in ("training", "chunk")}
-        known = module.about() if hasattr(module, "about") else {k: v for k, v in public.items() if isinstance(v, kinds)}
+        known = (
+            module.about() if hasattr(module, "about") else {k: v for k, v in public.items() if isinstance(v, kinds)}
+        )
         found |= {f"{name}.{k}" if name else k: v for k, v in {"class": type(module).__qualname__, **known}.items()}
     return found | {"the parameters that are trained": [k for k, p in net.named_parameters() if p.requires_grad]}
 
