@@ -23,11 +23,12 @@ from shared.methods.scpretrain import (
     finetune,
     paper_split,
     transplant,
+    tune,
 )
 from shared.nn import shared_encoder
 from shared.nn.pseudo_labels import PseudoLabeller, logged
 from shared.nn.sparse import Rows
-from shared.train import TrainingError, rounds
+from shared.train import TrainingError, read_safetensors, rounds
 
 GENES = [f"G{i}" for i in range(120)]
 SMALL = (30, 15, 60)
@@ -401,7 +402,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
     [
         ({"lr": 0.1}, (120, 90), "differs in lr"),
         ({"random_state": 1}, (120, 90), "differs in seed"),
-        ({"squash": True, "heads": "shared"}, (120, 90), "squash, heads"),
+        (
+            {"squash": True, "heads": "shared"},
+            (120, 90),
+            r"squash \(False there, True here\), heads \('separate' there, 'shared' here\)",
+        ),
         ({}, (120, 91), "differs in sets"),
         ({"rounds": 1}, (120, 90), "holds 2 rounds and rounds=1"),
     ],
@@ -414,6 +419,36 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path, options, sizes, said
     path.write_bytes(b"half a file")
     with pytest.raises(TrainingError, match="damaged"):
         small(checkpoint=path).pretrain(corpus())
+
+
+def test_a_killed_fine_tuning_goes_on_to_the_same_bytes(tmp_path):
+    X, (y, path) = logged(cells(150, seed=5)[0]), (cells(150, seed=5)[1], tmp_path / "fit.safetensors")
+    target, held = np.unique(y, return_inverse=True)[1], np.arange(0, 150, 7)
+    kept = np.setdiff1d(np.arange(150), held)
+
+    def tuned(path=None, seed=0, batch_size=50, rows=kept, epochs=12):
+        net = shared_encoder.built(lambda: CellTypeNet(len(GENES), 16, 8, 4), seed)
+        how = {"lr": 2e-2, "epochs": epochs, "patience": 4, "batch_size": batch_size, "checkpoint": path}
+        return net, tune(net, X, target, rows, held, 3, **how)
+
+    whole, wanted = tuned()
+    real, steps = torch.optim.Adam.step, []
+
+    def killed(self, *args):
+        steps.append(real(self, *args))
+        if len(steps) == 8:  # in the third epoch of three batches each
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.optim.Adam, "step", killed)
+        tuned(path)
+    assert len(read_safetensors(path)[1]["history"]["rows"]) == 2
+    resumed, history = tuned(path, seed=9)
+    assert history.rows == wanted.rows and history.best_epoch == wanted.best_epoch < len(history.rows)
+    assert all(torch.equal(a, b) for a, b in zip(resumed.state_dict().values(), whole.state_dict().values()))
+    for change, said in (({"batch_size": 40}, "batch_size"), ({"rows": kept[1:]}, "labels")):
+        with pytest.raises(TrainingError, match=f"another run, which differs in {said}"):
+            tuned(path, **change)
 
 
 # From one list of genes to another.
@@ -613,7 +648,7 @@ def test_a_corpus_that_cannot_be_clustered_is_refused():
 def test_a_loss_that_is_no_number_is_said():
     data = corpus()
     data.matrices["set 0"].data[0] = np.nan
-    with pytest.raises(TrainingError, match="the loss is nan in epoch 1"):
+    with pytest.raises(TrainingError, match="the loss is nan at epoch 1, batch 2"):
         small().pretrain(data)
 
 
