@@ -265,7 +265,7 @@ def finite_matrix(X, what: str = "X"):
 
 
 def count_matrix(X):
-    """`X` as :func:`finite_matrix` gives it, and the total of each cell; negative values and empty cells are refused."""
+    """`X` as :func:`finite_matrix` gives it and the total of each cell; negative values, empty cells are refused."""
     X = finite_matrix(X, "the counts")
     if X.min() < 0:
         raise DataError("the counts hold negative values: start from the raw counts")
@@ -340,7 +340,7 @@ def _domains(domain, n):
         found = np.asarray(domain, dtype=float)
     except (TypeError, ValueError):
         found = np.empty(0)
-    if found.shape != (n,) or not (np.abs(found) > 0).all() or (found % 1).any():
+    if found.shape != (n,) or not np.isfinite(found).all() or not found.all() or (found % 1).any():
         raise DataError(
             f"sample_domain must hold one whole number for each of the {n} cells, positive for source and negative "
             "for target: for example np.where(batch == 'new', -1, 1)"

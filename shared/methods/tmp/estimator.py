@@ -19,7 +19,7 @@ from shared.methods.base import Example, FewShot, Pretrained, example_cells
 from shared.methods.tmp.network import CHOICES, RelationNet
 from shared.methods.torch_method import TorchMethod
 from shared.nn.episodes import EpisodeSampler, episode_sizes, unit_range
-from shared.train.constraints import Flag, Maybe, NotNegative, Positive, SettingError, Whole, Widths
+from shared.train.constraints import Flag, Maybe, Positive, SettingError, Whole, Widths
 from shared.train.episodes import MetaConfig, MetaHistory, meta_train
 
 DENSE = 2**28  # a sparse table with fewer entries (1 GiB) is made dense once, not row by row in every episode
@@ -101,7 +101,6 @@ class TMP(Pretrained, FewShot, TransformerMixin, TorchMethod):
         **dict.fromkeys(("episodes", "fit_episodes"), Whole(0)),
         **dict.fromkeys(("lr", "fit_lr"), Positive()),
         **dict.fromkeys(("lr_step", "fit_lr_step"), Maybe(Whole(1))),
-        "stop_at": Maybe(NotNegative()),
         "scale": Flag(),
     }
 

@@ -178,8 +178,6 @@ class RelationNet(torch.nn.Module):
         if self._clamped:
             torch._foreach_clamp_min_(self._clamped, 0.0)
 
-    after_step = project_weights
-
 
 def clamped(encoder: torch.nn.Module, clamp: str) -> list[torch.nn.Parameter]:
     """The parameters of an encoder that a clamp raises to 0 where negative."""

@@ -84,7 +84,6 @@ class RelationNets(torch.nn.Module):
         return len(target) * loss, scores
 
     loss, project_weights = RelationNet.loss, RelationNet.project_weights
-    after_step = project_weights
 
 
 class _Stacked(torch.nn.Module):
