@@ -107,10 +107,11 @@ def local_paths(text: str) -> list[str]:
 
 
 def names_of(slug: str) -> dict[str, str]:
-    """Every place that carries a chapter's name, when its method lives in `shared.methods`."""
+    """Every place that carries a chapter's name, when its method lives in `shared.methods`: a module, or a folder."""
     name = slug.replace("-", "_")
+    folder = notebooks.ROOT / "shared/methods" / name
     return {
-        "module": f"shared/methods/{name}.py",
+        "module": f"shared/methods/{name}/__init__.py" if folder.is_dir() else f"shared/methods/{name}.py",
         "test": f"tests/methods/test_{name}.py",
         "result": f"book/results/{slug}.json",
     }
