@@ -18,16 +18,21 @@ from shared.data.errors import DataError
 from shared.methods.scpretrain import (
     CellTypeNet,
     MultiTaskNet,
+    PseudoLabeller,
     ScPretrain,
     batch_rows,
+    cluster_step,
     finetune,
+    logged,
     paper_split,
+    rounds,
     transplant,
 )
-from shared.nn import shared_encoder
-from shared.nn.pseudo_labels import PseudoLabeller, logged
+from shared.methods.scpretrain.network import built
 from shared.nn.sparse import Rows
-from shared.train import TrainingError, rounds
+from shared.train import TrainingError
+from shared.train.constraints import SettingError
+from shared.train.saved import ModelError
 
 GENES = [f"G{i}" for i in range(120)]
 SMALL = (30, 15, 60)
@@ -85,10 +90,10 @@ def fresh(squash=False, heads="separate", ks=((10, 20, 6), (8, 17, 5)), scale=1.
 def test_the_first_loss_is_that_of_guessing():
     net, rows, labels = fresh()
     expected = sum(np.log(k) for three in net.ks for k in three)
-    assert float(net.loss(rows, labels).detach()) == pytest.approx(expected, rel=0.02)
+    assert float(cluster_step(net, rows, labels).detach()) == pytest.approx(expected, rel=0.02)
     shared, _, _ = fresh(heads="shared")
     expected = 2 * sum(np.log([18, 37, 11]))
-    assert float(shared.loss(rows, labels).detach()) == pytest.approx(expected, rel=0.02)
+    assert float(cluster_step(shared, rows, labels).detach()) == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("k", [10, 20, 152])
@@ -101,10 +106,10 @@ def test_a_second_sigmoid_keeps_the_loss_above_a_floor(k):
         net.heads[0].weight.zero_()
         net.heads[0].bias.fill_(-200)
         net.heads[0].bias[[0, k, 2 * k]] = 200
-    assert float(net.loss(rows, [y]).detach()) == pytest.approx(3 * floor, rel=1e-5)
+    assert float(cluster_step(net, rows, [y]).detach()) == pytest.approx(3 * floor, rel=1e-5)
     loose, _, _ = fresh(ks=((k, k, k),))
     loose.load_state_dict(net.state_dict())
-    assert float(loose.loss(rows, [y]).detach()) < 1e-6
+    assert float(cluster_step(loose, rows, [y]).detach()) < 1e-6
     wild, rows, _ = fresh(squash=True, scale=1e3)
     assert all(part.detach().min() >= 0 and part.detach().max() <= 1 for parts in wild(rows) for part in parts)
 
@@ -119,12 +124,12 @@ def test_every_data_set_weighs_alike_and_has_its_own_heads():
         for parts_of, y in zip(parts, labels)
         for j, p in enumerate(parts_of)
     )
-    assert float(net.loss(few, [labels[0][:10], labels[1]]).detach()) == pytest.approx(by_hand, rel=1e-6)
-    net.loss(few, [labels[0][:10], labels[1]]).backward()
+    assert float(cluster_step(net, few, [labels[0][:10], labels[1]]).detach()) == pytest.approx(by_hand, rel=1e-6)
+    cluster_step(net, few, [labels[0][:10], labels[1]]).backward()
     both = net.heads[1].weight.grad.clone()
     net.zero_grad()
     net.ks, heads = net.ks[:1], net.heads
-    net.loss(one, [labels[0][:10]]).backward()
+    cluster_step(net, one, [labels[0][:10]]).backward()
     assert heads[1].weight.grad is None or not heads[1].weight.grad.any()
     assert both.abs().sum() > 0 and heads[0].weight.grad.abs().sum() > 0
 
@@ -138,7 +143,7 @@ def test_a_shared_head_gives_each_set_clusters_of_its_own():
         for i, three in enumerate(parts)
         for j, p in enumerate(three)
     )
-    assert float(net.loss(rows, labels).detach()) == pytest.approx(by_hand, rel=1e-6)
+    assert float(cluster_step(net, rows, labels).detach()) == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_batches_are_31_steps_of_33_cells():
@@ -160,11 +165,11 @@ def test_an_epoch_ends_with_the_shortest_data_set():
 def published(data, model, labels, seed):
     """The first round as a plain dense network: one Linear, one product a data set, three heads each, Adam."""
     genes, width, names = len(data.genes), model.width, list(data.matrices)
-    run = rounds.Pretraining(model, data, seed, torch.device("cpu"))
-    weight, bias = run.first()
+    run = rounds.Pretraining(model, data, seed)
+    weight, bias = rounds.first_weights(data.matrices.values(), genes, width, model.start, seed)
     ks = [tuple(int(k) + 1 for k in labels[n].max(0)) for n in names]
-    kept = int(run.expressed().sum())
-    source = shared_encoder.built(
+    kept = len(run.kept)
+    source = built(
         lambda: MultiTaskNet(kept, width, ks), int(np.random.SeedSequence((seed, 5, 1)).generate_state(1)[0])
     )
     encoder = torch.nn.Linear(genes, width)
@@ -256,7 +261,7 @@ class OnDisk:
 
 
 def test_a_corpus_on_disk_gives_the_same_encoder(lender, monkeypatch):
-    monkeypatch.setattr(shared_encoder, "CHUNK", 50)
+    monkeypatch.setattr(rounds, "CHUNK", 50)
     data = corpus()
     data.matrices = {k: OnDisk(v) for k, v in data.matrices.items()}
     data.counts = {k: OnDisk(v) for k, v in data.counts.items()}
@@ -520,14 +525,14 @@ def test_small_batches_are_trained_on_too(lender):
 def test_early_stopping_judges_by_accuracy_and_keeps_the_best(lender):
     X, y = cells(150, seed=3)
     model = clone(lender).set_params(fit_epochs=400, fit_patience=4).fit(X, y, genes=GENES)
-    accuracy = [row["val_accuracy"] for row in model.fit_history_.rows]
-    assert model.fit_history_.stopped == "patience" and model.fit_history_.best_epoch == int(np.argmax(accuracy)) + 1
-    assert len(accuracy) == model.fit_history_.best_epoch + 4
+    accuracy = [row["val_accuracy"] for row in model.history_.rows]
+    assert model.history_.stopped == "patience" and model.history_.best_epoch == int(np.argmax(accuracy)) + 1
+    assert len(accuracy) == model.history_.best_epoch + 4
     val = np.arange(20)
     model = clone(model).fit(X, y, genes=GENES, val=val)
-    assert max(r["val_accuracy"] for r in model.fit_history_.rows) == (model.predict(X[val]) == y[val]).mean()
+    assert max(r["val_accuracy"] for r in model.history_.rows) == (model.predict(X[val]) == y[val]).mean()
     none = clone(lender).set_params(validation=0, fit_epochs=3, fit_patience=1).fit(X, y, genes=GENES)
-    assert len(none.fit_history_.rows) == 3 and "val_accuracy" not in none.fit_history_.rows[0]
+    assert len(none.history_.rows) == 3 and "val_accuracy" not in none.history_.rows[0]
 
 
 @pytest.mark.parametrize("norm", ["none", "layer"])

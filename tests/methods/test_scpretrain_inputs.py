@@ -10,9 +10,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from shared.data import Corpus, DataError, DataWarning
-from shared.methods import scpretrain
-from shared.methods.scpretrain import ScPretrain
-from shared.nn.pseudo_labels import PseudoLabeller, logged
+from shared.methods.scpretrain import PseudoLabeller, ScPretrain, estimator, logged
 from shared.preprocess import log_normalize
 from shared.train import TrainingError
 
@@ -166,8 +164,8 @@ def test_cells_without_components_are_refused():
 
 
 def test_a_type_is_never_held_out_whole(lender, monkeypatch):
-    seen, real = [], scpretrain.tune
-    monkeypatch.setattr(scpretrain, "tune", lambda *args, **more: seen.append(args[2:5]) or real(*args, **more))
+    seen, real = [], estimator.labelled_batches
+    monkeypatch.setattr(estimator, "labelled_batches", lambda *args: seen.append(args[1:4]) or real(*args))
     mine = annotated(60)
     mine.obs["cell_type"] = ["rare"] + ["pair"] * 2 + list(mine.obs["cell_type"][3:])
     for seed in range(12):
