@@ -10,18 +10,21 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.nn.functional import cross_entropy
 
 from shared.data import Corpus
-from shared.data.errors import DataError
+from shared.data.errors import DataError, DataWarning
 from shared.methods.scpretrain import (
     CellTypeNet,
     MultiTaskNet,
     PseudoLabeller,
     ScPretrain,
     batch_rows,
+    celltype_step,
     cluster_step,
+    estimator,
     finetune,
     logged,
     paper_split,
@@ -229,7 +232,9 @@ def test_later_rounds_cluster_the_code():
     assert not np.array_equal(seen[1][0], seen[2][0])
     seed = int(np.random.SeedSequence((model._seed(), 4, 2)).generate_state(1)[0])
     wanted = (
-        PseudoLabeller("embedding", SMALL, seed=seed).fit_predict(seen[1][1].transform(data.counts["set 0"])).labels
+        PseudoLabeller("embedding", SMALL, seed=seed)
+        .fit_predict(seen[1][1].transform(data.counts["set 0"], genes=GENES))
+        .labels
     )
     assert np.array_equal(model.pretrained_["labels"][1]["set 0"], wanted)
 
@@ -406,7 +411,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
     [
         ({"lr": 0.1}, (120, 90), "differs in lr"),
         ({"random_state": 1}, (120, 90), "differs in seed"),
-        ({"squash": True, "heads": "shared"}, (120, 90), "squash, heads"),
+        ({"squash": True, "heads": "shared"}, (120, 90), "squash .*, heads"),
         ({}, (120, 91), "differs in sets"),
         ({"rounds": 1}, (120, 90), "holds 2 rounds and rounds=1"),
     ],
@@ -479,10 +484,15 @@ def test_codes_of_any_list_of_genes(lender):
     by_hand = np.log1p(X.toarray()) @ lender.pretrained_["weight"] + lender.pretrained_["bias"]
     np.testing.assert_allclose(full, by_hand, atol=1e-4)
     np.testing.assert_allclose(lender.transform(X[:, ::-1], genes=GENES[::-1]), full, atol=1e-4)
-    np.testing.assert_allclose(lender.transform(X), full, atol=1e-4)
+    with pytest.warns(DataWarning, match="no names and are taken to be the genes of the pre-training"):
+        np.testing.assert_array_equal(lender.transform(X), full)
+    with pytest.raises(DataError, match="takes genes by name"):
+        lender.transform(X[:, :-1])
     without = X.toarray()
     without[:, :40] = 0
-    np.testing.assert_allclose(lender.transform(X[:, 40:], genes=GENES[40:]), lender.transform(without), atol=1e-4)
+    np.testing.assert_allclose(
+        lender.transform(X[:, 40:], genes=GENES[40:]), lender.transform(without, genes=GENES), atol=1e-4
+    )
 
 
 # Tuning.
@@ -492,17 +502,17 @@ def test_it_learns_the_types_from_counts_logs_arrays_and_tables(lender):
     X, y = cells(150, seed=3)
     new, truth = cells(100, seed=4)
     model = clone(lender).fit(X, y, genes=GENES)
-    proba = model.predict_proba(new)
+    proba = model.predict_proba(new, genes=GENES)
     assert proba.dtype == np.float32 and np.allclose(proba.sum(1), 1, atol=1e-5)
-    assert model.score(new, truth) > 0.9 and (model.classes_[proba.argmax(1)] == model.predict(new)).all()
+    named = pd.DataFrame(new.toarray(), columns=GENES)
+    assert model.score(named, truth) > 0.9 and (model.classes_[proba.argmax(1)] == model.predict(named)).all()
     frame = pd.DataFrame(X.toarray(), columns=GENES)
     for one, other in (
         (model, clone(lender).fit(frame, y)),
         (model, clone(lender).set_params(logged=True).fit(logged(X), y, genes=GENES)),
     ):
-        inputs = pd.DataFrame(new.toarray(), columns=GENES) if hasattr(other, "feature_names_in_") else new
-        inputs = logged(new) if other.logged else inputs
-        np.testing.assert_allclose(other.predict_proba(inputs), one.predict_proba(new), atol=1e-5)
+        inputs = logged(new) if other.logged else named
+        np.testing.assert_allclose(other.predict_proba(inputs, genes=GENES), one.predict_proba(named), atol=1e-5)
 
 
 def test_five_lines_on_annotated_data(tmp_path):
@@ -519,7 +529,7 @@ def test_five_lines_on_annotated_data(tmp_path):
 def test_small_batches_are_trained_on_too(lender):
     X, y = cells(150, seed=3)
     model = clone(lender).set_params(fit_batch_size=40, fit_epochs=15).fit(X, y, genes=GENES)
-    assert model.score(X, y) > 0.9
+    assert (model.predict(X, genes=GENES) == y).mean() > 0.9
 
 
 def test_early_stopping_judges_by_accuracy_and_keeps_the_best(lender):
@@ -530,7 +540,7 @@ def test_early_stopping_judges_by_accuracy_and_keeps_the_best(lender):
     assert len(accuracy) == model.history_.best_epoch + 4
     val = np.arange(20)
     model = clone(model).fit(X, y, genes=GENES, val=val)
-    assert max(r["val_accuracy"] for r in model.history_.rows) == (model.predict(X[val]) == y[val]).mean()
+    assert max(r["val_accuracy"] for r in model.history_.rows) == (model.predict(X[val], genes=GENES) == y[val]).mean()
     none = clone(lender).set_params(validation=0, fit_epochs=3, fit_patience=1).fit(X, y, genes=GENES)
     assert len(none.history_.rows) == 3 and "val_accuracy" not in none.history_.rows[0]
 
@@ -555,11 +565,11 @@ def test_both_arms_get_the_same_cells(lender):
     labelled = np.sort(np.concatenate([split.train, split.val]))
     val = np.isin(labelled, split.val).nonzero()[0]
     by_hand = clone(lender).fit(X[labelled], y[labelled], genes=GENES, val=val)
-    np.testing.assert_array_equal(by_hand.predict_proba(X[split.test]), arms["pretrained"].predict_proba(X[split.test]))
-    mine = annotated(200, 3)
+    mine, test = annotated(200, 3), pd.DataFrame(X[split.test].toarray(), columns=GENES)
+    np.testing.assert_array_equal(by_hand.predict_proba(test), arms["pretrained"].predict_proba(test))
     annotated_arms, _ = finetune(lender, mine, split_seed=4)
     np.testing.assert_array_equal(
-        annotated_arms["scratch"].predict_proba(mine[split.test]), arms["scratch"].predict_proba(X[split.test])
+        annotated_arms["scratch"].predict_proba(mine[split.test]), arms["scratch"].predict_proba(test)
     )
 
 
@@ -601,10 +611,10 @@ def test_it_keeps_sklearns_contract(estimator, check):
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(options, said):
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises((SettingError, TrainingError), match=said):
         small(**options).pretrain(corpus())
     X, y = cells(30)
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises((SettingError, TrainingError), match=said):
         small(**options).fit(X, y)
 
 
@@ -618,7 +628,7 @@ def test_a_corpus_that_cannot_be_clustered_is_refused():
 def test_a_loss_that_is_no_number_is_said():
     data = corpus()
     data.matrices["set 0"].data[0] = np.nan
-    with pytest.raises(TrainingError, match="the loss is nan in epoch 1"):
+    with pytest.raises(TrainingError, match="the loss is nan at epoch 1, batch 2"):
         small().pretrain(data)
 
 
@@ -630,7 +640,7 @@ def test_cells_that_cannot_be_used_are_refused(lender):
         with pytest.raises(ValueError, match=said):
             clone(lender).fit(bad, y, genes=GENES)
     for fit, said in (
-        (lambda: clone(lender).fit(X, y), "takes genes by name"),
+        (lambda: clone(lender).fit(X[:, 1:], y), "takes genes by name"),
         (lambda: clone(lender).fit(X, y, genes=GENES[:-1]), "119 genes are named and X has 120"),
         (lambda: clone(lender).fit(X, y, genes=["G0"] * 120), "more than once"),
         (lambda: clone(lender).fit(X, y, genes=[g.lower() for g in GENES]), "no gene is shared"),
@@ -657,7 +667,7 @@ def test_another_gene_order_is_refused_after_tuning(lender):
     mine = annotated()
     model = clone(lender).fit(mine)
     for other in (mine[:, ::-1].copy(), annotated(genes=[*GENES[:-1], "new"])):
-        with pytest.raises(TrainingError, match=r"others or in another order.*align_genes"):
+        with pytest.raises(DataError, match=r"other genes or on another order.*align_genes"):
             model.predict(other)
 
 
@@ -668,38 +678,77 @@ def test_a_saved_model_comes_back(tmp_path, lender):
     mine = annotated()
     model = clone(lender).fit(mine)
     folder = model.save(tmp_path / "model")
-    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*")) == [
-        f"{part}/{name}"
-        for part in ("classifier", "encoder")
-        for name in ("config.json", "genes.txt", "model.safetensors")
-    ]
-    back = ScPretrain.load(folder, GENES)
-    assert np.array_equal(back.predict_proba(mine), model.predict_proba(mine)) and (back.shared_ == model.shared_).all()
-    assert back.get_params() == model.get_params() | {"device": "auto"}
-    encoder = ScPretrain.load(folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "genes.txt", "model.safetensors"]
+    for genes in (None, GENES, mine.var_names):
+        back = ScPretrain.load(folder, genes)
+        assert np.array_equal(back.predict_proba(mine), model.predict_proba(mine))
+        assert (back.shared_ == model.shared_).all() and back.history_ == model.history_
+        assert back.get_params() == model.get_params() | {"device": "auto"}
+    learned, again = lender.pretrained_, back.pretrained_
+    assert learned.keys() == again.keys() and again["genes"] == GENES
+    assert all(np.array_equal(learned[key], again[key]) for key in ("weight", "bias"))
+    assert all(learned[key] == again[key] for key in ("history", "inertia", "seconds", "n_genes", "is_log"))
+    assert all(np.array_equal(a[n], b[n]) for a, b in zip(learned["labels"], again["labels"]) for n in a)
+    encoder = clone(back)
     assert not hasattr(encoder, "network_")
     assert np.array_equal(encoder.transform(mine), lender.transform(mine))
-    assert encoder.fit(mine).predict(mine).tolist() == model.predict(mine).tolist()
-    with pytest.raises(TrainingError, match="another order"):
+    assert np.array_equal(encoder.fit(mine).predict_proba(mine), model.predict_proba(mine))
+    with pytest.raises(ModelError, match="align the data first"):
         ScPretrain.load(folder, GENES[::-1])
+    lender.save(tmp_path / "encoder")
+    assert np.array_equal(ScPretrain.load(tmp_path / "encoder").transform(mine), lender.transform(mine))
+
+
+def test_a_pretrained_encoder_is_searched_over_arrays(lender):
+    X, y = cells(120, seed=3)
+    with pytest.warns(DataWarning, match="no names and are taken to be the genes of the pre-training"):
+        search = GridSearchCV(clone(lender), {"fit_lr": [1e-4, 1e-2]}, cv=2).fit(X, y)
+    assert search.best_params_ == {"fit_lr": 1e-2} and search.best_estimator_.shared_.all()
+
+
+def test_a_fit_that_was_killed_goes_on_where_it_stopped(tmp_path, lender):
+    """To the same bytes; its progress lies beside the checkpoint of the pre-training, and is removed at the end."""
+    mine, path = annotated(), tmp_path / "run.safetensors"
+    whole = clone(lender).fit(mine)
+    model, seen = clone(lender).set_params(checkpoint=path), []
+
+    def stop(net, rows, target):
+        seen.append(1)
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+        return celltype_step(net, rows, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimator, "celltype_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(mine)
+    assert len(list(tmp_path.glob("run.fit-*.safetensors"))) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimator, "celltype_step", lambda *batch: seen.append(1) or celltype_step(*batch))
+        model.fit(mine)
+    assert len(seen) == len(whole.history_.rows) + 1 and not list(tmp_path.iterdir())
+    assert np.array_equal(model.predict_proba(mine), whole.predict_proba(mine))
 
 
 def test_what_cannot_be_saved_or_loaded_is_said(tmp_path, lender):
     X, y = cells(40)
-    with pytest.raises(TrainingError, match="nothing to save"):
+    with pytest.raises(ModelError, match="nothing to save"):
         small().save(tmp_path)
     alone = small(random_state=np.random.RandomState(0)).fit(X, y)
-    with pytest.raises(TrainingError, match="none were named"):
+    with pytest.raises(ModelError, match="none were named"):
         alone.save(tmp_path)
     alone.save(tmp_path, GENES)
-    saved = json.loads((tmp_path / "classifier" / "config.json").read_text())["config"]["settings"]
+    saved = json.loads((tmp_path / "config.json").read_text())["config"]["settings"]
     assert saved["random_state"] is None
     assert np.array_equal(ScPretrain.load(tmp_path, GENES).predict(X), alone.predict(X))
-    with pytest.raises(TrainingError, match="no saved model"):
+    with pytest.raises(ModelError, match="no saved model"):
         ScPretrain.load(tmp_path / "nowhere", GENES)
+    (tmp_path / "old" / "encoder").mkdir(parents=True)
+    with pytest.raises(ModelError, match="saved by an older version"):
+        ScPretrain.load(tmp_path / "old")
     lender.save(tmp_path / "lender")
-    (tmp_path / "lender" / "encoder" / "genes.txt").unlink()
-    with pytest.raises(TrainingError, match=r"genes.txt is missing"):
+    (tmp_path / "lender" / "genes.txt").unlink()
+    with pytest.raises(ModelError, match=r"genes.txt is missing"):
         ScPretrain.load(tmp_path / "lender")
 
 
