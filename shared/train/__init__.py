@@ -17,17 +17,20 @@ import importlib
 _HOMES = {
     "Batches": "batches",
     "Config": "settings",
+    "DomainBatches": "domains",
     "History": "settings",
+    "ModelError": "saved",
+    "SettingError": "constraints",
     "TrainingError": "settings",
     "fit": "loop",
     "load_model": "saved",
     "read_safetensors": "checkpoint",
-    "replace_file": "checkpoint",
+    "replace_file": "saved",
     "resolve_device": "settings",
     "save_model": "saved",
     "seed_everything": "settings",
 }
-__all__ = list(_HOMES)  # noqa: PLE0604
+__all__ = list(_HOMES)
 
 
 def __getattr__(name):

@@ -6,15 +6,14 @@ that must be equal for the file to be of this run. Every kind of training writes
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from shared.train.saved import replace_file
 from shared.train.settings import TrainingError
 
 FORMAT = "shared.train 2"
@@ -94,35 +93,11 @@ def settings_of(net: torch.nn.Module) -> dict:
     found, kinds = {}, (int, float, str, np.number, type(None))
     for name, module in net.named_modules():
         public = {k: v for k, v in vars(module).items() if not k.startswith("_") and k not in ("training", "chunk")}
-        known = module.about() if hasattr(module, "about") else {k: v for k, v in public.items() if isinstance(v, kinds)}
+        known = (
+            module.about() if hasattr(module, "about") else {k: v for k, v in public.items() if isinstance(v, kinds)}
+        )
         found |= {f"{name}.{k}" if name else k: v for k, v in {"class": type(module).__qualname__, **known}.items()}
     return found | {"the parameters that are trained": [k for k, p in net.named_parameters() if p.requires_grad]}
-
-
-def replace_file(path: str | Path, content: bytes) -> None:
-    """Write `content` to `path` in one step: a reader, or a crash, finds the old file or the new one, never half.
-
-    Raises
-    ------
-    TrainingError
-        If it cannot be written, as when the disk is full. The old file is left whole.
-    """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        kept = "the one saved before is whole" if path.is_file() else "nothing was saved"
-        raise TrainingError(
-            f"cannot write {path} ({error.strerror or error}); {kept}. Free space, run again"
-        ) from error
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:

@@ -85,7 +85,7 @@ class MetaConfig:
 
     def config(self) -> Config:
         """The same for the loop, whose epochs are rows of the history; it refuses what it cannot use."""
-        names = "lr lr_step lr_gamma step_order seed device precision progress checkpoint".split()
+        names = ["lr", "lr_step", "lr_gamma", "step_order", "seed", "device", "precision", "progress", "checkpoint"]
         rows = max(1, -(-self.episodes // self.log_every))
         return Config(epochs=rows, optimizer="adam", **{name: getattr(self, name) for name in names})
 
