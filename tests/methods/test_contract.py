@@ -41,7 +41,6 @@ from .toys import TOYS
 
 KIT = {"base", "torch_method", "keras_method"} | {
     "tmp",
-    "scpretrain",
     "autoencoder_transfer",
     "beyond_fine_tuning",
     "inputs",

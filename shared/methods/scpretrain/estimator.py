@@ -96,8 +96,8 @@ class ScPretrain(Pretrained, Classifier, TransformerMixin, TorchMethod):
     not move them: the result is the same, and with the bundled blood cells almost half of the work is saved.
     """
 
-    expects = "counts"
-    exempt = {"gene order": "genes are matched by name, so another order gives the same embedding"}
+    expects, nonnegative = "counts", True
+    exempt = {"gene order of the pre-training": "genes are matched by name: any list will do that shares some"}
     constraints = {
         "rounds": Whole(0),
         **dict.fromkeys(("width", "epochs", "batches", "hidden", "fit_epochs", "fit_batch_size"), Whole(1)),
@@ -146,9 +146,10 @@ class ScPretrain(Pretrained, Classifier, TransformerMixin, TorchMethod):
         """A small problem to try it on."""
         small = {"rounds": 1, "epochs": 2, "width": 8, "hidden": 8, "batches": 3, "cells_per_cluster": (20, 10)}
         model = cls(**small, lr=1e-2, fit_epochs=30, fit_lr=2e-2, device="cpu", random_state=0)
-        sets = {f"set {seed}": example_cells(counts=True, seed=seed) for seed in (1, 2)}
-        checked = {"fit_epochs": 60, "validation": 0}
-        return Example(model, example_cells(counts=True), pretrain=(sets,), checked=checked)
+        # In the order of a corpus, whose genes are sorted: tables without names are taken to be in it.
+        one, two, mine = (example_cells(counts=True, seed=seed) for seed in (1, 2, 0))
+        mine, checked = mine[:, sorted(mine.var_names)].copy(), {"fit_epochs": 60, "validation": 0}
+        return Example(model, mine, pretrain=({"one": one, "two": two},), checked=checked)
 
     # Pre-training.
 
@@ -303,3 +304,8 @@ class ScPretrain(Pretrained, Classifier, TransformerMixin, TorchMethod):
         check_is_fitted(self, "network_")
         logits = self.forward(self.network_, self._expression(self._read(X, genes=genes)))
         return torch.from_numpy(logits).softmax(1).numpy()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
