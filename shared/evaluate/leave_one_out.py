@@ -70,7 +70,7 @@ def leave_one_out(
         from.
     splits : int or "seed", default 5
         How often the cells of the set that is left out are divided, by
-        :func:`shared.train.tuning.paper_split`. All arms get the same cells; the number of the split seeds them. With
+        :func:`shared.methods.scpretrain.paper_split`. All arms get the same cells; the number of the split seeds them. With
         ``"seed"`` each seed has one division, of its own number.
     limits : sequence of int, default (1000,)
         Cells to tune on, at most. Of several, the smaller lie in the larger, and all are tested on the same cells.
@@ -225,7 +225,7 @@ def _corpus(plan):
 
 def _fold(make, plan, item):
     """Rows of one set and seed."""
-    from shared.train.tuning import paper_split
+    from shared.methods.scpretrain import paper_split
 
     name, seed = item["name"], item["seed"]
     corpus = _corpus(plan)

@@ -44,7 +44,7 @@ class OnNumbers(ClassifierMixin, BaseEstimator):
         self.encoder = encoder
 
     def _numbers(self, X, genes):
-        from shared.nn.pseudo_labels import logged
+        from shared.methods.scpretrain import logged
 
         return logged(X) if self.encoder is None else self.encoder.transform(X, genes=genes)
 
@@ -207,7 +207,7 @@ def sweep(
 
 def _large_enough(sets, cells_per_cluster):
     """The sets with cells enough for a cluster of each size: one without would end every fold that learns from it."""
-    from shared.nn.pseudo_labels import cluster_numbers
+    from shared.methods.scpretrain import cluster_numbers
 
     cluster_numbers(2**40, cells_per_cluster)  # which refuses sizes that are none
     kept = {}

@@ -85,7 +85,7 @@ def agreement(counts, classes: Mapping, spaces: Mapping, seeds, cells_per_cluste
     classes : dict of str to sequence of str
         Class of each cell, such as its type.
     spaces : dict of str to str
-        What is clustered (:class:`shared.nn.pseudo_labels.PseudoLabeller`), and how the table calls it.
+        What is clustered (:class:`shared.methods.scpretrain.PseudoLabeller`), and how the table calls it.
     seeds : sequence of int
         Of k-means.
     cells_per_cluster : int, default 100

@@ -32,7 +32,7 @@ class TorchMethod(TransferEstimator):
             torch.manual_seed(seed)
             return self.build(*cells)
 
-    def train(self, net, step, batches, *, seed: int, val=None, **settings) -> History:
+    def train(self, net, step, batches, *, seed: int, val=None, monitor=None, **settings) -> History:
         """Train `net` in place by :func:`shared.train.fit`, with this estimator's settings of the same names.
 
         Parameters
@@ -41,7 +41,7 @@ class TorchMethod(TransferEstimator):
             Left on the CPU, in evaluation mode.
         step : callable
             ``step(net, *batch)`` gives the loss.
-        batches, val
+        batches, val, monitor
             As :func:`shared.train.fit` takes them.
         seed : int
             Order of the rows, dropout, and what else is drawn.
@@ -49,8 +49,8 @@ class TorchMethod(TransferEstimator):
             Of :class:`shared.train.Config`, in place of the estimator's. A ``checkpoint`` is removed at the end.
         """
         names = {field.name for field in dataclasses.fields(Config)} - {"checkpoint"}
-        own = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        history = fit(net, step, batches, val=val, config=Config(**own | {"seed": seed} | settings))
+        own = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
+        history = fit(net, step, batches, val=val, monitor=monitor, config=Config(**own | {"seed": seed} | settings))
         net.cpu().eval()
         if settings.get("checkpoint") is not None:
             settings["checkpoint"].unlink(missing_ok=True)

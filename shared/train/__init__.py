@@ -6,7 +6,7 @@ precision, progress, early stopping, checkpoints, and clear words when something
     history = fit(network, step, (X, y), val=(X_val, y_val), config=Config(epochs=50, patience=5))
 
 Batches are those of a table, as here, or whatever a function of the epoch yields: episodes
-(:func:`shared.train.episodes.meta_train`), a batch of every data set at once (:mod:`shared.train.rounds`).
+(:func:`shared.train.episodes.meta_train`), a batch of every data set at once.
 
 Every epoch starts its random numbers from the pair (seed, epoch). A run that was killed and resumed therefore draws
 what an uninterrupted run draws, on any device, and ends with the same bytes; no generator needs to be stored.

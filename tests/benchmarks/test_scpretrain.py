@@ -39,7 +39,7 @@ def counts(even=False, seed=0):
 
 
 def corpus(matrices):
-    from shared.nn.pseudo_labels import logged
+    from shared.methods.scpretrain import logged
 
     names = [f"set {i}" for i in range(len(matrices))]
     return SimpleNamespace(

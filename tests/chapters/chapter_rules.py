@@ -263,6 +263,12 @@ def _bare(node):
     return ast.dump(node)
 
 
+def module_text(path) -> str:
+    """The text of a module; of a package that of all its modules, one after the other."""
+    paths = sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]
+    return "\n".join(p.read_text(encoding="utf-8") for p in paths)
+
+
 def taught_cells(nb, module_source) -> list[str]:
     """A cell tagged ``teaches=MODULE`` defines what the module defines, the same code but for docstrings and types.
 

@@ -14,6 +14,7 @@ from chapter_rules import (
     goals_repeated,
     ladder_used,
     markdown,
+    module_text,
     parameters,
     prose_length,
     section_order,
@@ -89,7 +90,7 @@ def test_each_claim_has_its_takeaway(chapter, text):
 def test_taught_cells_are_the_module_code(chapter, text, root):
     def module_source(name):
         path = module_file(name, root)
-        return path.read_text(encoding="utf-8") if path else None
+        return module_text(path) if path else None
 
     agree(taught_cells(text(chapter), module_source))
 

@@ -17,6 +17,7 @@ from chapter_rules import (
     glued_names,
     goals_repeated,
     ladder_used,
+    module_text,
     parameters,
     prose_length,
     section_order,
@@ -225,6 +226,17 @@ def test_taught_cells():
     assert judge("def g(x):\n    return x") == ["the cell defines g, which shared.one does not have"]
     assert judge("x = 1") == ["a cell says that it teaches shared.one, but defines nothing"]
     assert "does not exist" in taught_cells(nb(code("def f(): pass", "teaches=shared.no")), {}.get)[0]
+
+
+def test_what_a_package_teaches_is_what_its_modules_define(tmp_path):
+    for name, text in {
+        "__init__.py": "from one.two import f\n",
+        "two.py": f"from __future__ import x\n{MODULE}",
+    }.items():
+        (tmp_path / name).write_text(text)
+    there = {"shared.one": module_text(tmp_path / "__init__.py")}.get
+    assert taught_cells(nb(code("def f(x):\n    return x + 1", "teaches=shared.one")), there) == []
+    assert module_text(tmp_path / "two.py").endswith(MODULE)
 
 
 def test_claims_and_takeaways():

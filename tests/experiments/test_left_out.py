@@ -47,7 +47,7 @@ def test_all_epochs_keeps_nothing_to_stop_by(model, sets):
     adata = sets["set 0"]
     genes, y = list(adata.var_names), adata.obs["cell_type"].to_numpy(str)
     arm = left_out.AllEpochs(model.set_params(fit_patience=1)).fit(adata.X[:30], y[:30], genes=genes)
-    rows = arm.model_.fit_history_.rows
+    rows = arm.model_.history_.rows
     assert len(rows) == model.fit_epochs and "val_accuracy" not in rows[0]
     assert arm.predict_proba(adata.X[30:], genes=genes).shape == (90, 3)
     assert not hasattr(model, "network_"), "the encoder it was given stays as it is"

@@ -40,7 +40,6 @@ from .examples import arguments, fitted, outputs
 from .toys import TOYS
 
 KIT = {"base", "torch_method", "keras_method"} | {
-    "scpretrain",
     "autoencoder_transfer",
     "beyond_fine_tuning",
     "inputs",

@@ -10,9 +10,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from shared.data import Corpus, DataError, DataWarning
-from shared.methods import scpretrain
-from shared.methods.scpretrain import ScPretrain
-from shared.nn.pseudo_labels import PseudoLabeller, logged
+from shared.methods.scpretrain import PseudoLabeller, ScPretrain, estimator, logged
 from shared.preprocess import log_normalize
 from shared.train import TrainingError
 
@@ -166,8 +164,8 @@ def test_cells_without_components_are_refused():
 
 
 def test_a_type_is_never_held_out_whole(lender, monkeypatch):
-    seen, real = [], scpretrain.tune
-    monkeypatch.setattr(scpretrain, "tune", lambda *args, **more: seen.append(args[2:5]) or real(*args, **more))
+    seen, real = [], estimator.labelled_batches
+    monkeypatch.setattr(estimator, "labelled_batches", lambda *args: seen.append(args[1:4]) or real(*args))
     mine = annotated(60)
     mine.obs["cell_type"] = ["rare"] + ["pair"] * 2 + list(mine.obs["cell_type"][3:])
     for seed in range(12):
@@ -202,5 +200,5 @@ def test_few_known_genes_are_warned_of(lender):
 
 def test_another_number_of_genes_is_told_by_its_names(lender):
     model = clone(lender).fit(annotated())
-    with pytest.raises(ValueError, match=r"tuned on 40 genes, and these 39 are others \(1 are missing"):
+    with pytest.raises(ValueError, match=r"yet now missing:\n- G0\n(.|\n)*align_genes"):
         model.predict(annotated()[:, 1:])

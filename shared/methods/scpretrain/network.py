@@ -1,21 +1,21 @@
-"""One encoder for many data sets: its networks, and how it moves to another list of genes.
+"""One encoder for many data sets: its networks, their losses, and how it moves to another list of genes.
 
 The encoder is a single linear layer over sparse cells (:class:`shared.nn.sparse.SparseLinear`). Heads of many data sets
-share it while it is trained; a classifier borrows it afterwards, row by row of the genes it knows.
+share it while it is pre-trained; a classifier starts from it afterwards, row by row of the genes it knows.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from shared.data.errors import DataError, DataWarning
 from shared.data.genes import once
 from shared.nn.sparse import Rows, SparseLinear
-
-CHUNK = 4096  # cells turned into codes at a time
 
 
 class MultiTaskNet(torch.nn.Module):
@@ -54,16 +54,17 @@ class MultiTaskNet(torch.nn.Module):
         logits = [torch.sigmoid(out) for out in logits] if self.squash else logits
         return [out.split(self.totals or k, dim=1) for out, k in zip(logits, self.ks, strict=True)]
 
-    def loss(self, rows: Rows, labels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Sum over data sets and granularities of the mean cross-entropy of the set's cells: every set weighs alike.
 
-        `labels` holds, for each data set, int64 cells × granularities.
-        """
-        total = 0.0
-        for i, (parts, y) in enumerate(zip(self(rows), labels, strict=True)):
-            for part, target in zip(parts, (y + self.offset[i]).unbind(1), strict=True):
-                total = total + cross_entropy(part, target)
-        return total
+def cluster_step(net: MultiTaskNet, rows: Rows, labels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Loss of pre-training: over data sets and granularities, the sum of the mean cross-entropy of a set's cells.
+
+    Every data set weighs alike. `labels` holds, for each of them, int64 cells × granularities.
+    """
+    total = 0.0
+    for i, (parts, y) in enumerate(zip(net(rows), labels, strict=True)):
+        for part, target in zip(parts, (y + net.offset[i]).unbind(1), strict=True):
+            total = total + cross_entropy(part, target)
+    return total
 
 
 class CellTypeNet(torch.nn.Module):
@@ -90,6 +91,11 @@ class CellTypeNet(torch.nn.Module):
         return self.classify(self.norm(self.encoder(rows)))
 
 
+def celltype_step(net: CellTypeNet, rows: Rows, target: torch.Tensor) -> torch.Tensor:
+    """Loss of fine-tuning: mean cross-entropy of the types, int64 (n_cells,)."""
+    return cross_entropy(net(rows), target)
+
+
 def transplant(weight: np.ndarray, source: Sequence[str], target: np.ndarray, genes: Sequence[str]):
     """Copy the encoder's rows of shared genes into a weight for another list of genes.
 
@@ -107,15 +113,16 @@ def transplant(weight: np.ndarray, source: Sequence[str], target: np.ndarray, ge
     Returns
     -------
     weight : ndarray, `genes` × width
-        New memory. The authors' code trains the checkpoint's own bias in place, so its second data set borrows what
-        the first one changed.
+        New memory. The authors' code trains the checkpoint's own bias in place, so its second data set starts from
+        what the first one changed.
     shared : bool ndarray, `genes`
         Which rows were copied.
 
     Raises
     ------
-    ValueError
-        If no gene is shared or a list names a gene twice.
+    DataError
+        If no gene is shared or a list names a gene twice. A :class:`~shared.data.DataWarning` is given where fewer than
+        a tenth of the shorter list are shared.
     """
     for names, what in ((source, "the pre-trained encoder"), (genes, "the data")):
         once(names, what)
@@ -123,9 +130,16 @@ def transplant(weight: np.ndarray, source: Sequence[str], target: np.ndarray, ge
     where = np.array([place.get(gene, -1) for gene in genes])
     shared = where >= 0
     if not shared.any():
-        raise ValueError(
+        raise DataError(
             f"no gene is shared: the data have {genes[0]!r}, the encoder {source[0]!r}. Is it another species, or "
             "symbols against Ensembl identifiers? See shared.data.to_human and to_symbols"
+        )
+    if shared.sum() < min(len(source), len(genes)) / 10:  # as names of two kinds do
+        warnings.warn(
+            f"{shared.sum()} of the {len(source)} genes that the encoder knows are among these {len(genes)}, and it "
+            "reads no others: are the names of one kind (shared.data.to_symbols)?",
+            DataWarning,
+            stacklevel=4,
         )
     out = np.array(target, np.float32)
     out[shared] = weight[where[shared]]
@@ -133,7 +147,7 @@ def transplant(weight: np.ndarray, source: Sequence[str], target: np.ndarray, ge
 
 
 def built(make, seed):
-    """A network whose first weights hang on `seed` alone; the caller's generator goes on as if nothing happened."""
+    """A network whose first weights depend on `seed` alone; the caller's generator goes on as if nothing happened."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
@@ -146,17 +160,3 @@ def encoder_of(weight: np.ndarray, bias: np.ndarray) -> SparseLinear:
         layer.weight.copy_(torch.from_numpy(weight))
         layer.bias.copy_(torch.from_numpy(bias))
     return layer
-
-
-def in_chunks(net, X, device) -> np.ndarray:
-    """What `net` gives for sparse cells, computed on `device` some thousand cells at a time; it ends on the CPU."""
-    net.to(device)
-    with torch.no_grad():
-        parts = [net(Rows(X[r], device)).cpu().numpy() for r in chunks(np.arange(X.shape[0]))]
-    net.cpu()
-    return np.concatenate(parts)
-
-
-def chunks(rows: np.ndarray) -> list[np.ndarray]:
-    """`rows` in pieces of at most ``CHUNK``."""
-    return [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]

@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from shared.data.errors import DataError
-from shared.nn.pseudo_labels import CLUSTERERS, SPACES, PseudoLabeller, cluster_numbers
+from shared.methods.scpretrain.pseudo_labels import CLUSTERERS, SPACES, PseudoLabeller, cluster_numbers
 
 
 def cells(n=120, seed=0, kinds=4, genes=120):

@@ -1,0 +1,128 @@
+"""Fine-tuning on one labelled data set: the published split, the same cells for every arm, batches, early stopping."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import clone
+
+from shared.data.errors import DataError
+from shared.methods.scpretrain.rounds import chunks
+from shared.nn.sparse import Rows
+from shared.train import Batches, resolve_device
+
+
+class Split(NamedTuple):
+    """Rows of one labelled data set: int64 ndarrays ``train``, ``val`` and ``test``, which share no cell."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+def paper_split(n: int, split_seed: int, limit: int = 1000) -> Split:
+    """The published split: at random 60 % to train, 10 % to stop by, each at most `limit` cells; the rest is the test.
+
+    The authors' code draws it anew, without a seed, for each arm, so its two arms train and test on different cells.
+    Here one `split_seed` gives one split.
+
+    Raises
+    ------
+    DataError
+        If there are too few cells for all three parts.
+    """
+    train, val = min(int(0.6 * n), limit), min(int(0.1 * n), limit)
+    if val < 1 or n - train - val < 1:
+        raise DataError(f"{n} cells cannot be split into 60 % to train, 10 % to stop by and a test: use 10 or more")
+    order = np.random.default_rng(split_seed).permutation(n)
+    return Split(np.sort(order[:train]), np.sort(order[train : train + val]), np.sort(order[train + val :]))
+
+
+def finetune(model, X, y="cell_type", *, split_seed, genes=None, limit=1000, arms=None):
+    """Train several arms on the same cells.
+
+    Parameters
+    ----------
+    model : ScPretrain
+        Pre-trained. It is cloned for each arm and not changed.
+    X, y, genes
+        As in :meth:`~shared.methods.scpretrain.estimator.ScPretrain.fit`.
+    split_seed : int
+        Of :func:`paper_split`; the arms share it.
+    limit : int
+        Cells to train on, at most, and as many to stop by.
+    arms : mapping of str to dict, optional
+        Settings of each arm. ``{"pretrained": {}, "scratch": {"borrow": False}}`` without it.
+
+    Returns
+    -------
+    arms : dict of str to ScPretrain
+        Fitted; ask each for ``predict_proba`` of the test cells.
+    split : Split
+    """
+    arms = {"pretrained": {}, "scratch": {"borrow": False}} if arms is None else arms
+    split = paper_split(X.shape[0], split_seed, limit)
+    labelled = np.sort(np.concatenate([split.train, split.val]))
+    val = np.searchsorted(labelled, split.val)
+    y = y if isinstance(y, str) else np.asarray(y)[labelled]
+    X = X.iloc[labelled] if hasattr(X, "iloc") else X[labelled]
+    fitted = {
+        name: clone(model).set_params(**settings).fit(X, y, genes=genes, val=val) for name, settings in arms.items()
+    }
+    return fitted, split
+
+
+def hold_out(target: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Rows to stop by, drawn at random: int64, sorted. Of a type that would be held out whole, one cell stays."""
+    held = np.random.default_rng((seed, 1)).permutation(len(target))[: int(share * len(target))]
+    lost = np.setdiff1d(target[held], np.delete(target, held))
+    return np.setdiff1d(held, [held[np.argmax(target[held] == kind)] for kind in lost])
+
+
+def labelled_batches(X, target, kept, held, batch_size: int, seed: int, device: str):
+    """Batches of labelled cells for :func:`shared.train.fit`, and the accuracy on held-out cells that stops it.
+
+    Parameters
+    ----------
+    X : CSR matrix
+        Cells × genes.
+    target : int64 array of shape (n_cells,)
+        Types, counted from 0.
+    kept, held : int array
+        Rows to train on, and to stop by.
+    batch_size : int
+        Cells of a batch, at most; the batches of an epoch are of about equal size.
+    seed : int
+        Of the order of cells.
+    device : str
+        See :func:`shared.train.resolve_device`.
+
+    Returns
+    -------
+    batches : Batches
+        Of ``(Rows, int64 tensor)``. A single batch, and the cells held out, stay on the device for all epochs.
+    accuracy : callable or None
+        Adds ``val_accuracy`` to the row of the history, and returns it with the sign turned; None where no cell is held
+        out.
+    """
+    place, pieces = resolve_device(device), np.array_split(kept, -(-len(kept) // batch_size))
+
+    def batch(rows, reused=False):
+        return Rows(X[rows], place, reused=reused), torch.from_numpy(target[rows]).to(place)
+
+    whole = [batch(kept, reused=True)] if len(pieces) == 1 else None
+    val = [batch(rows, reused=True) for rows in chunks(held)]
+
+    def draw(epoch):
+        order = np.random.default_rng((seed, 2, epoch)).permutation(kept)
+        return whole or map(batch, np.array_split(order, len(pieces)))
+
+    def accuracy(net, row):
+        row["val_accuracy"] = sum(int((net(rows).argmax(1) == types).sum()) for rows, types in val) / len(held)
+        return -row["val_accuracy"]
+
+    about = {"held out": held.tolist(), "batch_size": batch_size}
+    batches = Batches(draw, label="fine-tuning", sizes=lambda epoch: [*map(len, pieces)], about=lambda: about)
+    return batches, accuracy if len(held) else None
