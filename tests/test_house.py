@@ -109,8 +109,9 @@ def local_paths(text: str) -> list[str]:
 def names_of(slug: str) -> dict[str, str]:
     """Every place that carries a chapter's name, when its method lives in `shared.methods`."""
     name = slug.replace("-", "_")
+    folder = (notebooks.ROOT / "shared" / "methods" / name).is_dir()
     return {
-        "module": f"shared/methods/{name}.py",
+        "module": f"shared/methods/{name}/__init__.py" if folder else f"shared/methods/{name}.py",
         "test": f"tests/methods/test_{name}.py",
         "result": f"book/results/{slug}.json",
     }

@@ -89,7 +89,8 @@ def test_each_claim_has_its_takeaway(chapter, text):
 def test_taught_cells_are_the_module_code(chapter, text, root):
     def module_source(name):
         path = module_file(name, root)
-        return path.read_text(encoding="utf-8") if path else None
+        parts = [path] if path is None or path.name != "__init__.py" else sorted(path.parent.glob("*.py"))
+        return "\n".join(part.read_text(encoding="utf-8") for part in parts) if path else None
 
     agree(taught_cells(text(chapter), module_source))
 
