@@ -265,7 +265,7 @@ def finite_matrix(X, what: str = "X"):
 
 
 def count_matrix(X):
-    """`X` as :func:`finite_matrix` gives it, and the total of each cell; negative values and empty cells are refused."""
+    """`X` as :func:`finite_matrix` gives it and the total of each cell; negative values, empty cells are refused."""
     X = finite_matrix(X, "the counts")
     if X.min() < 0:
         raise DataError("the counts hold negative values: start from the raw counts")

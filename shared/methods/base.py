@@ -22,7 +22,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.cells import NO_LABELS, Cells, column, difference, read, refuse_logged
+from shared.data.cells import NO_LABELS, Cells, column, column_names, difference, read, refuse_logged
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes import names_of
 from shared.train.constraints import Constraint, Maybe, Probability, check
@@ -90,6 +90,8 @@ class TransferEstimator(BaseEstimator):
         Which values the method is made for. Others are warned of ("log") or refused ("counts").
     kept : tuple of str
         Fitted attributes that a clone keeps: what was pre-trained.
+    nonnegative : bool
+        Negative values are refused.
     accept_sparse, allow_nan, dtype
         See :func:`shared.data.cells.read`.
     exempt : dict of str to str
@@ -98,6 +100,7 @@ class TransferEstimator(BaseEstimator):
 
     constraints: ClassVar[dict[str, Constraint]] = {}
     expects: ClassVar[str] = "log"
+    nonnegative: ClassVar[bool] = False
     kept: ClassVar[tuple[str, ...]] = ()
     accept_sparse: ClassVar[bool] = True
     allow_nan: ClassVar[bool | str] = False
@@ -140,8 +143,13 @@ class TransferEstimator(BaseEstimator):
         pretrained = None if pretrains else getattr(self, "pretrained_", None)
         if reset and pretrained is not None:
             self._same_genes(cells, pretrained)
+        values = cells.X.data if hasattr(cells.X, "indptr") else cells.X
+        if self.nonnegative and values.size and values.min() < 0:
+            what = "counts, or log(1 + count) with logged=True" if self.expects == "counts" else "values from 0 up"
+            raise DataError(f"Negative values in data passed to {type(self).__name__}: {what} are needed, not z-scores")
         if self.expects == "counts":
-            self._refuse_no_counts(cells, counts)
+            if counts and cells.layer == "X":
+                refuse_logged(cells, COUNTS)
         elif not reset:
             self._warn_of_scale(cells, getattr(self, "is_log_", None), "fitted")
         else:
@@ -162,16 +170,6 @@ class TransferEstimator(BaseEstimator):
                 DataWarning,
                 stacklevel=4,
             )
-
-    def _refuse_no_counts(self, cells, counts):
-        values = cells.X.data if hasattr(cells.X, "indptr") else cells.X
-        if values.size and values.min() < 0:
-            raise DataError(
-                f"Negative values in data passed to {type(self).__name__}: counts are needed, or log(1 + count) with "
-                "logged=True"
-            )
-        if counts and cells.layer == "X":
-            refuse_logged(cells, COUNTS)
 
     def _warn_of_scale(self, cells, theirs, when):
         """Warn where counts meet a model of logarithms, or the other way round; `theirs` says what it knows."""
@@ -261,7 +259,7 @@ class TransferEstimator(BaseEstimator):
     def _restore(self):
         """Put together what was saved in parts; nothing by default."""
 
-    def _checkpoint_of_fit(self, cells: Cells) -> Path | None:
+    def _checkpoint_of_fit(self, *cells: Cells) -> Path | None:
         """Where `fit` keeps its progress: beside ``checkpoint``, under a name for these cells and settings.
 
         Many fits may share one ``checkpoint``: each finds its own progress, and removes it at the end.
@@ -270,10 +268,10 @@ class TransferEstimator(BaseEstimator):
         if base is None:
             return None
         arrays, seen = {}, hashlib.sha256()
-        parts = [cells.X.indptr, cells.X.indices, cells.X.data] if hasattr(cells.X, "indptr") else [cells.X]
-        kept = {k: getattr(self, k) for k in self.kept if hasattr(self, k)}
         settings = {k: repr(v) for k, v in self.get_params(deep=False).items() if k not in PLACES}
-        about = [settings, pack([parts, cells.y if cells.y.dtype.kind in "biuf" else cells.codes, kept], "", arrays)]
+        tables = [[c.X.indptr, c.X.indices, c.X.data] if hasattr(c.X, "indptr") else c.X for c in cells]
+        labels = [c.y if c.classes is None else c.codes for c in cells]
+        about = pack([settings, tables, labels, {k: getattr(self, k, None) for k in self.kept}], "", arrays)
         seen.update(json.dumps(about, sort_keys=True).encode())
         for array in arrays.values():
             seen.update(np.ascontiguousarray(array))
@@ -283,7 +281,7 @@ class TransferEstimator(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self.accept_sparse
         tags.input_tags.allow_nan = self.allow_nan is True
-        tags.input_tags.positive_only = self.expects == "counts"
+        tags.input_tags.positive_only = self.nonnegative
         if tags.transformer_tags is not None:
             tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
@@ -295,7 +293,7 @@ class TransferEstimator(BaseEstimator):
 class Classifier(ClassifierMixin):
     """Names a class for each cell; says ``"unknown"`` where the best score is below the setting ``unknown``.
 
-    A subclass has ``predict_proba``, or overrides :meth:`scores`.
+    A subclass has ``predict_proba``.
     """
 
     unknown = None  # a method that can reject declares the setting
@@ -319,15 +317,15 @@ class Classifier(ClassifierMixin):
                 "drop its cells, or set unknown=None"
             )
 
-    def scores(self, X, *, genes=None) -> np.ndarray:
-        """What classes are chosen and rejected by: (n_cells, n_classes), from 0 to 1; probabilities by default."""
-        return self.predict_proba(X, **{} if genes is None else {"genes": genes})
+    def _scores(self, X, genes) -> np.ndarray:
+        """What classes are chosen and rejected by: (n_cells, n_classes), from 0 to 1."""
+        return self.predict_proba(X, genes=genes)
 
     def predict(self, X, *, genes=None) -> np.ndarray:
         """The class with the best score; ``"unknown"`` where even that one is below `unknown`: (n_cells,)."""
         check_is_fitted(self, "classes_")
         self._check_unknown()
-        scores = self.scores(X, genes=genes)
+        scores = self._scores(X, genes)
         names = self.classes_[scores.argmax(1)]
         if self.unknown is None:
             return names
@@ -404,18 +402,21 @@ class DomainAware:
 
     def _read_domains(self, X, y, sample_domain=None, *, genes=None) -> tuple[Cells, Cells]:
         """Source with labels and ``classes_``, and target; labels of target cells are not looked at."""
-        if isinstance(sample_domain, str) or sample_domain is not None:
-            both = self._read(X, genes=genes, reset=True, sample_domain=sample_domain)
-            y = column(getattr(X, "obs", None), y)
-            if np.shape(y)[:1] != (len(both),):
-                raise DataError(f"X has {len(both)} cells and y {len(y)}: give one label a cell (any for target cells)")
-            is_source = both.sample_domain > 0
-            if not is_source.any():
-                raise DataError("no cell is of the source: sample_domain must be positive for the labelled cells")
-            source = self._read_labelled(both.X[is_source], np.asarray(y)[is_source], genes=both.genes)
-            return source, both.target
-        source = self._read_labelled(X, y, genes=genes)
-        return source, source[:0]
+        if sample_domain is None:
+            source = self._read_labelled(X, y, genes=genes)
+            return source, source[:0]
+        both, y = (
+            self._read(X, genes=genes, reset=True, sample_domain=sample_domain),
+            column(getattr(X, "obs", None), y),
+        )
+        if np.shape(y)[:1] != (len(both),):
+            raise DataError(
+                f"X has {len(both)} cells and y {np.shape(y)}: give one label a cell (any for target cells)"
+            )
+        if not (both.sample_domain > 0).any():
+            raise DataError("no cell is of the source: sample_domain must be positive for the labelled cells")
+        source = both.source
+        return self._read_labelled(source.X, np.asarray(y)[both.sample_domain > 0], genes=both.genes), both.target
 
 
 class FewShot(Classifier):
@@ -433,15 +434,37 @@ class FewShot(Classifier):
         """How alike each query and each class are: float32 (n_cells, n_classes), from 0 to 1."""
         raise NotImplementedError
 
+    def _scores(self, X, genes):
+        return self.scores(X, genes=genes)
+
 
 class Basis(TransformerMixin):
     """Learns gene weights, ``loadings_`` (n_genes, n_components), and projects other cells onto them by gene name."""
 
-    exempt = {"gene order": "genes are matched by name, so another order gives the same projection"}
+    exempt = {
+        "gene order": "genes are matched by name, so another order gives the same projection",
+        "check_dataframe_column_names_consistency": "other columns than those of the fit are left out, not refused",
+    }
 
     def project(self, X, *, genes=None) -> np.ndarray:
         """Weights of the components in each cell: (n_cells, n_components); genes are matched by name."""
         raise NotImplementedError
+
+    def _by_name(self, X, genes=None):
+        """Rows of the loadings and columns of `X` that belong to the same genes; all where a side has no names."""
+        check_is_fitted(self, "loadings_")
+        known, named = getattr(self, "feature_names_in_", None), genes is not None or column_names(X) is not None
+        if known is None or not named:
+            return self.loadings_, self._read(X, genes=genes).X
+        cells = read(X, genes=genes, dtype=self.dtype)
+        self._warn_of_scale(cells, self.is_log_, "fitted")
+        shared, rows, columns = np.intersect1d(known, cells.genes, return_indices=True)
+        if not len(shared):
+            raise DataError(
+                f"no gene is shared: the data have {cells.genes[0]!r}, the loadings {known[0]!r}. "
+                "Is it another species, or symbols against Ensembl identifiers?"
+            )
+        return self.loadings_[rows], cells.X[:, columns]
 
     def transform(self, X, *, genes=None) -> np.ndarray:
         """The same as :meth:`project`."""
@@ -451,7 +474,7 @@ class Basis(TransformerMixin):
 class Generator:
     """Predicts the profiles that cells would have under another condition: ``generate(X, condition)``."""
 
-    exempt = {"predict": "a generator gives profiles, not labels"}
+    exempt = {"sklearn": "conditions stand where scikit-learn has labels, and profiles come out"}
 
     def generate(self, X, condition, *, genes=None) -> np.ndarray:
         """Profiles of the cells `X` under `condition`: float32 (n_cells, n_genes)."""
@@ -465,7 +488,8 @@ class Translator:
     effects to expect for new studies, genes × studies.
     """
 
-    exempt = {"cells in rows": "rows are genes and columns are studies, of which a new table may have any number"}
+    accept_sparse = False
+    exempt = {"sklearn": "rows are genes and columns are studies, of which a new table may have any number"}
 
     def _read_rows(self, X, Y=None, *, genes=None, reset=False) -> tuple[np.ndarray, ...]:
         """Effects as float arrays genes × studies; names of genes are those of the rows."""

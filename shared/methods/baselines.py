@@ -131,7 +131,7 @@ class Components(TransformerMixin, TransferEstimator):
         # ARPACK is exact, so one set of cells gives one answer, sparse or dense.
         solver = "arpack" if k < min(X.shape) else "full"
         pca = PCA(k, svd_solver=solver, random_state=self.random_state).fit(X)
-        self.components_, self.mean_ = pca.components_, pca.mean_
+        self.components_, self.mean_ = np.ascontiguousarray(pca.components_), pca.mean_
         return self
 
     def transform(self, X, *, genes=None):

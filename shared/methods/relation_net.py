@@ -129,8 +129,8 @@ class RelationNet(torch.nn.Module):
         return self.loss_and_scores(support, query, target)[0]
 
     @torch.no_grad()
-    def after_step(self) -> None:
-        """Clamp; meta-training calls this at the end of each step."""
+    def project_weights(self) -> None:
+        """Projection onto non-negative weights where ``clamp`` asks for it; called at the end of each training step."""
         if self._clamped:
             torch._foreach_clamp_min_(self._clamped, 0.0)
 
@@ -213,7 +213,7 @@ class RelationNets(torch.nn.Module):
         """See :meth:`loss_and_scores`."""
         return self.loss_and_scores(support, query, target)[0]
 
-    after_step = RelationNet.after_step
+    project_weights = RelationNet.project_weights
 
 
 class _StackedLinear(torch.nn.Module):

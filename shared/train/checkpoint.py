@@ -1,109 +1,103 @@
-"""Files of weights: written in one step, read without running anything, recognised as one's own."""
+"""Checkpoints and other files of weights: written in one step, read without running anything, recognised as one's own.
+
+A checkpoint is one safetensors file; its header holds, as JSON, what the run goes on with and an identity: everything
+that must be equal for the file to be of this run. Every kind of training writes and reads it here.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from shared.train.saved import replace_file
 from shared.train.settings import TrainingError
 
-FORMAT = "shared.train 1"
+FORMAT = "shared.train 2"
+CURE = "delete the file to start anew, or choose another checkpoint path"
 
 
-def identity(run):
-    """What must be equal for a checkpoint to be this run's; the number of epochs may grow under a constant rate."""
-    fields = dataclasses.asdict(run.config)
-    for name in ("device", "devices", "progress", "checkpoint", "checkpoint_every", "max_seconds"):
-        del fields[name]
-    if run.config.schedule == "constant":
-        del fields["epochs"]
-    shapes = {k: [str(v.dtype), *v.shape] for k, v in run.model.state_dict().items()}
-    rows = {"data": run.data.digest(), "val": run.judge and run.judge.digest()}
-    return json.loads(json.dumps(fields | {"network": shapes} | rows, default=float))
+def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], identity: dict, **about) -> None:
+    """Write what a run needs to go on as if it had never stopped.
 
-
-def save(run):
-    """Write everything the run needs to go on as if it had never stopped."""
-    from safetensors.torch import save
-
-    state = run.optimizer.state_dict()["state"]
-    tensors = {f"model/{k}": v for k, v in run.model.state_dict().items()}
-    tensors |= {f"best/{k}": v for k, v in run.best.items()}
-    tensors |= {f"optimizer/{i}/{k}": v for i, s in state.items() for k, v in s.items() if torch.is_tensor(v)}
-    about = {
-        "format": FORMAT,
-        "identity": identity(run),
-        "history": dataclasses.asdict(run.history),
-        "best_loss": run.best_loss,
-        "scaler": run.scaler.state_dict(),
-    }
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    replace_file(run.path, save(tensors, {"about": json.dumps(about, default=float)}))
-
-
-def restore(run):
-    """Put the run where its checkpoint left it, after making sure that the checkpoint is its own."""
-    tensors, about = read_safetensors(run.path)
-    cure = "delete the file to start anew, or choose another checkpoint path"
-    if about.get("format") != FORMAT:
-        raise TrainingError(f"{run.path} is not a checkpoint of this training loop: {cure}")
-    mine, other = identity(run), about["identity"]
-    differ = [k for k in mine if mine[k] != other.get(k)] + sorted(other.keys() - mine.keys())
-    if differ:
-        said = ", ".join(
-            f"{k} ({other.get(k)} there, {mine.get(k)} here)" if k in vars(run.config) else k for k in differ
-        )
-        raise TrainingError(f"{run.path} is a checkpoint of another run, which differs in {said}: {cure}")
-    done = len(about["history"]["rows"])
-    if done > run.config.epochs:
-        raise TrainingError(f"{run.path} holds {done} epochs and epochs={run.config.epochs} asks for fewer: {cure}")
-    parts = {"model": {}, "best": {}, "optimizer": {}}
-    for name, value in tensors.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = value
-    state: dict[int, dict] = {}
-    for name, value in parts["optimizer"].items():
-        i, _, key = name.partition("/")
-        state.setdefault(int(i), {})[key] = value
-    run.model.load_state_dict(parts["model"])
-    groups = run.optimizer.state_dict()["param_groups"]
-    run.optimizer.load_state_dict({"state": state, "param_groups": groups})
-    run.best = {k: v.to(run.device) for k, v in parts["best"].items()}
-    run.history.__dict__.update(about["history"])
-    run.best_loss = about["best_loss"]
-    if run.scaler.is_enabled():
-        run.scaler.load_state_dict(about["scaler"])
-
-
-def replace_file(path: str | Path, content: bytes) -> None:
-    """Write `content` to `path` in one step: a reader, or a crash, finds the old file or the new one, never half.
+    Parameters
+    ----------
+    path : path
+    tensors : mapping of str to tensor
+        Names are ``part/name``.
+    identity : dict
+        As :func:`plain` returns it.
+    **about
+        Anything else that JSON holds.
 
     Raises
     ------
     TrainingError
-        If it cannot be written, as when the disk is full. The old file is left whole.
+        If the file cannot be written.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        kept = "the one saved before is whole" if path.is_file() else "nothing was saved"
-        raise TrainingError(
-            f"cannot write {path} ({error.strerror or error}); {kept}. Free space, run again"
-        ) from error
+    from safetensors.torch import save
+
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    about = {"format": FORMAT, "identity": identity} | about
+    replace_file(path, save(tensors, {"about": json.dumps(about, default=float)}))
+
+
+def read_checkpoint(path: str | Path, identity: dict) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
+    """The tensors of a checkpoint by part and name, and what was saved beside them.
+
+    Raises
+    ------
+    TrainingError
+        If the file is damaged, no checkpoint, of another format, or of a run with another identity.
+    """
+    tensors, about = read_safetensors(path)
+    if about.get("format") != FORMAT:
+        raise TrainingError(f"{path} is not a checkpoint of this version of shared.train: {CURE}")
+    differ = differences(identity, about["identity"])
+    if differ:
+        raise TrainingError(f"{path} is a checkpoint of another run, which differs in {', '.join(differ[:5])}: {CURE}")
+    parts: dict[str, dict] = {}
+    for name, value in tensors.items():
+        part, _, rest = name.partition("/")
+        parts.setdefault(part, {})[rest] = value
+    return parts, about
+
+
+def plain(identity: dict) -> dict:
+    """An identity as JSON gives it back, so that one of a run and one of a file can be compared."""
+    return json.loads(json.dumps(identity, default=lambda v: v.item() if isinstance(v, np.generic) else repr(v)))
+
+
+def differences(mine: dict, other: dict) -> list[str]:
+    """What differs between two identities, with both values where they are short."""
+    said = []
+    for key in [k for k in {**mine, **other} if mine.get(k) != other.get(k)]:
+        here, there = mine.get(key), other.get(key)
+        both = f"{key} ({there!r} there, {here!r} here)"
+        if key == "modules" and here and there:
+            said += differences(here, there)
+        else:
+            said.append(both if len(both) < 80 else key)
+    return said
+
+
+def settings_of(net: torch.nn.Module) -> dict:
+    """What a network does that its weights do not tell: settings of it and of the modules in it, by name.
+
+    These are public attributes that are numbers or words; a module with ``about()`` says its settings itself, as a
+    dict. ``chunk`` is how the work is cut, which may change on the way.
+    """
+    found, kinds = {}, (int, float, str, np.number, type(None))
+    for name, module in net.named_modules():
+        public = {k: v for k, v in vars(module).items() if not k.startswith("_") and k not in ("training", "chunk")}
+        known = (
+            module.about() if hasattr(module, "about") else {k: v for k, v in public.items() if isinstance(v, kinds)}
+        )
+        found |= {f"{name}.{k}" if name else k: v for k, v in {"class": type(module).__qualname__, **known}.items()}
+    return found | {"the parameters that are trained": [k for k, p in net.named_parameters() if p.requires_grad]}
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:

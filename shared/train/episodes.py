@@ -1,30 +1,27 @@
-"""The loop for learners of episodes: any network that can say how wrong it is about a few-shot task.
+"""Training by episodes: a thin layer on the training loop, for any network whose loss is that of a few-shot task.
 
-Every stretch of episodes starts its random numbers from (seed, episodes done), so that a run that was killed and
-resumed draws what an uninterrupted one draws. Row numbers of a whole stretch are drawn at once and sent to the device
-once; there the rows are gathered, and nothing is asked back until the stretch ends.
+What the loop calls an epoch is here one row of the history, a stretch of ``log_every`` episodes. Every stretch starts
+its random numbers from (seed, episodes done), so that a run that was killed and resumed draws what an uninterrupted one
+draws. Row numbers of a whole stretch are drawn at once and sent to the device once; there the rows are gathered, and
+nothing is asked back until the stretch ends.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import math
-import time
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from shared.nn.episodes import EpisodeSampler
-from shared.train.checkpoint import read_safetensors, replace_file
-from shared.train.memory import LARGE, kept_memory
-from shared.train.settings import History, TrainingError, resolve_device
+from shared.train.batches import Batches, epoch_seed
+from shared.train.loop import fit
+from shared.train.settings import Config, History, TrainingError, check_settings, resolve_device
 
-STEP_ORDERS, PRECISIONS = ("standard", "original"), ("32", "bf16")
-FORMAT = "shared.train.episodes 1"
+PRECISIONS = ("32", "bf16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,28 +77,24 @@ class MetaConfig:
     checkpoint: str | Path | None = None
 
     def __post_init__(self):
-        for name in ("episodes", "lr_step", "meta_batch", "log_every", "seed"):
-            value, least = getattr(self, name), int(name not in ("episodes", "seed"))
-            if value is None and name == "lr_step":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise TrainingError(f"{name}={value!r} is not a whole number from {least} up")
-        for name, (low, high) in {"lr": (0, math.inf), "lr_gamma": (0, math.inf), "stop_at": (-1, 2)}.items():
-            value = getattr(self, name)
-            if value is None and name == "stop_at":
-                continue
-            if not isinstance(value, (int, float, np.number)) or not low < value < high:
-                raise TrainingError(f"{name}={value!r} is not a number above {low}")
-        for name, known in {"step_order": STEP_ORDERS, "precision": PRECISIONS}.items():
-            if getattr(self, name) not in known:
-                raise TrainingError(f"{name}={getattr(self, name)!r} is not known: choose {', '.join(known)}")
+        check_settings(self, {"precision": PRECISIONS}, {"episodes": 0, "meta_batch": 1, "log_every": 1})
+        stop = self.stop_at
+        if stop is not None and (not isinstance(stop, (int, float)) or not -1 < stop < 2):
+            raise TrainingError(f"stop_at={stop!r} is not a number above -1: give an accuracy, or None")
+        self.config()
+
+    def config(self) -> Config:
+        """The same for the loop, whose epochs are rows of the history; it refuses what it cannot use."""
+        names = ["lr", "lr_step", "lr_gamma", "step_order", "seed", "device", "precision", "progress", "checkpoint"]
+        rows = max(1, -(-self.episodes // self.log_every))
+        return Config(epochs=rows, optimizer="adam", **{name: getattr(self, name) for name in names})
 
 
 class MetaHistory(History):
     """A :class:`shared.train.History` by episodes: rows hold ``episode``, ``loss``, ``accuracy`` and ``lr``.
 
     Loss and accuracy are means over the training episodes since the row before. ``stopped`` is ``"episodes"``,
-    ``"accuracy"`` or ``"callback"``.
+    ``"accuracy"`` or ``"callback"``; ``best_epoch`` is the number of the row with the lowest loss.
     """
 
     def frame(self):
@@ -123,10 +116,10 @@ def meta_train(
     ----------
     learner : torch.nn.Module
         Has ``loss(support, query, target)``, a scalar; or ``loss_and_scores``, which gives the scores (episodes ×
-        queries × classes) of the same forward pass too, for the training accuracy. ``after_step()`` is called at the
-        end of each step where there is one. Settings that are numbers or words among its attributes, and those of the
-        modules in it, tell its checkpoints from another's; a module with ``about()`` says its settings itself, as a
-        dict.
+        queries × classes) of the same forward pass too, for the training accuracy. ``project_weights()`` is called
+        at the end of each step where there is one. Settings that are numbers or words among its attributes, and those
+        of the modules in it, tell its checkpoints from another's; a module with ``about()`` says its settings itself,
+        as a dict.
     sampler : EpisodeSampler
         Its own random numbers are left alone: episodes depend on ``settings.seed`` only.
     settings : MetaConfig, optional
@@ -151,220 +144,69 @@ def meta_train(
     """
     settings = MetaConfig() if settings is None else settings
     device = resolve_device(settings.device)
-    learner.to(device)
-    if not any(p.requires_grad for p in learner.parameters()):
-        raise TrainingError("the learner has no parameter to train: is every requires_grad False?")
     if settings.stop_at is not None and not hasattr(learner, "loss_and_scores"):
         raise TrainingError(
             "stop_at needs the training accuracy: give the learner loss_and_scores, or set stop_at=None"
         )
-    rows = settings.meta_batch * sampler.n_way * (sampler.k_shot + sampler.n_query)
-    largest = max(rows * sampler.X.shape[1], *(p.numel() for p in learner.parameters()))
-    large = device.type == "cpu" and 4 * largest >= LARGE
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), kept_memory(large):
-        return _MetaRun(learner, sampler.to(device), settings, device).go(callbacks)
+    if not settings.episodes:
+        learner.to(device).eval()
+        return MetaHistory()
+    ask = getattr(learner, "loss_and_scores", lambda *batch: (learner.loss(*batch), None))
+    if settings.compile:
+        ask = torch.compile(ask, mode=settings.compile if isinstance(settings.compile, str) else None)
+
+    def step(_, support, query, target):
+        loss, scores = ask(support, query, target)
+        right = math.nan if scores is None else (scores.detach().argmax(2) == target).float().mean()
+        return loss, {"accuracy": right}
+
+    def enough(_, row):
+        return "accuracy" if settings.stop_at is not None and row["accuracy"] > settings.stop_at else ""
+
+    project = (lambda net: net.project_weights()) if hasattr(learner, "project_weights") else None
+    batches = _Episodes(sampler.to(device), settings)
+    return fit(learner, step, batches, settings.config(), callbacks=[*callbacks, enough], project_weights=project)
 
 
-class _MetaRun:
-    """The state of one run: everything a checkpoint holds, and the steps that change it."""
+class _Episodes(Batches):
+    """The episodes of a run; an epoch is a stretch of ``log_every``."""
 
-    def __init__(self, learner, sampler, settings, device):
-        self.learner, self.sampler, self.settings, self.device = learner, sampler, settings, device
-        self.history = MetaHistory()
-        self.parameters = [p for p in learner.parameters() if p.requires_grad]
-        # The code has one Adam for each network, with equal settings: a parameter cannot tell.
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, fused=device.type in ("cpu", "cuda"))
-        ask = getattr(learner, "loss_and_scores", self._loss_then_scores)
-        mode = settings.compile if isinstance(settings.compile, str) else None
-        self.ask = torch.compile(ask, mode=mode) if settings.compile else ask
-        self.path = None if settings.checkpoint is None else Path(settings.checkpoint)
+    unit, label, history = "episode", "meta-training", MetaHistory
+    cure = "lower lr, or scale the data first (shared.nn.episodes.unit_range)"
+    look = sys.maxsize  # an accelerator is asked for nothing within a stretch
 
-    def _loss_then_scores(self, support, query, target):
-        return self.learner.loss(support, query, target), None
+    def __init__(self, sampler, settings):
+        self.sampler, self.settings = sampler, settings
+        rows = settings.meta_batch * sampler.n_way * (sampler.k_shot + sampler.n_query)
+        self.entries = rows * sampler.X.shape[1]
 
-    def go(self, callbacks):
-        settings, history, began = self.settings, self.history, time.perf_counter()
-        if self.path is not None:
-            self.identity = self._identity()  # before a callback touches the learner
-            if self.path.exists():
-                self.restore()
-        before, done = history.seconds, history.rows[-1]["episode"] if history.rows else 0
-        with _bar(settings, done) as bar:
-            while done < settings.episodes and history.stopped in ("", "episodes"):
-                n = min(settings.log_every, settings.episodes - done)
-                row = self.stretch(done, n)
-                done = row["episode"]
-                self.learner.eval()
-                asked = [bool(callback(self.learner, row)) for callback in callbacks]
-                history.rows.append(row)
-                history.seconds = before + time.perf_counter() - began
-                history.stopped = self.reason(any(asked), row)
-                if self.path is not None:
-                    self.save()
-                if bar is not None:
-                    bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != "episode"}, refresh=False)
-                    bar.update(n)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.learner.eval()
-        return history
+    def __call__(self, epoch):
+        done, seed, size = self.done(epoch), self.settings.seed, self.settings.meta_batch
+        torch.manual_seed(epoch_seed(seed, done))  # by episodes, so that it does not depend on how many a row has
+        drawn = self.sampler.stretch(sum(self.sizes(epoch)), seed, done)  # row numbers of all of them, sent once
+        for parts in zip(*(part.split(size) for part in drawn), strict=True):
+            yield self.sampler.gather(*parts)
 
-    def reason(self, asked, row):
-        """Why training ends after this row, or the empty string."""
-        stop = self.settings.stop_at
-        if asked:
-            return "callback"
-        if stop is not None and row["accuracy"] > stop:
-            return "accuracy"
-        return "episodes" if row["episode"] >= self.settings.episodes else ""
+    def sizes(self, epoch):
+        n, size = self.done(epoch + 1) - self.done(epoch), self.settings.meta_batch
+        return [min(size, n - start) for start in range(0, n, size)]
 
-    def stretch(self, done, n):
-        """Train on `n` episodes after the first `done`; returns a row of the history."""
-        settings, learner = self.settings, self.learner
-        torch.manual_seed(int(np.random.SeedSequence((settings.seed, done)).generate_state(1)[0]))
-        episodes = self.sampler.stretch(n, settings.seed, done)  # row numbers of all of them, sent once
-        steps = range(0, n, settings.meta_batch)
-        losses = torch.zeros(len(steps), device=self.device)
-        right = torch.zeros(len(steps), device=self.device)
-        learner.train()
-        for i, start in enumerate(steps):
-            lr = self.set_lr(done + start)
-            if settings.step_order == "original":
-                self.step()
-            batch = self.sampler.gather(*(part[start : start + settings.meta_batch] for part in episodes))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                loss, scores = self.ask(*batch)
-            # Asking an accelerator for a number makes it wait.
-            if self.device.type == "cpu" and not math.isfinite(float(loss.detach())):
-                raise self.not_finite(loss, done + start, lr)
-            loss.backward()
-            if settings.step_order == "standard":
-                self.step()
-            getattr(learner, "after_step", _nothing)()
-            losses[i] = loss.detach()
-            if scores is None:
-                right[i] = math.nan
-            else:
-                right[i] = (scores.detach().argmax(2) == batch.target).float().mean()
-        if not torch.isfinite(losses).all():
-            raise self.not_finite(losses[~torch.isfinite(losses)][0], done, lr)
-        sizes = torch.full((len(steps),), float(settings.meta_batch), device=self.device)
-        sizes[-1] = n - steps[-1]
-        row = {"episode": done + n, "loss": float((losses * sizes).sum() / n)}
-        return row | {"accuracy": float((right * sizes).sum() / n), "lr": lr}
+    def done(self, epoch, i=0):
+        settings = self.settings
+        return min(settings.episodes, (epoch - 1) * settings.log_every + i * settings.meta_batch)
 
-    def step(self):
-        """One step of Adam by the gradients that are there, which are then let go: they take as much as the weights."""
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+    def place(self, epoch, i):
+        return f"after {self.done(epoch, i)} episodes"
 
-    def set_lr(self, done):
-        step, lr = self.settings.lr_step, self.settings.lr
-        lr = lr if step is None else lr * self.settings.lr_gamma ** (done // step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        return lr
+    def about(self):
+        sizes = {"meta_batch": self.settings.meta_batch, "log_every": self.settings.log_every}
+        return sizes | {"data": self.sampler.digest()}
 
-    def not_finite(self, value, done, lr):
-        return TrainingError(
-            f"the loss is {float(value.detach())} after {done} episodes, lr {lr:.3g}: lower lr, or "
-            "scale the data first (shared.nn.episodes.unit_range)"
+    def refusal(self, rows, epochs):
+        done, settings = rows[-1]["episode"], self.settings
+        if len(rows) <= epochs and done == self.done(len(rows) + 1):
+            return ""
+        return (
+            f"ends after {done} episodes and episodes={settings.episodes}: a run goes on from a multiple of "
+            f"log_every={settings.log_every} to more"
         )
-
-    # Checkpoints.
-
-    def _identity(self):
-        """What must be equal for a checkpoint to be this run's; the number of episodes may grow."""
-        fields = dataclasses.asdict(self.settings)
-        for name in ("episodes", "device", "compile", "progress", "checkpoint", "stop_at"):
-            del fields[name]
-        shapes = {k: [str(v.dtype), *v.shape] for k, v in self.learner.state_dict().items()}
-        about = {"network": shapes, "learner": settings_of(self.learner), "data": self.sampler.digest()}
-        return json.loads(json.dumps(fields | about, default=float))
-
-    def save(self):
-        """Weights, what Adam remembers, a gradient not yet used (the original order keeps one), and the history."""
-        from safetensors.torch import save
-
-        tensors = {f"learner/{k}": v for k, v in self.learner.state_dict().items()}
-        tensors |= {f"gradient/{i}": p.grad for i, p in enumerate(self.parameters) if p.grad is not None}
-        state = self.optimizer.state_dict()["state"]
-        tensors |= {f"adam/{i}/{k}": v for i, s in state.items() for k, v in s.items()}
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        about = {"format": FORMAT, "identity": self.identity, "history": dataclasses.asdict(self.history)}
-        replace_file(self.path, save(tensors, {"about": json.dumps(about, default=float)}))
-
-    def restore(self):
-        """Put the run where its checkpoint left it, after making sure that the checkpoint is its own."""
-        tensors, about = read_safetensors(self.path)
-        cure = "delete the file to start anew, or choose another checkpoint path"
-        if about.get("format") != FORMAT:
-            raise TrainingError(f"{self.path} is not a checkpoint of training by episodes: {cure}")
-        mine, other = self.identity, about["identity"]
-        differ = [k for k in mine if mine[k] != other.get(k)]
-        if differ:
-            said = ", ".join(
-                _differences(mine["learner"], other.get("learner")) if k == "learner" else k for k in differ
-            )
-            raise TrainingError(f"{self.path} is a checkpoint of another run, which differs in {said}: {cure}")
-        done = about["history"]["rows"][-1]["episode"]
-        if done > self.settings.episodes or (done < self.settings.episodes and done % self.settings.log_every):
-            raise TrainingError(
-                f"{self.path} ends after {done} episodes and episodes={self.settings.episodes}: a run goes on from a "
-                f"multiple of log_every={self.settings.log_every} to more; {cure}"
-            )
-        parts = {"learner": {}, "gradient": {}, "adam": {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = value
-        self.learner.load_state_dict(parts["learner"])
-        for i, value in parts["gradient"].items():
-            self.parameters[int(i)].grad = value.to(self.device)
-        state: dict[int, dict] = {}
-        for name, value in parts["adam"].items():
-            i, _, key = name.partition("/")
-            state.setdefault(int(i), {})[key] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.history.__dict__.update(about["history"])
-
-
-def settings_of(learner: torch.nn.Module) -> dict:
-    """What a learner does that its weights do not tell: settings of it and of the modules in it, by name."""
-    found = {}
-    for name, module in learner.named_modules():
-        about = module.about() if hasattr(module, "about") else _scalars(module)
-        about = {"class": type(module).__qualname__} | about
-        found |= {f"{name}.{k}" if name else k: v for k, v in about.items()}
-    trained = [name for name, p in learner.named_parameters() if p.requires_grad]
-    plain = lambda value: value.item() if isinstance(value, np.generic) else repr(value)  # noqa: E731
-    return json.loads(json.dumps(found | {"trained": trained}, default=plain))
-
-
-def _scalars(module):
-    """Public attributes that are numbers or words; ``chunk`` is how the work is cut, which may change on the way."""
-    kinds = (int, float, str, np.number, type(None))
-    named = ((k, v) for k, v in vars(module).items() if not k.startswith("_") and k not in ("training", "chunk"))
-    return {k: v for k, v in named if isinstance(v, kinds)}
-
-
-def _differences(mine, other):
-    """Which settings of the learner differ, the first of many."""
-    if other is None:
-        return "learner"
-    keys = [k for k in {**mine, **other} if mine.get(k) != other.get(k)]
-    said = [f"{k} ({other.get(k)!r} there, {mine.get(k)!r} here)" for k in keys if k != "trained"]
-    return ", ".join([*said, *(["the parameters that are trained"] if "trained" in keys else [])][:3])
-
-
-def _nothing():
-    pass
-
-
-@contextlib.contextmanager
-def _bar(settings, done):
-    if not settings.progress:
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=settings.episodes, initial=done, unit="episode", desc="meta-training") as bar:
-        yield bar

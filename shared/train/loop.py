@@ -1,8 +1,9 @@
-"""The loop: epochs, batches, early stopping, and what to say when the loss is no number."""
+"""The loop: epochs, batches, early stopping, checkpoints, and what to say when the loss is not finite."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import random
 import time
@@ -12,38 +13,57 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from shared.train import checkpoint
-from shared.train.rows import Sparse, Table
-from shared.train.settings import PRECISIONS, Config, History, TrainingError, resolve_device, seed_everything
+from shared.train.batches import Batches, Table, epoch_seed
+from shared.train.checkpoint import CURE, plain, read_checkpoint, save_checkpoint, settings_of
+from shared.train.memory import LARGE, kept_memory
+from shared.train.settings import Config, History, TrainingError, resolve_device, seed_everything
+
+DTYPES = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 def fit(
-    model: torch.nn.Module,
-    loss: Callable[..., torch.Tensor],
-    tensors: Sequence,
+    net: torch.nn.Module,
+    step: Callable[..., torch.Tensor | tuple[torch.Tensor, dict]],
+    batches: Sequence | Callable,
+    config: Config | None = None,
     *,
     val: Sequence | None = None,
-    config: Config | None = None,
+    monitor: Callable[[torch.nn.Module, dict], float] | None = None,
     callbacks: Sequence[Callable[[torch.nn.Module, dict], object]] = (),
+    on_gradients: Callable[[torch.nn.Module], object] | None = None,
+    project_weights: Callable[[torch.nn.Module], object] | None = None,
 ) -> History:
-    """Train `model` in place.
+    """Train `net` in place.
 
     Parameters
     ----------
-    model : torch.nn.Module
+    net : torch.nn.Module
         Moved to the device, and left there in evaluation mode. Parameters with ``requires_grad=False`` stay.
-    loss : callable
-        ``loss(model, *batch)`` gives the scalar to make small: a mean over the rows of the batch.
-    tensors : sequence of tensor, ndarray or SciPy CSR matrix
-        One or more, with as many rows each. Floats become float32, whole numbers int64. Dense ones live on the
-        device; of a CSR matrix only the rows of a batch are ever made dense.
-    val : sequence, optional
-        As many, of rows to judge by. `loss` is asked in evaluation mode and averaged over rows.
+    step : callable
+        ``step(net, *batch)`` gives the scalar to make small, a mean over the rows of the batch; or a tuple of it and a
+        dict of numbers (such as ``{"accuracy": ...}``), which the history holds averaged like the loss.
+    batches : sequence of arrays, or callable
+        Either one or more tensors, ndarrays or SciPy CSR matrices with as many rows each, to be shuffled and cut into
+        batches of ``config.batch_size``. Floats become float32, whole numbers int64. Dense ones live on the device; of
+        a CSR matrix only the rows of a batch are ever made dense. Or ``batches(epoch)``, which yields the batches of an
+        epoch as tuples; :class:`shared.train.Batches` lets it say more of itself.
     config : Config, optional
         How to train; the defaults when left out.
+    val : sequence of arrays, optional
+        As many as `batches` has, of rows to stop early by. `step` is called in evaluation mode, its loss averaged over
+        rows.
+    monitor : callable, optional
+        ``monitor(net, row)`` gives the number that early stopping minimises, in place of the validation loss. It is
+        called after each epoch in evaluation mode without gradients, on the epoch's row of the history, and may add
+        numbers to the row.
     callbacks : sequence of callable
-        ``callback(model, row)`` after each epoch, on the epoch's row of the history. It may add numbers to the row; a
-        true answer ends training. What a callback remembers itself is not in the checkpoint.
+        ``callback(net, row)`` after each epoch, in evaluation mode. It may add numbers to the row; a true answer ends
+        training, and becomes ``history.stopped`` if it is a word. What a callback remembers itself is not in the
+        checkpoint.
+    on_gradients : callable, optional
+        ``on_gradients(net)`` between the backward pass and the optimiser's step, before clipping.
+    project_weights : callable, optional
+        ``project_weights(net)`` at the end of each step, such as a projection onto non-negative weights.
 
     Returns
     -------
@@ -59,23 +79,30 @@ def fit(
     -----
     On the CPU one seed and one number of threads give the same bytes every time. The caller's random generators
     are left as they were. A checkpoint is one safetensors file, the JSON in its header, replaced in one step: weights,
-    optimiser, best weights, epoch and history. A run killed at any moment leaves the last whole one.
+    optimiser, best weights, epoch and history. A run killed at any moment leaves the last whole one. Settings of the
+    network that are numbers or words among the attributes of its modules tell its checkpoints from another's.
     """
     config = Config() if config is None else config
     device = resolve_device(config.device)
     if config.precision == "16" and device.type != "cuda":
         raise TrainingError(f"precision '16' needs CUDA and this run is on {device.type}: use 'bf16' or '32'")
-    data = Table(tensors, device, "tensors")
-    judge = None if val is None else Table(val, device, "val")
-    if judge is not None and len(judge.columns) != len(data.columns):
-        raise TrainingError(f"val holds {len(judge.columns)} tensors and the training data {len(data.columns)}")
-    if config.patience is not None and judge is None:
+    if not callable(batches):
+        batches = Table(batches, device, "tensors", config.batch_size, config.seed)
+    elif not isinstance(batches, Batches):
+        batches = Batches(batches)
+    val = None if val is None else Table(val, device, "val", max(config.batch_size, 256))
+    if val is not None and isinstance(batches, Table) and len(val.columns) != len(batches.columns):
+        raise TrainingError(f"val holds {len(val.columns)} tensors and the training data {len(batches.columns)}")
+    if config.patience is not None and val is None and monitor is None:
         raise TrainingError("patience needs rows to judge by: pass val=, or set patience=None")
-    model.to(device)
-    if not any(p.requires_grad for p in model.parameters()):
-        raise TrainingError("the model has no parameter to train: is every requires_grad False?")
-    with _own_generators(device):
-        return _Run(model, loss, data, judge, config, device).go(callbacks)
+    if config.schedule == "cosine" and not batches.steps:
+        raise TrainingError("schedule 'cosine' needs the batches of an epoch: give Batches steps=, or use 'constant'")
+    net.to(device)
+    if not any(p.requires_grad for p in net.parameters()):
+        raise TrainingError("the network has no parameter to train: is every requires_grad False?")
+    large = device.type == "cpu" and 4 * max(batches.entries, *(p.numel() for p in net.parameters())) >= LARGE
+    with _own_generators(device), kept_memory(large):
+        return _Run(net, step, batches, config, device, val, monitor, on_gradients, project_weights).go(callbacks)
 
 
 @contextlib.contextmanager
@@ -93,148 +120,212 @@ def _own_generators(device):
 class _Run:
     """The state of one run: everything a checkpoint holds, and the steps that change it."""
 
-    def __init__(self, model, loss, data, judge, config, device):
-        self.model, self.loss, self.data, self.judge, self.config = model, loss, data, judge, config
-        self.device, self.history, self.best, self.best_loss = device, History(), {}, math.inf
-        batches, last = divmod(data.rows, config.batch_size)
-        self.batches = max(1, batches + (last > 1 or (last == 1 and config.batch_size == 1)))
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+    def __init__(self, net, step, batches, config, device, val, monitor, on_gradients, project_weights):
+        self.net, self.step, self.batches, self.config, self.device = net, step, batches, config, device
+        self.val, self.monitor, self.on_gradients, self.project_weights = val, monitor, on_gradients, project_weights
+        self.history, self.best, self.best_value = batches.history(), {}, math.inf
+        self.parameters = [p for p in net.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, config, device)
+        self.optimizer.zero_grad(set_to_none=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "16")
-        dtype = PRECISIONS[config.precision]
+        dtype = DTYPES[config.precision]
         self.autocast = contextlib.nullcontext if dtype is None else lambda: torch.autocast(device.type, dtype)
+        # On an accelerator losses are looked at now and then, see Batches.look.
+        self.look = 1 if device.type == "cpu" else batches.look
         self.path = None if config.checkpoint is None else Path(config.checkpoint)
+        self.identity = None if self.path is None else self._identity()  # before a callback touches the network
 
     def go(self, callbacks):
-        config, history, began = self.config, self.history, time.perf_counter()
+        config, history, unit, began = self.config, self.history, self.batches.unit, time.perf_counter()
         if self.path is not None and self.path.exists():
-            checkpoint.restore(self)
-        before = history.seconds
-        bar = _bar(config, len(history.rows))
-        finished = history.stopped in ("patience", "callback")
-        while not finished and len(history.rows) < config.epochs:
-            row = self.epoch(len(history.rows) + 1)
-            history.rows.append(row)
-            self.keep_best(row)
-            asked = [bool(callback(self.model, row)) for callback in callbacks]
-            history.seconds = before + time.perf_counter() - began
-            history.stopped = self.reason(any(asked), history.seconds - before)
-            finished = bool(history.stopped)
-            if self.path is not None and (finished or row["epoch"] % config.checkpoint_every == 0):
-                checkpoint.save(self)
-            if bar is not None:
-                bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != "epoch"}, refresh=False)
-                bar.update()
-        if bar is not None:
-            bar.close()
+            self.restore()
+        before, finished = history.seconds, history.stopped not in ("", f"{unit}s", "time")
+        with _bar(config, self.batches, len(history.rows)) as bar:
+            while not finished and len(history.rows) < config.epochs:
+                row = self.epoch(len(history.rows) + 1)
+                answers = [callback(self.net, row) for callback in callbacks]
+                history.seconds = before + time.perf_counter() - began
+                history.stopped = self.reason(next(filter(None, answers), None), history.seconds - before)
+                finished = bool(history.stopped)
+                if self.path is not None and (finished or len(history.rows) % config.checkpoint_every == 0):
+                    self.save()
+                if bar is not None:
+                    bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != unit}, refresh=False)
+                    bar.update(row[unit] - bar.n)
+        self.optimizer.zero_grad(set_to_none=True)
         if config.patience is not None:
-            self.model.load_state_dict(self.best)
-        self.model.eval()
+            self.net.load_state_dict(self.best)
+        self.net.eval()
         return history
 
-    def reason(self, asked, spent):
+    def reason(self, answer, spent):
         """Why training ends after this epoch, or the empty string."""
         config, done = self.config, len(self.history.rows)
-        if asked:
-            return "callback"
+        if answer is not None:
+            return answer if isinstance(answer, str) else "callback"
         if config.patience is not None and done - self.history.best_epoch >= config.patience:
             return "patience"
         if done >= config.epochs:
-            return "epochs"
+            return f"{self.batches.unit}s"
         return "time" if config.max_seconds is not None and spent >= config.max_seconds else ""
 
     def epoch(self, number):
-        """One pass over the rows; returns the epoch's row of the history."""
-        mixed = int(np.random.SeedSequence((self.config.seed, number)).generate_state(1)[0])
-        seed_everything(mixed)
-        order, size = self.data.order(mixed), self.config.batch_size
-        losses = torch.zeros(self.batches, device=self.device)
-        # Asking an accelerator for a number makes it wait, so there losses are looked at now and then.
-        look = 1 if self.device.type == "cpu" else 64
-        self.model.train()
-        for i in range(self.batches):
-            rows = order[i * size : (i + 1) * size if i + 1 < self.batches else self.data.rows]
-            lr = self.set_lr((number - 1) * self.batches + i)
-            self.optimizer.zero_grad(set_to_none=True)
+        """One pass over the batches; adds the epoch's row to the history and returns it."""
+        net, original, seen, looked = self.net, self.config.step_order == "original", [], 0
+        seed_everything(epoch_seed(self.config.seed, number))
+        net.train()
+        for batch in self.batches(number):
+            lr = self.set_lr(number, len(seen))
+            if original and any(p.grad is not None for p in self.parameters):
+                self.update()
             with self.autocast():
-                value = self.ask(self.data.take(rows))
-            losses[i] = value.detach()
-            if (i + 1) % look == 0 or i + 1 == self.batches:
-                first = i // look * look
-                self.check_finite(losses[first : i + 1], f"epoch {number}, batch {{}} of {self.batches}", first, lr)
-            self.step(value)
-        sizes = torch.full((self.batches,), float(size), device=self.device)
-        sizes[-1] = self.data.rows - size * (self.batches - 1)
-        row = {"epoch": number, "loss": float((losses * sizes).sum() / self.data.rows)}
-        if self.judge is not None:
-            row["val_loss"] = self.validate(number, lr)
-        return row | {"lr": lr}
+                loss, numbers = self.ask(batch)
+            seen.append({"loss": loss.detach(), **numbers})
+            if len(seen) - looked == self.look:
+                looked = self.check_finite(seen, looked, number, lr)
+            self.scaler.scale(loss).backward()
+            if not original:
+                self.update()
+            if self.project_weights is not None:
+                self.project_weights(net)
+            del batch, loss  # or the next batch is made while this one is still held
+        if not seen:
+            raise TrainingError(f"epoch {number} has no batch: give smaller batches or more rows")
+        self.check_finite(seen, looked, number, lr)
+        sizes = self.batches.sizes(number)
+        row = {k: self.mean([one[k] for one in seen], sizes) for k in seen[0]}
+        row = {self.batches.unit: self.batches.done(number + 1), **row}
+        net.eval()
+        with torch.no_grad():
+            value = row["loss"] if self.val is None else self.validate(row, number, lr)
+            value = value if self.monitor is None else self.monitor(net, row)
+        row["lr"] = lr
+        self.history.rows.append(row)
+        self.keep_best(value)
+        return row
 
     def ask(self, batch):
-        """The loss of one batch, made sure to be a scalar that depends on the parameters."""
+        """The loss of one batch, made sure to be a scalar that depends on the parameters, and the step's numbers."""
         try:
-            value = self.loss(self.model, *batch)
+            answer = self.step(self.net, *batch)
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            if "more than 1 value per channel" not in str(error) or not isinstance(self.batches, Table):
                 raise
             raise TrainingError(
                 f"batch norm cannot train on a batch of one row: use at least two rows and batch_size >= 2, "
-                f"here {self.data.rows} and {self.config.batch_size}"
+                f"here {self.batches.rows} and {self.config.batch_size}"
             ) from error
-        if not isinstance(value, torch.Tensor) or value.ndim or not value.is_floating_point():
-            said = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"{value!r}"
-            raise TrainingError(f"loss must return one floating-point scalar tensor, not {said}: take its mean")
-        if torch.is_grad_enabled() and not value.requires_grad:
+        loss, numbers = answer if isinstance(answer, tuple) else (answer, {})
+        if not isinstance(loss, torch.Tensor) or loss.ndim or not loss.is_floating_point():
+            said = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"{loss!r}"
+            raise TrainingError(f"step must return one floating-point scalar tensor, not {said}: take its mean")
+        if torch.is_grad_enabled() and not loss.requires_grad:
             raise TrainingError(
                 "the loss does not depend on the model's parameters: was it detached or made from numbers?"
             )
-        return value
+        return loss, {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in numbers.items()}
 
-    def step(self, value):
-        self.scaler.scale(value).backward()
+    def update(self):
+        """One optimiser step by the gradients that are there, which are then dropped: they take as much as the weights."""
+        self.scaler.unscale_(self.optimizer)
+        if self.on_gradients is not None:
+            self.on_gradients(self.net)
         if self.config.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
 
-    def set_lr(self, step):
-        total = self.batches * self.config.epochs
-        wave = 1.0 if self.config.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / total))
+    def set_lr(self, number, i):
+        config, factor = self.config, 1.0
+        if config.schedule == "cosine":
+            steps = self.batches.steps
+            factor = 0.5 * (1 + math.cos(math.pi * ((number - 1) * steps + i) / (steps * config.epochs)))
+        if config.lr_step is not None:
+            factor *= config.lr_gamma ** (self.batches.done(number, i) // config.lr_step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * wave
-        return self.config.lr * wave
+            group["lr"] = config.lr * factor
+        return config.lr * factor
 
-    def check_finite(self, losses, where, first, lr):
-        bad = (~torch.isfinite(losses)).nonzero()
-        if len(bad):
-            value, where = float(losses[bad[0, 0]]), where.format(first + int(bad[0, 0]) + 1)
-            rows = sum(int((~torch.isfinite(c)).sum()) for c in self.data.columns if not isinstance(c, Sparse))
-            cure = (
-                f"the data hold {rows} values that are not finite: remove them"
-                if rows
-                else "lower lr, or set clip_norm"
-            )
-            raise TrainingError(f"the loss is {value} at {where}, lr {lr:.3g}: {cure}")
+    def mean(self, values, sizes):
+        """Mean over the batches of an epoch, weighed by their rows where these are known."""
+        values = [torch.as_tensor(v, dtype=torch.float32, device=self.device) for v in values]
+        if sizes is None:
+            return float(sum(values)) / len(values)
+        weights = torch.tensor(sizes, dtype=torch.float32, device=self.device)
+        return float((torch.stack(values) * weights).sum() / sum(sizes))
 
-    @torch.no_grad()
-    def validate(self, number, lr):
-        self.model.eval()
-        total, size = 0.0, max(self.config.batch_size, 256)
-        for start in range(0, self.judge.rows, size):
-            rows = torch.arange(start, min(start + size, self.judge.rows), device=self.device)
+    def check_finite(self, seen, first, number, lr):
+        """Stop at a loss that is not finite among those of batches `first` and later; returns how many were seen."""
+        values = [one["loss"] for one in seen[first:]]
+        for i, value in enumerate(torch.stack(values).tolist() if len(values) > 1 else map(float, values), first):
+            if not math.isfinite(value):
+                raise self.not_finite(value, self.batches.place(number, i), lr)
+        return len(seen)
+
+    def not_finite(self, value, where, lr):
+        return TrainingError(f"the loss is {value} {where}, lr {lr:.3g}: {self.batches.cure}")
+
+    def validate(self, row, number, lr):
+        total, val = 0.0, self.val
+        for rows in torch.arange(val.rows, device=self.device).split(val.batch_size):
             with self.autocast():
-                total += self.ask(self.judge.take(rows)).float() * len(rows)
-        total = torch.as_tensor(total / self.judge.rows).reshape(1)
-        self.check_finite(total, f"epoch {number}, validation", 0, lr)
-        return float(total)
+                total += self.ask(val.take(rows))[0].float() * len(rows)
+        row["val_loss"] = float(torch.as_tensor(total / val.rows))
+        if not math.isfinite(row["val_loss"]):
+            raise self.not_finite(row["val_loss"], f"at epoch {number}, validation", lr)
+        return row["val_loss"]
 
-    def keep_best(self, row):
-        now = row.get("val_loss", row["loss"])
-        if now < self.best_loss - self.config.min_delta or not self.history.best_epoch:
-            self.best_loss, self.history.best_epoch = now, row["epoch"]
+    def keep_best(self, value):
+        if value < self.best_value - self.config.min_delta or not self.history.best_epoch:
+            self.best_value, self.history.best_epoch = value, len(self.history.rows)
             if self.config.patience is not None:
-                self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+                self.best = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+
+    # Checkpoints.
+
+    def _identity(self):
+        """What must be equal for a checkpoint to be this run's; the number of epochs may grow under a constant rate."""
+        fields = dataclasses.asdict(self.config)
+        for name in ("device", "devices", "progress", "checkpoint", "checkpoint_every", "max_seconds"):
+            del fields[name]
+        if self.config.schedule == "constant":
+            del fields["epochs"]
+        shapes = {k: [str(v.dtype), *v.shape] for k, v in self.net.state_dict().items()}
+        val = None if self.val is None else self.val.digest()
+        about = {"network": shapes, "modules": settings_of(self.net), **self.batches.about(), "val": val}
+        return plain(fields | about)
+
+    def save(self):
+        """Write weights, optimiser, best weights, a gradient not yet used (one order of steps keeps it) and history."""
+        tensors = {f"model/{k}": v for k, v in self.net.state_dict().items()}
+        tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        tensors |= {f"gradient/{i}": p.grad for i, p in enumerate(self.parameters) if p.grad is not None}
+        state = self.optimizer.state_dict()["state"]
+        tensors |= {f"optimizer/{i}/{k}": v for i, s in state.items() for k, v in s.items() if torch.is_tensor(v)}
+        history, scaler = dataclasses.asdict(self.history), self.scaler.state_dict()
+        about = {"history": history, "best_value": self.best_value, "scaler": scaler}
+        save_checkpoint(self.path, tensors, self.identity, **about)
+
+    def restore(self):
+        """Put the run where its checkpoint left it, after making sure that the checkpoint is its own."""
+        parts, about = read_checkpoint(self.path, self.identity)
+        refusal = self.batches.refusal(about["history"]["rows"], self.config.epochs)
+        if refusal:
+            raise TrainingError(f"{self.path} {refusal}: {CURE}")
+        self.net.load_state_dict(parts["model"])
+        for i, value in parts.get("gradient", {}).items():
+            self.parameters[int(i)].grad = value.to(self.device)
+        state: dict[int, dict] = {}
+        for name, value in parts.get("optimizer", {}).items():
+            i, _, key = name.partition("/")
+            state.setdefault(int(i), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.best = {k: v.to(self.device) for k, v in parts.get("best", {}).items()}
+        self.history.__dict__.update(about["history"])
+        self.best_value = about["best_value"]
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(about["scaler"])
 
 
 def _optimizer(parameters, config, device):
@@ -246,9 +337,11 @@ def _optimizer(parameters, config, device):
     return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
-def _bar(config, done):
+def _bar(config, batches, done):
+    """A progress bar that counts units, or None without ``config.progress``."""
     if not config.progress:
-        return None
+        return contextlib.nullcontext()
     from tqdm import tqdm
 
-    return tqdm(total=config.epochs, initial=done, unit="epoch", desc="training")
+    total, first = batches.done(config.epochs + 1), batches.done(done + 1)
+    return tqdm(total=total, initial=first, unit=batches.unit, desc=batches.label)

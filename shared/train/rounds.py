@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,9 +21,10 @@ from shared.data.genes import gene_hash, names_of
 from shared.nn.pseudo_labels import PseudoLabeller
 from shared.nn.shared_encoder import MultiTaskNet, built, chunks, encoder_of, in_chunks
 from shared.nn.sparse import Rows, SparseLinear
-from shared.train.checkpoint import read_safetensors, replace_file
-from shared.train.descent import descend, epoch_bar
-from shared.train.settings import TrainingError
+from shared.train.batches import Batches
+from shared.train.checkpoint import CURE, plain, read_checkpoint, save_checkpoint
+from shared.train.loop import fit
+from shared.train.settings import Config, TrainingError
 
 STACKED = 2e7  # entries: up to here a corpus in memory is laid under one another, and a step takes its rows at once
 
@@ -68,27 +68,24 @@ class Pretraining:
     def go(self, callback=None):
         """Run the rounds that are still to be run; ``callback(number, model)`` after each."""
         model, state = self.model, self.state
-        if self.path is None or not self.path.exists() or not self.restore():
+        if self.path is not None and self.path.exists():
+            self.restore()
+        else:
             state["weight"], state["bias"] = self.first()
         model.pretrained_ = self.shown()
         kept = np.flatnonzero(self.expressed())
-        with epoch_bar(model.progress, model.rounds * model.epochs, "pre-training") as bar:
-            if bar is not None:
-                bar.update(len(state["labels"]) * model.epochs)
-            for number in range(len(state["labels"]) + 1, model.rounds + 1):
-                found = self.label(number)
-                history = self.train(number, found, kept, bar)
-                state["seconds"].append(history.seconds)
-                state["history"] += [{"round": number, **row} for row in history.rows]
-                state["labels"].append({name: one.labels.astype(np.int32) for name, one in found.items()})
-                state["inertia"].append({name: one.inertia.tolist() for name, one in found.items()})
-                model.pretrained_ = self.shown()
-                if self.path is not None:
-                    self.save()
-                if bar is not None:
-                    bar.update(model.epochs - len(history.rows))
-                if callback is not None:
-                    callback(number, model)
+        for number in range(len(state["labels"]) + 1, model.rounds + 1):
+            found = self.label(number)
+            history = self.train(number, found, kept)
+            state["seconds"].append(history.seconds)
+            state["history"] += [{"round": number, "epoch": r["epoch"], "loss": r["loss"]} for r in history.rows]
+            state["labels"].append({name: one.labels.astype(np.int32) for name, one in found.items()})
+            state["inertia"].append({name: one.inertia.tolist() for name, one in found.items()})
+            model.pretrained_ = self.shown()
+            if self.path is not None:
+                self.save()
+            if callback is not None:
+                callback(number, model)
 
     def shown(self):
         """What there is so far, for the model to keep: later rounds do not change it."""
@@ -160,7 +157,7 @@ class Pretraining:
         X = sparse.vstack(cells, format="csr")
         return sparse.csr_matrix((X.data, columns[X.indices], X.indptr), shape=(X.shape[0], n_columns))
 
-    def train(self, number, found, kept, bar):
+    def train(self, number, found, kept):
         """One round: new heads, a new optimiser, the encoder as it is. Changes ``state["weight"]`` and ``["bias"]``."""
         model, state, device = self.model, self.state, self.device
         names = list(self.matrices)
@@ -170,28 +167,26 @@ class Pretraining:
         with torch.no_grad():
             net.encoder.weight.copy_(torch.from_numpy(state["weight"][kept]))
             net.encoder.bias.copy_(torch.from_numpy(state["bias"]))
-        net.to(device)
         columns = np.full(len(self.genes), -1, np.int32)
         columns[kept] = np.arange(len(kept), dtype=np.int32)
         labels = [torch.as_tensor(found[n].labels) for n in names]
         whole = self.stacked(columns, len(kept))
         places = (columns, len(kept)) if whole is None else ()
 
-        def one_epoch(optimizer, epoch):
-            total, steps = torch.zeros((), device=device), 0
+        def batches(epoch):
             for cells, rows in self.steps(np.random.default_rng((self.seed, 6, number, epoch)), whole):
                 batch = Rows(cells, device, *places)
                 batch.parts = [len(r) for r in rows]
-                loss = net.loss(batch, [y[r].to(device) for y, r in zip(labels, rows, strict=True)])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                total, steps = total + loss.detach(), steps + 1
-            return {"loss": float(total) / steps / len(names)}
+                yield batch, [y[r].to(device) for y, r in zip(labels, rows, strict=True)]
 
-        if bar is not None:
-            bar.set_description(f"round {number} of {model.rounds}")
-        history = descend(net, model.lr, model.epochs, model.patience, one_epoch, bar)
+        def monitor(_, row):
+            row["loss"] /= len(names)  # of one data set
+            return row["loss"]
+
+        settings = {name: getattr(model, name) for name in ("epochs", "lr", "patience", "progress")}
+        config = Config(optimizer="adam", seed=self.seed, device=str(device), **settings)
+        batches = Batches(batches, label=f"pre-training, round {number} of {model.rounds}")
+        history = fit(net, MultiTaskNet.loss, batches, config, monitor=monitor)
         state["weight"], state["bias"] = state["weight"].copy(), net.encoder.bias.detach().cpu().numpy().copy()
         state["weight"][kept] = net.encoder.weight.detach().cpu().numpy()
         return history
@@ -200,42 +195,28 @@ class Pretraining:
         """What must be equal for a checkpoint to be this run's; the number of rounds may grow."""
         names = "width epochs patience lr batches batch_size cells_per_cluster space clusterer squash heads start"
         settings = {name: getattr(self.model, name) for name in names.split()}
-        self.digests = self.digests or {name: _digest(X) for name, X in self.matrices.items()}
-        about = {"seed": self.seed, "genes": gene_hash(self.genes), "sets": self.digests} | settings
-        return json.loads(json.dumps(about, default=list))
+        self.digests = self.digests or {name: digest_of(X) for name, X in self.matrices.items()}
+        return plain({"seed": self.seed, "genes": gene_hash(self.genes), "sets": self.digests} | settings)
 
     def save(self):
-        from safetensors.torch import save
-
-        tensors = {k: torch.from_numpy(self.state[k]) for k in ("weight", "bias")}
+        """Write the encoder, and the labels and numbers of every round so far."""
+        tensors = {f"encoder/{k}": torch.from_numpy(self.state[k]) for k in ("weight", "bias")}
         for number, found in enumerate(self.state["labels"]):
             tensors |= {f"labels/{number}/{name}": torch.from_numpy(y) for name, y in found.items()}
-        about = {"identity": self.identity(), **{k: self.state[k] for k in ("history", "inertia", "seconds")}}
-        replace_file(self.path, save(tensors, {"about": json.dumps(about)}))
+        about = {k: self.state[k] for k in ("history", "inertia", "seconds")}
+        save_checkpoint(self.path, tensors, self.identity(), **about)
 
     def restore(self):
-        tensors, about = read_safetensors(self.path)
-        mine, other = self.identity(), about.get("identity", {})
-        differ = [k for k in mine if mine[k] != other.get(k)]
-        if differ:
-            raise TrainingError(
-                f"{self.path} is a checkpoint of another pre-training, which differs in {', '.join(differ)}: "
-                "delete the file to start anew, or choose another path"
-            )
-        labels = [{} for _ in about["inertia"]]
-        if len(labels) > self.model.rounds:
-            raise TrainingError(
-                f"{self.path} holds {len(labels)} rounds and rounds={self.model.rounds} asks for fewer: "
-                "choose another path"
-            )
-        for key, value in tensors.items():
-            part, _, rest = key.partition("/")
-            if part == "labels":
-                number, _, name = rest.partition("/")
-                labels[int(number)][name] = value.numpy()
+        """Go on from the last round that was saved, after making sure that it is this run's."""
+        parts, about = read_checkpoint(self.path, self.identity())
+        labels, rounds = [{} for _ in about["inertia"]], self.model.rounds
+        if len(labels) > rounds:
+            raise TrainingError(f"{self.path} holds {len(labels)} rounds and rounds={rounds} asks for fewer: {CURE}")
+        for key, value in parts.get("labels", {}).items():
+            number, _, name = key.partition("/")
+            labels[int(number)][name] = value.numpy()
         self.state |= {"labels": labels, **{k: about[k] for k in ("history", "inertia", "seconds")}}
-        self.state |= {k: tensors[k].numpy() for k in ("weight", "bias")}
-        return True
+        self.state |= {k: v.numpy() for k, v in parts["encoder"].items()}
 
 
 def as_corpus(given):
@@ -257,7 +238,7 @@ def _whole(X):
     return X if sparse.issparse(X) or isinstance(X, np.ndarray) else X[np.arange(X.shape[0])]
 
 
-def _digest(X):
+def digest_of(X):
     """Tells one data set from another: its shape and every cell."""
     seen = hashlib.sha256(repr(tuple(map(int, X.shape))).encode())
     for rows in chunks(np.arange(X.shape[0])):

@@ -137,7 +137,8 @@ def pack(value, path: str, arrays: dict, genes: Sequence[str] | None = None):
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "biuf":
             arrays[path] = value
-            return {"@array": path}
+            # Products of a matrix stored by columns differ in the last digit from those of its copy by rows.
+            return {"@array": path, "order": "F" if value.flags.f_contiguous else "C"}
         words = value.tolist()
         return {"@words": "@genes" if genes is not None and words == list(genes) else words, "dtype": value.dtype.str}
     if isinstance(value, list):
@@ -175,7 +176,7 @@ def unpack(value, arrays: Mapping, genes: Sequence[str] | None = None):
         # A copy, in memory aligned as torch likes it: products in unaligned memory differ in the last digit.
         return torch.from_numpy(arrays[inside]).clone()
     if kind == "@array":
-        return arrays[inside].copy()
+        return arrays[inside].copy(order=value["order"])
     if kind == "@scalar":
         return again(inside)[()]
     if kind == "@words":

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 from shared.train.constraints import Maybe, NotNegative, OneOf, Positive, Whole, check
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("constant", "cosine")
-PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+PRECISIONS = ("32", "bf16", "16")
+STEP_ORDERS = ("standard", "original")
 
 
 class TrainingError(ValueError):
@@ -36,11 +40,17 @@ class Config:
         SGD has momentum 0.9.
     schedule : {"constant", "cosine"}
         The cosine falls from `lr` to 0 over all steps.
+    lr_step, lr_gamma : int or None, float
+        Every `lr_step` epochs (episodes, in :func:`shared.train.episodes.meta_train`) the learning rate is multiplied
+        by `lr_gamma`.
+    step_order : {"standard", "original"}
+        ``"original"`` is the order of the code published with TMP: each optimiser step uses the gradient of the batch
+        before and comes before the forward pass, so the last gradient is never used.
     precision : {"32", "bf16", "16"}
         Arithmetic of the forward pass; weights stay float32. ``"16"`` scales the loss and needs CUDA.
     patience : int, optional
-        Stop when the validation loss has not fallen by more than `min_delta` for so many epochs, and give the model
-        the weights of its best epoch. None: no early stop, and the weights of the last epoch stay.
+        Stop when the validation loss (or what ``monitor`` returns) has not fallen by more than `min_delta` for so
+        many epochs, and give the model the weights of its best epoch. None: no early stop, and the weights of the last epoch stay.
     clip_norm : float, optional
         Largest norm of the gradient.
     seed : int
@@ -70,6 +80,9 @@ class Config:
     weight_decay: float = 0.0
     optimizer: str = "adamw"
     schedule: str = "constant"
+    lr_step: int | None = None
+    lr_gamma: float = 0.5
+    step_order: str = "standard"
     precision: str = "32"
     patience: int | None = None
     min_delta: float = 0.0
@@ -84,15 +97,16 @@ class Config:
 
     constraints = {
         **dict.fromkeys(("epochs", "batch_size", "checkpoint_every"), Whole(1)),
-        "patience": Maybe(Whole(1)),
+        **dict.fromkeys(("patience", "lr_step"), Maybe(Whole(1))),
         "devices": OneOf(1),
         "seed": Whole(),
-        "lr": Positive(),
+        **dict.fromkeys(("lr", "lr_gamma"), Positive()),
         **dict.fromkeys(("weight_decay", "min_delta"), NotNegative()),
         **dict.fromkeys(("clip_norm", "max_seconds"), Maybe(Positive())),
         "optimizer": OneOf(*OPTIMIZERS),
         "schedule": OneOf(*SCHEDULES),
         "precision": OneOf(*PRECISIONS),
+        "step_order": OneOf(*STEP_ORDERS),
     }
 
     def __post_init__(self):
@@ -106,12 +120,13 @@ class History:
     Attributes
     ----------
     rows : list of dict
-        One an epoch: ``epoch`` (from 1), ``loss`` (mean over training rows, while training), ``val_loss`` where there
-        were validation rows, ``lr`` of its last step, and what callbacks added.
+        One an epoch: ``epoch`` (from 1), ``loss`` (mean over training rows, while training), other numbers of the step,
+        ``val_loss`` where there were validation rows, what the monitor added, ``lr`` of its last step, and what
+        callbacks added.
     best_epoch : int
-        Epoch with the lowest validation loss (training loss where there is none).
-    stopped : {"epochs", "patience", "callback", "time"}
-        Why training ended.
+        Epoch with the lowest monitored number: validation loss, or training loss where there is none.
+    stopped : {"epochs", "patience", "callback", "time"} or str
+        Why training ended; where a callback returned a word, that word.
     seconds : float
         Wall time, summed over the calls of a resumed run.
     """
@@ -141,6 +156,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     TrainingError
         If the device is not known or not present.
     """
+    import torch
+
     if device == "auto":
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -157,6 +174,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch (all devices)."""
+    import torch
+
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise TrainingError(f"seed {seed!r} is not a whole number from 0 to 2**32 - 1")
     random.seed(int(seed))

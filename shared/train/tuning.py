@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +13,10 @@ from torch.nn.functional import cross_entropy
 
 from shared.nn.shared_encoder import chunks
 from shared.nn.sparse import Rows
-from shared.train.descent import descend, epoch_bar
-from shared.train.settings import History
+from shared.train.batches import Batches
+from shared.train.loop import fit
+from shared.train.rounds import digest_of
+from shared.train.settings import Config, History
 
 
 class Split(NamedTuple):
@@ -75,14 +79,28 @@ def finetune(model, X, y="cell_type", *, split_seed, genes=None, limit=1000, arm
     return fitted, split
 
 
-def tune(net, X, target, kept, held, seed, *, lr, epochs, patience=None, batch_size=5000, progress=False) -> History:
+def tune(
+    net: torch.nn.Module,
+    X,
+    target: np.ndarray,
+    kept: np.ndarray,
+    held: np.ndarray,
+    seed: int,
+    *,
+    lr: float,
+    epochs: int,
+    patience: int | None = None,
+    batch_size: int = 5000,
+    progress: bool = False,
+    checkpoint: str | Path | None = None,
+) -> History:
     """Train a classifier of sparse cells, stopping by its accuracy on cells held out.
 
     Parameters
     ----------
     net : torch.nn.Module
         Takes :class:`shared.nn.sparse.Rows` and gives logits; on the device it is to be trained on. Left with its best
-        weights.
+        weights, in evaluation mode.
     X : CSR matrix
         Cells × genes.
     target : int array, cells
@@ -91,40 +109,55 @@ def tune(net, X, target, kept, held, seed, *, lr, epochs, patience=None, batch_s
         Rows to train on, and to stop by; without the latter all epochs are run.
     seed : int
         Of the order of cells.
-    lr, epochs, patience
-        As in :func:`shared.train.descent.descend`.
+    lr : float
+        Learning rate, of Adam.
+    epochs, patience : int
+        Epochs at most, and epochs without a higher accuracy after which training stops; see
+        :class:`shared.train.Config`.
     batch_size : int, default 5000
         Cells of a batch, at most.
     progress : bool, default False
         Show a bar.
+    checkpoint : path, optional
+        File to save to after each epoch, and to resume from.
+
+    Returns
+    -------
+    History
+        Rows hold ``epoch``, ``loss``, ``val_accuracy`` where cells were held out, and ``lr``.
+
+    Raises
+    ------
+    shared.train.TrainingError
+        If a setting cannot be used, the loss is not finite, or the checkpoint is of another run.
     """
-    device = next(net.parameters()).device
-    y = torch.as_tensor(target)
+    device, y = next(net.parameters()).device, torch.as_tensor(target)
     pieces = -(-len(kept) // batch_size)
     whole = [(Rows(X[kept], device), y[kept].to(device))] if pieces == 1 else None
-    net.train()
     judge = [(Rows(X[r], device), target[r]) for r in chunks(held)]
 
     def batches(epoch):
         order = np.random.default_rng((seed, 2, epoch)).permutation(kept)
-        return ((Rows(X[r], device), y[r].to(device)) for r in np.array_split(order, pieces))
+        return whole or ((Rows(X[r], device), y[r].to(device)) for r in np.array_split(order, pieces))
 
-    def one_epoch(optimizer, epoch):
-        total = 0.0
-        for rows, types in whole or batches(epoch):
-            optimizer.zero_grad()
-            loss = cross_entropy(net(rows), types)
-            loss.backward()
-            optimizer.step()
-            total += float(loss.detach()) * len(rows)
-        row = {"loss": total / len(kept)}
-        if judge:
-            net.eval()
-            with torch.no_grad():
-                right = sum((net(rows).argmax(1).cpu().numpy() == types).sum() for rows, types in judge)
-            row["val_accuracy"] = float(right) / len(held)
-            net.train()
-        return row
+    def accuracy(net, row):
+        right = sum((net(rows).argmax(1).cpu().numpy() == types).sum() for rows, types in judge)
+        row["val_accuracy"] = float(right) / len(held)
+        return -row["val_accuracy"]
 
-    with epoch_bar(progress, epochs, "tuning") as bar:
-        return descend(net, lr, epochs, patience if judge else None, one_epoch, bar)
+    about = {
+        "label": "fine-tuning",
+        "sizes": lambda epoch: [len(piece) for piece in np.array_split(kept, pieces)],
+        "about": lambda: {"data": digest_of(X), "labels": _digest(target, kept, held), "batch_size": batch_size},
+    }
+    settings = {"epochs": epochs, "lr": lr, "patience": patience if judge else None, "progress": progress}
+    config = Config(optimizer="adam", seed=seed, device=str(device), checkpoint=checkpoint, **settings)
+    return fit(net, _cross_entropy, Batches(batches, **about), config, monitor=accuracy if judge else None)
+
+
+def _cross_entropy(net, rows, types):
+    return cross_entropy(net(rows), types)
+
+
+def _digest(*arrays):
+    return hashlib.sha256(b" ".join(np.ascontiguousarray(a, np.int64).tobytes() for a in arrays)).hexdigest()

@@ -1,0 +1,146 @@
+"""Deep CORAL: match the covariances of source and target embeddings while the source's labels are learned.
+
+After Sun and Saenko, *Deep CORAL: correlation alignment for deep domain adaptation* (ECCV workshops, 2016). Inputs are
+logged expression, cells × genes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from itertools import pairwise
+
+import torch
+from sklearn.base import TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch.nn.functional import cross_entropy
+
+from shared.data.errors import DataError
+from shared.methods.base import Classifier, DomainAware, Example, example_cells
+from shared.methods.torch_method import TorchMethod
+from shared.train import resolve_device
+from shared.train.constraints import NotNegative, Widths
+from shared.train.domains import DomainBatches
+
+
+class EncoderHead(torch.nn.Module):
+    """Linear layers with ReLU from genes to an embedding (``encode``), and a linear layer from there to classes."""
+
+    def __init__(self, n_genes: int, hidden: Sequence[int], n_classes: int):
+        super().__init__()
+        widths = [n_genes, *hidden]
+        layers = [torch.nn.Linear(a, b) for a, b in pairwise(widths)]
+        self.encode = torch.nn.Sequential(*(part for layer in layers for part in (layer, torch.nn.ReLU())))
+        self.head = torch.nn.Linear(widths[-1], n_classes)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Logits: cells × classes."""
+        return self.head(self.encode(X))
+
+
+def coral(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Squared Frobenius distance of two covariances over four times the squared width (equation 1)."""
+    return (torch.cov(a.T) - torch.cov(b.T)).square().sum() / (4 * a.shape[1] ** 2)
+
+
+def coral_step(net: EncoderHead, X, y, target_X, weight: float = 1.0) -> torch.Tensor:
+    """Cross-entropy of a batch of source cells plus `weight` times :func:`coral` with target cells (equation 6)."""
+    source, target = net.encode(X), net.encode(target_X)
+    return cross_entropy(net.head(source), y) + weight * coral(source, target)
+
+
+def source_step(net: EncoderHead, X, y) -> torch.Tensor:
+    """Cross-entropy of a batch of source cells: the same network without adaptation."""
+    return cross_entropy(net(X), y)
+
+
+@dataclass(eq=False, repr=False)
+class DeepCORAL(DomainAware, Classifier, TransformerMixin, TorchMethod):
+    """A classifier of source cells whose embeddings have the covariance of unlabelled target cells' embeddings.
+
+    Parameters
+    ----------
+    hidden : sequence of int
+        Units of the encoder's layers; the last is the width of the embedding.
+    weight : float
+        Of the CORAL loss beside the cross-entropy. In the paper it is set so that both end at about the same size.
+    epochs, batch_size, lr, weight_decay, device, progress
+        See :class:`shared.train.Config`. A batch holds `batch_size` cells of each domain.
+    checkpoint : path, optional
+        Where `fit` keeps its progress; a killed fit on the same cells goes on from there.
+    random_state : int, RandomState or None
+        Initial weights and order of the cells.
+
+    Attributes
+    ----------
+    classes_, network_, history_
+        As in :class:`shared.methods.network_classifier.NetworkClassifier`.
+    """
+
+    constraints = {"hidden": Widths(), "weight": NotNegative()}
+
+    hidden: Sequence[int] = (64, 32)
+    _: KW_ONLY
+    weight: float = 1.0
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    device: str = "auto"
+    progress: bool = False
+    checkpoint: str | None = None
+    random_state: int | None = None
+
+    @classmethod
+    def example(cls):
+        """A small problem to try it on."""
+        cells, model = example_cells(), cls((16,), lr=1e-2, epochs=8, batch_size=16, device="cpu", random_state=0)
+        return Example(model, cells, fit={"sample_domain": cells.obs["domain"].to_numpy()}, checked={"epochs": 40})
+
+    def build(self, cells):
+        """The network for these cells."""
+        return EncoderHead(cells.n_genes, self.hidden, cells.n_classes)
+
+    def fit(self, X, y="cell_type", sample_domain=None, *, genes=None):
+        """Train on labelled source cells and unlabelled target cells.
+
+        Parameters
+        ----------
+        X : AnnData, DataFrame, ndarray or sparse matrix, cells × genes
+            Cells of both domains.
+        y : array of str or int, cells; or str
+            Types; those of target cells are not looked at. Of an AnnData also the name of a column of ``obs``.
+        sample_domain : int array, cells; or str, optional
+            Positive for source, negative for target. Without it all cells are source, and nothing is adapted.
+        genes : sequence of str, optional
+            Names of the columns, where `X` has none.
+
+        Raises
+        ------
+        ValueError
+            If a setting, label or domain cannot be used, or the source holds one type only.
+        shared.train.TrainingError
+            If training fails.
+        """
+        source, target = self._read_domains(X, y, sample_domain, genes=genes)
+        if len(target) == 1:
+            raise DataError("one target cell has no covariance: give two or more, or leave sample_domain out")
+        seed, step, batches = self._seed(), source_step, (source.X, source.codes)
+        if len(target):
+            step = partial(coral_step, weight=self.weight)
+            batches = DomainBatches(batches, (target.X,), self.batch_size, seed, resolve_device(self.device))
+        self.network_ = self.new_network(source, seed=seed)
+        progress = self._checkpoint_of_fit(source, target)
+        self.history_ = self.train(self.network_, step, batches, seed=seed, checkpoint=progress)
+        return self
+
+    def predict_proba(self, X, *, genes=None):
+        """Probability of each type: float32 ndarray, cells × types, columns as in ``classes_``."""
+        check_is_fitted(self)
+        return torch.from_numpy(self.forward(self.network_, self._read(X, genes=genes).X)).softmax(1).numpy()
+
+    def transform(self, X, *, genes=None):
+        """Embeddings: float32 ndarray, cells × ``hidden[-1]``."""
+        check_is_fitted(self)
+        return self.forward(self.network_.encode, self._read(X, genes=genes).X)
