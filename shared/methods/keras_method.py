@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from shared.train.saved import replace_file
 from shared.train.settings import TrainingError
 
 BUSY = threading.RLock()  # a network of one shape is built once and shared, by one user at a time
-EVERY = 5.0  # seconds between two writes of a checkpoint, at least
+CURE = "delete the file to start anew, or choose another checkpoint path"
 
 
 @dataclass(eq=False, repr=False)
@@ -93,7 +92,7 @@ class KerasMethod(TransferEstimator):
         said : str
             Title of the progress bar.
         checkpoint : path, optional
-            A killed run goes on from this file. It is removed at the end unless `run_of` is given.
+            Written after each epoch; a killed run goes on from it. It is removed at the end unless `run_of` is given.
         run_of : tuple, optional
             What makes the run what it is beside `weights`: arrays, and what has a ``repr``. A file of another run is
             refused; the file of a finished run stays, and gives its weights at once.
@@ -120,8 +119,6 @@ class KerasMethod(TransferEstimator):
             for X, y, weight, epochs in stages:
                 losses += train(net, X, y, weight, epochs, size, rng, self.progress, said, kept)
             weights = net.get_weights()
-            if kept and run_of:
-                kept.write(net)
         if kept and not run_of:
             kept.path.unlink(missing_ok=True)
         return losses, weights
@@ -159,7 +156,7 @@ class Kept:
     """
 
     def __init__(self, path, *run_of):
-        self.path, self.done, self.losses, self.written = Path(path), 0, np.empty(0), time.monotonic()
+        self.path, self.done, self.losses = Path(path), 0, np.empty(0)
         seen = hashlib.sha256()
         for part in run_of:
             seen.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else repr(part).encode())
@@ -168,11 +165,10 @@ class Kept:
             try:
                 self.state = load(self.path.read_bytes())
             except SafetensorError as error:
-                raise TrainingError(f"{path} is damaged ({error}): delete it, or name another checkpoint") from error
+                raise TrainingError(f"{path} is damaged or no checkpoint ({error}): {CURE}") from error
             if not np.array_equal(self.state.pop("run", None), self.run):
                 raise TrainingError(
-                    f"{path} belongs to another run (other data, settings or random_state): delete it, or name another "
-                    "checkpoint"
+                    f"{path} is a checkpoint of another run (other data, settings or random_state): {CURE}"
                 )
             self.losses = self.state.pop("losses")
 
@@ -188,18 +184,13 @@ class Kept:
                 variable.assign(self.state[name])
         return self.losses[self.done - n : self.done]
 
-    def keep(self, net, losses: np.ndarray) -> None:
-        """Keep the losses of the batches just done; with the state of `net` where the last write is long ago."""
+    def keep(self, net, losses: np.ndarray, write: bool) -> None:
+        """Keep the losses of the batches just done, and `write` the file, in one step."""
         self.losses = np.append(self.losses, losses)
         self.done = len(self.losses)
-        if time.monotonic() - self.written >= EVERY:
-            self.write(net)
-
-    def write(self, net) -> None:
-        """Write the file, in one step."""
-        arrays = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(net).items()}
-        replace_file(self.path, save(arrays | {"run": self.run, "losses": self.losses}))
-        self.written = time.monotonic()
+        if write:
+            arrays = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(net).items()}
+            replace_file(self.path, save(arrays | {"run": self.run, "losses": self.losses}))
 
 
 def _variables(net):

@@ -187,7 +187,8 @@ def train(net, X, y, weight, epochs, batch_size, rng, progress=False, said="trai
     way from Python into the framework takes longer than a small network's arithmetic.
 
     `kept` is what an earlier, killed run kept of its progress, with ``ahead()`` (batches it has done that this one has
-    not), ``recall(net, n)`` and ``keep(net, losses)``: of those batches only the order of the rows is drawn again.
+    not), ``recall(net, n)`` and ``keep(net, losses, write)``, where `write` is true after an epoch: of batches done
+    only the order of the rows is drawn again.
 
     Returns
     -------
@@ -210,7 +211,8 @@ def train(net, X, y, weight, epochs, batch_size, rng, progress=False, said="trai
     with tqdm(total=len(losses), desc=said, disable=not progress, leave=False, unit="batch") as bar:
         while start < len(losses):
             known = kept.ahead() if kept else 0
-            some = list(itertools.islice(batches, min(at_once, known or at_once)))
+            most = parts - start % parts if kept else at_once  # a checkpoint is written where an epoch ends
+            some = list(itertools.islice(batches, min(at_once, most, known or most)))
             done = losses[: start + len(some)]
             if known:
                 done[start:] = kept.recall(net, len(some))
@@ -224,7 +226,7 @@ def train(net, X, y, weight, epochs, batch_size, rng, progress=False, said="trai
                     f"the loss is {done[first]} after {first // parts + 1} epochs: lower lr, or scale the genes"
                 )
             if kept and not known:
-                kept.keep(net, done[start:])
+                kept.keep(net, done[start:], write=len(done) % parts == 0)
             start = len(done)
             bar.update(len(some))
     return (losses.reshape(epochs, parts) @ sizes / n).tolist()

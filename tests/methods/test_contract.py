@@ -43,10 +43,7 @@ KIT = {"base", "torch_method", "keras_method"} | {
     "deep_coral",
     "tmp",
     "scpretrain",
-    "autoencoder_transfer",
-    "beyond_fine_tuning",
     "inputs",
-    "saved_encoder",
     "relation_net",
 }  # TEMP
 # Of scikit-learn's checks, those that find what the clauses below do not; all of them run nightly.

@@ -9,11 +9,7 @@ import.
 of fine-tuning; :mod:`~shared.methods.autoencoder_transfer.estimators` the classifier and the regressor.
 """
 
-from shared.methods.autoencoder_transfer.estimators import (
-    AutoencoderClassifier,
-    AutoencoderRegressor,
-    AutoencoderTransfer,
-)
+from shared.methods.autoencoder_transfer.estimators import AutoencoderClassifier, AutoencoderRegressor
 from shared.methods.autoencoder_transfer.networks import (
     TUNING,
     autoencoder,
@@ -28,7 +24,6 @@ __all__ = [
     "TUNING",
     "AutoencoderClassifier",
     "AutoencoderRegressor",
-    "AutoencoderTransfer",
     "autoencoder",
     "compiled_autoencoder",
     "compiled_encoder",

@@ -27,7 +27,7 @@ SCALING = {"standard": "linear", "centre": "linear", "unit": "sigmoid", None: "l
 
 
 @dataclass(eq=False, repr=False)
-class AutoencoderTransfer(Pretrained, TransformerMixin, KerasMethod):
+class _AutoencoderTransfer(Pretrained, TransformerMixin, KerasMethod):
     """Pre-training and fine-tuning: what the classifier and the regressor share."""
 
     constraints = KerasMethod.constraints | {
@@ -221,7 +221,7 @@ class AutoencoderTransfer(Pretrained, TransformerMixin, KerasMethod):
         return X
 
 
-class AutoencoderClassifier(Classifier, AutoencoderTransfer):
+class AutoencoderClassifier(Classifier, _AutoencoderTransfer):
     """Classify samples with an encoder pre-trained on others; without `pretrain`, with the same network from scratch.
 
     Each class has the same total weight in the loss.
@@ -318,7 +318,7 @@ class AutoencoderClassifier(Classifier, AutoencoderTransfer):
         return softmax(self._output(X, genes))
 
 
-class AutoencoderRegressor(Regressor, AutoencoderTransfer):
+class AutoencoderRegressor(Regressor, _AutoencoderTransfer):
     """As :class:`AutoencoderClassifier`, for numbers: one or several columns, each standardised while training."""
 
     def head(self, cells):

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from shared.data.errors import DataError
@@ -138,7 +139,7 @@ def aligned_network(n_genes, widths, method, classes):
 
 
 @dataclass(eq=False, repr=False)
-class Aligned(DomainAware, Classifier, KerasMethod):
+class Aligned(DomainAware, Classifier, TransformerMixin, KerasMethod):
     """A classifier of the source whose code is held close to that of unlabelled target samples.
 
     Parameters
@@ -175,8 +176,8 @@ class Aligned(DomainAware, Classifier, KerasMethod):
     @classmethod
     def example(cls):
         """A small problem to try it on."""
-        model = cls((16,), epochs=10, lr=1e-2, random_state=0)
-        return Example(model, example_cells(), fit={"sample_domain": "domain"}, checked={"epochs": 60})
+        cells, model = example_cells(), cls((16,), epochs=10, lr=1e-2, random_state=0)
+        return Example(model, cells, fit={"sample_domain": cells.obs["domain"].to_numpy()}, checked={"epochs": 60})
 
     def build(self, source, target):
         """The network for labelled source and unlabelled target cells; without target cells nothing is aligned."""
