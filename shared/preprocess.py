@@ -14,8 +14,9 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.sparsefuncs import mean_variance_axis
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from shared.data.cells import finite_matrix, read
 from shared.data.errors import DataError
 from shared.data.genes import names_of, stamp
 
@@ -23,20 +24,7 @@ LOGGED_MAX = 30.0  # log2 of the largest count a cell could hold; no depth of se
 
 
 def _matrix(X):
-    """`X` as a new float32 CSR (each entry once) or C-ordered ndarray; NaN and infinities are refused."""
-    if sparse.issparse(X):
-        X = X.tocsr().astype(np.float32, copy=True)
-        X.sum_duplicates()  # an entry stored in two parts would be logged in two parts
-        values = X.data
-    else:
-        X = np.array(X, dtype=np.float32, order="C")
-        values = X
-    if X.ndim != 2:
-        raise DataError(f"X has {X.ndim} dimensions: give cells in rows and genes in columns")
-    if not np.isfinite(values).all():
-        n = int((~np.isfinite(values)).sum())
-        raise DataError(f"X holds {n} values that are NaN or infinite: fill or drop those genes first")
-    return X
+    return finite_matrix(X, dtype=np.float32)
 
 
 def _cells(adata):
@@ -104,14 +92,13 @@ class LogNormalize(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def fit(self, X, y=None):
         """Check the number of genes; nothing else is learned."""
-        validate_data(self, X, accept_sparse="csr", skip_check_array=False)
+        read(X, estimator=self)
         return self
 
     def transform(self, X):
         """Normalised `X`, as :func:`log_normalize` returns it."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", reset=False)
-        return log_normalize(X, self.target_sum)
+        return log_normalize(read(X, estimator=self, reset=False).X, self.target_sum)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -160,7 +147,9 @@ class VariableGenes(SelectorMixin, BaseEstimator):
         y : ignored
             Present for pipelines; no label is used.
         """
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float32, np.float64], ensure_min_samples=2)
+        X = read(X, estimator=self, dtype=(np.float32, np.float64)).X
+        if X.shape[0] < 2:
+            raise DataError("n_samples=1 cell has no variance: give two cells or more")
         if self.flavor not in ("seurat", "variance"):
             raise DataError(f"flavor {self.flavor!r} is not known: choose 'seurat' or 'variance'")
         if self.n_top < 1:

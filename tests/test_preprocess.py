@@ -140,7 +140,7 @@ def test_pipeline_from_counts_to_genes(pbmc):
         ([[1, np.inf], [1, 1]], "NaN or infinite"),
         ([[0, 0], [1, 1]], "1 cells have no count"),
         ([[0.5, 1.7], [2.2, 0]], "looks logged already"),
-        ([1, 2, 3], "1 dimensions"),
+        ([1, 2, 3], r"shape \(3,\): give cells in rows"),
     ],
 )
 def test_what_is_no_count_matrix_is_refused(X, says):

@@ -246,8 +246,8 @@ def column_names(X) -> list[str] | None:
     return None if names is None or isinstance(names, pd.RangeIndex) else names_of(names)
 
 
-def finite_matrix(X, what: str = "X"):
-    """`X` as float64 CSR or ndarray with finite values, at least one row and column; for functions of one matrix.
+def finite_matrix(X, what: str = "X", dtype=np.float64):
+    """`X` as a new CSR or C-ordered ndarray of finite values; for functions of one matrix.
 
     Raises
     ------
@@ -256,11 +256,16 @@ def finite_matrix(X, what: str = "X"):
     """
     if hasattr(X, "obs"):
         raise DataError(f"{what} is an AnnData, and a matrix is read here: pass adata.X, or to_arrays(adata)[0]")
-    X = X.tocsr().astype(np.float64) if sparse.issparse(X) else np.array(X, dtype=np.float64)
+    if sparse.issparse(X):
+        X = X.tocsr().astype(dtype, copy=True)
+        X.sum_duplicates()  # an entry stored in two parts would be logged in two parts
+    else:
+        X = np.array(X, dtype=dtype, order="C")
     if X.ndim != 2 or 0 in X.shape:
         raise DataError(f"{what} has shape {X.shape}: give cells in rows and genes in columns, at least one of each")
-    if not np.isfinite(X.data if sparse.issparse(X) else X).all():
-        raise DataError(f"{what} holds NaN or infinite values: fill or drop those genes first")
+    missing = int((~np.isfinite(X.data if sparse.issparse(X) else X)).sum())
+    if missing:
+        raise DataError(f"{what} holds {missing} values that are NaN or infinite: fill or drop those genes first")
     return X
 
 
@@ -340,7 +345,7 @@ def _domains(domain, n):
         found = np.asarray(domain, dtype=float)
     except (TypeError, ValueError):
         found = np.empty(0)
-    if found.shape != (n,) or not (np.abs(found) > 0).all() or (found % 1).any():
+    if found.shape != (n,) or not np.isfinite(found).all() or not found.all() or (found % 1).any():
         raise DataError(
             f"sample_domain must hold one whole number for each of the {n} cells, positive for source and negative "
             "for target: for example np.where(batch == 'new', -1, 1)"

@@ -7,9 +7,10 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 from sklearn.base import clone
 
+from shared.data.cells import read
+from shared.data.errors import DataError
 from shared.evaluate.intervals import Interval, confusion_bootstrap, from_confusion
 from shared.evaluate.metrics import as_labels
 from shared.evaluate.splits import few_shot
@@ -28,10 +29,11 @@ def ladder(
 
     Parameters
     ----------
-    X_train, X_test : CSR or ndarray of shape (n_cells, n_genes), float32
-        Log-normalised.
-    y_train, y_test : sequences of str
-        Labels. A class of the test cells that training lacks counts as missed, for every rung alike.
+    X_train, X_test : AnnData, DataFrame, CSR or ndarray of shape (n_cells, n_genes), float32
+        Log-normalised, of the same genes in one order.
+    y_train, y_test : sequences of str, or str
+        Labels; of an AnnData also the name of a column of ``obs``. A class of the test cells that training lacks counts
+        as missed, for every rung alike.
     study_train, study_test : sequences, optional
         Study, run or donor of each cell. With both given, one rung more is climbed: every study minus its own mean,
         then logistic regression. It sees the test cells, not their labels, and the table says so.
@@ -62,9 +64,8 @@ def ladder(
         If the shapes or kinds of labels do not fit, a metric is not known, no seed is given, the study of one side only
         is given, or two rungs have one name.
     """
-    X_train, X_test = _cells(X_train), _cells(X_test)
-    y_train, y_test = as_labels(y_train, "y_train"), as_labels(y_test, "y_test")
-    _check(X_train, y_train, X_test, y_test, metrics, seeds)
+    X_train, y_train, X_test, y_test = _sides(X_train, y_train, X_test, y_test)
+    _check(y_train, y_test, metrics, seeds)
     _check_studies(study_train, len(y_train), study_test, len(y_test))
     if isinstance(n_boot, bool) or n_boot != int(n_boot) or n_boot < len(seeds):
         raise ValueError(f"n_boot={n_boot}: use a whole number of resamples, at least one for each seed")
@@ -96,11 +97,16 @@ def ladder(
     )
 
 
-def _cells(X):
-    """Rows that a boolean mask can pick: CSR, or an array."""
-    if sparse.issparse(X):
-        return X.tocsr()
-    return X if isinstance(X, np.ndarray) else np.asarray(X)
+def _sides(X_train, y_train, X_test, y_test):
+    """Training and test cells with their labels, of the same genes in one order."""
+    sides = []
+    for X, y, which in ((X_train, y_train, "training"), (X_test, y_test, "test")):
+        try:
+            sides.append(read(X, y, like=sides[0] if sides else None, dtype=(np.float64, np.float32)))
+        except ValueError as problem:
+            raise DataError(f"{which} cells: {problem}") from problem
+    train, test = sides
+    return train.X, as_labels(train.y, "y_train"), test.X, as_labels(test.y, "y_test")
 
 
 def _check_studies(study_train, n_train, study_test, n_test):
@@ -116,14 +122,7 @@ def _check_studies(study_train, n_train, study_test, n_test):
             )
 
 
-def _check(X_train, y_train, X_test, y_test, metrics, seeds):
-    for X, y, which in ((X_train, y_train, "train"), (X_test, y_test, "test")):
-        if X.ndim != 2 or y.shape != (X.shape[0],) or not len(y):
-            raise ValueError(f"X_{which} has shape {X.shape} and y_{which} {y.shape}: one label for each row is needed")
-    if X_train.shape[1] != X_test.shape[1]:
-        raise ValueError(
-            f"training cells have {X_train.shape[1]} genes and test cells {X_test.shape[1]}: align the gene lists first"
-        )
+def _check(y_train, y_test, metrics, seeds):
     if (y_train.dtype.kind == "U") != (y_test.dtype.kind == "U"):
         raise ValueError(f"y_train is {y_train.dtype} and y_test {y_test.dtype}: use one kind of label for both")
     unknown = [m for m in metrics if m not in METRICS]
@@ -217,9 +216,8 @@ def learning_curve(models, X_train, y_train, X_test, y_test, *, sizes, seeds) ->
     DataFrame
         Columns ``model, k, seed, type, recall``. The mean over types is the balanced accuracy.
     """
-    X_train, X_test = _cells(X_train), _cells(X_test)
-    y_train, y_test = as_labels(y_train, "y_train"), as_labels(y_test, "y_test")
-    _check(X_train, y_train, X_test, y_test, METRICS, seeds)
+    X_train, y_train, X_test, y_test = _sides(X_train, y_train, X_test, y_test)
+    _check(y_train, y_test, METRICS, seeds)
     types, label = np.unique(y_test, return_inverse=True)
     rows = []
     for k in sizes:

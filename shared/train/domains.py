@@ -29,10 +29,14 @@ class DomainBatches(Batches):
         self.entries = sum(table.entries for table in self.tables)
 
     def __call__(self, epoch):
+        source, target = (self._endless(table, epoch) for table in self.tables)
+        return itertools.islice(((*a, *b) for a, b in zip(source, target)), self.steps)
+
+    @staticmethod
+    def _endless(table, epoch):
         # Each further pass over the shorter domain has an order of its own, as if epochs went on elsewhere.
-        passes = ((table(epoch + 2**20 * i) for i in itertools.count()) for table in self.tables)
-        sides = (itertools.chain.from_iterable(one) for one in passes)
-        return itertools.islice(((*a, *b) for a, b in zip(*sides)), self.steps)
+        for again in itertools.count():
+            yield from table(epoch + 2**20 * again)
 
     def about(self):
-        return {f"{name}": table.about() for name, table in zip(("source", "target"), self.tables, strict=True)}
+        return {name: table.about() for name, table in zip(("source", "target"), self.tables, strict=True)}

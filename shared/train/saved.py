@@ -54,7 +54,7 @@ def save_model(folder: str | Path, arrays: Mapping[str, np.ndarray], config: dic
     folder, genes = Path(folder), [str(g) for g in genes]
     if not genes or len(set(genes)) < len(genes) or any(map(UNWRITABLE.search, genes)):
         raise ModelError("genes must be a list of different names without line breaks: make them unique first")
-    weights = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+    weights = save({k: np.asarray(v, order="C") for k, v in arrays.items()})
     hashes = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "genes_sha256": gene_hash(genes)}
     replace_file(folder / "model.safetensors", weights)
     replace_file(folder / "genes.txt", "".join(f"{g}\n" for g in genes).encode())

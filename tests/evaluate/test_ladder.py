@@ -3,6 +3,7 @@
 import sys
 import time
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -160,8 +161,8 @@ def test_models_are_not_changed():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda X, y, Z, t: ((X, y[:-1], Z, t), {}), "one label for each row"),
-        (lambda X, y, Z, t: ((X, y, Z[:, :-1], t), {}), "align the gene lists"),
+        (lambda X, y, Z, t: ((X, y[:-1], Z, t), {}), "training cells: .*inconsistent numbers of samples"),
+        (lambda X, y, Z, t: ((X, y, Z[:, :-1], t), {}), "test cells: these are not the 30 genes of before"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"metrics": ("auroc",)}), "auroc"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"seeds": ()}), "at least one seed"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"n_boot": 2}), "at least one for each seed"),
@@ -169,13 +170,30 @@ def test_models_are_not_changed():
         (lambda X, y, Z, t: ((X, y, Z, t), {"study_train": y, "study_test": t[1:]}), r"study_test has shape \(179,\)"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"extra": {"logistic": Breaks()}}), "two rungs have the name 'logistic'"),
         (lambda X, y, Z, t: ((X, y, Z, np.arange(len(t))), {}), "one kind of label"),
-        (lambda X, y, Z, t: ((X, np.where(y == "B", None, y), Z, t), {}), "60 y_train are missing"),
+        (
+            lambda X, y, Z, t: ((X, np.where(y == "B", None, y), Z, t), {}),
+            "training cells: y has no label for 60 of 180",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, says):
     args, options = change(*cells(), *cells(seed=1))
     with pytest.raises(ValueError, match=says):
         ladder(*args, models=MODELS, **options)
+
+
+def test_annotated_cells_are_read_and_their_genes_compared():
+    sides = []
+    for seed in (0, 1):
+        X, y = cells(seed=seed)
+        obs = pd.DataFrame({"kind": y}, index=[f"c{i}" for i in range(len(y))])
+        sides.append(ad.AnnData(X, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(X.shape[1])])))
+    train, test = sides
+    table = ladder(train, "kind", test, "kind", models=MODELS, n_boot=50).drop(columns="seconds")
+    plain = ladder(*cells(), *cells(seed=1), models=MODELS, n_boot=50).drop(columns="seconds")
+    pd.testing.assert_frame_equal(table, plain)
+    with pytest.raises(ValueError, match=r"test cells: .*another order"):
+        ladder(train, "kind", test[:, ::-1], "kind", models=MODELS)
 
 
 def test_default_rungs_are_the_book_s():

@@ -40,7 +40,6 @@ from .examples import arguments, fitted, outputs
 from .toys import TOYS
 
 KIT = {"base", "torch_method", "keras_method"} | {
-    "deep_coral",
     "tmp",
     "scpretrain",
     "inputs",

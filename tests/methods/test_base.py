@@ -1,0 +1,220 @@
+"""The kit: rejection, scales, names, domains and pre-trained parts, on the toys of the protocols."""
+
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from shared.data.errors import DataError, DataWarning
+from shared.methods.base import example_cells
+from shared.train.constraints import SettingError
+from shared.train.saved import ModelError, load_model, pack, save_model, unpack
+
+from .toys import ToyClassifier, ToyDomainAware, ToyFewShot, ToyGenerator, ToyRegressor, ToyTranslator
+
+CELLS = example_cells()
+
+
+# Classes that are rejected.
+
+
+def test_a_threshold_rejects_cells_that_are_like_no_class():
+    model = ToyClassifier(random_state=0).fit(CELLS)
+    best, names = model.predict_proba(CELLS).max(1), model.predict(CELLS)
+    threshold = float(np.median(best))
+    said = model.set_params(unknown=threshold).predict(CELLS)
+    assert np.array_equal(said == "unknown", best < threshold)
+    assert (said[best >= threshold] == names[best >= threshold]).all()
+
+
+def test_a_threshold_that_cannot_be_used_is_refused():
+    model = ToyClassifier(random_state=0).fit(CELLS)
+    for bad in (2, -0.1, float("nan"), "x", True):
+        with pytest.raises(SettingError, match=r"unknown=.* is not a number from 0 to 1, or None"):
+            clone(model).set_params(unknown=bad).fit(CELLS)
+    named = CELLS.copy()
+    named.obs["cell_type"] = np.where(named.obs["cell_type"] == "T", "unknown", named.obs["cell_type"])
+    ToyClassifier(random_state=0).fit(named).predict(named)
+    with pytest.raises(DataError, match='a class is called "unknown"'):
+        ToyClassifier(unknown=0.5).fit(named)
+
+
+# Numbers.
+
+
+def test_outputs_are_standardised_alone_and_come_back_in_their_units():
+    y = np.c_[CELLS.obs["measured"] * 1000, CELLS.obs["measured"] * 0.001 - 5]
+    found = ToyRegressor(epochs=300, random_state=0).fit(CELLS, y).predict(CELLS)
+    assert found.shape == (60, 2) and np.abs(np.corrcoef(found[:, 0], y[:, 0])[0, 1]) > 0.9
+    assert np.abs(found.mean(0) - y.mean(0)).max() < 0.1 * y.std(0).max()
+    assert ToyRegressor(random_state=0).fit(CELLS, "measured").score(CELLS, "measured") > 0
+
+
+def test_an_output_that_was_not_measured_is_refused():
+    class Masked(ToyRegressor):
+        allow_nan = "y"
+
+    y = np.c_[CELLS.obs["measured"], np.r_[1.0, [np.nan] * 59]]
+    with pytest.raises(DataError, match="output 1 has fewer than two measured values: leave it out"):
+        Masked().fit(CELLS, y)
+
+
+# Domains.
+
+
+def test_domains_go_through_a_search():
+    search = GridSearchCV(ToyDomainAware(), {}, cv=KFold(3))
+    search.fit(CELLS.X, CELLS.obs["cell_type"], sample_domain=CELLS.obs["domain"].to_numpy())
+    assert search.best_score_ > 0.6
+    model = ToyDomainAware().fit(CELLS, "cell_type", "domain")
+    assert np.array_equal(
+        model.predict(CELLS), ToyDomainAware().fit(CELLS, "cell_type", CELLS.obs["domain"]).predict(CELLS)
+    )
+
+
+# Pre-trained parts.
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    return ToyFewShot().pretrain(example_cells(seed=1))
+
+
+def test_unnamed_columns_are_taken_to_be_those_of_the_pretraining_and_said_so(pretrained):
+    y = CELLS.obs["cell_type"]
+    with pytest.warns(DataWarning, match="24 columns have no names and are taken to be the genes of the pre-training"):
+        model = clone(pretrained).fit(CELLS.X, y)
+    assert np.array_equal(model.predict(CELLS.X), clone(pretrained).fit(CELLS).predict(CELLS))
+    with pytest.raises(DataError, match="pre-trained on 24 genes, and these 23 are not the same"):
+        clone(pretrained).fit(CELLS.X[:, 1:], y)
+
+
+@pytest.mark.filterwarnings("ignore:these 24 columns have no names")
+def test_a_pretrained_model_stands_in_a_search_over_arrays_and_behind_a_scaler(pretrained, tmp_path):
+    y = CELLS.obs["cell_type"].to_numpy()
+    assert GridSearchCV(pretrained, {}, cv=KFold(3)).fit(CELLS.X, y).best_score_ > 0.6
+    pipe = make_pipeline(StandardScaler(), pretrained).fit(CELLS.to_df(), y)
+    assert pipe.score(CELLS.to_df(), y) > 0.6
+    # What was pre-trained knows the names, so the model can be saved without being told them.
+    model = clone(pretrained).fit(CELLS.X, y)
+    assert list((model.save(tmp_path) / "genes.txt").read_text().split()) == list(CELLS.var_names)
+
+
+def test_pretraining_again_forgets_the_fit(pretrained):
+    model = clone(pretrained).fit(CELLS)
+    model.pretrain(example_cells(seed=2))
+    assert not hasattr(model, "prototypes_") and not hasattr(model, "classes_")
+    with pytest.raises(ValueError, match="not fitted"):
+        model.predict(CELLS)
+
+
+def test_scales_are_compared_with_those_of_the_pretraining_and_of_the_fit(pretrained):
+    counts = example_cells(counts=True)
+    with pytest.warns(DataWarning, match=r"like counts.*pre-trained on look like logged.*log_normalize"):
+        model = clone(pretrained).fit(counts)
+    model.predict(counts)
+    with pytest.warns(DataWarning, match=r"like logged.*fitted on look like counts"):
+        model.predict(CELLS)
+
+
+# Generators and translators.
+
+
+def test_a_generator_moves_cells_to_another_condition():
+    model = ToyGenerator().fit(CELLS, "domain")
+    moved = model.generate(CELLS, -1)
+    assert moved.shape == CELLS.shape and not np.allclose(moved, CELLS.X)
+
+
+def test_a_translator_is_held_to_the_genes_in_its_rows():
+    table = CELLS.to_df().T
+    model = ToyTranslator().fit(table, 2 * table)
+    assert np.allclose(model.predict(table.iloc[:, :3]), 2 * table.iloc[:, :3])
+    with pytest.raises(DataError, match="align_genes"):
+        model.predict(table.iloc[::-1])
+    with pytest.raises(DataError, match="give the same genes in the same studies"):
+        ToyTranslator().fit(table, table.iloc[:, 1:])
+
+
+# Saved models.
+
+
+def test_a_folder_that_is_damaged_or_older_or_of_another_class_is_refused(tmp_path):
+    folder = ToyClassifier(random_state=0).fit(CELLS).save(tmp_path / "model")
+    with pytest.raises(ModelError, match="holds a ToyClassifier"):
+        ToyRegressor.load(folder)
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in about.items() if k != "format"}))
+    with pytest.raises(ModelError, match=r"saved by an older version.*fit the model again"):
+        ToyClassifier.load(folder)
+    for old in ("encoder", "classifier"):
+        (tmp_path / "old" / old).mkdir(parents=True)
+        with pytest.raises(ModelError, match="older version"):
+            ToyClassifier.load(tmp_path / "old")
+    with pytest.raises(ModelError, match=r"is no saved model: .*config.json is missing"):
+        ToyClassifier.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("part", ["model.safetensors", "genes.txt", "config.json"])
+@pytest.mark.parametrize("change", ["cut", "gone", "other"])
+def test_each_file_of_a_saved_model_is_checked(part, change, tmp_path):
+    folder = ToyClassifier(random_state=0).fit(CELLS).save(tmp_path)
+    path, content = folder / part, (folder / part).read_bytes()
+    path.unlink()
+    if change != "gone":
+        path.write_bytes(content[:-5] if change == "cut" else bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(ModelError, match="is missing" if change == "gone" else "is damaged"):
+        ToyClassifier.load(folder)
+
+
+def test_what_can_be_packed_comes_back(tmp_path):
+    genes, value = ["a", "b"], {
+        "numbers": (1, 2.5, None, True, "word"),
+        "arrays": [np.arange(6, dtype=np.int32).reshape(2, 3), np.array([], np.float64), np.array(3.0)],
+        "words": np.array(["x", "yy"]),
+        "objects": np.array(["x", None], object),
+        "genes": ["a", "b"],
+        "names": np.array(["a", "b"], object),
+        "scalar": np.float32(1.5),
+        "columns": np.asfortranarray(np.ones((2, 3))),
+        "nested": {"deep": [(), {}, []]},
+    }  # fmt: skip
+    arrays: dict = {}
+    config = {"value": pack(value, "value", arrays, genes)}
+    arrays, config, theirs = load_model(save_model(tmp_path, arrays, config, genes), genes)
+    assert theirs == genes and repr(unpack(config["value"], arrays, genes)) == repr(value)
+    assert unpack(config["value"], arrays, genes)["columns"].flags.f_contiguous
+    for bad in (object(), {1: 2}, {"@x": 1}, lambda: 0, pd.DataFrame(), np.random.default_rng()):
+        with pytest.raises(ModelError, match="cannot be saved"):
+            pack(bad, "x", {})
+    for named in ("os:environ", "shared.train.settings:TrainingError", "shared.data.cells:read"):
+        with pytest.raises(ModelError, match="no data class of this package"):
+            unpack({"@dataclass": named, "fields": {}}, {})
+
+
+def test_genes_are_written_once(tmp_path):
+    model = ToyClassifier(random_state=0).fit(CELLS)
+    assert (model.save(tmp_path) / "config.json").read_text().count("G17") == 0
+
+
+def test_a_random_stream_is_not_saved(tmp_path):
+    model = ToyClassifier(random_state=np.random.RandomState(0)).fit(CELLS)
+    assert ToyClassifier.load(model.save(tmp_path)).random_state is None
+
+
+# Checkpoints of fits.
+
+
+def test_each_fit_has_its_own_checkpoint(tmp_path):
+    model, other = ToyClassifier(checkpoint=tmp_path / "run.x"), ad.AnnData(CELLS.X + 1, CELLS.obs, CELLS.var)
+    read = lambda adata, m=model: m._checkpoint_of_fit(m._read(adata, "cell_type", reset=True))  # noqa: E731
+    paths = {read(CELLS), read(other), read(CELLS, ToyClassifier(lr=1.0, checkpoint=tmp_path / "run.x"))}
+    assert len(paths) == 3 and all(p.parent == tmp_path and p.name.startswith("run.fit-") for p in paths)
+    assert read(CELLS) in paths, "the same cells and settings find their own again"
+    assert ToyClassifier()._checkpoint_of_fit(model._read(CELLS, "cell_type", reset=True)) is None
