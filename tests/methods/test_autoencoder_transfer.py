@@ -29,6 +29,7 @@ from shared.methods.autoencoder_transfer import (
 from shared.nn import keras_net
 from shared.nn.keras_net import LayerwiseAdam, Scale, keras
 from shared.train.saved import ModelError
+from shared.train.settings import TrainingError
 
 SMALL = {"hidden": (16,), "code": 6, "pretrain_epochs": 4, "epochs": 6, "random_state": 0}
 GENES = [f"g{i}" for i in range(30)]
@@ -449,8 +450,87 @@ def test_stages_of_gradual_tuning_share_the_epochs_and_open_from_the_top():
     assert stages("full", 1, 5, 2.0) == stages("frozen", 1, 5, 2.0) == [({}, 5)]
 
 
-def test_training_in_keras_needs_no_torch():
-    code = "import sys, shared.methods.autoencoder_transfer as m; assert 'torch' not in sys.modules, 'torch came along'"
-    env = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+LIGHT = """
+import sys, tempfile
+import numpy as np
+from shared.methods.autoencoder_transfer import AutoencoderClassifier
+from shared.methods.beyond_fine_tuning import TwoOmics
+X, y = np.random.default_rng(0).normal(size=(20, 6)), np.repeat(["a", "b"], 10)
+folder, few = tempfile.mkdtemp(), {"epochs": 2, "random_state": 0}
+for model in (AutoencoderClassifier((4,), 2, pretrain_epochs=2, checkpoint=folder + "/run", **few), TwoOmics(3, **few)):
+    if hasattr(model, "pretrain"):
+        model.pretrain(X)
+    model.fit(X, y).save(folder, [f"g{i}" for i in range(6)])
+    assert (type(model).load(folder).predict(X) == model.predict(X)).all()
+assert "torch" not in sys.modules, "torch came along"
+"""
+
+
+def test_keras_methods_need_no_torch(root):
+    """Not to train, nor to resume, save, load and predict."""
+    env = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", LIGHT], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-400:]
+
+
+# Killed and resumed.
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """Ends a run after so many blocks of batches; each block is one batch here, so that runs end inside an epoch."""
+
+    def after(blocks, run):
+        keep, left = keras_method.Kept.keep, [blocks]
+
+        def counting(self, net, losses, write):
+            keep(self, net, losses, True)
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(keras_method.Kept, "keep", counting)
+            with pytest.raises(Killed):
+                run()
+
+    monkeypatch.setattr(keras_net, "BLOCK", 1)
+    return after
+
+
+@pytest.mark.parametrize("blocks", [1, 5, 13])
+def test_a_killed_run_with_noise_and_stages_goes_on_to_the_same_bytes(source, target, tmp_path, kill, blocks):
+    """Dropout, the drawn code, the order of rows, Adam's moments and the stage of unfreezing all go on."""
+    how = {"noise": 0.3, "variational": True, "tuning": "gradual", "batch_size": 8, "pretrain_batch_size": 30}
+    wanted = quick(**how).pretrain(source).fit(*target)
+    path = tmp_path / "run.safetensors"
+    start = quick(**how, checkpoint=path)
+    kill(blocks, lambda: clone(start).pretrain(source))
+    start.pretrain(source)
+    assert start.pretrained_["losses"] == wanted.pretrained_["losses"]
+    assert all(np.array_equal(a, b) for a, b in zip(start.pretrained_["weights"], wanted.pretrained_["weights"]))
+    kill(blocks, lambda: clone(start).fit(*target))
+    assert len(list(tmp_path.iterdir())) == 2
+    start.fit(*target)
+    assert list(tmp_path.iterdir()) == [path] and start.losses_ == wanted.losses_
+    assert np.array_equal(start.predict_proba(target[0]), wanted.predict_proba(target[0]))
+
+
+def test_a_finished_pretraining_is_read_and_that_of_another_run_refused(source, tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+    first = quick(checkpoint=path).pretrain(source)
+    before = path.read_bytes()
+    monkeypatch.setattr(keras_net, "_steps", lambda net: None)  # nothing is left to train
+    again = quick(checkpoint=path, epochs=3, tuning="frozen").pretrain(source)
+    assert all(np.array_equal(a, b) for a, b in zip(first.pretrained_["weights"], again.pretrained_["weights"]))
+    assert path.read_bytes() == before
+    for other, rows in (({}, source[1:]), ({"random_state": 1}, source), ({"noise": 0.1}, source)):
+        with pytest.raises(TrainingError, match=r"another run .* delete the file"):
+            quick(checkpoint=path, **other).pretrain(rows)
+    path.write_bytes(before[:100])
+    with pytest.raises(TrainingError, match="damaged"):
+        quick(checkpoint=path).pretrain(source)

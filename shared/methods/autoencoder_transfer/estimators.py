@@ -11,14 +11,13 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import TransformerMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.cells import read
 from shared.data.errors import DataError
 from shared.methods.autoencoder_transfer.networks import TUNING, compiled_autoencoder, compiled_encoder, stages
-from shared.methods.base import Classifier, Example, Pretrained, Regressor, example_cells
+from shared.methods.base import Classifier, Example, Pretrained, Regressor, Transformer, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
 from shared.nn.keras_net import Scale, initial, keras
 from shared.train.constraints import Flag, NotNegative, OneOf, Positive, SettingError, Share, Whole, Widths
@@ -27,7 +26,7 @@ SCALING = {"standard": "linear", "centre": "linear", "unit": "sigmoid", None: "l
 
 
 @dataclass(eq=False, repr=False)
-class _AutoencoderTransfer(Pretrained, TransformerMixin, KerasMethod):
+class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
     """Pre-training and fine-tuning: what the classifier and the regressor share."""
 
     constraints = KerasMethod.constraints | {

@@ -11,11 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from shared.data.errors import DataError
-from shared.methods.base import Classifier, DomainAware, Example, example_cells
+from shared.methods.base import Classifier, DomainAware, Example, Transformer, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
 from shared.nn.keras_net import LayerwiseAdam, dense, keras, ops
 from shared.train.constraints import NotNegative, OneOf, SettingError, Widths
@@ -139,7 +138,7 @@ def aligned_network(n_genes, widths, method, classes):
 
 
 @dataclass(eq=False, repr=False)
-class Aligned(DomainAware, Classifier, TransformerMixin, KerasMethod):
+class Aligned(DomainAware, Classifier, Transformer, KerasMethod):
     """A classifier of the source whose code is held close to that of unlabelled target samples.
 
     Parameters
