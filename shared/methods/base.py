@@ -282,12 +282,19 @@ class TransferEstimator(BaseEstimator):
         tags.input_tags.sparse = self.accept_sparse
         tags.input_tags.allow_nan = self.allow_nan is True
         tags.input_tags.positive_only = self.nonnegative
-        if tags.transformer_tags is not None:
-            tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
 
 # Protocols: what a family of methods does.
+
+
+class Transformer(TransformerMixin):
+    """Gives each cell an embedding by ``transform``: float32, whatever comes in."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
 
 
 class Classifier(ClassifierMixin):
@@ -385,8 +392,8 @@ class Pretrained:
         return cells
 
     def _keep(self, cells, **learned):
-        """Set ``pretrained_``; whatever was fitted before is forgotten."""
-        for name in self._fitted().keys() - {"n_features_in_", "feature_names_in_", "is_log_"}:
+        """Set ``pretrained_``; whatever was fitted before is forgotten, and what a clone keeps is kept."""
+        for name in self._fitted().keys() - {"n_features_in_", "feature_names_in_", "is_log_", *self.kept}:
             delattr(self, name)
         about = {"genes": cells.genes, "n_genes": cells.n_genes}
         self.pretrained_ = about | {"is_log": getattr(self, "is_log_", None)} | learned
@@ -438,7 +445,7 @@ class FewShot(Classifier):
         return self.scores(X, genes=genes)
 
 
-class Basis(TransformerMixin):
+class Basis(Transformer):
     """Learns gene weights, ``loadings_`` (n_genes, n_components), and projects other cells onto them by gene name."""
 
     exempt = {

@@ -12,12 +12,11 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
 from shared.data.errors import DataError
-from shared.methods.base import Classifier, DomainAware, Example, example_cells
+from shared.methods.base import Classifier, DomainAware, Example, Transformer, example_cells
 from shared.methods.torch_method import TorchMethod
 from shared.train import resolve_device
 from shared.train.constraints import NotNegative, Widths
@@ -56,7 +55,7 @@ def source_step(net: EncoderHead, X, y) -> torch.Tensor:
 
 
 @dataclass(eq=False, repr=False)
-class DeepCORAL(DomainAware, Classifier, TransformerMixin, TorchMethod):
+class DeepCORAL(DomainAware, Classifier, Transformer, TorchMethod):
     """A classifier of source cells whose embeddings have the covariance of unlabelled target cells' embeddings.
 
     Parameters

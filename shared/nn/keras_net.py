@@ -1,4 +1,4 @@
-"""What the Keras networks of this book share: scaling, an optimizer with a step for each layer, training by batches.
+"""What the Keras networks of this book share: scaling, Adam with a learning rate per layer, training by batches.
 
 Importing this module loads Keras, on TensorFlow unless ``KERAS_BACKEND`` says otherwise.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import dataclass
 
 from shared import load_triton
 
@@ -39,9 +40,9 @@ _threads()
 
 
 class Sample(keras.layers.Layer):
-    """Draw a code from its mean and log variance, and charge for its distance from a standard normal.
+    """Draw a code from its mean and log variance, and penalise its divergence from a standard normal.
 
-    The charge, `weight` times the Kullback-Leibler divergence, is the second term of the variational autoencoder's
+    The penalty, `weight` times the Kullback-Leibler divergence, is the second term of the variational autoencoder's
     loss (Kingma and Welling 2014, equation 10). Outside training it passes the mean on.
     """
 
@@ -60,7 +61,7 @@ class Sample(keras.layers.Layer):
 
 
 class LayerwiseAdam(keras.optimizers.Adam):
-    """Adam with a factor on the step of every variable: 0 freezes it, 1 leaves it alone.
+    """Adam with a factor on the learning rate of every variable: 0 freezes it, 1 leaves it alone.
 
     Factors can change while training goes on, so that freezing, gradual unfreezing and discriminative learning rates
     are one compiled function (Howard and Ruder 2018, sections 3.2 and 3.3).
@@ -97,33 +98,55 @@ class Head(keras.layers.Dense):
         self.l2 = self.add_weight((), initializer="zeros", trainable=False, name="l2")
 
     def call(self, inputs):
-        """Outputs, with the penalty charged."""
+        """Outputs, with the penalty added to the loss."""
         self.add_loss(self.l2 * ops.sum(self.kernel**2))
         return super().call(inputs)
 
 
+@dataclass(eq=False)
 class Scale:
-    """Centre and spread of each gene: standard (mean, deviation), ``"centre"``, ``"unit"`` (minimum, range), none.
+    """Centre and spread of each gene, which scaling subtracts and divides by.
 
-    A gene that does not vary keeps its spread of 1 and so becomes 0. Spreads below a hundredth of the median spread
-    are raised to it: a gene that is almost constant in the source would otherwise become a spike in the target.
+    Attributes
+    ----------
+    kind : {"standard", "centre", "unit", None}
+        Genes to mean 0 and deviation 1, to mean 0, to 0..1 (values beyond are clipped), or as they are.
+    centre, spread : float32 ndarray of shape (n_genes,)
     """
 
-    def __init__(self, X, kind):
+    kind: str | None
+    centre: np.ndarray
+    spread: np.ndarray
+
+    @classmethod
+    def fit(cls, X, kind):
+        """The scale of the rows of `X`, dense or sparse, (n_samples, n_genes).
+
+        A gene that does not vary keeps its spread of 1 and so becomes 0. Spreads below a hundredth of the median
+        spread are raised to it: a gene that is almost constant in the source would otherwise become a spike in the
+        target.
+        """
         X = X.toarray() if sparse.issparse(X) else X
-        zero = np.zeros(X.shape[1], np.float32)
-        self.kind, self.centre, self.spread = kind, zero, zero + 1
+        centre, spread = np.zeros(X.shape[1], np.float32), np.ones(X.shape[1], np.float32)
         if kind is not None:
-            self.centre = (X.min(0) if kind == "unit" else X.mean(0)).astype(np.float32)
+            centre = (X.min(0) if kind == "unit" else X.mean(0)).astype(np.float32)
         if kind in ("standard", "unit"):
-            spread = (X.std(0) if kind == "standard" else np.ptp(X, axis=0)).astype(np.float32)
-            least = np.median(spread[spread > 0]) / 100 if (spread > 0).any() else 1
-            self.spread = np.where(spread > 0, np.maximum(spread, least), 1).astype(np.float32)
+            found = (X.std(0) if kind == "standard" else np.ptp(X, axis=0)).astype(np.float32)
+            least = np.median(found[found > 0]) / 100 if (found > 0).any() else 1
+            spread = np.where(found > 0, np.maximum(found, least), 1).astype(np.float32)
+        return cls(kind, centre, spread)
 
     def __call__(self, X):
         """Scaled rows, float32; ``"unit"`` clips to 0..1."""
         X = (dense(X) - self.centre) / self.spread
         return np.clip(X, 0, 1) if self.kind == "unit" else X
+
+
+def relu_layers(x, widths, name):
+    """Dense layers with ReLU on the Keras tensor `x`, called ``name_0``, ``name_1``, ...; the last one's output."""
+    for i, units in enumerate(widths):
+        x = keras.layers.Dense(units, activation="relu", name=f"{name}_{i}")(x)
+    return x
 
 
 def restart(net, weights, lr, seed):
@@ -157,33 +180,54 @@ def _start(net):
     return tf.function(start, [tf.TensorSpec(w.shape, w.dtype) for w in net.weights], autograph=False)
 
 
-def train(net, X, y, weight, epochs, batch_size, rng, progress=False, said="training"):
+def train(net, X, y, weight, epochs, batch_size, rng, progress=False, said="training", kept=None):
     """Passes over the rows in an order drawn by numpy, so that every back end sees the same batches.
 
     Batches differ by one row at most: no last batch of a few rows. Many batches are handed over at once, because the
     way from Python into the framework takes longer than a small network's arithmetic.
+
+    `kept` is what an earlier, killed run kept of its progress, with ``ahead()`` (batches it has done that this one has
+    not), ``recall(net, n)`` and ``keep(net, losses, write)``, where `write` is true after an epoch: of batches done
+    only the order of the rows is drawn again.
+
+    Returns
+    -------
+    list of float
+        Mean loss of each epoch.
+
+    Raises
+    ------
+    FloatingPointError
+        If a loss is not finite.
     """
     from tqdm.auto import tqdm
 
-    n = X.shape[0]
+    n, start = X.shape[0], 0
     parts = max(1, -(-n // batch_size))
     sizes = [len(rows) for rows in np.array_split(range(n), parts)]
     batches = (rows for _ in range(epochs) for rows in np.array_split(rng.permutation(n), parts))
     at_once = max(1, BLOCK // (4 * X.shape[1] * sizes[0]))
     losses, steps = np.zeros(epochs * parts), _steps(net)
     with tqdm(total=len(losses), desc=said, disable=not progress, leave=False, unit="batch") as bar:
-        for start in range(0, len(losses), at_once):
-            some = list(itertools.islice(batches, at_once))
-            rows = np.concatenate(some)
-            block = [dense(X[rows]), *(part[rows] for part in (y, weight) if part is not None)]
-            ends = np.cumsum([0, *map(len, some)], dtype=np.int32)
-            losses[start : start + len(some)] = steps(ends, *block)
+        while start < len(losses):
+            known = kept.ahead() if kept else 0
+            most = parts - start % parts if kept else at_once  # a checkpoint is written where an epoch ends
+            some = list(itertools.islice(batches, min(at_once, most, known or most)))
             done = losses[: start + len(some)]
+            if known:
+                done[start:] = kept.recall(net, len(some))
+            else:
+                rows = np.concatenate(some)
+                block = [dense(X[rows]), *(part[rows] for part in (y, weight) if part is not None)]
+                done[start:] = steps(np.cumsum([0, *map(len, some)], dtype=np.int32), *block)
             if not np.isfinite(done).all():
                 first = np.flatnonzero(~np.isfinite(done))[0]
                 raise FloatingPointError(
                     f"the loss is {done[first]} after {first // parts + 1} epochs: lower lr, or scale the genes"
                 )
+            if kept and not known:
+                kept.keep(net, done[start:], write=len(done) % parts == 0)
+            start = len(done)
             bar.update(len(some))
     return (losses.reshape(epochs, parts) @ sizes / n).tolist()
 

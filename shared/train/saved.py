@@ -144,7 +144,7 @@ def pack(value, path: str, arrays: dict, genes: Sequence[str] | None = None):
     if isinstance(value, list):
         return (
             {"@genes": True}
-            if genes is not None and value == list(genes)
+            if genes is not None and all(isinstance(v, str) for v in value) and value == list(genes)
             else [again(v, i) for i, v in enumerate(value)]
         )
     if isinstance(value, tuple):

@@ -57,7 +57,7 @@ def test_mmd_does_not_depend_on_scale_without_widths(clouds):
     assert mmd2(x, y) > 0.1
 
 
-def test_mmd_is_nought_on_average_for_one_distribution():
+def test_mmd_is_zero_on_average_for_one_distribution():
     rng = np.random.default_rng(0)
     values = [mmd2(rng.normal(size=(20, 2)), rng.normal(size=(20, 2))) for _ in range(200)]
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(200)
@@ -79,9 +79,9 @@ def test_mmd_equals_skada(clouds):
     assert mmd2(*clouds, widths=[0.5, 2.0], unbiased=False) == pytest.approx(theirs, rel=1e-9)
 
 
-def test_the_charge_in_training_is_the_same_number(clouds):
+def test_the_penalty_in_training_is_the_same_number(clouds):
     x, y = (a[:10].astype(np.float32) for a in clouds)
-    layer = method._Discrepancy()
+    layer = method.Discrepancy()
     layer([x, y])
     both = np.vstack([x, y])
     squared = ((both[:, None] - both[None]) ** 2).sum(-1)
@@ -198,22 +198,22 @@ def test_target_labels_are_not_looked_at(toy):
 
 def test_aligned_refuses(toy):
     X, y, domain = toy
-    with pytest.raises(ValueError, match="choose 'mmd'"):
+    with pytest.raises(ValueError, match="choose mmd"):
         Aligned(method="coral").fit(X, y, domain)
-    with pytest.raises(ValueError, match="positive for the source"):
+    with pytest.raises(ValueError, match="positive for source"):
         Aligned().fit(X, y, domain * 0)
     with pytest.raises(ValueError, match="one class"):
         Aligned().fit(X, np.where(domain > 0, "a", "b"), domain)
     with pytest.raises(ValueError, match="whole number"):
         Aligned((0,)).fit(X, y, domain)
-    with pytest.raises(ValueError, match="positive for the source"):
+    with pytest.raises(ValueError, match="positive for source"):
         Aligned().fit(X, y, np.where(np.arange(len(y)) == 3, np.nan, domain))
     with pytest.raises(NotFittedError):
         Aligned().predict(X)
     for label in (None, np.nan, pd.NA):
         holed = y.astype(object)
         holed[3] = label
-        with pytest.raises(ValueError, match="1 of the rows to learn from have no label"):
+        with pytest.raises(ValueError, match="no label for 1 of 300 cells"):
             Aligned().fit(X, holed, domain)
     holed = np.where(domain > 0, y.astype(object), None)  # the target's are not looked at
     Aligned((4,), epochs=1).fit(X, holed, domain)
@@ -252,7 +252,7 @@ def test_missing_labels_weigh_nothing(tasks):
     assert np.isfinite(model.predict(X)).all()
     y = np.array([[1.0, np.nan], [np.nan, np.nan], [2.0, 0.0]], np.float32)
     p = np.array([[3.0, 9.0], [7.0, 7.0], [2.0, 4.0]], np.float32)
-    assert keras.ops.convert_to_numpy(method._masked(y, p)).tolist() == [2.0, 0.0, 8.0]
+    assert keras.ops.convert_to_numpy(method.masked_error(y, p)).tolist() == [2.0, 0.0, 8.0]
 
 
 def test_relatives_help_a_task_with_few_labels(tasks):
@@ -270,7 +270,7 @@ def test_relatives_help_a_task_with_few_labels(tasks):
 
 def test_multitask_refuses(tasks):
     X, Y = tasks
-    with pytest.raises(ValueError, match="task 1 has fewer than two labels"):
+    with pytest.raises(ValueError, match="output 1 has fewer than two measured values"):
         MultiTask().fit(X, np.where([True, False, True], Y, np.nan))
 
 
@@ -313,7 +313,7 @@ def test_blocks_are_missing_as_a_whole(blocks):
         TwoOmics(6, fusion="middle").fit(X, y)
     with pytest.raises(ValueError, match="continuous"):
         TwoOmics(6).fit(X, X[:, 0])
-    with pytest.raises(ValueError, match="240 rows and y 239"):
+    with pytest.raises(ValueError, match=r"\[240, 239\]"):
         TwoOmics(6).fit(X, y[1:])
     with pytest.raises(ValueError, match="no label"):
         TwoOmics(6).fit(X, np.where(y == "a", None, y))

@@ -39,12 +39,7 @@ from shared.train.saved import ModelError
 from .examples import arguments, fitted, outputs
 from .toys import TOYS
 
-KIT = {"base", "torch_method", "keras_method"} | {
-    "autoencoder_transfer",
-    "beyond_fine_tuning",
-    "inputs",
-    "saved_encoder",
-}  # TEMP
+KIT = {"base", "torch_method", "keras_method"}
 # Of scikit-learn's checks, those that find what the clauses below do not; all of them run nightly.
 SAMPLE = {
     "check_dataframe_column_names_consistency",

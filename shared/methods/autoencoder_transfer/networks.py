@@ -1,4 +1,4 @@
-"""Autoencoders in Keras, their encoder with a head on it, and which layers move while it is tuned."""
+"""Autoencoders in Keras, their encoder with a head on it, and which layers move while it is fine-tuned."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from shared.nn.keras_net import Head, LayerwiseAdam, Sample, keras
+from shared.nn.keras_net import Head, LayerwiseAdam, Sample, keras, relu_layers
 
 TUNING = ("frozen", "full", "gradual", "discriminative")
 
@@ -40,34 +40,36 @@ def variational_autoencoder(n_genes, hidden=(1024,), code=256, output="linear", 
 
     The divergence is weighted ``beta / n_genes``, because the reconstruction error is a mean over genes.
     """
-    genes = x = keras.Input((n_genes,))
-    for i, units in enumerate(hidden):
-        x = keras.layers.Dense(units, activation="relu", name=f"encode_{i}")(x)
+    genes = keras.Input((n_genes,))
+    x = relu_layers(genes, hidden, "encode")
     mean = keras.layers.Dense(code, name="code")(x)
     log_var = keras.layers.Dense(code, name="spread")(x)
-    x = Sample(beta / n_genes, name="sample")([mean, log_var])
-    for i, units in enumerate(reversed(hidden)):
-        x = keras.layers.Dense(units, activation="relu", name=f"decode_{i}")(x)
+    x = relu_layers(Sample(beta / n_genes, name="sample")([mean, log_var]), reversed(hidden), "decode")
     return keras.Model(genes, keras.layers.Dense(n_genes, activation=output, name="genes")(x))
 
 
 @lru_cache(maxsize=4)
 def compiled_autoencoder(n_genes, hidden, code, output, noise, variational, beta, jit):
-    """A compiled autoencoder and its encoder; ``noise`` blanks that share of the inputs while training."""
+    """A compiled autoencoder, and the same without noise; ``noise`` sets that share of the inputs to zero in training.
+
+    Both have the weights of encoder and decoder, in this order.
+    """
     make = variational_autoencoder if variational else autoencoder
     whole = make(n_genes, hidden, code, output, **({"beta": beta} if variational else {}))
     clean = keras.Input((n_genes,))
     trained = keras.Model(clean, whole(keras.layers.Dropout(noise, seed=0, name="noise")(clean)))
     trained.compile(LayerwiseAdam(), "mse", jit_compile=jit)
-    return trained, whole, keras.Model(whole.input, whole.get_layer("code").output)
+    return trained, whole
 
 
 @lru_cache(maxsize=8)
 def compiled_encoder(n_genes, hidden, code, linear_code, outputs, task, jit):
-    """Encoder and head as one compiled network; with no `hidden` and no `code` the head alone, on codes."""
-    x = genes = keras.Input((n_genes,))
-    for i, units in enumerate(hidden):
-        x = keras.layers.Dense(units, activation="relu", name=f"encode_{i}")(x)
+    """Encoder and head as one compiled network; with no `hidden` and no `code` the head alone, on codes.
+
+    `task` names the loss: ``"binary"`` and ``"classes"`` are cross-entropies, ``"numbers"`` is the squared error.
+    """
+    genes = keras.Input((n_genes,))
+    x = relu_layers(genes, hidden, "encode")
     if code:
         x = keras.layers.Dense(code, activation=None if linear_code else "relu", name="code")(x)
     net = keras.Model(genes, Head(outputs, name="head")(x))
@@ -81,18 +83,19 @@ def compiled_encoder(n_genes, hidden, code, linear_code, outputs, task, jit):
 
 
 def stages(tuning: str, n_hidden: int, epochs: int, decay: float) -> list[tuple[dict[str, float], int]]:
-    """What moves, and for how many epochs: factors on the steps by layer, one dict a stage.
+    """What moves, and for how many epochs: factors on the learning rate by layer, one dict a stage.
 
     Parameters
     ----------
     tuning : {"frozen", "full", "gradual", "discriminative"}
-        The head alone (on codes), all layers, one more at a time from the top, or all with smaller steps below.
+        The head alone (on codes), all layers, one more at a time from the top, or all with smaller learning rates
+        below (Howard and Ruder 2018, sections 3.2 and 3.3).
     n_hidden : int
         Layers between genes and code.
     epochs : int
         Of all stages together.
     decay : float
-        Ratio of the steps of two neighbouring layers, for ``"discriminative"``.
+        Ratio of the learning rates of two neighbouring layers, for ``"discriminative"``.
     """
     layers = [*(f"encode_{i}" for i in range(n_hidden)), "code"]
     if tuning == "discriminative":
