@@ -107,10 +107,11 @@ def local_paths(text: str) -> list[str]:
 
 
 def names_of(slug: str) -> dict[str, str]:
-    """Every place that carries a chapter's name, when its method lives in `shared.methods`."""
+    """Every place that carries a chapter's name, when its method lives in `shared.methods`: a module, or a folder."""
     name = slug.replace("-", "_")
+    folder = notebooks.ROOT / "shared/methods" / name
     return {
-        "module": f"shared/methods/{name}.py or shared/methods/{name}/__init__.py",
+        "module": f"shared/methods/{name}/__init__.py" if folder.is_dir() else f"shared/methods/{name}.py",
         "test": f"tests/methods/test_{name}.py",
         "result": f"book/results/{slug}.json",
     }
@@ -125,7 +126,11 @@ def test_imports_go_one_way(root):
 @pytest.mark.parametrize("chapter", notebooks.chapters(), ids=lambda c: c.slug)
 def test_one_name_runs_through(root, chapter):
     assert notebooks.front_matter(chapter)["module"] == f"shared.methods.{chapter.slug.replace('-', '_')}"
-    assert [f"{what}: {path}" for what, path in names_of(chapter.slug).items() if not any((root / place).exists() for place in path.split(" or "))] == []
+    assert [
+        f"{what}: {path}"
+        for what, path in names_of(chapter.slug).items()
+        if not any((root / place).exists() for place in path.split(" or "))
+    ] == []
 
 
 def import_seconds(root, module="shared") -> tuple[float, set[str]]:

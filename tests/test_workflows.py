@@ -40,10 +40,11 @@ def test_pinned_and_least(path):
 
 def test_what_runs():
     texts = {p.stem: p.read_text(encoding="utf-8") for p in WORKFLOWS}
-    assert {"test", "book", "links"} <= texts.keys()
+    assert {"test", "book", "links", "nightly"} <= texts.keys()
     assert yaml.safe_load(texts["test"])["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert "run: .ci/run" in texts["test"] and "run: make book\n" in texts["book"]
-    assert "schedule" in yaml.safe_load(texts["links"])[True]
+    assert all("schedule" in yaml.safe_load(texts[name])[True] for name in ("links", "nightly"))
+    assert "pytest tests -m nightly" in texts["nightly"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from shared.evaluate.episodes import FewShot, FewShotError, few_shot_accuracy
-from shared.methods.relation_net import EpisodeSamplers, RelationNet, RelationNets
+from shared.methods.tmp import RelationNet
+from shared.methods.tmp.stacked import EpisodeSamplers, RelationNets
 from shared.nn.episodes import EpisodeSampler, few_shot_split
 from shared.train import resolve_device
 from shared.train.episodes import MetaConfig, meta_train
@@ -50,7 +51,7 @@ class Recipe:
     workers : int
         Processes that train networks side by side, on the CPU; the numbers do not depend on it.
     together : int
-        Seeds of an arm that are trained as one network (:class:`shared.methods.relation_net.RelationNets`). Small
+        Seeds of an arm that are trained as one network (:class:`shared.methods.tmp.stacked.RelationNets`). Small
         networks are ready in a third of the time, and differ from those trained in turn by the rounding of sums.
     """
 
@@ -86,7 +87,7 @@ class Arm(NamedTuple):
         Random weights; rehearsed on the source; rehearsed on the source with its genes in a random order. Or any
         learner of episodes, as a function of the seed.
     clamp : {"all", "none", "weight"}
-        See :class:`shared.methods.relation_net.RelationNet`.
+        See :class:`shared.methods.tmp.network.RelationNet`.
     cells : int or None
         Of each class to tune on; 0: none, the network stays as it is; None: all there are.
     lr : float, optional
@@ -126,11 +127,11 @@ def practise_together(learners: Sequence, studies: Sequence, recipe: Recipe, see
     samplers = EpisodeSamplers([exam_on(study, recipe, recipe.n_query) for study in studies], seeds)
 
     def watch(_, row):
-        for net, seed in zip(nets.hand_back(), seeds, strict=True):
+        for net, seed in zip(nets.unstack(), seeds, strict=True):
             look(net, seed, row)
 
     meta_train(nets, samplers, _rule(recipe, 0, every), () if look is None else (watch,))
-    return list(nets.hand_back())
+    return list(nets.unstack())
 
 
 def _rule(recipe, seed, every):

@@ -16,7 +16,7 @@ from shared.evaluate.episodes import few_shot_accuracy, unknown_curve
 from shared.experiments.arms import Arm, Recipe, exam_on, examine, tuned
 from shared.experiments.processes import side_by_side
 from shared.experiments.studies import put_aside
-from shared.methods.relation_net import RelationNet
+from shared.methods.tmp import RelationNet
 from shared.nn.blocks import use_statistics
 from shared.nn.episodes import EpisodeSampler
 

@@ -69,7 +69,7 @@ class Batches:
         return f"at epoch {epoch}, batch {i + 1}" + (f" of {self.steps}" if self.steps else "")
 
     def about(self) -> dict:
-        """What tells these batches from others; a checkpoint keeps it. ``digest()`` of what draws them, if it has one."""
+        """What tells these batches from others, for a checkpoint: ``digest()`` of what draws them, where it has one."""
         return {"data": self.draw.digest() if hasattr(self.draw, "digest") else None}
 
     def refusal(self, rows: list[dict], epochs: int) -> str:

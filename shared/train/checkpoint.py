@@ -26,6 +26,7 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], ident
     Parameters
     ----------
     path : path
+        File to write.
     tensors : mapping of str to tensor
         Names are ``part/name``.
     identity : dict

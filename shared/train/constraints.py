@@ -42,22 +42,27 @@ def Whole(least: int = 0) -> Constraint:
 
 def Positive() -> Constraint:
     """A finite number above 0."""
-    return Constraint(lambda v: _number(v) and 0 < v < math.inf, "is not a positive number")
+    return Constraint(lambda v: is_number(v) and 0 < v < math.inf, "is not a positive number")
 
 
 def NotNegative() -> Constraint:
     """A finite number from 0 up."""
-    return Constraint(lambda v: _number(v) and 0 <= v < math.inf, "is not a number from 0 up")
+    return Constraint(lambda v: is_number(v) and 0 <= v < math.inf, "is not a number from 0 up")
 
 
 def Share() -> Constraint:
     """A number from 0 up to, but not, 1."""
-    return Constraint(lambda v: _number(v) and 0 <= v < 1, "is no share: give a number from 0 up to, but not, 1")
+    return Constraint(lambda v: is_number(v) and 0 <= v < 1, "is no share: give a number from 0 up to, but not, 1")
+
+
+def Between(low: float, high: float) -> Constraint:
+    """A number above `low` and below `high`."""
+    return Constraint(lambda v: is_number(v) and low < v < high, f"is not a number between {low:g} and {high:g}")
 
 
 def Probability() -> Constraint:
     """A number from 0 to 1."""
-    return Constraint(lambda v: _number(v) and 0 <= v <= 1, "is not a number from 0 to 1")
+    return Constraint(lambda v: is_number(v) and 0 <= v <= 1, "is not a number from 0 to 1")
 
 
 def OneOf(*values) -> Constraint:
@@ -100,5 +105,6 @@ def check(settings: Mapping[str, object], constraints: Mapping[str, Constraint])
             raise SettingError(f"{name}={settings[name]!r} {constraint.said}")
 
 
-def _number(value) -> bool:
+def is_number(value) -> bool:
+    """Whether a value is a real number; True and False are none."""
     return isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))

@@ -18,8 +18,9 @@ import torch
 
 from shared.nn.episodes import EpisodeSampler
 from shared.train.batches import Batches, epoch_seed
+from shared.train.constraints import Between, Maybe, OneOf, Whole, check
 from shared.train.loop import fit
-from shared.train.settings import Config, History, TrainingError, check_settings, resolve_device
+from shared.train.settings import Config, History, TrainingError, resolve_device
 
 PRECISIONS = ("32", "bf16")
 
@@ -76,18 +77,22 @@ class MetaConfig:
     progress: bool = False
     checkpoint: str | Path | None = None
 
+    constraints = {
+        "precision": OneOf(*PRECISIONS),
+        "episodes": Whole(),
+        **dict.fromkeys(("meta_batch", "log_every"), Whole(1)),
+        "stop_at": Maybe(Between(-1, 2)),  # an accuracy; above 1 it never stops
+    }
+
     def __post_init__(self):
-        check_settings(self, {"precision": PRECISIONS}, {"episodes": 0, "meta_batch": 1, "log_every": 1})
-        stop = self.stop_at
-        if stop is not None and (not isinstance(stop, (int, float)) or not -1 < stop < 2):
-            raise TrainingError(f"stop_at={stop!r} is not a number above -1: give an accuracy, or None")
+        check(vars(self), self.constraints)
         self.config()
 
     def config(self) -> Config:
         """The same for the loop, whose epochs are rows of the history; it refuses what it cannot use."""
-        names = ["lr", "lr_step", "lr_gamma", "step_order", "seed", "device", "precision", "progress", "checkpoint"]
+        names = "lr lr_step lr_gamma step_order seed device precision progress checkpoint"
         rows = max(1, -(-self.episodes // self.log_every))
-        return Config(epochs=rows, optimizer="adam", **{name: getattr(self, name) for name in names})
+        return Config(epochs=rows, optimizer="adam", **{name: getattr(self, name) for name in names.split()})
 
 
 class MetaHistory(History):

@@ -19,6 +19,8 @@ from shared.train.memory import LARGE, kept_memory
 from shared.train.settings import Config, History, TrainingError, resolve_device, seed_everything
 
 DTYPES = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+# Settings that a resumed run may change.
+FREE = {"device", "devices", "progress", "checkpoint", "checkpoint_every", "max_seconds"}
 
 
 def fit(
@@ -226,7 +228,7 @@ class _Run:
         return loss, {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in numbers.items()}
 
     def update(self):
-        """One optimiser step by the gradients that are there, which are then dropped: they take as much as the weights."""
+        """One optimiser step by the gradients, which are then dropped: they take as much memory as the weights."""
         self.scaler.unscale_(self.optimizer)
         if self.on_gradients is not None:
             self.on_gradients(self.net)
@@ -237,15 +239,14 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
 
     def set_lr(self, number, i):
-        config, factor = self.config, 1.0
+        config, lr, steps = self.config, self.config.lr, self.batches.steps
         if config.schedule == "cosine":
-            steps = self.batches.steps
-            factor = 0.5 * (1 + math.cos(math.pi * ((number - 1) * steps + i) / (steps * config.epochs)))
+            lr *= 0.5 * (1 + math.cos(math.pi * ((number - 1) * steps + i) / (steps * config.epochs)))
         if config.lr_step is not None:
-            factor *= config.lr_gamma ** (self.batches.done(number, i) // config.lr_step)
+            lr *= config.lr_gamma ** (self.batches.done(number, i) // config.lr_step)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * factor
-        return config.lr * factor
+            group["lr"] = lr
+        return lr
 
     def mean(self, values, sizes):
         """Mean over the batches of an epoch, weighed by their rows where these are known."""
@@ -286,11 +287,8 @@ class _Run:
 
     def _identity(self):
         """What must be equal for a checkpoint to be this run's; the number of epochs may grow under a constant rate."""
-        fields = dataclasses.asdict(self.config)
-        for name in ("device", "devices", "progress", "checkpoint", "checkpoint_every", "max_seconds"):
-            del fields[name]
-        if self.config.schedule == "constant":
-            del fields["epochs"]
+        free = FREE | ({"epochs"} if self.config.schedule == "constant" else set())
+        fields = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in free}
         shapes = {k: [str(v.dtype), *v.shape] for k, v in self.net.state_dict().items()}
         val = None if self.val is None else self.val.digest()
         about = {"network": shapes, "modules": settings_of(self.net), **self.batches.about(), "val": val}

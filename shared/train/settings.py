@@ -50,7 +50,8 @@ class Config:
         Arithmetic of the forward pass; weights stay float32. ``"16"`` scales the loss and needs CUDA.
     patience : int, optional
         Stop when the validation loss (or what ``monitor`` returns) has not fallen by more than `min_delta` for so
-        many epochs, and give the model the weights of its best epoch. None: no early stop, and the weights of the last epoch stay.
+        many epochs, and give the model the weights of its best epoch. None: no early stop, and the weights of the last
+        epoch stay.
     clip_norm : float, optional
         Largest norm of the gradient.
     seed : int

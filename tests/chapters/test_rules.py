@@ -229,7 +229,10 @@ def test_taught_cells():
 
 
 def test_what_a_package_teaches_is_what_its_modules_define(tmp_path):
-    for name, text in {"__init__.py": "from one.two import f\n", "two.py": f"from __future__ import x\n{MODULE}"}.items():
+    for name, text in {
+        "__init__.py": "from one.two import f\n",
+        "two.py": f"from __future__ import x\n{MODULE}",
+    }.items():
         (tmp_path / name).write_text(text)
     there = {"shared.one": module_text(tmp_path / "__init__.py")}.get
     assert taught_cells(nb(code("def f(x):\n    return x + 1", "teaches=shared.one")), there) == []

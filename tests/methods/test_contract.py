@@ -40,12 +40,10 @@ from .examples import arguments, fitted, outputs
 from .toys import TOYS
 
 KIT = {"base", "torch_method", "keras_method"} | {
-    "tmp",
     "autoencoder_transfer",
     "beyond_fine_tuning",
     "inputs",
     "saved_encoder",
-    "relation_net",
 }  # TEMP
 # Of scikit-learn's checks, those that find what the clauses below do not; all of them run nightly.
 SAMPLE = {

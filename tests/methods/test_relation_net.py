@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from shared.methods.relation_net import CLAMPS, LOSSES, PROTOTYPES, EpisodeSamplers, RelationNet, RelationNets
+from shared.methods.tmp.network import CLAMPS, LOSSES, PROTOTYPES, RelationNet
+from shared.methods.tmp.stacked import EpisodeSamplers, RelationNets
 from shared.nn.episodes import NORMS, EpisodeSampler, unit_range, use_statistics
 from shared.train import TrainingError
 from shared.train.episodes import MetaConfig, meta_train
@@ -274,7 +275,7 @@ def test_each_network_gets_the_gradient_it_gets_alone(proto, loss, norm):
             torch.testing.assert_close(found[name].grad[i], weight.grad, atol=1e-6, rtol=1e-4, msg=name)
     assert float(total.detach()) == pytest.approx(float(alone))
     kept = copy.deepcopy([net.state_dict() for net in nets])
-    for net, before in zip(together.hand_back(), kept):
+    for net, before in zip(together.unstack(), kept):
         assert not net.training
         for name, value in net.state_dict().items():
             torch.testing.assert_close(value, before[name], msg=name)  # running statistics, support before query
@@ -297,7 +298,7 @@ def test_networks_trained_as_one_are_networks_trained_in_turn(clamp):
     assert seen == [8, 16, 20]
     for net, same in zip(nets, before):
         assert torch.equal(net.last.weight, same.last.weight), "they are left alone until they are asked for"
-    for net, other, draw in zip(together.hand_back(), alone, draws):
+    for net, other, draw in zip(together.unstack(), alone, draws):
         support, query, _ = draw.batch(2)
         # A bias before a batch norm has only rounding for gradient, which Adam grows: what counts is the scores.
         torch.testing.assert_close(net.scores(support, query), other.scores(support, query), atol=5e-3, rtol=0)
@@ -314,7 +315,7 @@ def test_a_network_does_not_hang_on_those_beside_it():
         team, samplers, seeds = zip((nets[0], draws[0], 0), (nets[1], draws[1], 1), third)
         together = RelationNets(copy.deepcopy(team))
         meta_train(together, EpisodeSamplers(samplers, seeds), rule)
-        found.append(together.hand_back()[0].state_dict())
+        found.append(together.unstack()[0].state_dict())
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
 
 

@@ -411,7 +411,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
     [
         ({"lr": 0.1}, (120, 90), "differs in lr"),
         ({"random_state": 1}, (120, 90), "differs in seed"),
-        ({"squash": True, "heads": "shared"}, (120, 90), "squash .*, heads"),
+        (
+            {"squash": True, "heads": "shared"},
+            (120, 90),
+            r"squash \(False there, True here\), heads \('separate' there, 'shared' here\)",
+        ),
         ({}, (120, 91), "differs in sets"),
         ({"rounds": 1}, (120, 90), "holds 2 rounds and rounds=1"),
     ],

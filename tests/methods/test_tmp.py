@@ -9,14 +9,18 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from shared.data import DataWarning, load
-from shared.methods.relation_net import LOSSES, PROTOTYPES
 from shared.methods.tmp import RELEASED, TMP
+from shared.methods.tmp.network import LOSSES, PROTOTYPES
 from shared.nn.episodes import EpisodeError, few_shot_split, unit_range
 from shared.preprocess import log_normalize
-from shared.train import TrainingError
+from shared.train.constraints import SettingError
+from shared.train.saved import ModelError
 
 
 def profiles(kinds=6, per_kind=20, genes=40, noise=0.3, seed=0, centres=0):
@@ -37,6 +41,7 @@ def small(**options):
     return TMP((24, 12), (10, 6), **settings | options)
 
 
+@pytest.mark.filterwarnings("ignore::shared.data.DataWarning")  # its tables of whole numbers look like counts
 @parametrize_with_checks([TMP((16,), (8,), fit_episodes=30, fit_lr=2e-2, scale=False, device="cpu", random_state=0)])
 def test_scikit_learns_contract(estimator, check):
     check(estimator)
@@ -56,13 +61,13 @@ def cells():
 
 
 @pytest.fixture(scope="module")
-def lent(bulk):
+def pretrained(bulk):
     return small().pretrain(bulk, "tissue")
 
 
 @pytest.fixture(scope="module")
-def fitted(lent, cells):
-    return clone(lent).fit(cells[0], "cell_type")
+def fitted(pretrained, cells):
+    return clone(pretrained).fit(cells[0], "cell_type")
 
 
 def test_five_lines(bulk, cells):
@@ -86,27 +91,27 @@ def test_five_lines_on_real_cells():
     assert (model.predict(query) == query.obs["cell_type"]).mean() > 0.5
 
 
-def test_zero_episodes_only_average(lent, cells):
-    model = clone(lent).set_params(fit_episodes=0).fit(cells[0], "cell_type")
-    assert model.fit_history_.rows == []
-    state = model.learner_.state_dict()
-    assert all(torch.equal(v, state[k]) for k, v in lent.pretrained_["state"].items())
+def test_zero_episodes_only_average(pretrained, cells):
+    model = clone(pretrained).set_params(fit_episodes=0).fit(cells[0], "cell_type")
+    assert model.history_.rows == []
+    state = model.network_.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in pretrained.pretrained_["state"].items())
     assert (model.predict(cells[1]) == cells[1].obs["cell_type"]).mean() > 0.6
 
 
-def test_tuning_leaves_what_was_pretrained(lent, cells):
-    before = copy.deepcopy(lent.pretrained_["state"])
-    first = clone(lent).fit(cells[0], "cell_type")
-    assert all(torch.equal(before[k], v) for k, v in lent.pretrained_["state"].items())
-    second = clone(lent).fit(cells[0], "cell_type")
-    assert np.array_equal(first.relation_scores(cells[1]), second.relation_scores(cells[1]))
+def test_tuning_leaves_what_was_pretrained(pretrained, cells):
+    before = copy.deepcopy(pretrained.pretrained_["state"])
+    first = clone(pretrained).fit(cells[0], "cell_type")
+    assert all(torch.equal(before[k], v) for k, v in pretrained.pretrained_["state"].items())
+    second = clone(pretrained).fit(cells[0], "cell_type")
+    assert np.array_equal(first.scores(cells[1]), second.scores(cells[1]))
 
 
 def test_one_seed_one_model(bulk, cells, fitted):
     again = small().pretrain(bulk, "tissue").fit(cells[0], "cell_type")
-    assert np.array_equal(again.relation_scores(cells[1]), fitted.relation_scores(cells[1]))
+    assert np.array_equal(again.scores(cells[1]), fitted.scores(cells[1]))
     other = small(random_state=1).fit(cells[0], "cell_type")
-    assert not np.array_equal(other.relation_scores(cells[1]), fitted.relation_scores(cells[1]))
+    assert not np.array_equal(other.scores(cells[1]), fitted.scores(cells[1]))
 
 
 def test_the_callers_generators_are_left_alone(cells):
@@ -124,8 +129,8 @@ def test_prediction_is_what_the_network_scores(cells, proto, loss):
     model = small(proto=proto, loss=loss, fit_episodes=5).fit(X, y)
     Q = unit_range(profiles(4, 3, seed=2, centres=6)[0])
     support = torch.from_numpy(unit_range(X)).view(1, 4, 5, 40)
-    wanted = model.learner_.scores(support, torch.from_numpy(Q)[None])[0].detach()
-    np.testing.assert_allclose(model.relation_scores(Q), wanted, atol=1e-5)
+    wanted = model.network_.scores(support, torch.from_numpy(Q)[None])[0].detach()
+    np.testing.assert_allclose(model.scores(Q), wanted, atol=1e-5)
     assert (model.predict(Q) == model.classes_[wanted.argmax(1)]).all()
     proba = model.predict_proba(Q)
     np.testing.assert_allclose(proba.sum(1), 1, atol=1e-5)
@@ -136,26 +141,26 @@ def test_prediction_is_what_the_network_scores(cells, proto, loss):
 def test_every_kind_of_table_gives_the_same_model(form):
     X, y = profiles(4)
     X = np.maximum(X, 0)
-    wanted = small().fit(X, y).relation_scores(X)
+    wanted = small().fit(X, y).scores(X)
     kind = form(X)
     if form is pd.DataFrame:
         kind.columns = [f"G{i}" for i in range(40)]
-    np.testing.assert_allclose(small().fit(kind, y).relation_scores(kind), wanted, atol=1e-5)
+    np.testing.assert_allclose(small().fit(kind, y).scores(kind), wanted, atol=1e-5)
 
 
 def test_a_large_sparse_table_stays_sparse(monkeypatch):
     X, y = profiles(4)
     X = sparse.csr_matrix(np.maximum(X, 0))
-    wanted = small().fit(X, y).relation_scores(X)
-    monkeypatch.setattr("shared.methods.tmp.DENSE", 10)
-    assert np.array_equal(small().fit(X, y).relation_scores(X), wanted)
+    wanted = small().fit(X, y).scores(X)
+    monkeypatch.setattr("shared.methods.tmp.estimator.DENSE", 10)
+    assert np.array_equal(small().fit(X, y).scores(X), wanted)
 
 
 def test_depth_is_of_no_consequence(fitted, cells):
-    X = cells[1].X
-    np.testing.assert_allclose(fitted.relation_scores(X * 20000), fitted.relation_scores(X), atol=1e-4)
+    X, genes = cells[1].X, cells[1].var_names
+    np.testing.assert_allclose(fitted.scores(X * 20000, genes=genes), fitted.scores(X, genes=genes), atol=1e-4)
     raw = small(scale=False).fit(*profiles(4))
-    assert not np.allclose(raw.relation_scores(X * 3), raw.relation_scores(X), atol=1e-2)
+    assert not np.allclose(raw.scores(X * 3), raw.scores(X), atol=1e-2)
 
 
 def test_few_cells_make_smaller_episodes():
@@ -164,7 +169,7 @@ def test_few_cells_make_smaller_episodes():
     model = small().fit(X[keep], y[keep])
     assert model.classes_.tolist() == [f"type {i}" for i in range(5)] and model.predict(X).shape == y.shape
     lone = small().fit(X[[0, 15, 30]], y[[0, 15, 30]])  # nothing to ask about: averages only
-    assert lone.fit_history_.rows == [] and lone.predict(X[:3]).shape == (3,)
+    assert lone.history_.rows == [] and lone.predict(X[:3]).shape == (3,)
 
 
 def test_prototypes_do_not_hang_on_how_many_cells_a_class_has():
@@ -172,47 +177,47 @@ def test_prototypes_do_not_hang_on_how_many_cells_a_class_has():
     for proto in PROTOTYPES:
         model = small(proto=proto, fit_episodes=0).fit(X, y)
         twice = small(proto=proto, fit_episodes=0).fit(np.r_[X, X[:15]], np.r_[y, y[:15]])
-        np.testing.assert_allclose(model.relation_scores(X), twice.relation_scores(X), atol=1e-5)
+        np.testing.assert_allclose(model.scores(X), twice.scores(X), atol=1e-5)
 
 
 def test_batch_statistics_take_all_queries_at_once(cells):
     model = small(norm="batch").fit(*profiles(5, 15, seed=1, centres=6))
     X = cells[1].X
-    assert not np.allclose(model.relation_scores(X[:30]), model.relation_scores(X)[:30], atol=1e-2)
+    assert not np.allclose(model.scores(X[:30]), model.scores(X)[:30], atol=1e-2)
     with pytest.raises(EpisodeError, match="one row has no variance"):
         model.predict(X[:1])
 
 
 def test_running_statistics_answer_each_cell_by_itself(fitted, cells):
-    X = cells[1].X
-    alone = np.concatenate([fitted.relation_scores(row[None]) for row in X[:7]])
-    np.testing.assert_allclose(alone, fitted.relation_scores(X)[:7], atol=1e-5)
+    alone = np.concatenate([fitted.scores(cells[1][i]) for i in range(7)])
+    np.testing.assert_allclose(alone, fitted.scores(cells[1])[:7], atol=1e-5)
 
 
 def test_unknown_is_said_below_the_threshold(fitted, cells):
-    scores, model = fitted.relation_scores(cells[1]).max(1), copy.copy(fitted)
+    scores, model = fitted.scores(cells[1]).max(1), copy.copy(fitted)
     names = fitted.predict(cells[1])
     for threshold in (0.0, float(np.median(scores)), 1):
         said = model.set_params(unknown=threshold).predict(cells[1])
         assert np.array_equal(said == "unknown", scores < threshold)
         assert (said[scores >= threshold] == names[scores >= threshold]).all()
     strangers = profiles(3, 20, centres=77)[0]
-    known, strange = (np.median(fitted.relation_scores(X).max(1)) for X in (cells[1].X, strangers))
+    genes = cells[1].var_names
+    known, strange = (np.median(fitted.scores(X, genes=genes).max(1)) for X in (cells[1].X, strangers))
     assert strange < known
     numbers = small(unknown=1.0, fit_episodes=0).fit(profiles(3)[0], np.repeat([4, 5, 6], 20))
     assert set(numbers.predict(strangers)) == {"unknown"}
 
 
-def test_features(lent, fitted, cells):
-    before, after = lent.transform(cells[1]), fitted.transform(cells[1])
+def test_features(pretrained, fitted, cells):
+    before, after = pretrained.transform(cells[1]), fitted.transform(cells[1])
     assert before.shape == after.shape == (150, 12) and before.dtype == np.float32
     assert (before >= 0).all() and not np.allclose(before, after)
 
 
 def test_the_published_settings_run(bulk, cells):
     model = small(**RELEASED, step_order="original").pretrain(bulk, "tissue").fit(cells[0], "cell_type")
-    assert all((p >= 0).all() for p in model.learner_.encoder.parameters())
-    assert model.learner_.encoder.norms[0].at_test == "batch" and len(set(model.predict(cells[1]))) > 1
+    assert all((p >= 0).all() for p in model.network_.encoder.parameters())
+    assert model.network_.encoder.norms[0].at_test == "batch" and len(set(model.predict(cells[1]))) > 1
 
 
 def test_pretraining_resumes(bulk, tmp_path):
@@ -223,6 +228,59 @@ def test_pretraining_resumes(bulk, tmp_path):
     assert all(torch.equal(wanted[k], v) for k, v in found["state"].items()) and len(found["history"].rows) == 4
 
 
+def killed_at(episode):
+    """A callback that ends the process's work as ``kill`` would: nothing after it is run."""
+
+    def kill(_, row):
+        if row["episode"] == episode:
+            raise KeyboardInterrupt
+
+    return kill
+
+
+def test_a_killed_pretraining_and_a_killed_fit_go_on(bulk, cells, tmp_path):
+    settings = {"episodes": 40, "fit_episodes": 60, "log_every": 10, "stop_at": None}
+    wanted = small(**settings).pretrain(bulk, "tissue").fit(cells[0])
+    path, seen = tmp_path / "progress.safetensors", []
+    watch = lambda _, row: seen.append(row["episode"])  # noqa: E731
+    model = small(**settings, checkpoint=path)
+    with pytest.raises(KeyboardInterrupt):
+        model.pretrain(bulk, "tissue", callbacks=[killed_at(30)])
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    model.pretrain(bulk, "tissue", callbacks=[watch])
+    assert seen == [30, 40], "what was kept is not trained again"
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        clone(model).fit(cells[0], callbacks=[killed_at(50)])
+    beside = [p.name for p in tmp_path.iterdir() if p != path]
+    assert len(beside) == 1 and beside[0].startswith("progress.fit-")
+    # In a new process: what was pre-trained comes from its checkpoint.
+    again = small(**settings, checkpoint=path).pretrain(bulk, "tissue").fit(cells[0], callbacks=[watch])
+    assert seen == [30, 40, 50, 60]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.read_bytes() == before
+    for name in ("pretrained_", "network_"):
+        states = [part["state"] if name == "pretrained_" else part.state_dict() for part in
+                  (getattr(wanted, name), getattr(again, name))]  # fmt: skip
+        assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
+    assert np.array_equal(again.scores(cells[1]), wanted.scores(cells[1]))
+    assert len(again.history_.rows) == 6
+
+
+def test_many_fits_share_one_checkpoint(pretrained, cells, tmp_path):
+    """Each finds its own progress: another fit's is neither taken nor lost."""
+    path, other = tmp_path / "progress.safetensors", cells[1]
+    model = clone(pretrained).set_params(checkpoint=path, log_every=10, stop_at=None)
+    with pytest.raises(KeyboardInterrupt):
+        clone(model).fit(cells[0], callbacks=[killed_at(30)])
+    found = clone(model).fit(other)
+    wanted = clone(model).set_params(checkpoint=None).fit(other)
+    assert np.array_equal(found.scores(cells[0]), wanted.scores(cells[0]))
+    assert len(list(tmp_path.iterdir())) == 1
+    seen = []
+    clone(model).fit(cells[0], callbacks=[lambda _, row: seen.append(row["episode"])])
+    assert seen == [30, 40, 50, 60] and not list(tmp_path.iterdir())
+
+
 # Genes.
 
 
@@ -230,30 +288,33 @@ def test_pretraining_resumes(bulk, tmp_path):
     ("change", "said"),
     [
         (lambda a: a[:, ::-1], "in another order"),
-        (lambda a: a[:, :-1], "these 39 are others"),
-        (lambda a: ad.AnnData(a.X, obs=a.obs, var=pd.DataFrame(index=[f"H{i}" for i in range(40)])), "are others"),
+        (lambda a: a[:, :-1], "1 are missing and 0 are new"),
+        (
+            lambda a: ad.AnnData(a.X, obs=a.obs, var=pd.DataFrame(index=[f"H{i}" for i in range(40)])),
+            "40 are missing and 40 are new",
+        ),
     ],
 )
-def test_f_permuted_genes_are_refused(lent, fitted, cells, change, said):
+def test_f_permuted_genes_are_refused(pretrained, fitted, cells, change, said):
     support, query = (change(part).copy() for part in cells)
     with pytest.raises(ValueError, match=f"pre-trained on 40 genes.*{said}.*align_genes"):
-        clone(lent).fit(support, "cell_type")
-    with pytest.raises(ValueError, match=rf"tuned on 40 genes.*{said}.*align_genes"):
+        clone(pretrained).fit(support, "cell_type")
+    with pytest.raises(ValueError, match=r"(?s)feature names should match.*fitted on other genes.*align_genes"):
         fitted.predict(query)
     with pytest.raises(ValueError, match=said):
-        lent.transform(query)
+        pretrained.transform(query)
 
 
-def test_f_permuted_genes_would_not_have_been_noticed(lent, cells):
+def test_f_permuted_genes_would_not_have_been_noticed(pretrained, cells):
     """Why they are refused: an array fits in any order, and the answer is merely worse."""
     support, query = cells
     order = np.random.default_rng(0).permutation(40)
     straight, scrambled = (
         np.mean(
-            clone(lent)
+            clone(pretrained)
             .set_params(fit_episodes=0)
             .fit(support.X[:, o], support.obs.cell_type, genes=support.var_names)
-            .predict(query.X[:, o])
+            .predict(query.X[:, o], genes=query.var_names)
             == query.obs.cell_type
         )
         for o in (np.arange(40), order)
@@ -261,35 +322,77 @@ def test_f_permuted_genes_would_not_have_been_noticed(lent, cells):
     assert 0.2 < scrambled < straight
 
 
-def test_named_genes_are_asked_for(lent, cells):
-    support = cells[0]
-    with pytest.raises(ValueError, match="pre-trained on named genes"):
-        clone(lent).fit(support.X, support.obs["cell_type"])
-    model = clone(lent).fit(support.X, support.obs["cell_type"], genes=list(support.var_names))
-    assert np.array_equal(model.predict(cells[1].X), model.predict(cells[1]))
-    bare = small(episodes=5).pretrain(*profiles(6))
+UNNAMED = "these 40 columns have no names and are taken to be the genes of the pre-training"
+
+
+def test_columns_without_names_are_taken_to_be_the_genes_of_the_pretraining(pretrained, cells, tmp_path):
+    support, query = cells
+    with pytest.warns(DataWarning, match=UNNAMED):
+        bare = clone(pretrained).fit(support.X, support.obs["cell_type"])
+    model = clone(pretrained).fit(support.X, support.obs["cell_type"], genes=list(support.var_names))
+    assert np.array_equal(model.predict(query.X, genes=query.var_names), model.predict(query))
+    assert np.array_equal(bare.scores(query.X), model.scores(query))
+    # What is saved has the names of the pre-training.
+    back = TMP.load(bare.save(tmp_path / "model"), support.var_names)
+    assert np.array_equal(back.scores(query.X), bare.scores(query.X))
+    other = small(episodes=5).pretrain(*profiles(6))
     with pytest.raises(ValueError, match="pre-trained on 40 genes, and these 39"):
-        clone(bare).fit(support.X[:, 1:], support.obs["cell_type"])
+        clone(other).fit(support.X[:, 1:], support.obs["cell_type"])
+
+
+def test_a_pretrained_network_can_be_searched_over_arrays(pretrained, cells):
+    support, query = cells
+    y = support.obs["cell_type"].to_numpy()
+    search = GridSearchCV(clone(pretrained), {"fit_lr": [1e-6, 5e-3], "fit_episodes": [10]}, cv=3, error_score="raise")
+    with pytest.warns(DataWarning, match=UNNAMED):
+        search.fit(support.X, y)
+    assert search.best_estimator_.pretrained_ is pretrained.pretrained_
+    assert search.score(query.X, query.obs["cell_type"]) > 0.6
+    for row in search.cv_results_["params"]:
+        assert row["fit_episodes"] == 10
+
+
+def test_a_pretrained_network_stands_behind_a_scaler(bulk, cells, tmp_path):
+    support, query = cells
+    scaled = bulk.copy()
+    scaled.X = StandardScaler().fit_transform(bulk.X)
+    pipe = make_pipeline(StandardScaler(), small().pretrain(scaled, "tissue"))
+    with pytest.warns(DataWarning, match=UNNAMED):
+        pipe.fit(support.X, support.obs["cell_type"])
+    assert pipe.score(query.X, query.obs["cell_type"]) > 0.9
+    frame = lambda a: a.to_df()  # noqa: E731
+    with pytest.warns(DataWarning, match=UNNAMED):  # the scaler takes the names away
+        named = clone(pipe).fit(frame(support), support.obs["cell_type"])
+    assert np.array_equal(named.predict(frame(query)), pipe.predict(query.X))
+    genes = (named[-1].save(tmp_path) / "genes.txt").read_text().split()
+    assert genes == list(support.var_names)
+
+
+def test_cells_are_scored_as_they_are_fitted(fitted, cells):
+    query = cells[1]
+    wanted = (fitted.predict(query) == query.obs["cell_type"]).mean()
+    assert fitted.score(query) == fitted.score(query, "cell_type") == pytest.approx(wanted)
+    assert fitted.score(query, query.obs["cell_type"]) == pytest.approx(wanted)
 
 
 # Saving.
 
 
 @pytest.mark.parametrize("proto", PROTOTYPES)
-def test_a_saved_model_comes_back(lent, cells, tmp_path, proto):
-    model = clone(lent).set_params(proto=proto, unknown=0.3).fit(cells[0], "cell_type")
+def test_a_saved_model_comes_back(pretrained, cells, tmp_path, proto):
+    model = clone(pretrained).set_params(proto=proto, unknown=0.3).fit(cells[0], "cell_type")
     genes = list(cells[0].var_names)
     back = TMP.load(model.save(tmp_path / "model"), genes)
-    assert np.array_equal(back.relation_scores(cells[1]), model.relation_scores(cells[1]))
+    assert np.array_equal(back.scores(cells[1]), model.scores(cells[1]))
     assert np.array_equal(back.predict(cells[1]), model.predict(cells[1])) and back.unknown == 0.3
     # What was pre-trained came along, and can be tuned again to the same bytes.
     again = clone(back).fit(cells[0], "cell_type")
-    assert np.array_equal(again.relation_scores(cells[1]), model.relation_scores(cells[1]))
+    assert np.array_equal(again.scores(cells[1]), model.scores(cells[1]))
 
 
-def test_a_pretrained_network_alone_can_be_passed_on(lent, cells, tmp_path):
-    back = TMP.load(lent.save(tmp_path / "model"), cells[0].var_names)
-    assert np.array_equal(back.transform(cells[1]), lent.transform(cells[1]))
+def test_a_pretrained_network_alone_can_be_passed_on(pretrained, cells, tmp_path):
+    back = TMP.load(pretrained.save(tmp_path / "model"), cells[0].var_names)
+    assert np.array_equal(back.transform(cells[1]), pretrained.transform(cells[1]))
     with pytest.raises(ValueError, match="in another order"):
         back.fit(cells[0][:, ::-1].copy(), "cell_type")
 
@@ -303,19 +406,19 @@ def test_labels_come_back_as_they_were(labels, tmp_path):
     assert back.classes_.dtype == model.classes_.dtype and (back.predict(X) == model.predict(X)).all()
 
 
-def test_other_genes_cannot_load(lent, tmp_path):
-    genes = list(lent.pretrained_["genes"])
-    lent.save(tmp_path)
-    with pytest.raises(TrainingError, match="another order"):
+def test_other_genes_cannot_load(pretrained, tmp_path):
+    genes = list(pretrained.pretrained_["genes"])
+    pretrained.save(tmp_path)
+    with pytest.raises(ModelError, match="another order"):
         TMP.load(tmp_path, genes[::-1])
-    with pytest.raises(TrainingError, match="pass genes="):
+    with pytest.raises(ModelError, match="pass genes="):
         small(fit_episodes=0).fit(*profiles(3)).save(tmp_path / "other")
-    with pytest.raises(TrainingError, match="3 were named"):
-        lent.save(tmp_path / "other", ["a", "b", "c"])
-    with pytest.raises(ValueError, match="call pretrain or fit first"):
+    with pytest.raises(ModelError, match="3 were named"):
+        pretrained.save(tmp_path / "other", ["a", "b", "c"])
+    with pytest.raises(ModelError, match=r"nothing to save: call fit first \(or pretrain\)"):
         small().save(tmp_path / "other")
     (tmp_path / "model.safetensors").write_bytes(b"spoilt")
-    with pytest.raises(TrainingError, match="damaged"):
+    with pytest.raises(ModelError, match="damaged"):
         TMP.load(tmp_path, genes)
 
 
@@ -337,7 +440,7 @@ def spoilt(value):
         (lambda: (profiles(3)[0], profiles(3)[1][:-1]), "inconsistent numbers"),
         (lambda: (profiles(3)[0][:, 0], profiles(3)[1]), "2D"),
         (lambda: (profiles(3)[0], np.random.default_rng(0).random(60)), "continuous"),
-        (lambda: (profiles(3)[0], "cell_type"), "y names a column of obs"),
+        (lambda: (profiles(3)[0], "cell_type"), "names a column of obs, and X is no AnnData"),
         (lambda: (table(*profiles(3)), "type"), "obs has no column 'type'"),
     ],
 )
@@ -355,7 +458,7 @@ def test_names_must_fit_the_columns():
         small().fit(X, y, genes=["a"] * 40)
     a = table(X, y)
     a.obs.loc["3", "cell_type"] = np.nan
-    with pytest.raises(ValueError, match="no label for 1 rows"):
+    with pytest.raises(ValueError, match="no label for 1 cells"):
         small().fit(a, "cell_type")
 
 
@@ -365,13 +468,13 @@ def test_too_little_to_learn_from():
         small().fit(X[:5], y[:5])
     with pytest.raises(EpisodeError, match="0 of 3 classes have the 15 rows"):
         small().pretrain(X, y)
-    with pytest.raises(TrainingError, match="other settings"):
+    with pytest.raises(SettingError, match="other settings"):
         model = small(episodes=2, n_way=3, k_shot=2, n_query=2).pretrain(X, y)
         model.set_params(widths=(8, 4)).fit(X, y)
 
 
 def test_before_pretraining_nothing_can_be_used():
-    for use in ("predict", "predict_proba", "relation_scores", "transform"):
+    for use in ("predict", "predict_proba", "scores", "transform"):
         with pytest.raises(ValueError, match="fit"):
             getattr(small(), use)(profiles(3)[0])
 
@@ -389,30 +492,40 @@ def counts_of(adata):
     return ad.AnnData(np.round(100 * adata.X - 100 * adata.X.min()), obs=adata.obs, var=adata.var)
 
 
-def test_counts_after_logarithms_are_warned_of(lent, fitted, cells, tmp_path):
+def test_counts_after_logarithms_are_warned_of(pretrained, fitted, cells, tmp_path):
     support, query = map(counts_of, cells)
     with pytest.warns(DataWarning, match=r"like counts.* was pre-trained on look like logged.*log_normalize"):
-        raw = clone(lent).fit(support, "cell_type")
+        raw = clone(pretrained).fit(support, "cell_type")
     raw.predict(query)
-    with pytest.warns(DataWarning, match=r"like logged.* was tuned on look like counts"):
+    with pytest.warns(DataWarning, match=r"like logged.*model was fitted on look like counts"):
         raw.predict(cells[1])
-    with pytest.warns(DataWarning, match=r"like counts.* was tuned on look like logged"):
+    with pytest.warns(DataWarning, match=r"like counts.*model was fitted on look like logged"):
         fitted.predict(query)
     with pytest.warns(DataWarning, match="pre-trained on"):
-        lent.transform(query[:1])
+        pretrained.transform(query[:1])
     back = TMP.load(fitted.save(tmp_path), cells[0].var_names)
-    with pytest.warns(DataWarning, match="tuned on"):
+    with pytest.warns(DataWarning, match="fitted on"):
         back.predict(query)
     with pytest.warns(DataWarning, match="pre-trained on"):
         clone(back).fit(support, "cell_type")
 
 
+def test_raw_counts_are_warned_of(bulk, cells):
+    said = r"these values look like counts, and TMP is made for logged expression.*log_normalize"
+    with pytest.warns(DataWarning, match=said):
+        small(fit_episodes=2).fit(counts_of(cells[0]))
+    with pytest.warns(DataWarning, match=said):
+        small(episodes=2).pretrain(counts_of(bulk), "tissue")
+
+
 def test_one_kind_of_values_is_not_warned_of(bulk, cells):
     support, query = map(counts_of, cells)
-    model = small(episodes=2, fit_episodes=2).pretrain(counts_of(bulk), "tissue").fit(support, "cell_type")
+    with pytest.warns(DataWarning, match="like counts"):
+        model = small(episodes=2, fit_episodes=2).pretrain(counts_of(bulk), "tissue")
+    model.fit(support, "cell_type")
     model.predict(query)
-    model.predict(query.X * 0)
-    model.predict(query.X * np.float32(31.5))
+    model.predict(query.X * 0, genes=query.var_names)
+    model.predict(query.X * np.float32(31.5), genes=query.var_names)
     model.pretrain(bulk, "tissue").fit(cells[0], "cell_type").predict(
         sparse.csr_matrix(cells[1].X), genes=query.var_names
     )
@@ -423,9 +536,9 @@ def test_one_kind_of_values_is_not_warned_of(bulk, cells):
 
 @pytest.mark.parametrize("threshold", [2, -0.1, float("nan"), "x", True])
 def test_a_threshold_no_score_is_compared_with_is_refused(fitted, cells, threshold):
-    with pytest.raises(TrainingError, match=r"unknown=.* is no threshold for scores: give a number from 0 to 1"):
+    with pytest.raises(SettingError, match=r"unknown=.* is not a number from 0 to 1"):
         copy.copy(fitted).set_params(unknown=threshold).predict(cells[1])
-    with pytest.raises(TrainingError, match="is no threshold"):
+    with pytest.raises(SettingError, match="is not a number from 0 to 1"):
         small(unknown=threshold).fit(*profiles(3))
 
 

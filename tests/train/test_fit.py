@@ -1,6 +1,7 @@
 """The training loop: same bytes after any interruption, and one clear sentence for everything that goes wrong."""
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from shared import train
-from shared.train import Config, TrainingError, fit, resolve_device, seed_everything
+from shared.train import Batches, Config, TrainingError, fit, resolve_device, seed_everything
 
 CPU = Config(device="cpu", epochs=6, batch_size=16)
 
@@ -288,6 +289,140 @@ def test_progress_is_silent_until_asked(capsys):
     assert "6/6" in capsys.readouterr().err
 
 
+# Batches that are not those of a table, and what a step and a monitor may say.
+
+
+def half_batches(epoch):
+    """Two batches an epoch, of 20 and 30 rows."""
+    X, y = map(torch.tensor, cells())
+    order = np.random.default_rng(epoch).permutation(50)
+    return ((X[rows], y[rows]) for rows in (order[:20], order[20:]))
+
+
+def test_a_function_of_the_epoch_gives_the_batches():
+    seen, ours, theirs = [], network(), network()
+    ours[2] = theirs[2] = nn.Identity()
+
+    def step(net, X, y):
+        seen.append(len(X))
+        return loss(net, X, y), {"accuracy": (net(X).argmax(1) == y).float().mean(), "rows": len(X)}
+
+    config = Config(device="cpu", epochs=3, optimizer="sgd", lr=0.1)
+    history = fit(ours, step, half_batches, config)
+    assert seen == [20, 30] * 3 and list(history.frame()) == ["loss", "accuracy", "rows", "lr"]
+    assert history.rows[0]["rows"] == 25, "batches weigh alike where nothing is said of their rows"
+    sgd = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
+    for epoch in (1, 2, 3):
+        for batch in half_batches(epoch):
+            sgd.zero_grad()
+            loss(theirs, *batch).backward()
+            sgd.step()
+    assert digest(ours) == digest(theirs)
+    weighed = fit(network(), step, Batches(half_batches, sizes=lambda epoch: [20, 30]), config)
+    assert weighed.rows[0]["rows"] == 26 and 0 <= weighed.rows[0]["accuracy"] <= 1
+
+
+def test_early_stop_goes_by_any_number_of_a_monitor():
+    asked = []
+
+    def monitor(net, row):
+        assert not net.training and not torch.is_grad_enabled()
+        asked.append(row["epoch"])
+        row["score"] = [0.1, 0.5, 0.5, 0.4][len(asked) - 1]
+        return -row["score"]
+
+    kept, model = {}, network()
+    history = fit(
+        model,
+        loss,
+        half_batches,
+        replace(CPU, epochs=9, patience=2),
+        monitor=monitor,
+        callbacks=[lambda net, row: kept.update({row["epoch"]: digest(net)})],
+    )
+    assert (history.stopped, history.best_epoch, asked) == ("patience", 2, [1, 2, 3, 4])
+    assert digest(model) == kept[2] != kept[4] and list(history.frame()) == ["loss", "score", "lr"]
+
+
+@pytest.mark.parametrize("order", train.settings.STEP_ORDERS)
+def test_hooks_come_between_gradients_and_step_and_after_it(order):
+    model, said = nn.Linear(12, 3), []
+
+    def step(net, X, y):
+        said.append("step")
+        return loss(net, X, y)
+
+    def double(net):
+        said.append("gradients")
+        assert net.weight.grad is not None
+        net.weight.grad.zero_()
+
+    def project(net):
+        said.append("project")
+        net.bias.data.clamp_(min=0)
+
+    before = model.weight.clone()
+    config = Config(device="cpu", epochs=1, step_order=order)
+    fit(model, step, half_batches, config, on_gradients=double, project_weights=project)
+    first = ["step", "gradients", "project"]
+    assert said == (first * 2 if order == "standard" else ["step", "project", "gradients", "step", "project"])
+    assert torch.equal(model.weight, before) and (model.bias >= 0).all()
+
+
+def test_the_learning_rate_falls_in_steps_of_epochs():
+    history = fit(network(), loss, cells(), config=replace(CPU, lr=0.1, lr_step=2, lr_gamma=0.1, epochs=5))
+    assert [row["lr"] for row in history.rows] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+def test_a_callback_ends_training_with_a_word_of_its_own(tmp_path):
+    config = replace(CPU, checkpoint=tmp_path / "c")
+    for _ in range(2):  # the second call finds it ended
+        history = fit(network(), loss, cells(), config=config, callbacks=[lambda net, row: "enough"])
+        assert history.stopped == "enough" and len(history.rows) == 1
+
+
+def test_batches_that_cannot_be_used_are_refused():
+    with pytest.raises(TrainingError, match="epoch 1 has no batch"):
+        fit(network(), loss, lambda epoch: [], CPU)
+    with pytest.raises(TrainingError, match="needs the batches of an epoch"):
+        fit(network(), loss, half_batches, replace(CPU, schedule="cosine"))
+    fit(network(), loss, Batches(half_batches, steps=2), replace(CPU, schedule="cosine"))
+    nan = lambda net, X, y: loss(net, X, y) * float("nan")  # noqa: E731
+    with pytest.raises(TrainingError, match=r"nan at epoch 1, batch 1, lr 0.001: look at the data"):
+        fit(network(), nan, half_batches, CPU)
+
+
+class Digested:
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self, epoch):
+        return half_batches(epoch)
+
+    def digest(self):
+        return self.name
+
+
+def test_batches_say_whose_checkpoint_it_is(tmp_path):
+    config, whole, parts = replace(CPU, checkpoint=tmp_path / "c"), network(), network()
+    fit(whole, loss, half_batches, CPU)
+    with pytest.raises(Killed):
+        fit(parts, loss, Digested("one"), config, callbacks=[stop_at(4)])
+    with pytest.raises(TrainingError, match=r"data \('one' there, 'two' here\)"):
+        fit(network(), loss, Digested("two"), config)
+    resumed = network(seed=5)
+    fit(resumed, loss, Digested("one"), config)
+    assert digest(resumed) == digest(whole)
+
+
+def test_settings_and_errors_need_no_torch(root):
+    code = "import sys, shared.train, shared.train.settings\nfrom shared.train import Config, TrainingError\nConfig()"
+    words = [sys.executable, "-c", f"{code}\nassert 'torch' not in sys.modules\nfrom shared.train import nothing"]
+    ended = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)})
+    assert "cannot import name 'nothing'" in ended.stderr, ended.stderr
+    assert all(hasattr(train, name) and name in dir(train) for name in train.__all__) and callable(train.fit)
+
+
 # Checkpoints.
 
 
@@ -310,7 +445,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, options):
 
 def test_a_resumed_run_knows_the_best_epoch_it_had(tmp_path):
     config = replace(CPU, epochs=400, lr=3e-2, patience=5)
-    rows = {"tensors": cells(rows=24), "val": cells(rows=40, seed=9)}
+    rows = {"batches": cells(rows=24), "val": cells(rows=40, seed=9)}
     whole, broken = network(), network()
     first = fit(whole, loss, **rows, config=config)
     config = replace(config, checkpoint=tmp_path / "c")
@@ -355,7 +490,7 @@ def test_max_seconds_stops_and_the_next_call_goes_on(tmp_path):
 
 SCRIPT = """
 import os, signal, sys
-from test_train import CPU, cells, fit, loss, network, replace
+from tests.train.test_fit import CPU, cells, fit, loss, network, replace
 path, die = sys.argv[1], int(sys.argv[2])
 calls = 0
 def deadly(model, X, y):
@@ -371,8 +506,7 @@ fit(network(norm=True), deadly, cells(), config=replace(CPU, checkpoint=path, ch
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill a process outright")
 def test_a_run_killed_in_the_middle_of_a_batch_resumes_to_the_same_bytes(tmp_path, root):
     path = tmp_path / "c.safetensors"
-    places = os.pathsep.join([str(root), str(root / "tests")])
-    env = os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     # Four batches an epoch: this is the fourth epoch, after a checkpoint at the second.
     words = [sys.executable, "-c", SCRIPT, str(path), "15"]
     killed = subprocess.run(words, capture_output=True, text=True, env=env, cwd=root)
@@ -417,15 +551,18 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path, how):
     [
         ({"lr": 0.5}, r"lr \(0.001 there, 0.5 here\)"),
         ({"seed": 4}, "seed"),
+        ({"step_order": "original"}, "step_order"),
+        ({"lr_step": 2}, r"lr_step \(None there, 2 here\)"),
         ({"data": cells(seed=8)}, "differs in data"),
         ({"val": cells()}, "differs in val"),
         ({"model": network(norm=True)}, "differs in network"),
+        ({"model": nn.Sequential(*network()[:2], nn.Dropout(0.2), network()[3])}, r"2.p \(0.3 there, 0.2 here\)"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, said):
     config = replace(CPU, checkpoint=tmp_path / "c", epochs=2)
     fit(network(), loss, cells(), config=config)
-    options = {k: v for k, v in change.items() if k in ("lr", "seed")}
+    options = {k: v for k, v in change.items() if k in Config.__dataclass_fields__}
     with pytest.raises(TrainingError, match=said):
         fit(
             change.get("model", network()),
@@ -434,6 +571,15 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, said):
             val=change.get("val"),
             config=replace(config, **options),
         )
+
+
+@pytest.mark.parametrize(
+    "said", [{"format": "shared.train 1"}, {"format": "shared.train.episodes 1"}, {"identity": {}}]
+)
+def test_a_checkpoint_of_an_older_format_is_refused_with_a_cure(tmp_path, said):
+    save_file({"model/0.weight": torch.zeros(1)}, tmp_path / "c", {"about": json.dumps(said)})
+    with pytest.raises(TrainingError, match=r"not a checkpoint of this version.*delete the file to start anew, or"):
+        fit(network(), loss, cells(), config=replace(CPU, checkpoint=tmp_path / "c"))
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
@@ -557,6 +703,9 @@ def test_other_errors_of_the_loss_pass_through():
         ({"seed": -1}, "seed=-1"),
         ({"lr": 0}, "lr=0 is not a positive number"),
         ({"lr": float("nan")}, "lr=nan"),
+        ({"lr_step": 0}, "lr_step=0 is not a whole number from 1 up"),
+        ({"lr_gamma": 0}, "lr_gamma=0 is not a positive number"),
+        ({"step_order": "late"}, "choose standard, original"),
         ({"weight_decay": -1}, "weight_decay=-1 is not a number from 0 up"),
         ({"clip_norm": 0}, "clip_norm"),
         ({"max_seconds": -3}, "max_seconds"),

@@ -53,7 +53,7 @@ class Count(torch.nn.Module):
         self.sizes.append(len(support))
         return self.weight.sum()
 
-    def after_step(self):
+    def project_weights(self):
         self.saw.append("end")
 
 
@@ -284,9 +284,9 @@ def test_a_checkpoint_from_before_settings_were_kept_is_refused(tmp_path):
     path = tmp_path / "run.safetensors"
     train(net(), checkpoint=path)
     tensors, about = read_safetensors(path)
-    del about["identity"]["learner"]
+    del about["identity"]["modules"]
     save_file(tensors, path, {"about": json.dumps(about)})
-    with pytest.raises(TrainingError, match="differs in learner:"):
+    with pytest.raises(TrainingError, match="differs in modules:"):
         train(net(), checkpoint=path)
 
 
@@ -312,7 +312,7 @@ def test_a_run_goes_on_only_from_a_whole_row(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "third", {"about": json.dumps({"format": "else"})})
-    with pytest.raises(TrainingError, match="not a checkpoint of training by episodes"):
+    with pytest.raises(TrainingError, match=r"not a checkpoint of this version of shared.train: delete"):
         train(net(), checkpoint=tmp_path / "third")
 
 
@@ -439,7 +439,7 @@ def test_kept_memory_changes_no_number():
     runs = []
     for limit in (0, 2**60):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("shared.train.episodes.LARGE", limit)
+            patch.setattr("shared.train.loop.LARGE", limit)
             torch.manual_seed(0)
             learner = RelationNet((3000, 64, 8), (8, 4), clamp="all")
             train(learner, draws=wide)
