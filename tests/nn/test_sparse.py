@@ -111,6 +111,20 @@ def test_it_starts_as_torchs_own_layer_does():
     assert "n_genes=400, width=50" in repr(ours)
 
 
+@pytest.mark.parametrize("density", [0, 0.05, 0.21, 0.6, 1])
+def test_a_dense_block_of_common_genes_changes_rounding_only(density):
+    X, weight = cells(40, 30, density, dtype=np.float64), torch.randn(30, 5, dtype=torch.float64, requires_grad=True)
+    plain, reused = (Rows(X, dtype=torch.float64, reused=r) for r in (False, True))
+    assert plain.common is None and reused.block.shape == (40, int((X.getnnz(0) > 8).sum()))
+    assert torch.equal(reused.dense(), plain.dense())
+    if X.nnz:
+        grads = [
+            torch.autograd.grad(SparseProduct.apply(weight, rows).sin().sum(), weight)[0] for rows in (plain, reused)
+        ]
+        torch.testing.assert_close(*grads)
+        torch.testing.assert_close(*(SparseProduct.apply(weight, rows) for rows in (plain, reused)))
+
+
 def test_the_same_bytes_every_time():
     X = cells(200, 500, 0.1)
     one, two = (both(X, dtype=torch.float32)[0] for _ in range(2))

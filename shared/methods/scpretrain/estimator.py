@@ -302,10 +302,10 @@ class ScPretrain(Pretrained, Classifier, TransformerMixin, TorchMethod):
     def predict_proba(self, X, *, genes=None):
         """Probability of each type: float32 ndarray, cells × types, columns as in ``classes_``."""
         check_is_fitted(self, "network_")
-        logits = self.forward(self.network_, self._expression(self._read(X, genes=genes)))
-        return torch.from_numpy(logits).softmax(1).numpy()
+        X = self._expression(self._read(X, genes=genes))
+        return torch.from_numpy(self.forward(self.network_, X)).softmax(1).numpy()
 
     def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
+        tags = super().__sklearn_tags__()  # TransformerMixin comes before the kit and sets these anew
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
