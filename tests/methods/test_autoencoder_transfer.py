@@ -4,19 +4,15 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-strength[keras]'")
 
-from shared.data.errors import DataWarning
 from shared.methods import keras_method
 from shared.methods.autoencoder_transfer import (
     TUNING,
@@ -28,7 +24,6 @@ from shared.methods.autoencoder_transfer import (
 )
 from shared.nn import keras_net
 from shared.nn.keras_net import LayerwiseAdam, Scale, keras
-from shared.train.saved import ModelError
 from shared.train.settings import TrainingError
 
 SMALL = {"hidden": (16,), "code": 6, "pretrain_epochs": 4, "epochs": 6, "random_state": 0}
@@ -48,22 +43,6 @@ def target(source):
 
 def quick(**more):
     return AutoencoderClassifier(**SMALL | more)
-
-
-@parametrize_with_checks(
-    [
-        AutoencoderClassifier(hidden=(16,), code=8, epochs=60, lr=1e-2, random_state=0),
-        AutoencoderRegressor(hidden=(16,), code=8, epochs=60, lr=1e-2, random_state=0),
-    ],
-    expected_failed_checks=lambda estimator: {
-        "check_methods_sample_order_invariance": "float32 products differ in the last bit with a row's place in a batch"
-    },
-)
-def test_scikit_learn_finds_estimators(estimator, check):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # some checks feed enormous numbers on purpose
-        warnings.simplefilter("ignore", DataWarning)  # and whole numbers
-        check(estimator)
 
 
 # The network.
@@ -273,59 +252,6 @@ def test_sparse_and_named_input_say_the_same(source, target):
     named = quick().pretrain(pd.DataFrame(source, columns=GENES))
     with pytest.raises(ValueError, match="in another order"):
         named.fit(pd.DataFrame(X, columns=GENES[::-1]), y)
-
-
-def test_saved_models_say_the_same_and_know_their_genes(tmp_path, source, target):
-    model = quick().pretrain(source).fit(*target)
-    model.save(tmp_path / "m", GENES)
-    again = AutoencoderClassifier.load(tmp_path / "m", GENES)
-    X = target[0]
-    assert (again.predict(X) == model.predict(X)).all()
-    assert (again.predict_proba(X) == model.predict_proba(X)).all()
-    assert (again.reconstruct(X) == model.reconstruct(X)).all() and again.get_params() == model.get_params()
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "genes.txt", "model.safetensors"]
-    with pytest.raises(ModelError, match="other genes"):
-        AutoencoderClassifier.load(tmp_path / "m", GENES[::-1])
-    with pytest.raises(ModelError, match="load it with that class"):
-        AutoencoderRegressor.load(tmp_path / "m", GENES)
-    with pytest.raises(ModelError, match="30 genes, 3 were named"):
-        model.save(tmp_path / "n", GENES[:3])
-    encoder = quick().pretrain(source)
-    encoder.save(tmp_path / "e", GENES)
-    loaded = AutoencoderClassifier.load(tmp_path / "e", GENES)
-    assert (loaded.transform(source) == encoder.transform(source)).all()
-    assert np.allclose(loaded.fit(*target).predict_proba(X), encoder.fit(*target).predict_proba(X), atol=1e-6)
-
-
-def test_a_saved_model_holds_tables_to_its_genes(tmp_path, source, target):
-    table = pd.DataFrame(target[0], columns=GENES)
-    model = quick().fit(table, target[1])
-    model.save(tmp_path / "m")
-    again = AutoencoderClassifier.load(tmp_path / "m", GENES)
-    assert (again.predict_proba(table) == model.predict_proba(table)).all()
-    with pytest.raises(ValueError, match="feature names"):
-        again.predict(table[GENES[::-1]])
-    quick().fit(*target).save(tmp_path / "n", GENES)
-    AutoencoderClassifier.load(tmp_path / "n", GENES).predict(target[0])  # no names were known: no warning
-
-
-def test_annotated_data_are_read(source, target):
-    X, y = target
-    S, T = (ad.AnnData(A, var=pd.DataFrame(index=GENES)) for A in (source, X))
-    T.obs["side"] = y
-    model, plain = (quick().pretrain(A).adapt(B).fit(B, c) for A, B, c in ((S, T, "side"), (source, X, y)))
-    assert (model.predict_proba(T) == plain.predict_proba(X)).all() and list(model.feature_names_in_) == GENES
-    with pytest.raises(ValueError, match="feature names"):
-        model.predict(T[:, ::-1].copy())
-    with pytest.raises(ValueError, match="in another order"):
-        quick().pretrain(S).adapt(T[:, ::-1].copy())
-    with pytest.raises(ValueError, match="in another order"):
-        quick().pretrain([source, S, pd.DataFrame(source, columns=GENES[::-1])])
-    mixed = quick().pretrain([source, pd.DataFrame(source, columns=GENES)])  # the first has no names
-    assert mixed.pretrained_["genes"] == GENES
-    T.obs["age"] = X[:, 0]
-    wanted = AutoencoderRegressor(**SMALL).fit(X, X[:, 0]).predict(X)
-    assert np.array_equal(AutoencoderRegressor(**SMALL).fit(T, T.obs["age"]).predict(T), wanted)
 
 
 def test_a_saved_regressor_keeps_its_units(tmp_path, source):

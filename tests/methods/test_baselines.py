@@ -15,7 +15,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.nn.functional import cross_entropy
 
 from shared.methods import baselines
@@ -23,7 +22,6 @@ from shared.methods.baselines import (
     Components,
     NearestCentroid,
     Neighbors,
-    NetworkClassifier,
     models,
     rungs,
     softmax_regression,
@@ -69,18 +67,6 @@ def test_taught_functions_fit_a_cell(function):
     assert ast.get_docstring(tree) and tree.returns and all(a.annotation for a in tree.args.args)
     lines = tree.end_lineno - tree.body[0].end_lineno
     assert lines <= 19, f"{function.__name__} has {lines} lines and its signature"
-
-
-@parametrize_with_checks([NearestCentroid(), Components(3, random_state=0), Neighbors(5)])
-def test_the_small_steps_keep_sklearns_contract(estimator, check):
-    check(estimator)
-
-
-@pytest.mark.parametrize("model", [NetworkClassifier(), NearestCentroid()])
-def test_one_type_is_no_task(blood, model):
-    X, _ = blood(per_type=2)
-    with pytest.raises(ValueError, match="one class only"):
-        model.fit(X, np.zeros(len(X)))
 
 
 # The dictionaries the chapters use.

@@ -4,11 +4,9 @@ import os
 import subprocess
 import sys
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import balanced_accuracy_score
 
@@ -219,18 +217,6 @@ def test_aligned_refuses(toy):
     Aligned((4,), epochs=1).fit(X, holed, domain)
 
 
-def test_annotated_data_are_read(toy, tasks, blocks):
-    for model, (X, y, *domain) in ((Aligned((4,), epochs=1), toy), (TwoOmics(6, epochs=1), blocks)):
-        model.set_params(random_state=0)
-        adata = ad.AnnData(X, var=pd.DataFrame(index=[f"g{i}" for i in range(X.shape[1])]))
-        wanted = clone(model).fit(X, y, *domain).predict(X)
-        assert np.array_equal(model.fit(adata, y, *domain).predict(adata), wanted)
-    X, Y = tasks
-    adata = ad.AnnData(X, var=pd.DataFrame(index=[f"g{i}" for i in range(X.shape[1])]))
-    model = MultiTask((4,), epochs=1, random_state=0)
-    assert np.array_equal(clone(model).fit(adata, Y).predict(adata), model.fit(X, Y).predict(X))
-
-
 # Several tasks.
 
 
@@ -317,13 +303,6 @@ def test_blocks_are_missing_as_a_whole(blocks):
         TwoOmics(6).fit(X, y[1:])
     with pytest.raises(ValueError, match="no label"):
         TwoOmics(6).fit(X, np.where(y == "a", None, y))
-
-
-def test_estimators_repeat_and_clone(blocks):
-    X, y = blocks
-    model = TwoOmics(6, epochs=2, random_state=3).fit(X, y)
-    again = clone(model).fit(X, y)
-    assert all(np.array_equal(a, b) for a, b in zip(model.weights_, again.weights_, strict=True))
 
 
 def test_hiding_a_block_in_training_teaches_to_do_without():

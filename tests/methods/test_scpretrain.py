@@ -1,6 +1,5 @@
 """scPretrain: the numbers of the paper's recipe, each option, and that nothing leaks, drifts or is lost."""
 
-import json
 from types import SimpleNamespace
 
 import anndata as ad
@@ -10,8 +9,6 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
-from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.nn.functional import cross_entropy
 
 from shared.data import Corpus
@@ -22,9 +19,7 @@ from shared.methods.scpretrain import (
     PseudoLabeller,
     ScPretrain,
     batch_rows,
-    celltype_step,
     cluster_step,
-    estimator,
     finetune,
     logged,
     paper_split,
@@ -587,11 +582,6 @@ def test_the_published_split():
         paper_split(9, 0)
 
 
-@parametrize_with_checks([ScPretrain(width=8, fit_epochs=60, fit_lr=2e-2, validation=0, random_state=0)])
-def test_it_keeps_sklearns_contract(estimator, check):
-    check(estimator)
-
-
 # What is refused.
 
 
@@ -667,14 +657,6 @@ def test_cells_that_cannot_be_used_are_refused(lender):
         small(logged=True).fit(log)
 
 
-def test_another_gene_order_is_refused_after_tuning(lender):
-    mine = annotated()
-    model = clone(lender).fit(mine)
-    for other in (mine[:, ::-1].copy(), annotated(genes=[*GENES[:-1], "new"])):
-        with pytest.raises(DataError, match=r"other genes or on another order.*align_genes"):
-            model.predict(other)
-
-
 # Saved and loaded.
 
 
@@ -701,59 +683,6 @@ def test_a_saved_model_comes_back(tmp_path, lender):
         ScPretrain.load(folder, GENES[::-1])
     lender.save(tmp_path / "encoder")
     assert np.array_equal(ScPretrain.load(tmp_path / "encoder").transform(mine), lender.transform(mine))
-
-
-def test_a_pretrained_encoder_is_searched_over_arrays(lender):
-    X, y = cells(120, seed=3)
-    with pytest.warns(DataWarning, match="no names and are taken to be the genes of the pre-training"):
-        search = GridSearchCV(clone(lender), {"fit_lr": [1e-4, 1e-2]}, cv=2).fit(X, y)
-    assert search.best_params_ == {"fit_lr": 1e-2} and search.best_estimator_.shared_.all()
-
-
-def test_a_fit_that_was_killed_goes_on_where_it_stopped(tmp_path, lender):
-    """To the same bytes; its progress lies beside the checkpoint of the pre-training, and is removed at the end."""
-    mine, path = annotated(), tmp_path / "run.safetensors"
-    whole = clone(lender).fit(mine)
-    model, seen = clone(lender).set_params(checkpoint=path), []
-
-    def stop(net, rows, target):
-        seen.append(1)
-        if len(seen) == 20:
-            raise KeyboardInterrupt
-        return celltype_step(net, rows, target)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimator, "celltype_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            model.fit(mine)
-    assert len(list(tmp_path.glob("run.fit-*.safetensors"))) == 1
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimator, "celltype_step", lambda *batch: seen.append(1) or celltype_step(*batch))
-        model.fit(mine)
-    assert len(seen) == len(whole.history_.rows) + 1 and not list(tmp_path.iterdir())
-    assert np.array_equal(model.predict_proba(mine), whole.predict_proba(mine))
-
-
-def test_what_cannot_be_saved_or_loaded_is_said(tmp_path, lender):
-    X, y = cells(40)
-    with pytest.raises(ModelError, match="nothing to save"):
-        small().save(tmp_path)
-    alone = small(random_state=np.random.RandomState(0)).fit(X, y)
-    with pytest.raises(ModelError, match="none were named"):
-        alone.save(tmp_path)
-    alone.save(tmp_path, GENES)
-    saved = json.loads((tmp_path / "config.json").read_text())["config"]["settings"]
-    assert saved["random_state"] is None
-    assert np.array_equal(ScPretrain.load(tmp_path, GENES).predict(X), alone.predict(X))
-    with pytest.raises(ModelError, match="no saved model"):
-        ScPretrain.load(tmp_path / "nowhere", GENES)
-    (tmp_path / "old" / "encoder").mkdir(parents=True)
-    with pytest.raises(ModelError, match="saved by an older version"):
-        ScPretrain.load(tmp_path / "old")
-    lender.save(tmp_path / "lender")
-    (tmp_path / "lender" / "genes.txt").unlink()
-    with pytest.raises(ModelError, match=r"genes.txt is missing"):
-        ScPretrain.load(tmp_path / "lender")
 
 
 def test_the_small_network_is_the_papers():

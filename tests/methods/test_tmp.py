@@ -9,10 +9,6 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from shared.data import DataWarning, load
 from shared.methods.tmp import RELEASED, TMP
@@ -20,7 +16,6 @@ from shared.methods.tmp.network import LOSSES, PROTOTYPES
 from shared.nn.episodes import EpisodeError, few_shot_split, unit_range
 from shared.preprocess import log_normalize
 from shared.train.constraints import SettingError
-from shared.train.saved import ModelError
 
 
 def profiles(kinds=6, per_kind=20, genes=40, noise=0.3, seed=0, centres=0):
@@ -39,12 +34,6 @@ def table(X, y, column="cell_type"):
 def small(**options):
     settings = {"episodes": 100, "fit_episodes": 60, "lr": 5e-3, "fit_lr": 5e-3, "device": "cpu", "random_state": 0}
     return TMP((24, 12), (10, 6), **settings | options)
-
-
-@pytest.mark.filterwarnings("ignore::shared.data.DataWarning")  # its tables of whole numbers look like counts
-@parametrize_with_checks([TMP((16,), (8,), fit_episodes=30, fit_lr=2e-2, scale=False, device="cpu", random_state=0)])
-def test_scikit_learns_contract(estimator, check):
-    check(estimator)
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +96,6 @@ def test_tuning_leaves_what_was_pretrained(pretrained, cells):
     assert np.array_equal(first.scores(cells[1]), second.scores(cells[1]))
 
 
-def test_one_seed_one_model(bulk, cells, fitted):
-    again = small().pretrain(bulk, "tissue").fit(cells[0], "cell_type")
-    assert np.array_equal(again.scores(cells[1]), fitted.scores(cells[1]))
-    other = small(random_state=1).fit(cells[0], "cell_type")
-    assert not np.array_equal(other.scores(cells[1]), fitted.scores(cells[1]))
-
-
 def test_the_callers_generators_are_left_alone(cells):
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -135,17 +117,6 @@ def test_prediction_is_what_the_network_scores(cells, proto, loss):
     proba = model.predict_proba(Q)
     np.testing.assert_allclose(proba.sum(1), 1, atol=1e-5)
     assert proba.dtype == np.float32 and (proba.argmax(1) == wanted.numpy().argmax(1)).all()
-
-
-@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csr_array, np.float64, pd.DataFrame])
-def test_every_kind_of_table_gives_the_same_model(form):
-    X, y = profiles(4)
-    X = np.maximum(X, 0)
-    wanted = small().fit(X, y).scores(X)
-    kind = form(X)
-    if form is pd.DataFrame:
-        kind.columns = [f"G{i}" for i in range(40)]
-    np.testing.assert_allclose(small().fit(kind, y).scores(kind), wanted, atol=1e-5)
 
 
 def test_a_large_sparse_table_stays_sparse(monkeypatch):
@@ -220,14 +191,6 @@ def test_the_published_settings_run(bulk, cells):
     assert model.network_.encoder.norms[0].at_test == "batch" and len(set(model.predict(cells[1]))) > 1
 
 
-def test_pretraining_resumes(bulk, tmp_path):
-    wanted = small(episodes=40, log_every=10).pretrain(bulk, "tissue").pretrained_["state"]
-    path = tmp_path / "pretrain.safetensors"
-    small(episodes=20, log_every=10, checkpoint=path).pretrain(bulk, "tissue")
-    found = small(episodes=40, log_every=10, checkpoint=path).pretrain(bulk, "tissue").pretrained_
-    assert all(torch.equal(wanted[k], v) for k, v in found["state"].items()) and len(found["history"].rows) == 4
-
-
 def killed_at(episode):
     """A callback that ends the process's work as ``kill`` would: nothing after it is run."""
 
@@ -236,49 +199,6 @@ def killed_at(episode):
             raise KeyboardInterrupt
 
     return kill
-
-
-def test_a_killed_pretraining_and_a_killed_fit_go_on(bulk, cells, tmp_path):
-    settings = {"episodes": 40, "fit_episodes": 60, "log_every": 10, "stop_at": None}
-    wanted = small(**settings).pretrain(bulk, "tissue").fit(cells[0])
-    path, seen = tmp_path / "progress.safetensors", []
-    watch = lambda _, row: seen.append(row["episode"])  # noqa: E731
-    model = small(**settings, checkpoint=path)
-    with pytest.raises(KeyboardInterrupt):
-        model.pretrain(bulk, "tissue", callbacks=[killed_at(30)])
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    model.pretrain(bulk, "tissue", callbacks=[watch])
-    assert seen == [30, 40], "what was kept is not trained again"
-    before = path.read_bytes()
-    with pytest.raises(KeyboardInterrupt):
-        clone(model).fit(cells[0], callbacks=[killed_at(50)])
-    beside = [p.name for p in tmp_path.iterdir() if p != path]
-    assert len(beside) == 1 and beside[0].startswith("progress.fit-")
-    # In a new process: what was pre-trained comes from its checkpoint.
-    again = small(**settings, checkpoint=path).pretrain(bulk, "tissue").fit(cells[0], callbacks=[watch])
-    assert seen == [30, 40, 50, 60]
-    assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.read_bytes() == before
-    for name in ("pretrained_", "network_"):
-        states = [part["state"] if name == "pretrained_" else part.state_dict() for part in
-                  (getattr(wanted, name), getattr(again, name))]  # fmt: skip
-        assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
-    assert np.array_equal(again.scores(cells[1]), wanted.scores(cells[1]))
-    assert len(again.history_.rows) == 6
-
-
-def test_many_fits_share_one_checkpoint(pretrained, cells, tmp_path):
-    """Each finds its own progress: another fit's is neither taken nor lost."""
-    path, other = tmp_path / "progress.safetensors", cells[1]
-    model = clone(pretrained).set_params(checkpoint=path, log_every=10, stop_at=None)
-    with pytest.raises(KeyboardInterrupt):
-        clone(model).fit(cells[0], callbacks=[killed_at(30)])
-    found = clone(model).fit(other)
-    wanted = clone(model).set_params(checkpoint=None).fit(other)
-    assert np.array_equal(found.scores(cells[0]), wanted.scores(cells[0]))
-    assert len(list(tmp_path.iterdir())) == 1
-    seen = []
-    clone(model).fit(cells[0], callbacks=[lambda _, row: seen.append(row["episode"])])
-    assert seen == [30, 40, 50, 60] and not list(tmp_path.iterdir())
 
 
 # Genes.
@@ -325,56 +245,6 @@ def test_f_permuted_genes_would_not_have_been_noticed(pretrained, cells):
 UNNAMED = "these 40 columns have no names and are taken to be the genes of the pre-training"
 
 
-def test_columns_without_names_are_taken_to_be_the_genes_of_the_pretraining(pretrained, cells, tmp_path):
-    support, query = cells
-    with pytest.warns(DataWarning, match=UNNAMED):
-        bare = clone(pretrained).fit(support.X, support.obs["cell_type"])
-    model = clone(pretrained).fit(support.X, support.obs["cell_type"], genes=list(support.var_names))
-    assert np.array_equal(model.predict(query.X, genes=query.var_names), model.predict(query))
-    assert np.array_equal(bare.scores(query.X), model.scores(query))
-    # What is saved has the names of the pre-training.
-    back = TMP.load(bare.save(tmp_path / "model"), support.var_names)
-    assert np.array_equal(back.scores(query.X), bare.scores(query.X))
-    other = small(episodes=5).pretrain(*profiles(6))
-    with pytest.raises(ValueError, match="pre-trained on 40 genes, and these 39"):
-        clone(other).fit(support.X[:, 1:], support.obs["cell_type"])
-
-
-def test_a_pretrained_network_can_be_searched_over_arrays(pretrained, cells):
-    support, query = cells
-    y = support.obs["cell_type"].to_numpy()
-    search = GridSearchCV(clone(pretrained), {"fit_lr": [1e-6, 5e-3], "fit_episodes": [10]}, cv=3, error_score="raise")
-    with pytest.warns(DataWarning, match=UNNAMED):
-        search.fit(support.X, y)
-    assert search.best_estimator_.pretrained_ is pretrained.pretrained_
-    assert search.score(query.X, query.obs["cell_type"]) > 0.6
-    for row in search.cv_results_["params"]:
-        assert row["fit_episodes"] == 10
-
-
-def test_a_pretrained_network_stands_behind_a_scaler(bulk, cells, tmp_path):
-    support, query = cells
-    scaled = bulk.copy()
-    scaled.X = StandardScaler().fit_transform(bulk.X)
-    pipe = make_pipeline(StandardScaler(), small().pretrain(scaled, "tissue"))
-    with pytest.warns(DataWarning, match=UNNAMED):
-        pipe.fit(support.X, support.obs["cell_type"])
-    assert pipe.score(query.X, query.obs["cell_type"]) > 0.9
-    frame = lambda a: a.to_df()  # noqa: E731
-    with pytest.warns(DataWarning, match=UNNAMED):  # the scaler takes the names away
-        named = clone(pipe).fit(frame(support), support.obs["cell_type"])
-    assert np.array_equal(named.predict(frame(query)), pipe.predict(query.X))
-    genes = (named[-1].save(tmp_path) / "genes.txt").read_text().split()
-    assert genes == list(support.var_names)
-
-
-def test_cells_are_scored_as_they_are_fitted(fitted, cells):
-    query = cells[1]
-    wanted = (fitted.predict(query) == query.obs["cell_type"]).mean()
-    assert fitted.score(query) == fitted.score(query, "cell_type") == pytest.approx(wanted)
-    assert fitted.score(query, query.obs["cell_type"]) == pytest.approx(wanted)
-
-
 # Saving.
 
 
@@ -390,13 +260,6 @@ def test_a_saved_model_comes_back(pretrained, cells, tmp_path, proto):
     assert np.array_equal(again.scores(cells[1]), model.scores(cells[1]))
 
 
-def test_a_pretrained_network_alone_can_be_passed_on(pretrained, cells, tmp_path):
-    back = TMP.load(pretrained.save(tmp_path / "model"), cells[0].var_names)
-    assert np.array_equal(back.transform(cells[1]), pretrained.transform(cells[1]))
-    with pytest.raises(ValueError, match="in another order"):
-        back.fit(cells[0][:, ::-1].copy(), "cell_type")
-
-
 @pytest.mark.parametrize("labels", [str, int, object])
 def test_labels_come_back_as_they_were(labels, tmp_path):
     X, y = profiles(3)
@@ -404,22 +267,6 @@ def test_labels_come_back_as_they_were(labels, tmp_path):
     model = small(fit_episodes=0).fit(X, y)
     back = TMP.load(model.save(tmp_path, [f"G{i}" for i in range(40)]), [f"G{i}" for i in range(40)])
     assert back.classes_.dtype == model.classes_.dtype and (back.predict(X) == model.predict(X)).all()
-
-
-def test_other_genes_cannot_load(pretrained, tmp_path):
-    genes = list(pretrained.pretrained_["genes"])
-    pretrained.save(tmp_path)
-    with pytest.raises(ModelError, match="another order"):
-        TMP.load(tmp_path, genes[::-1])
-    with pytest.raises(ModelError, match="pass genes="):
-        small(fit_episodes=0).fit(*profiles(3)).save(tmp_path / "other")
-    with pytest.raises(ModelError, match="3 were named"):
-        pretrained.save(tmp_path / "other", ["a", "b", "c"])
-    with pytest.raises(ModelError, match=r"nothing to save: call fit first \(or pretrain\)"):
-        small().save(tmp_path / "other")
-    (tmp_path / "model.safetensors").write_bytes(b"spoilt")
-    with pytest.raises(ModelError, match="damaged"):
-        TMP.load(tmp_path, genes)
 
 
 # What cannot be.
@@ -450,18 +297,6 @@ def test_bad_tables_are_refused(stage, make, said):
         getattr(small(n_way=2), stage)(X, y)
 
 
-def test_names_must_fit_the_columns():
-    X, y = profiles(3)
-    with pytest.raises(ValueError, match="2 genes are named and X has 40 columns"):
-        small().fit(X, y, genes=["a", "b"])
-    with pytest.raises(ValueError, match="more than once"):
-        small().fit(X, y, genes=["a"] * 40)
-    a = table(X, y)
-    a.obs.loc["3", "cell_type"] = np.nan
-    with pytest.raises(ValueError, match="no label for 1 cells"):
-        small().fit(a, "cell_type")
-
-
 def test_too_little_to_learn_from():
     X, y = profiles(3, 5)
     with pytest.raises(ValueError, match="one class only"):
@@ -471,12 +306,6 @@ def test_too_little_to_learn_from():
     with pytest.raises(SettingError, match="other settings"):
         model = small(episodes=2, n_way=3, k_shot=2, n_query=2).pretrain(X, y)
         model.set_params(widths=(8, 4)).fit(X, y)
-
-
-def test_before_pretraining_nothing_can_be_used():
-    for use in ("predict", "predict_proba", "scores", "transform"):
-        with pytest.raises(ValueError, match="fit"):
-            getattr(small(), use)(profiles(3)[0])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -490,32 +319,6 @@ def test_an_accelerator_gives_the_cpus_answers(bulk, cells):
 
 def counts_of(adata):
     return ad.AnnData(np.round(100 * adata.X - 100 * adata.X.min()), obs=adata.obs, var=adata.var)
-
-
-def test_counts_after_logarithms_are_warned_of(pretrained, fitted, cells, tmp_path):
-    support, query = map(counts_of, cells)
-    with pytest.warns(DataWarning, match=r"like counts.* was pre-trained on look like logged.*log_normalize"):
-        raw = clone(pretrained).fit(support, "cell_type")
-    raw.predict(query)
-    with pytest.warns(DataWarning, match=r"like logged.*model was fitted on look like counts"):
-        raw.predict(cells[1])
-    with pytest.warns(DataWarning, match=r"like counts.*model was fitted on look like logged"):
-        fitted.predict(query)
-    with pytest.warns(DataWarning, match="pre-trained on"):
-        pretrained.transform(query[:1])
-    back = TMP.load(fitted.save(tmp_path), cells[0].var_names)
-    with pytest.warns(DataWarning, match="fitted on"):
-        back.predict(query)
-    with pytest.warns(DataWarning, match="pre-trained on"):
-        clone(back).fit(support, "cell_type")
-
-
-def test_raw_counts_are_warned_of(bulk, cells):
-    said = r"these values look like counts, and TMP is made for logged expression.*log_normalize"
-    with pytest.warns(DataWarning, match=said):
-        small(fit_episodes=2).fit(counts_of(cells[0]))
-    with pytest.warns(DataWarning, match=said):
-        small(episodes=2).pretrain(counts_of(bulk), "tissue")
 
 
 def test_one_kind_of_values_is_not_warned_of(bulk, cells):
@@ -532,24 +335,6 @@ def test_one_kind_of_values_is_not_warned_of(bulk, cells):
 
 
 # Labels and thresholds.
-
-
-@pytest.mark.parametrize("threshold", [2, -0.1, float("nan"), "x", True])
-def test_a_threshold_no_score_is_compared_with_is_refused(fitted, cells, threshold):
-    with pytest.raises(SettingError, match=r"unknown=.* is not a number from 0 to 1"):
-        copy.copy(fitted).set_params(unknown=threshold).predict(cells[1])
-    with pytest.raises(SettingError, match="is not a number from 0 to 1"):
-        small(unknown=threshold).fit(*profiles(3))
-
-
-def test_a_class_called_unknown_is_not_merged_with_cells_that_are_like_none():
-    X, y = profiles(3)
-    y = np.where(y == "type 0", "unknown", y)
-    model = small().fit(X, y)
-    assert (model.predict(X)[:20] == "unknown").all(), "without a threshold it is a class like others"
-    for use in (lambda: model.set_params(unknown=0.5).predict(X), lambda: small(unknown=0.5).fit(X, y)):
-        with pytest.raises(ValueError, match='a class is called "unknown"'):
-            use()
 
 
 def test_types_are_looked_for_under_cell_type(bulk, cells):
