@@ -22,7 +22,7 @@ from sklearn.base import clone
 from shared.data.corpus import SHARE, Corpus
 from shared.data.errors import DataError
 from shared.data.genes import gene_hash, shown
-from shared.data.many import Failure, each
+from shared.data.many import Failure, each, function_name
 from shared.data.stream import Stream
 from shared.evaluate.ladder import _seeded
 from shared.evaluate.metrics import MetricError, macro_ovr, score
@@ -70,8 +70,8 @@ def leave_one_out(
         from.
     splits : int or "seed", default 5
         How often the cells of the set that is left out are divided, by
-        :func:`shared.methods.scpretrain.paper_split`. All arms get the same cells; the number of the split seeds them. With
-        ``"seed"`` each seed has one division, of its own number.
+        :func:`shared.methods.scpretrain.paper_split`. All arms get the same cells; the number of the split seeds them.
+        With ``"seed"`` each seed has one division, of its own number.
     limits : sequence of int, default (1000,)
         Cells to tune on, at most. Of several, the smaller lie in the larger, and all are tested on the same cells.
     seeds : sequence of int, default (0,)
@@ -198,12 +198,9 @@ def _left_out(corpus, names, share):
 
 def _about(make, plan, corpus, more):
     """What a fold's result depends on, as a hash: results of another make, data or setting are not taken for these."""
-    function = make
-    while isinstance(function, functools.partial):
-        function = function.func
     labels = {name: _labels(path, plan["label"]) for name, path in plan["files"].items()}
     labels = {name: None if y is None else y.tolist() for name, y in labels.items()}
-    about = [getattr(function, "__qualname__", type(function).__name__), corpus.hashes, gene_hash(corpus.genes), labels]
+    about = [function_name(make), corpus.hashes, gene_hash(corpus.genes), labels]
     about += [plan["to_human"], plan["splits"], plan["limits"], *more]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
