@@ -6,6 +6,7 @@ data set that shares cells with the one that is left out goes with it, whatever 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -270,12 +271,10 @@ def _judged(model, X, y, genes, train, val, test, number):
     fresh.fit(X[labelled], y[labelled], **_taken(fresh.fit, more))
     called = fresh.predict(X[test], **_taken(fresh.predict, {"genes": genes}))
     row = {"n_train": len(labelled), "n_test": len(test), "seconds": time.perf_counter() - start}
-    row |= score(y[test], y_pred=called, metrics=HARD)
+    row |= score(y[test], y_pred=called, metrics=HARD) | dict.fromkeys(SOFT, np.nan)
     soft = _scores(fresh, X[test], genes)
-    try:
-        row |= dict.fromkeys(SOFT, np.nan) if soft is None else macro_ovr(y[test], soft, fresh.classes_)
-    except MetricError:
-        row |= dict.fromkeys(SOFT, np.nan)
+    with contextlib.suppress(MetricError):
+        row |= {} if soft is None else macro_ovr(y[test], soft, fresh.classes_)
     return row
 
 
@@ -285,9 +284,8 @@ def _taken(function, offered):
 
 
 def _scores(model, X, genes):
-    for name in ("predict_proba", "decision_function"):
-        ask = getattr(model, name, None)
-        if ask is not None:
-            found = np.asarray(ask(X, **_taken(ask, {"genes": genes})))
-            return found if found.ndim == 2 else np.column_stack([-found, found])
-    return None
+    ask = getattr(model, "predict_proba", getattr(model, "decision_function", None))
+    if ask is None:
+        return None
+    found = np.asarray(ask(X, **_taken(ask, {"genes": genes})))
+    return found if found.ndim == 2 else np.column_stack([-found, found])
