@@ -16,7 +16,7 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.cells import finite_matrix, read
+from shared.data.cells import finite_matrix, label_array, read
 from shared.data.errors import DataError
 from shared.data.genes import names_of, stamp
 
@@ -224,12 +224,7 @@ def center_by(X, groups, scale=False):
     """
     X = _matrix(X)
     X = X.toarray() if sparse.issparse(X) else X
-    groups = np.asarray(groups)
-    if groups.shape != (X.shape[0],):
-        raise DataError(f"groups has shape {groups.shape} and X has {X.shape[0]} cells: give one group a cell")
-    missing = np.array([group is None or group != group for group in groups.tolist()], dtype=bool)
-    if missing.any():
-        raise DataError(f"{int(missing.sum())} cells have no group: name one for each, or drop them")
+    groups = label_array(groups, X.shape[0], "group")
     for group in np.unique(groups):
         rows = groups == group
         part = X[rows] - X[rows].mean(0, dtype=np.float64).astype(np.float32)
@@ -306,12 +301,10 @@ def align_genes(adata, genes, fill=0.0):
         )
     X = _matrix(adata.X)
     if sparse.issparse(X):
-        chosen = X.tocsc()[:, where[found]]
         place = sparse.csr_matrix(
-            (np.ones(found.sum(), np.float32), (np.arange(found.sum()), np.flatnonzero(found))),
-            shape=(int(found.sum()), len(wanted)),
+            (np.ones(found.sum(), np.float32), (where[found], np.flatnonzero(found))), shape=(len(have), len(wanted))
         )
-        aligned = (chosen @ place).tocsr()
+        aligned = X @ place
         if fill and not found.all():
             aligned = aligned.toarray()
             aligned[:, ~found] = fill

@@ -6,6 +6,7 @@ may be interrupted: with a folder ``out``, every result is written there when it
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import hashlib
@@ -17,8 +18,11 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import joblib
 
 from shared.data.errors import DataError
 from shared.data.genes import many, shown
@@ -121,18 +125,26 @@ def each(
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
         raise DataError(f"workers={workers!r} should be a whole number: of processes, or 0 to run here")
     arguments = _named(items)
-    store = None if out is None else _Store(out, function, str(version))
+    store = None if out is None else _Store(made(Path(out)), str(version), function_name(function))
     found = {} if store is None else store.read(arguments)
     waiting = {name: item for name, item in arguments.items() if name not in found}
     if waiting:
+        from tqdm import tqdm
+
+        run = functools.partial(_attempt, function, store is not None)
+        hide = None if progress else True  # None shows a bar on a terminal only
         with contextlib.ExitStack() as stack:
             if client is None and workers != 0:
-                client = stack.enter_context(_local(workers or _cores(), len(waiting)))
-            run = _here if client is None else functools.partial(_on_cluster, client)
-            finished = run(functools.partial(_attempt, function, store is not None), waiting)
-            bar = stack.enter_context(_bar(len(arguments), len(found), progress))
-            for name, outcome in stack.enter_context(contextlib.closing(finished)):
-                found[name] = _settled(name, outcome, store)
+                client = stack.enter_context(_local(min(workers or joblib.cpu_count(), len(waiting))))
+            here = ((name, run(name, item)) for name, item in waiting.items())
+            finished = here if client is None else _on_cluster(client, run, waiting)
+            bar = stack.enter_context(
+                tqdm(total=len(arguments), initial=len(found), unit="item", desc="sweep", disable=hide)
+            )
+            for name, value in stack.enter_context(contextlib.closing(finished)):
+                found[name] = value
+                if store is not None:
+                    store.write(name, value)
                 bar.update()
     failed = [name for name in arguments if isinstance(found[name], Failure)]
     if failed:
@@ -156,20 +168,20 @@ def _named(items) -> dict:
     return arguments
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def function_name(function) -> str:
+    """What a function is called, below any ``functools.partial`` around it."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__qualname__", type(function).__name__)
 
 
+@dataclass(frozen=True)
 class _Store:
     """The folder of results: a file an item and version."""
 
-    def __init__(self, out, function, version):
-        self.folder, self.version = made(Path(out)), version
-        while isinstance(function, functools.partial):
-            function = function.func
-        self.function = getattr(function, "__qualname__", type(function).__name__)
+    folder: Path
+    version: str
+    function: str
 
     def _path(self, name) -> Path:
         key = hashlib.sha256(json.dumps([name, self.version]).encode()).hexdigest()[:12]
@@ -178,23 +190,20 @@ class _Store:
 
     def read(self, names) -> dict:
         """What is finished. A damaged file is as good as none: its item runs again."""
-        found = {}
-        for name in names:
-            note = read_note(self._path(name))
-            if note.get("item") != name or "result" not in note:
-                continue
+        notes = {name: read_note(self._path(name)) for name in names}
+        notes = {name: note for name, note in notes.items() if note.get("item") == name and "result" in note}
+        for note in notes.values():
             if note.get("function") != self.function:
                 raise DataError(
                     f"{self.folder} holds results of {note.get('function')}, not of {self.function}: name another "
                     "folder or another version"
                 )
-            found[name] = note["result"]
-        return found
+        return {name: note["result"] for name, note in notes.items()}
 
-    def write(self, name, key, value):
-        note = {"item": name, "version": self.version, "function": self.function, key: value}
+    def write(self, name, value):
+        told = {"failure": asdict(value)} if isinstance(value, Failure) else {"result": value}
         try:
-            write_note(self._path(name), note)
+            write_note(self._path(name), {"item": name, "version": self.version, "function": self.function} | told)
         except OSError as e:
             raise DataError(
                 f"the result of {name!r} cannot be written to {self.folder} ({e.strerror}): make room or name another "
@@ -209,128 +218,91 @@ def _plain(value):
     raise TypeError(type(value).__name__)
 
 
-def _attempt(function, as_json, item):
-    """One item in a worker: ("result", value), ("failed", error, trace) or ("unfit", what)."""
-    # Nothing is raised, because an exception may be of a class that only the worker can import.
+def _line(error) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _attempt(function, as_json, name, item):
+    """The result of one item, or a :class:`Failure`; only one that does not fit in JSON is raised."""
+    for tries in range(1, TRIES + 1):
+        try:
+            value = function(item)
+            break
+        except (Exception, SystemExit) as e:
+            # Not raised: an exception may be of a class that only the worker can import.
+            failure = Failure(_line(e), "".join(traceback.format_exception(e)), tries)
+    else:
+        return failure
     try:
-        value = function(item)
-    except (Exception, SystemExit) as e:
-        said = " ".join(f"{type(e).__name__}: {e}".split())
-        return "failed", said, "".join(traceback.format_exception(e))
-    if not as_json:
-        return "result", value
-    try:
-        return "result", json.loads(json.dumps(value, default=_plain))
+        return json.loads(json.dumps(value, default=_plain)) if as_json else value
     except (TypeError, ValueError, RecursionError) as e:
-        return "unfit", " ".join(str(e).split())
-
-
-def _settled(name, outcome, store):
-    """What stands for an item in the end; written down on the way."""
-    kind, *told = outcome
-    if kind == "unfit":
         raise DataError(
-            f"the result of {name!r} does not fit in JSON ({told[0]}): return words, numbers, lists and dicts with "
-            "words as keys, or write the rest to a file of its own and return its name"
-        )
-    value = told[0] if kind == "result" else Failure(*told)
-    if store is not None:
-        store.write(name, *(("result", value) if kind == "result" else ("failure", asdict(value))))
-    return value
+            f"the result of {name!r} does not fit in JSON ({' '.join(str(e).split())}): return words, numbers, lists "
+            "and dicts with words as keys, or write the rest to a file of its own and return its name"
+        ) from e
 
 
-def _here(attempt, waiting):
-    for name, item in waiting.items():
-        tries, outcome = 1, attempt(item)
-        while outcome[0] == "failed" and tries < TRIES:
-            tries, outcome = tries + 1, attempt(item)
-        yield name, _counted(outcome, tries)
-
-
-def _counted(outcome, tries):
-    return (*outcome, tries) if outcome[0] == "failed" else outcome
-
-
-def _on_cluster(client, attempt, waiting):
-    """Outcomes as they come: each item once, whatever happens to workers."""
-    import asyncio
-    from concurrent.futures import CancelledError
-
+def _on_cluster(client, run, waiting):
+    """Results as they come: each item once, whatever happens to workers."""
     from distributed import KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
-    def submit(name):
-        # Not pure: a second try must run, and so must the same function in another sweep.
-        try:
-            return client.submit(attempt, waiting[name], pure=False)
-        except Exception as e:
-            said = " ".join(str(e).split())[:200]
-            raise DataError(
-                f"the function or the item {name!r} cannot be sent to another process ({said}): use a function that "
-                "needs nothing but its argument, and open files inside it"
-            ) from e
-
     running = {}
     try:
-        for name in waiting:
-            running[submit(name)] = name, 1
-        coming = as_completed(list(running))
-        for future in coming:
-            name, tries = running.pop(future)
+        for name, item in waiting.items():
+            # Not pure: the same function must run again in another sweep.
+            try:
+                running[client.submit(run, name, item, pure=False)] = name
+            except Exception as e:
+                said = " ".join(str(e).split())[:200]
+                raise DataError(
+                    f"the function or the item {name!r} cannot be sent to another process ({said}): use a function "
+                    "that needs nothing but its argument, and open files inside it"
+                ) from e
+        for future in as_completed(list(running)):
+            name = running.pop(future)
             try:
                 # Waits where a worker died with the result still in its hands: then the item is on its way again.
-                outcome = future.result()
+                value = future.result()
+            except DataError:
+                raise
             except (CancelledError, asyncio.CancelledError, CommClosedError) as e:
                 raise DataError(
                     "the cluster went away: start it again, and call again; with out= finished items stay"
                 ) from e
             except KilledWorker:
                 # Dask has replaced the worker and tried the item again.
-                outcome = "failed", "its process was lost each time: too little memory?", ""
-                tries = TRIES
+                value = Failure("its process was lost each time: too little memory?", "", TRIES)
             except Exception as e:
-                outcome = "failed", " ".join(f"{type(e).__name__}: {e}".split()), ""
-            if outcome[0] == "failed" and tries < TRIES:
-                again = submit(name)
-                running[again] = name, tries + 1
-                coming.add(again)
-                continue
-            yield name, _counted(outcome, tries)
+                value = Failure(_line(e), "", 1)
+            yield name, value
     finally:
         client.cancel(list(running))
 
 
 @contextlib.contextmanager
-def _local(workers, items):
+def _local(workers):
     """Worker processes of this machine, gone with all they left at the end."""
     try:
         import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError as e:
         raise DataError(
             'sweeps over processes need Dask: pip install "borrowed-strength[sweep]", or run here with workers=0'
         ) from e
     how = {"threads_per_worker": 1, "processes": True, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True))
+    with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as folder:
         try:
+            # Dask logs a lost worker at length; what became of its item is said here.
             with dask.config.set(PLAN):
-                # Dask logs a lost worker at length; what became of its item is said here.
-                cluster = LocalCluster(
-                    min(workers, items), local_directory=folder, env=ONE_THREAD, silence_logs="CRITICAL", **how
+                client = Client(
+                    n_workers=workers, local_directory=folder, env=ONE_THREAD, silence_logs="CRITICAL", **how
                 )
-                stack.enter_context(cluster)
-                client = stack.enter_context(Client(cluster))
         except (OSError, RuntimeError) as e:
             said = " ".join(str(e).split()) or type(e).__name__
             raise DataError(
                 f"worker processes could not be started ({said}): in a script, call each(...) under "
                 "'if __name__ == \"__main__\":', or run here with workers=0"
             ) from e
-        yield client
-
-
-def _bar(total, done, progress):
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=done, unit="item", desc="sweep", disable=None if progress else True)
+        with client:
+            yield client

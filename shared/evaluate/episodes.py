@@ -360,17 +360,11 @@ def unknown_curve(result: FewShot, how: str | None = "softmax", temperature: flo
     top, known = graded.max(2).ravel(), (result.target >= 0).ravel()
     right = (result.scores.argmax(2) == result.target).ravel()[known]
     thresholds = np.unique(np.quantile(top, np.linspace(0, 1, 200), method="inverted_cdf"))
-    rows = []
-    for threshold in thresholds:
-        named = top[known] >= threshold
-        rows.append(
-            {
-                "threshold": threshold,
-                "named": named.mean(),
-                "accuracy": right[named].mean() if named.any() else np.nan,
-                "refused": (top[~known] < threshold).mean(),
-            }
-        )
-    table = pd.DataFrame(rows)
+    named = top[known] >= thresholds[:, None]
+    with np.errstate(invalid="ignore"):
+        accuracy = (named & right).sum(1) / named.sum(1)
+    refused = (top[~known] < thresholds[:, None]).mean(1)
+    columns = {"threshold": thresholds, "named": named.mean(1), "accuracy": accuracy, "refused": refused}
+    table = pd.DataFrame(columns)
     table.attrs["auroc"] = auroc(known.astype(int), np.column_stack([-top, top]), classes=[0, 1])
     return table

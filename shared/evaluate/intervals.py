@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from shared.evaluate.metrics import HARD, paired_labels
+from shared.evaluate.splits import as_column
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def bootstrap(statistic, *arrays, n_boot=1000, groups=None, strata=None, level=0
     member, n_members = None, 0
     for values, what in ((groups, "groups"), (strata, "strata")):
         if values is not None:
-            member, n_members = _members(values, lengths[0], what)
+            member, found = pd.factorize(as_column(values, lengths[0], what), sort=True)
+            n_members = len(found)
     if groups is not None and n_members < 2:
         raise ValueError("all rows are of one group: there is nothing to resample")
     method = (
@@ -160,16 +162,6 @@ def bootstrap(statistic, *arrays, n_boot=1000, groups=None, strata=None, level=0
     return Interval(value, float(low), float(high), level, method, size)
 
 
-def _members(values, n, what):
-    values = np.asarray(values)
-    if values.shape != (n,):
-        raise ValueError(f"{what} has shape {values.shape} for {n} rows: give one value for each row")
-    if pd.isna(values).any():
-        raise ValueError(f"{what} holds missing values: every row must belong somewhere")
-    codes, found = pd.factorize(values, sort=True)
-    return codes, len(found)
-
-
 def _drawer(n, member, n_members, whole, rng):
     """A function that draws the rows of one resample."""
     if member is None:
@@ -183,17 +175,14 @@ def _drawer(n, member, n_members, whole, rng):
 def _from_rows(statistic, arrays, draw, n_boot):
     """The statistic of each resample: of many at once where it can, else one by one. Both draw the same rows."""
     takes, resampled = (draw() for _ in range(n_boot)), []
-    if all(a.ndim == 1 for a in arrays) and _has_axis(statistic):
-        step = max(1, BLOCK // len(arrays[0]))
-        while block := list(islice(takes, step)):
-            # Whole groups of unequal size make no rectangle.
-            rectangle = len({len(take) for take in block}) == 1
-            values = np.asarray(statistic(*(a[np.stack(block)] for a in arrays), axis=1)) if rectangle else None
-            if values is None or values.shape != (len(block),):
-                values = [statistic(*(a[take] for a in arrays)) for take in block]
-            resampled += list(values)
-    else:
-        resampled = [statistic(*(a[take] for a in arrays)) for take in takes]
+    takes_many = all(a.ndim == 1 for a in arrays) and _has_axis(statistic)
+    while block := list(islice(takes, max(1, BLOCK // len(arrays[0])))):
+        # Whole groups of unequal size make no rectangle.
+        rectangle = takes_many and len({len(take) for take in block}) == 1
+        values = np.asarray(statistic(*(a[np.stack(block)] for a in arrays), axis=1)) if rectangle else None
+        if values is None or values.shape != (len(block),):
+            values = [statistic(*(a[take] for a in arrays)) for take in block]
+        resampled += list(values)
     return np.array(resampled, dtype=float)
 
 

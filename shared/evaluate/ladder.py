@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from shared.data.cells import read
 from shared.data.errors import DataError
 from shared.evaluate.intervals import Interval, confusion_bootstrap, from_confusion
 from shared.evaluate.metrics import as_labels
-from shared.evaluate.splits import few_shot
+from shared.evaluate.splits import as_column, few_shot
 from shared.preprocess import center_by
 
 METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "cohen_kappa")
@@ -66,7 +67,11 @@ def ladder(
     """
     X_train, y_train, X_test, y_test = _sides(X_train, y_train, X_test, y_test)
     _check(y_train, y_test, metrics, seeds)
-    _check_studies(study_train, len(y_train), study_test, len(y_test))
+    if (study_train is None) != (study_test is None):
+        raise ValueError("the study of one side only was given: centring needs study_train and study_test, or neither")
+    if study_train is not None:
+        as_column(study_train, len(y_train), "study_train")
+        as_column(study_test, len(y_test), "study_test")
     if isinstance(n_boot, bool) or n_boot != int(n_boot) or n_boot < len(seeds):
         raise ValueError(f"n_boot={n_boot}: use a whole number of resamples, at least one for each seed")
     if models is None:
@@ -109,19 +114,6 @@ def _sides(X_train, y_train, X_test, y_test):
     return train.X, as_labels(train.y, "y_train"), test.X, as_labels(test.y, "y_test")
 
 
-def _check_studies(study_train, n_train, study_test, n_test):
-    if (study_train is None) != (study_test is None):
-        raise ValueError("the study of one side only was given: centring needs study_train and study_test, or neither")
-    if study_train is None:
-        return
-    for study, n, which in ((study_train, n_train, "train"), (study_test, n_test, "test")):
-        study = np.asarray(study)
-        if study.shape != (n,) or pd.isna(study).any():
-            raise ValueError(
-                f"study_{which} has shape {study.shape} for {n} cells: give one study a cell, none missing"
-            )
-
-
 def _check(y_train, y_test, metrics, seeds):
     if (y_train.dtype.kind == "U") != (y_test.dtype.kind == "U"):
         raise ValueError(f"y_train is {y_train.dtype} and y_test {y_test.dtype}: use one kind of label for both")
@@ -134,12 +126,10 @@ def _check(y_train, y_test, metrics, seeds):
 
 def _logistic(models):
     """The ladder's own logistic rung, so that the centred rung differs from it in the centring alone."""
-    named = [m for name, m in models.items() if "logistic" in name.lower()]
-    if named:
-        return named[0]
     from shared.methods.baselines import rungs
 
-    return next(m for name, m in rungs(random_state=0).items() if "logistic" in name.lower())
+    known = chain(models.items(), rungs(random_state=0).items())
+    return next(model for name, model in known if "logistic" in name.lower())
 
 
 # A convex problem has one solution: the seed of these solvers orders their passes and changes the result hardly at all.
@@ -160,7 +150,7 @@ def _seeded(model):
 def _rung(model, X_train, y_train, X_test, y_test, metrics, n_boot, seeds, random_state):
     parts = _seeded(model)
     used = list(seeds) if parts else [seeds[0]]
-    values, resampled, seconds = {m: [] for m in metrics}, {m: [] for m in metrics}, []
+    values, resampled, seconds = [], [], []
     for i, seed in enumerate(used):
         fresh = clone(model).set_params(**dict.fromkeys(parts, seed))
         start = time.perf_counter()
@@ -168,14 +158,12 @@ def _rung(model, X_train, y_train, X_test, y_test, metrics, n_boot, seeds, rando
         seconds.append(time.perf_counter() - start)
         rng = np.random.default_rng([random_state, i])
         drawn, table, own = confusion_bootstrap(y_test, called, max(1, n_boot // len(used)), rng)
-        at, again = from_confusion(table, own), from_confusion(drawn, own)
-        for m in metrics:
-            values[m].append(float(at[m]))
-            resampled[m].append(again[m])
+        values.append(from_confusion(table, own))
+        resampled.append(from_confusion(drawn, own))
     row = {"seconds": float(np.median(seconds)), "n_seeds": len(used), "error": ""}
     for m in metrics:
-        low, high = np.quantile(np.concatenate(resampled[m]), [0.025, 0.975])
-        row |= {m: float(np.mean(values[m])), f"{m}_low": float(low), f"{m}_high": float(high)}
+        low, high = np.quantile(np.concatenate([one[m] for one in resampled]), [0.025, 0.975])
+        row |= {m: float(np.mean([one[m] for one in values])), f"{m}_low": float(low), f"{m}_high": float(high)}
     return row
 
 

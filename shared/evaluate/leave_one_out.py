@@ -6,6 +6,7 @@ data set that shares cells with the one that is left out goes with it, whatever 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -22,7 +23,7 @@ from sklearn.base import clone
 from shared.data.corpus import SHARE, Corpus
 from shared.data.errors import DataError
 from shared.data.genes import gene_hash, shown
-from shared.data.many import Failure, each
+from shared.data.many import Failure, each, function_name
 from shared.data.stream import Stream
 from shared.evaluate.ladder import _seeded
 from shared.evaluate.metrics import MetricError, macro_ovr, score
@@ -70,8 +71,8 @@ def leave_one_out(
         from.
     splits : int or "seed", default 5
         How often the cells of the set that is left out are divided, by
-        :func:`shared.methods.scpretrain.paper_split`. All arms get the same cells; the number of the split seeds them. With
-        ``"seed"`` each seed has one division, of its own number.
+        :func:`shared.methods.scpretrain.paper_split`. All arms get the same cells; the number of the split seeds them.
+        With ``"seed"`` each seed has one division, of its own number.
     limits : sequence of int, default (1000,)
         Cells to tune on, at most. Of several, the smaller lie in the larger, and all are tested on the same cells.
     seeds : sequence of int, default (0,)
@@ -198,12 +199,9 @@ def _left_out(corpus, names, share):
 
 def _about(make, plan, corpus, more):
     """What a fold's result depends on, as a hash: results of another make, data or setting are not taken for these."""
-    function = make
-    while isinstance(function, functools.partial):
-        function = function.func
     labels = {name: _labels(path, plan["label"]) for name, path in plan["files"].items()}
     labels = {name: None if y is None else y.tolist() for name, y in labels.items()}
-    about = [getattr(function, "__qualname__", type(function).__name__), corpus.hashes, gene_hash(corpus.genes), labels]
+    about = [function_name(make), corpus.hashes, gene_hash(corpus.genes), labels]
     about += [plan["to_human"], plan["splits"], plan["limits"], *more]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -273,12 +271,10 @@ def _judged(model, X, y, genes, train, val, test, number):
     fresh.fit(X[labelled], y[labelled], **_taken(fresh.fit, more))
     called = fresh.predict(X[test], **_taken(fresh.predict, {"genes": genes}))
     row = {"n_train": len(labelled), "n_test": len(test), "seconds": time.perf_counter() - start}
-    row |= score(y[test], y_pred=called, metrics=HARD)
+    row |= score(y[test], y_pred=called, metrics=HARD) | dict.fromkeys(SOFT, np.nan)
     soft = _scores(fresh, X[test], genes)
-    try:
-        row |= dict.fromkeys(SOFT, np.nan) if soft is None else macro_ovr(y[test], soft, fresh.classes_)
-    except MetricError:
-        row |= dict.fromkeys(SOFT, np.nan)
+    with contextlib.suppress(MetricError):
+        row |= {} if soft is None else macro_ovr(y[test], soft, fresh.classes_)
     return row
 
 
@@ -288,9 +284,8 @@ def _taken(function, offered):
 
 
 def _scores(model, X, genes):
-    for name in ("predict_proba", "decision_function"):
-        ask = getattr(model, name, None)
-        if ask is not None:
-            found = np.asarray(ask(X, **_taken(ask, {"genes": genes})))
-            return found if found.ndim == 2 else np.column_stack([-found, found])
-    return None
+    ask = getattr(model, "predict_proba", getattr(model, "decision_function", None))
+    if ask is None:
+        return None
+    found = np.asarray(ask(X, **_taken(ask, {"genes": genes})))
+    return found if found.ndim == 2 else np.column_stack([-found, found])

@@ -151,14 +151,12 @@ def _against_rest(name, y_true, proba, classes):
 
 def _one_vs_rest(metric, name, y_true, proba, classes, average):
     present, cells, pairs = _against_rest(name, y_true, proba, classes)
+    if average not in ("macro", "weighted", None):
+        raise MetricError(f"average={average!r} is not known: 'macro', 'weighted' or None")
     each = [metric(is_class, scores) for is_class, scores in pairs]
     if average is None:
         return {str(c): float(v) for c, v in zip(present, each, strict=True)}
-    if average == "macro":
-        return float(np.mean(each))
-    if average == "weighted":
-        return float(np.average(each, weights=cells))
-    raise MetricError(f"average={average!r} is not known: 'macro', 'weighted' or None")
+    return float(np.average(each, weights=cells if average == "weighted" else None))
 
 
 def _areas(is_class, scores):
@@ -174,16 +172,12 @@ def _areas(is_class, scores):
 
 
 def _one_vs_one(y_true, proba, classes):
-    y_true, proba, classes = _scores(y_true, proba, classes)
-    present = np.unique(y_true).tolist()
-    if len(present) < 2:
-        raise MetricError(f"AUROC needs cells of two classes or more; all are {present[0]}")
-    column = {c: i for i, c in enumerate(classes.tolist())}
+    _, _, classes = _against_rest("AUROC", y_true, proba, classes)
     each = []
-    for one, other in combinations(present, 2):
-        pair = np.isin(y_true, [one, other])
-        for c in (one, other):
-            each.append(sk.roc_auc_score(y_true[pair] == c, proba[pair, column[c]]) if c in column else 0.5)
+    for (is_one, one_scores), (is_other, other_scores) in combinations(classes, 2):
+        pair = is_one | is_other
+        each.append(sk.roc_auc_score(is_one[pair], one_scores[pair]))
+        each.append(sk.roc_auc_score(is_other[pair], other_scores[pair]))
     return float(np.mean(each))
 
 
@@ -362,7 +356,7 @@ def ece(y_true, proba, classes, n_bins=15) -> float:
     upwards: a perfectly calibrated model does not score 0.
     """
     table = reliability(y_true, proba, classes, n_bins)
-    gap = (table["confidence"] - table["accuracy"]).abs().fillna(0)
+    gap = (table["confidence"] - table["accuracy"]).abs()
     return float((gap * table["count"]).sum() / table["count"].sum())
 
 

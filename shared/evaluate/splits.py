@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics.cluster import contingency_matrix
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
@@ -18,11 +19,12 @@ class LeakError(SplitError):
     """The same animal, patient, donor or study stands on both sides of a split."""
 
 
-def _column(values, n=None, what="groups"):
+def as_column(values, n=None, what="groups"):
     """One value a cell as an array that sorts: words, or numbers."""
     values = np.asarray(values)
     if values.ndim != 1 or (n is not None and len(values) != n):
-        raise SplitError(f"{what} has shape {values.shape}: give one value for each of the {n or 'n'} cells")
+        given = "" if n is None else f" for {n} rows"
+        raise SplitError(f"{what} has shape {values.shape}{given}: give one value for each of the {n or 'n'} cells")
     missing = pd.isna(values)
     if missing.any():
         raise SplitError(
@@ -50,7 +52,7 @@ def _counted(n, what):
 
 def _names(groups, what):
     """Each group as it would be written: a table stores donor 7 as 7, 7.0 or "7"."""
-    found = np.unique(_column(groups, what=what)).tolist()
+    found = np.unique(as_column(groups, what=what)).tolist()
     return {str(int(g) if isinstance(g, float) and g.is_integer() else g).strip() for g in found}
 
 
@@ -102,7 +104,7 @@ def holdout(groups, test):
     SplitError
         If a group is not there, none is named, or no cell is left to train on.
     """
-    groups = _column(groups)
+    groups = as_column(groups)
     wanted = list(test) if isinstance(test, set) else np.atleast_1d(test).tolist()
     if not wanted:
         raise SplitError(f"no group is named to test on; there are {_shown(np.unique(groups))}")
@@ -150,8 +152,8 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
     `random_state`, wherever those leave every class in training. It does not look for that by itself; here other orders
     are tried.
     """
-    y = _column(y, what="y")
-    groups = _column(groups, len(y))
+    y = as_column(y, what="y")
+    groups = as_column(groups, len(y))
     if isinstance(n_splits, bool) or n_splits != int(n_splits) or n_splits < 2:
         raise SplitError(f"n_splits={n_splits}: use a whole number of folds, two or more")
     found, member = np.unique(groups, return_inverse=True)
@@ -159,7 +161,7 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
         raise SplitError(
             f"{n_splits} folds need {_counted(n_splits, what)}, there are {len(found)} ({_shown(found)}): use fewer"
         )
-    table, classes = _table(y, member)
+    table, classes = contingency_matrix(member, y), np.unique(y)  # cells of each class in each group
     alone = classes[(table > 0).sum(0) < 2]
     if len(alone):
         raise SplitError(
@@ -170,10 +172,9 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
     if len(found) == n_splits:
         order = np.arange(n_splits) if random_state is None else check_random_state(random_state).permutation(n_splits)
         return [(np.flatnonzero(member != g), np.flatnonzero(member == g)) for g in order]
-    short, rng = set(), None
-    for _ in range(50):
-        splitter = StratifiedGroupKFold(int(n_splits), shuffle=True, random_state=random_state if rng is None else rng)
-        rng = check_random_state(random_state) if rng is None else rng
+    short = set()
+    for seed in [random_state] + [check_random_state(random_state)] * 49:
+        splitter = StratifiedGroupKFold(int(n_splits), shuffle=True, random_state=seed)
         with warnings.catch_warnings():
             # A class with fewer cells than folds is fine here: some folds test without it.
             warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
@@ -191,14 +192,6 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
         f"{f' (class {_shown(sorted(short))} went missing)' if short else ''}: use n_splits={len(found)}, "
         f"one {what} a fold"
     )
-
-
-def _table(y, member):
-    """Cells of each class in each group: groups × classes; and the classes."""
-    classes, label = np.unique(y, return_inverse=True)
-    table = np.zeros((member.max() + 1, len(classes)))
-    np.add.at(table, (member, label), 1)
-    return table, classes
 
 
 def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
@@ -228,8 +221,8 @@ def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
     SplitError
         If there are fewer than two groups, or each of them holds a class that no other has.
     """
-    y = _column(y, what="y")
-    groups = _column(groups, len(y))
+    y = as_column(y, what="y")
+    groups = as_column(groups, len(y))
     if not 0 < test_size < 1:
         raise SplitError(f"test_size={test_size} is not between 0 and 1: it is the share of cells to test on")
     found, member = np.unique(groups, return_inverse=True)
@@ -238,7 +231,7 @@ def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
             f"all cells are of one {what} ({_shown(found)}): nothing can be held out, and a split within one "
             f"cannot say how a model does on another"
         )
-    table, classes = _table(y, member)
+    table, classes = contingency_matrix(member, y), np.unique(y)
     alone = (table > 0).sum(0) == 1
     free = np.flatnonzero((table[:, alone] == 0).all(1))
     if not len(free):
@@ -290,7 +283,7 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
     SplitError
         If `k` is no positive whole number, or classes have too few cells; the message names them with their counts.
     """
-    y = _column(y, what="y")
+    y = as_column(y, what="y")
     if isinstance(k, bool) or k != int(k) or k < 1:
         raise SplitError(f"k={k}: draw a whole number of cells per class, at least one cell")
     rng = np.random.default_rng(random_state)
@@ -340,18 +333,17 @@ def matched(y, here, random_state=None):
     SplitError
         If no class has enough cells on both sides.
     """
-    y, here = _column(y, what="y"), np.asarray(here, dtype=bool)
+    y, here = as_column(y, what="y"), np.asarray(here, dtype=bool)
     if here.shape != y.shape:
         raise SplitError(f"here has shape {here.shape}: give one truth value for each of the {len(y)} cells")
     rng, known, strange, test = np.random.default_rng(random_state), [], [], []
     for c in np.unique(y):
         inside = rng.permutation(np.flatnonzero((y == c) & here))
         outside = rng.permutation(np.flatnonzero((y == c) & ~here))
-        if len(inside) < 4 or len(outside) < 2:
-            continue
-        half = len(inside) // 2
-        k = min(half, len(outside))
-        known, strange, test = [*known, *inside[:k]], [*strange, *outside[:k]], [*test, *inside[half:]]
+        if len(inside) >= 4 and len(outside) >= 2:
+            half = len(inside) // 2
+            k = min(half, len(outside))
+            known, strange, test = [*known, *inside[:k]], [*strange, *outside[:k]], [*test, *inside[half:]]
     if not test:
         raise SplitError("no class has four cells here and two elsewhere: there is nothing to match")
     return np.array(known), np.array(strange), np.array(test)

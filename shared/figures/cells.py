@@ -5,7 +5,18 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 
-from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, STYLE, headline, label_axes, listed, new
+from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, STYLE, finished, listed, new
+
+
+def _draw_groups(axis, panel, points, labels, size):
+    """Cells in the plane, coloured and marked by their labels, without a scale."""
+    for i, group in enumerate(sorted(set(labels))):
+        x, y = np.asarray(points)[labels == group, :2].T
+        # Thousands of paths make a heavy page, so the points become one picture inside the drawing.
+        axis.scatter(x, y, size, CYCLE[i % 7], MARKERS[i % 11], linewidth=0, label=group, rasterized=True)
+    axis.set(xticks=[], yticks=[])
+    with mpl.rc_context(STYLE):
+        axis.set_title(panel, fontweight="normal")
 
 
 def embedding(points, panels: dict, *, title: str, xlabel="PC 1", ylabel="PC 2", finding=""):
@@ -22,28 +33,16 @@ def embedding(points, panels: dict, *, title: str, xlabel="PC 1", ylabel="PC 2",
     finding : str
         What the picture shows, for the alternative text.
     """
-    points = np.asarray(points)[:, :2]
     figure, axes = new(4.0 * len(panels), 4.4, ncols=len(panels), squeeze=False)
     for axis, (panel, labels) in zip(axes[0], panels.items(), strict=True):
-        labels = np.asarray(labels)
-        groups = list(dict.fromkeys(sorted(labels)))
-        for i, group in enumerate(groups):
-            here = points[labels == group]
-            marker = MARKERS[i % 11]
-            # Thousands of paths make a heavy page, so the points become one picture inside the drawing.
-            axis.scatter(*here.T, s=9, color=CYCLE[i % 7], marker=marker, linewidth=0, label=group, rasterized=True)
+        _draw_groups(axis, panel, points, np.asarray(labels), 9)
+        axis.set(xlabel=xlabel, ylabel=ylabel)
         with mpl.rc_context(STYLE):
-            beneath = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.09), "ncols": min(3, len(groups))}
+            beneath = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.09), "ncols": min(3, len(set(labels)))}
             axis.legend(fontsize=8, markerscale=1.8, handletextpad=0.2, columnspacing=1.2, **beneath)
-        with mpl.rc_context(STYLE):
-            axis.set(xticks=[], yticks=[], xlabel=xlabel, ylabel=ylabel)
-            axis.set_title(panel, fontweight="normal")
-    headline(figure, title)
     seen = [f"{panel} ({len(set(labels))} groups)" for panel, labels in panels.items()]
-    figure.alt_text = (
-        f"{title}. {len(points)} cells at {xlabel} and {ylabel}, coloured by {listed(seen)}. {finding}".strip()
-    )
-    return figure
+    told = f"{len(points)} cells at {xlabel} and {ylabel}, coloured by {listed(seen)}. {finding}"
+    return finished(figure, title, told.strip())
 
 
 def maps(panels: dict, labels, *, title: str, finding: str):
@@ -60,22 +59,11 @@ def maps(panels: dict, labels, *, title: str, finding: str):
     finding : str
         What the maps show and the numbers that carry it, for the alternative text.
     """
-    labels = np.asarray(labels)
-    groups = sorted(set(labels))
     figure, axes = new(2.5 * len(panels), 4.0, ncols=len(panels), squeeze=False)
     for axis, (panel, points) in zip(axes[0], panels.items(), strict=True):
-        for i, group in enumerate(groups):
-            x, y = np.asarray(points)[labels == group, :2].T
-            axis.scatter(x, y, 8, CYCLE[i % 7], MARKERS[i % 11], linewidth=0, label=group, rasterized=True)
-        with mpl.rc_context(STYLE):
-            axis.set(xticks=[], yticks=[])
-            axis.set_title(panel, fontweight="normal")
-    with mpl.rc_context(STYLE):
-        handles = axes[0, 0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=4, markerscale=1.8, handletextpad=0.2)
-    headline(figure, title)
-    figure.alt_text = f"{title}. {len(labels)} cells of {len(groups)} groups in {listed(panels)}. {finding}"
-    return figure
+        _draw_groups(axis, panel, points, np.asarray(labels), 8)
+    told = f"{len(labels)} cells of {len(set(labels))} groups in {listed(panels)}. {finding}"
+    return finished(figure, title, told, legend=4, markerscale=1.8, handletextpad=0.2)
 
 
 def episode(points, labels, is_support, *, title: str, finding: str, axis="PC"):
@@ -102,28 +90,25 @@ def episode(points, labels, is_support, *, title: str, finding: str, axis="PC"):
     for i, group in enumerate(groups):
         here, colour, marker = labels == group, CYCLE[i % 7], MARKERS[i % 11]
         shots, asked = np.count_nonzero(here & given), np.count_nonzero(here & ~given)
-        row = np.full(shots, len(groups) - 1 - i)
-        axes[0].plot(np.arange(shots), row, marker, color=colour)
-        row = np.full(asked, len(groups) - 1 - i)
-        axes[0].plot(shots + 0.7 + np.arange(asked), row, marker, color=colour, markerfacecolor=PAPER)
+        row = [len(groups) - 1 - i]
+        axes[0].plot(np.arange(shots), row * shots, marker, color=colour)
+        axes[0].plot(shots + 0.7 + np.arange(asked), row * asked, marker, color=colour, markerfacecolor=PAPER)
         axes[1].plot(*points[here & ~given].T, marker, color=colour, markerfacecolor=PAPER, markersize=4)
         axes[1].plot(*points[here & given].T, marker, color=colour, markersize=4)
         middle = points[here & given].mean(0)
         axes[1].plot(*middle, marker, color=colour, markersize=12, markeredgecolor=INK, markeredgewidth=1.4)
-    with mpl.rc_context(STYLE):
-        axes[0].set_yticks(range(len(groups)), groups[::-1])
-        axes[0].set_xticks([(shots - 1) / 2, shots + 0.7 + (asked - 1) / 2], ["support", "query"])
-        axes[0].tick_params(length=0)
-        axes[0].set_ylim(-0.6, len(groups) - 0.4)
-        axes[0].spines[["left", "bottom"]].set_visible(False)
-        axes[1].set(xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
-    headline(figure, title)
-    figure.alt_text = (
-        f"{title}. Left, a grid of {len(groups)} rows, one a class ({listed(groups)}), with {shots} filled support "
+    axes[0].set_yticks(range(len(groups)), groups[::-1])
+    axes[0].set_xticks([(shots - 1) / 2, shots + 0.7 + (asked - 1) / 2], ["support", "query"])
+    axes[0].tick_params(length=0)
+    axes[0].set_ylim(-0.6, len(groups) - 0.4)
+    axes[0].spines[["left", "bottom"]].set_visible(False)
+    axes[1].set(xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
+    told = (
+        f"Left, a grid of {len(groups)} rows, one a class ({listed(groups)}), with {shots} filled support "
         f"marks and {asked} open query marks each. Right, the same cells in the plane with a large mark at each "
         f"class's prototype. {finding}"
     )
-    return figure
+    return finished(figure, title, told)
 
 
 def shares(table, *, title: str, xlabel: str):
@@ -148,15 +133,11 @@ def shares(table, *, title: str, xlabel: str):
         axes.barh(rows, width, left=left, label=part, **style)
         left += width
     axes.set_yticks(rows, table.index)
-    axes.set_xlim(0, None)
-    with mpl.rc_context(STYLE):
-        figure.legend(loc="outside lower center", ncols=len(table.columns))
-    label_axes(axes, title, xlabel, "")
+    axes.set(xlim=(0, None), xlabel=xlabel)
     said = [
         f"{row}: " + listed(f"{part} {value:.1%}" for part, value in values.items()) for row, values in table.T.items()
     ]
-    figure.alt_text = f"{title}. {xlabel}. {'; '.join(said)}."
-    return figure
+    return finished(figure, title, f"{xlabel}. {'; '.join(said)}.", legend=len(table.columns))
 
 
 def zeros(table, *, title: str):
@@ -178,13 +159,11 @@ def zeros(table, *, title: str):
         line = table[model].rolling(101, center=True, min_periods=1).median()
         axes.plot(table["mean"], line, color=(CYCLE[1], INK)[i % 2], linestyle=("-", "--")[i % 2], label=model)
         said.append(f"{(table['observed'] - table[model]).mean():+.3f} from the {model}'s")
-    axes.set_xscale("log")
-    axes.set_ylim(-0.02, 1.02)
+    axes.set(xscale="log", ylim=(-0.02, 1.02), xlabel="Mean count of the gene", ylabel="Share of cells without it")
     with mpl.rc_context(STYLE):
         axes.legend(title="Expected", loc="lower left")
-    label_axes(axes, title, "Mean count of the gene", "Share of cells without it")
-    figure.alt_text = f"{title}. Over {len(table)} genes the share of zeros differs on average by {listed(said)}."
-    return figure
+    told = f"Over {len(table)} genes the share of zeros differs on average by {listed(said)}."
+    return finished(figure, title, told)
 
 
 def histograms(panels: dict, *, title: str, ylabel="Share", bins=40, log=False):
@@ -215,13 +194,11 @@ def histograms(panels: dict, *, title: str, ylabel="Share", bins=40, log=False):
             axis.stairs(share, edges, label=label, **style)
             low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
             said.append(f"{xlabel}, {label}: median {middle:.2f}, nine tenths from {low:.2f} to {high:.2f}")
+        axis.set(xlabel=xlabel, yscale="log" if log else "linear")
         with mpl.rc_context(STYLE):
-            axis.set(xlabel=xlabel, yscale="log" if log else "linear")
             axis.legend()
-    axes[0, 0].set_ylabel(ylabel, color=INK)
-    headline(figure, title)
-    figure.alt_text = f"{title}. {'; '.join(said)}."
-    return figure
+    axes[0, 0].set_ylabel(ylabel)
+    return finished(figure, title, f"{'; '.join(said)}.")
 
 
 def bubbles(table, *, title: str, xlabel: str, ylabel: str):
@@ -238,22 +215,19 @@ def bubbles(table, *, title: str, xlabel: str, ylabel: str):
     height, width = values.shape
     figure, axes = new(2.2 + 0.72 * width, 1.3 + 0.42 * height)
     rows, columns = np.indices(values.shape)
-    flipped = height - 1 - rows
-    axes.scatter(columns, flipped, 230 * np.clip(values, 0, 1).ravel(), CYCLE[0], linewidth=0)
+    axes.scatter(columns, height - 1 - rows, 230 * np.clip(values, 0, 1).ravel(), CYCLE[0], linewidth=0)
     for i, j in np.argwhere(values >= 0.095):
         beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(f"{values[i, j]:.2f}", (j, height - 1 - i), **beside, size=7.5, color=INK)
     axes.set_xticks(range(width), table.columns, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(height), table.index[::-1])
-    axes.set(xlim=(-0.5, width - 0.2), ylim=(-0.6, height - 0.4))
-    label_axes(axes, title, xlabel, ylabel)
+    axes.set(xlim=(-0.5, width - 0.2), ylim=(-0.6, height - 0.4), xlabel=xlabel, ylabel=ylabel)
     said = [
         f"{row}: " + listed(f"{c} {v:.2f}" for c, v in line.sort_values(ascending=False).items() if v >= 0.095)
         for row, line in table.iterrows()
         if (line >= 0.095).any()
     ]
-    figure.alt_text = f"{title}. {ylabel} by {xlabel}, values of 0.10 or more: {'; '.join(said)}."
-    return figure
+    return finished(figure, title, f"{ylabel} by {xlabel}, values of 0.10 or more: {'; '.join(said)}.")
 
 
 def realism(real, simulated, *, title: str):
@@ -290,18 +264,16 @@ def realism(real, simulated, *, title: str):
         steps["linestyle"] = "-" if name == "real" else (0, (4, 2))
         axes[1, 0].hist(np.log10(1 + said["depth"]), bins=30, **steps)
         axes[1, 1].hist(said["correlation"], bins=np.linspace(-0.6, 1, 60), **steps)
+    axes[0, 0].set(xscale="log", yscale="log", xlabel="Mean of a gene", ylabel="Variance")
+    axes[0, 1].set(xscale="log", xlabel="Mean of a gene", ylabel="Share of zeros")
+    axes[1, 0].set(xlabel="Counts of a cell, log10", ylabel="Density")
+    axes[1, 1].set(xlabel="Correlation of two genes", ylabel="Density")
     with mpl.rc_context(STYLE):
-        axes[0, 0].set(xscale="log", yscale="log", xlabel="Mean of a gene", ylabel="Variance")
-        axes[0, 1].set(xscale="log", xlabel="Mean of a gene", ylabel="Share of zeros")
-        axes[1, 0].set(xlabel="Counts of a cell, log10", ylabel="Density")
-        axes[1, 1].set(xlabel="Correlation of two genes", ylabel="Density")
         axes[1, 0].legend()
-        headline(figure, title)
-    table = compare(real, simulated)
     far = [f"{what} {row['distance']:.3f} ({row['within']:.3f} between halves of the real cells)"
-           for what, row in table.iterrows()]  # fmt: skip
-    figure.alt_text = (
-        f"{title}. Four panels lay simulated over real: variance against mean, zeros against mean, counts of a cell, "
+           for what, row in compare(real, simulated).iterrows()]  # fmt: skip
+    told = (
+        f"Four panels lay simulated over real: variance against mean, zeros against mean, counts of a cell, "
         f"correlation of genes. Distances: {listed(far)}."
     )
-    return figure
+    return finished(figure, title, told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 
-from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, STYLE, label_axes, listed, new
+from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, STYLE, finished, listed, new
 
 
 def as_rows(intervals: dict, metric: str):
@@ -17,6 +17,14 @@ def as_rows(intervals: dict, metric: str):
 
     rows = {k: {metric: v.value, f"{metric}_low": v.low, f"{metric}_high": v.high} for k, v in intervals.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _label_rows(axes, names, xlabel, chance, below=0.6):
+    """Names of the rows from below, the x-axis, and the line where guessing stands."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel=xlabel, ylim=(-below, len(names) - 0.4))
+    if chance is not None:
+        axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1, label="chance")
 
 
 def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None):
@@ -41,18 +49,13 @@ def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None
         colour, marker = ROLES[(roles or {}).get(label, "baseline")]
         axes.plot([row[f"{metric}_low"], row[f"{metric}_high"]], [i, i], color=colour, solid_capstyle="round")
         axes.plot(row[metric], i, marker, color=colour, markersize=6.5)
-    axes.set_yticks(range(len(table)), table.index)
-    axes.set_ylim(-0.6, len(table) - 0.4)
-    if chance is not None:
-        axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1)
-    label_axes(axes, title, xlabel, "")
+    _label_rows(axes, table.index, xlabel, chance)
     rows = [
         f"{label} {row[metric]:.2f} ({row[f'{metric}_low']:.2f} to {row[f'{metric}_high']:.2f})"
         for label, row in table.iloc[::-1].iterrows()
     ]
     guess = "" if chance is None else f" Guessing would score {chance:.2f}." if chance else " The line is at no change."
-    figure.alt_text = f"{title}. {xlabel} with intervals, best first: {listed(rows)}.{guess}"
-    return figure
+    return finished(figure, title, f"{xlabel} with intervals, best first: {listed(rows)}.{guess}")
 
 
 def beside(table, metric: str, published: dict, *, title: str, xlabel: str, roles=None, chance=None):
@@ -85,16 +88,9 @@ def beside(table, metric: str, published: dict, *, title: str, xlabel: str, role
         paper = f", in the paper {listed(f'{v:.2f}' for v in theirs)}" if theirs else ""
         said.append(f"{label} {row[metric]:.2f} ({low:.2f} to {high:.2f}){paper}")
     axes.plot([], [], "|", color=INK, markeredgewidth=1.3, label="published, one a data set")
-    axes.set_yticks(range(len(table)), table.index[::-1])
-    axes.set_ylim(-0.7, len(table) - 0.4)
-    if chance is not None:
-        axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1, label="chance")
-    with mpl.rc_context(STYLE):
-        figure.legend(loc="outside lower center", ncols=3)
-    label_axes(axes, title, xlabel, "")
+    _label_rows(axes, table.index[::-1], xlabel, chance, below=0.7)
     guess = "" if chance is None else f" Guessing would score {chance:.2f}."
-    figure.alt_text = f"{title}. {xlabel} with intervals: {'; '.join(reversed(said))}.{guess}"
-    return figure
+    return finished(figure, title, f"{xlabel} with intervals: {'; '.join(reversed(said))}.{guess}", legend=3)
 
 
 def _marks(labels, roles):
@@ -146,12 +142,12 @@ def curves(runs, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: st
         axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
     axes.minorticks_off()
-    with mpl.rc_context(STYLE):
-        # Several published lines leave no room for a legend inside.
-        figure.legend(loc="outside lower center", ncols=2) if len(reference or {}) > 1 else axes.legend()
-    label_axes(axes, title, xlabel, ylabel)
-    figure.alt_text = f"{title}. {ylabel} against {xlabel}: {listed(said)}."
-    return figure
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    outside = len(reference or {}) > 1  # several published lines leave no room for a legend inside
+    if not outside:
+        with mpl.rc_context(STYLE):
+            axes.legend()
+    return finished(figure, title, f"{ylabel} against {xlabel}: {listed(said)}.", legend=2 * outside)
 
 
 def versus(x, ys: dict, *, title: str, xlabel: str, ylabel: str, roles=None):
@@ -179,12 +175,9 @@ def versus(x, ys: dict, *, title: str, xlabel: str, ylabel: str, roles=None):
         axes.plot(x, y.reindex(x.index), marker, color=colour, markerfacecolor=fill, label=label, markersize=6)
         above = int((y.reindex(x.index) > x).sum())
         said.append(f"{label}: {above} of {len(y)} above, means {x.mean():.2f} and {y.mean():.2f}")
-    axes.set(xlim=limits, ylim=limits, aspect="equal")
-    with mpl.rc_context(STYLE):
-        figure.legend(loc="outside lower center", ncols=2)
-    label_axes(axes, title, xlabel, ylabel)
-    figure.alt_text = f"{title}. {ylabel} against {xlabel}, with the line of equality. {'; '.join(said)}."
-    return figure
+    axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=xlabel, ylabel=ylabel)
+    told = f"{ylabel} against {xlabel}, with the line of equality. {'; '.join(said)}."
+    return finished(figure, title, told, legend=2)
 
 
 def pairs(table, before: str, after: str, *, title: str, xlabel: str, chance=None, between=None):
@@ -202,17 +195,11 @@ def pairs(table, before: str, after: str, *, title: str, xlabel: str, chance=Non
         if between:
             axes.plot(row[between], i, "x", color=colour, markeredgewidth=1.6, label=between if i == 0 else None)
         axes.plot(row[after], i, "o", color=colour, label=after if i == 0 else None)
-    axes.set_yticks(range(len(table)), table.index[::-1])
-    axes.set_ylim(-0.6, len(table) - 0.4)
-    if chance is not None:
-        axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1, label="chance")
-    with mpl.rc_context(STYLE):
-        figure.legend(loc="outside lower center", ncols=3)
-    label_axes(axes, title, xlabel, "")
+    _label_rows(axes, table.index[::-1], xlabel, chance)
     steps = [before, between, after] if between else [before, after]
     said = [f"{label} " + listed([f"{row[s]:.2f} ({s})" for s in steps]) for label, row in table.iterrows()]
-    figure.alt_text = f"{title}. {xlabel}: {listed(said)}." + ("" if chance is None else f" Chance is {chance:.2f}.")
-    return figure
+    guess = "" if chance is None else f" Chance is {chance:.2f}."
+    return finished(figure, title, f"{xlabel}: {listed(said)}.{guess}", legend=3)
 
 
 def reliability(tables: dict, *, title: str):
@@ -236,11 +223,10 @@ def reliability(tables: dict, *, title: str):
         gap = (table["count"] * (table["confidence"] - table["accuracy"])).sum() / table["count"].sum()
         said.append(f"{label} is {abs(gap):.2f} {'over' if gap > 0 else 'under'}confident on average")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    axes.set(xlabel="Confidence of the top class", ylabel="Share that is right")
     with mpl.rc_context(STYLE):
         axes.legend(loc="upper left")
-    label_axes(axes, title, "Confidence of the top class", "Share that is right")
-    figure.alt_text = f"{title}. Against the diagonal of perfect calibration, {listed(said)}."
-    return figure
+    return finished(figure, title, f"Against the diagonal of perfect calibration, {listed(said)}.")
 
 
 def precision_recall(is_class, scores, hard, *, title: str):
@@ -269,9 +255,5 @@ def precision_recall(is_class, scores, hard, *, title: str):
     axes.step(soft[1], soft[0], where="post", color=ROLES["method"][0], label=names[0])
     axes.plot(point[1], point[0], "o--", color=ROLES["target"][0], label=names[1])
     axes.step(point[1], point[0], where="post", color=ROLES["control"][0], linestyle=":", label=names[2])
-    axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.04))
-    with mpl.rc_context(STYLE):
-        figure.legend(loc="outside lower center", ncols=1)
-    label_axes(axes, title, "Recall", "Precision")
-    figure.alt_text = f"{title}. Areas under precision against recall: {'; '.join(names)}."
-    return figure
+    axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.04), xlabel="Recall", ylabel="Precision")
+    return finished(figure, title, f"Areas under precision against recall: {'; '.join(names)}.", legend=1)

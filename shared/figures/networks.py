@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import numpy as np
 
-from shared.figures.style import CYCLE, INK, PAPER, ROLES, STYLE, headline, listed, new
+from shared.figures.style import CYCLE, INK, PAPER, ROLES, finished, listed, new
 
 
 def wiring(heads: dict, *, middle: str, title: str):
@@ -37,12 +36,9 @@ def wiring(heads: dict, *, middle: str, title: str):
     axes.text(2, centre, middle, bbox=frame | {"edgecolor": INK, "boxstyle": "round,pad=0.6"}, **words)
     axes.set(xlim=(0, 4), ylim=(-height / 2, height * (len(heads) - 0.5)), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    with mpl.rc_context(STYLE):
-        headline(figure, title)
     middle = " ".join(middle.split())
     said = [f"{name} has {len(own)} of its own ({listed(own)})" for name, own in heads.items()]
-    figure.alt_text = f"{title}. Cells of {len(heads)} data sets enter one box, {middle}; {'; '.join(said)}."
-    return figure
+    return finished(figure, title, f"Cells of {len(heads)} data sets enter one box, {middle}; {'; '.join(said)}.")
 
 
 def transplanted(model, genes, *, title: str, n_genes=4, n_units=12):
@@ -82,11 +78,9 @@ def transplanted(model, genes, *, title: str, n_genes=4, n_units=12):
             axes.text(x, -i, name, ha=side, va="center", size=8, color=INK, style="italic")
     axes.set(xlim=(-6, 3.2 * n_units + 6), ylim=(0.4 - max(len(old), len(drawn)), 0.6), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    with mpl.rc_context(STYLE):
-        headline(figure, title)
     rest = f"{listed(own)} have random ones" if own else "no gene is left with random ones"
-    figure.alt_text = (
-        f"{title}. Of {len(drawn)} genes of the new data, drawn with {n_units} weights each, {len(both)} take the row "
+    told = (
+        f"Of {len(drawn)} genes of the new data, drawn with {n_units} weights each, {len(both)} take the row "
         f"of their name from the old list ({listed(both)}); {rest}."
     )
-    return figure
+    return finished(figure, title, told)

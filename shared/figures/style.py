@@ -92,17 +92,20 @@ def show(figure, name: str, caption: str) -> None:
     display(Markdown(f"*{caption}*"), metadata={"caption_of": name})
 
 
-def label_axes(axes, title, x, y):
-    """Axis labels, and the title over the whole figure: long row labels must not push it off the page."""
+def finished(figure, title, told, *, legend=0, **legend_options):
+    """The figure with its title, its alternative text (the title and what is `told`) and a `legend` of so many columns.
+
+    The title stands over the whole figure, because long row labels must not push it off the page, at the left edge, on
+    as many lines as its width needs (nine letters an inch).
+    """
     with mpl.rc_context(STYLE):
-        axes.set(xlabel=x, ylabel=y)
-        headline(axes.figure, title)
-
-
-def headline(figure, title):
-    """The figure's answer, in bold at the left edge, on as many lines as its width needs (nine letters an inch)."""
-    lines = textwrap.fill(title, int(9 * figure.get_figwidth()))
-    figure.suptitle(lines, x=0.01, ha="left", fontsize=STYLE["axes.titlesize"], fontweight="bold", color=INK)
+        if legend:
+            handles = figure.axes[0].get_legend_handles_labels()
+            figure.legend(*handles, loc="outside lower center", ncols=legend, **legend_options)
+        lines = textwrap.fill(title, int(9 * figure.get_figwidth()))
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=STYLE["axes.titlesize"], fontweight="bold", color=INK)
+    figure.alt_text = f"{title}. {told}"
+    return figure
 
 
 def listed(items) -> str:
