@@ -17,13 +17,13 @@ import sys
 import textwrap
 from pathlib import Path
 
-from shared.data import catalogue, fetch, routes, store
+from shared.data import catalogue, fetch, routes, simulate, store
 from shared.data.catalogue import Entry, File, Route
+from shared.data.croissant import document
 from shared.data.errors import DataError, Unavailable
 from shared.data.transfer import host
 
 NARROW, ROOMY, WIDE = 80, 100, 120
-FETCHED = ("package", "official")
 
 
 # Tables
@@ -38,25 +38,27 @@ def size(n: int | None) -> str:
     """Bytes in a few letters."""
     if n is None:
         return "?"
-    value, unit = float(n), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 999.5 or unit == "TB":
-            break
-        value /= 1000
+    power = next((p for p in range(4) if n < 999.5 * 1000**p), 4)
+    value, unit = n / 1000**power, ("B", "kB", "MB", "GB", "TB")[power]
     return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
+
+
+def shape(entry: Entry) -> str:
+    """Cells × genes."""
+    return " × ".join(f"{n:,}" for n in entry.shape) if entry.shape else "?"
 
 
 def table(head, rows, *, right=()) -> str:
     """Aligned columns; the last one takes what room is left, and is folded into it."""
     rows = [[str(c) for c in r] for r in rows]
-    wide = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head) - 1)]
-    room = max(width() - sum(wide) - 2 * len(wide), 20)
+    wide = [max(map(len, column)) for column in zip(head, *rows)]
+    indent = sum(wide[:-1]) + 2 * len(wide[:-1])
+    room = max(width() - indent, 20)
     lines = []
-    for row in [head, ["-" * w for w in wide] + ["-" * min(room, max(len(r[-1]) for r in [head, *rows]))], *rows]:
-        cells = [c.rjust(w) if head[i] in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, wide))]
+    for row in [head, ["-" * w for w in (*wide[:-1], min(wide[-1], room))], *rows]:
+        cells = [c.rjust(w) if h in right else c.ljust(w) for h, c, w in zip(head, row[:-1], wide)]
         folded = textwrap.wrap(row[-1], room, break_on_hyphens=False) or [""]
-        lines.append("  ".join([*cells, folded[0]]).rstrip())
-        lines += [" " * (sum(wide) + 2 * len(wide)) + more for more in folded[1:]]
+        lines.append("  ".join([*cells, f"\n{' ' * indent}".join(folded)]).rstrip())
     return "\n".join(lines)
 
 
@@ -65,65 +67,46 @@ def table(head, rows, *, right=()) -> str:
 
 def state(entry: Entry, route: Route, index=None) -> dict:
     """What one route of an entry has here: ``state`` in a word, ``said`` in words, ``files`` one by one."""
-    known = _readers()
-    found = {"name": entry.name, "route": route.kind, "reader": route.reader, "readable": route.reader in known}
-    found |= {"pinned": route.pinned, "files": []}
+    found = {"name": entry.name, "route": route.kind, "reader": route.reader, "pinned": route.pinned, "files": []}
     if route.kind == "simulated":
-        found["readable"] = _simulates(route.reader)
-        return found | {"state": "simulated", "said": "made when it is loaded; nothing to fetch"}
+        said = {"state": "simulated", "said": "made when it is loaded; nothing to fetch"}
+        return found | said | {"readable": hasattr(simulate, route.reader)}
     for file in route.files:
         seen = fetch.look(file, route.kind, index)
         origin = [host(u) for u in file.urls] or ["the package index"] * bool(file.package)
         one = {"name": file.name, "state": seen.state, "size": file.size, "sha256": store.known_sha256(file)}
         one |= {"pinned": bool(file.sha256), "said": seen.said, "hosts": list(dict.fromkeys(origin))}
         found["files"].append(one | {"path": str(seen.path) if seen.path else None})
-    return found | _summary(entry, route, found["files"])
+    state, said = _summary(entry, route, found["files"])
+    return found | {"readable": route.reader in routes.readers(), "state": state, "said": "; ".join(said)}
 
 
-def _summary(entry, route, files) -> dict:
-    states = [f["state"] for f in files]
+def _summary(entry, route, files) -> tuple[str, list[str]]:
+    """The state of a route in a word, and what there is to say of it."""
+    states = list(dict.fromkeys(f["state"] for f in files))
     if "damaged" in states:
-        return {"state": "damaged", "said": "; ".join(f["said"] for f in files if f["state"] == "damaged")}
+        return "damaged", [f["said"] for f in files if f["state"] == "damaged"]
     missing = [f for f in files if f["state"] == "absent"]
-    made = routes.conversion(entry, route)
     notes = [f["said"] for f in missing if f["said"]]
+    made = routes.conversion(entry, route)
+    converted = made is not None and made.state == "converted"
     if made and made.state == "damaged":
         notes.append("the converted copy is damaged and will be made again")
-    if missing and made and made.state == "converted":
-        return {"state": "converted", "said": "; ".join(["the converted copy is ok", *notes])}
+    if missing and converted:
+        return "converted", ["the converted copy is ok", *notes]
     if missing:
-        hosts = list(dict.fromkeys(h for f in missing for h in f["hosts"]))
+        hosts = " or ".join(dict.fromkeys(h for f in missing for h in f["hosts"]))
         some = f"{len(missing)} of {len(files)} files" if len(files) > 1 else "it"
-        where = f"not here: {some} would be fetched from {' or '.join(hosts)}"
-        return {"state": "absent", "said": "; ".join([where, *notes])}
-    words = {"bundled": "bundled", "cached": "cached", "mirror": "in the mirror"}
-    where = " and ".join(words[s] for s in dict.fromkeys(states))
+        return "absent", [f"not here: {some} would be fetched from {hosts}", *notes]
+    where = " and ".join({"mirror": "in the mirror"}.get(s, s) for s in states) + ", converted" * converted
     check = "sha256 ok" if route.pinned else "ok (by the hash of its first download)"
-    converted = ", converted" if made and made.state == "converted" else ""
-    return {"state": states[0], "said": "; ".join([f"{where}{converted}, {check}", *notes])}
-
-
-def _readers() -> dict:
-    try:
-        return routes.readers()
-    except ImportError:
-        return {}
-
-
-def _simulates(name: str) -> bool:
-    try:
-        from shared.data import simulate
-    except ImportError:
-        return False
-    return hasattr(simulate, name)
+    return states[0], [f"{where}, {check}", *notes]
 
 
 def here(entry: Entry) -> str:
     """In a word, without reading any file: is the entry's first route on this machine?"""
     route = entry.routes[0]
-    if route.kind in ("bundled", "simulated"):
-        return "yes"
-    there = [store.place(f).is_file() for f in route.files]
+    there = [route.kind == "bundled" or store.place(f).is_file() for f in route.files]
     return "yes" if all(there) else "part" if any(there) else "no"
 
 
@@ -132,226 +115,202 @@ def chosen(names) -> list[Entry]:
     return [catalogue.entry(n) for n in dict.fromkeys(names)] if names else list(catalogue.catalog().values())
 
 
-# Commands
+# Commands: each prints its words, or nothing but JSON, and gives the status
 
 
 def list_(args) -> int:
     """One line an entry."""
-    entries = chosen(args.names)
-    rows = [
-        {
-            "name": e.name,
-            "shape": e.shape,
-            "units": e.units,
-            "routes": [r.kind for r in e.routes],
-            "size": e.size,
-            "here": here(e),
-            "pinned": e.routes[0].pinned,
-            "title": e.title,
-        }
-        for e in entries
-    ]
-    if args.json:
-        return say_json(rows)
+    rows, lines = [], []
+    for e in chosen(args.names):
+        kinds = [r.kind for r in e.routes]
+        row = {"name": e.name, "shape": e.shape, "units": e.units, "routes": kinds, "size": e.size, "here": here(e)}
+        rows.append(row | {"pinned": e.routes[0].pinned, "title": e.title})
+        bytes_ = "-" if kinds[0] == "simulated" else size(e.size)
+        pinned = "yes" if e.routes[0].pinned else "no"
+        lines.append([e.name, shape(e), e.units, kinds[0], bytes_, here(e), pinned, e.title])
     head = ["name", "cells × genes", "units", "route", "size", "here", "pinned", "title"]
-    lines = [
-        [
-            r["name"],
-            " × ".join(f"{n:,}" for n in r["shape"]) if r["shape"] else "?",
-            r["units"],
-            r["routes"][0],
-            size(r["size"]) if r["routes"][0] != "simulated" else "-",
-            r["here"],
-            "yes" if r["pinned"] else "no",
-            r["title"],
-        ]
-        for r in rows
-    ]
-    if width() < ROOMY:  # a title folded into a few letters helps nobody
-        head, lines = head[:-1], [line[:-1] for line in lines]
-    say(table(head, lines, right=("cells × genes", "size")))
-    return 0
+    shown = len(head) - (width() < ROOMY)  # a title folded into a few letters helps nobody
+    words = table(head[:shown], [line[:shown] for line in lines], right=("cells × genes", "size"))
+    return say(json_of(rows) if args.json else words)
 
 
 def show(args) -> int:
     """The card of one entry."""
     entry = catalogue.entry(args.name)
-    shape = " × ".join(f"{n:,}" for n in entry.shape) + " (cells or samples × genes)" if entry.shape else "?"
+    if args.croissant:
+        return say(json_of(document(entry)))
     fields = ("organism", "assay", "units", "shape", "genes", "labels", "accession", "citation", "licence", "notes")
-    card = {f: str(getattr(entry, f)) for f in fields} | {"shape": shape}
+    card = {f: getattr(entry, f) for f in fields}
     index = store.mirror_index()
     states = [state(entry, r, index) for r in entry.routes]
-    if args.croissant:
-        from shared.data.croissant import document
-
-        return say_json(document(entry))
     if args.json:
-        plain = {f: getattr(entry, f) for f in fields} | {"name": entry.name, "title": entry.title, "routes": states}
-        return say_json(plain)
-    say(f"{entry.name}: {entry.title}\n")
-    for name, text in card.items():
-        if text.strip():
-            say(textwrap.fill(text, width(), initial_indent=f"{name:10}  ", subsequent_indent=" " * 12))
+        return say(json_of(card | {"name": entry.name, "title": entry.title, "routes": states}))
+    card["shape"] = shape(entry) + " (cells or samples × genes)" * bool(entry.shape)
+    lines = [f"{entry.name}: {entry.title}\n"]
+    indents = {"width": width(), "subsequent_indent": " " * 12}
+    lines += [textwrap.fill(t, initial_indent=f"{name:10}  ", **indents) for name, t in card.items() if t.strip()]
     for route, found in zip(entry.routes, states):
-        say(f"\n{route.kind}, read by {route.reader}" + ("" if found["readable"] else " (which does not exist yet)"))
-        say(textwrap.indent(textwrap.fill(found["said"], width() - 2), "  "))
+        missing = "" if found["readable"] else " (which does not exist yet)"
+        lines.append(f"\n{route.kind}, read by {route.reader}{missing}")
+        lines.append(textwrap.indent(textwrap.fill(found["said"], width() - 2), "  "))
         for file, one in zip(route.files, found["files"]):
-            say(f"  {file.name}  {size(file.size)}  sha256 {one['sha256'] or 'not known yet'}")
-            for origin in [file.package] * bool(file.package) + list(file.urls):
-                say(f"    {origin}")
-            for member in file.members:
-                say(f"    holds {member}")
-    say(f'\nload it: shared.data.load("{entry.name}")')
-    return 0
+            lines.append(f"  {file.name}  {size(file.size)}  sha256 {one['sha256'] or 'not known yet'}")
+            lines += [f"    {origin}" for origin in (file.package, *file.urls) if origin]
+            lines += [f"    holds {member}" for member in file.members]
+    return say("\n".join([*lines, f'\nload it: shared.data.load("{entry.name}")']))
 
 
-def _had(entry: Entry, kind: str | None, progress=True) -> tuple[Route, list[Path]]:
-    """The files of the first route of `entry` that can be had."""
+def _had(entry: Entry, kind: str | None) -> tuple[Route, list[Path]]:
+    """The files of the first route of `entry` that can be had; simulated data stand in for none that cannot."""
     said = []
-    for route in entry.routes:
-        if kind in (None, route.kind):
-            if route.kind == "simulated":
-                if said:
-                    break
-                return route, []
-            try:
-                return route, fetch.get_all(route.files, kind=route.kind, progress=progress)
-            except Unavailable as e:
-                said.append(str(e))
-    if not said:
-        has = ", ".join(r.kind for r in entry.routes)
-        raise DataError(f"{entry.name} has no route {kind!r}; it has {has}")
+    for route in entry.routes_of(kind):
+        if route.kind == "simulated" and said:
+            break
+        try:
+            return route, fetch.get_all(route.files, kind=route.kind)
+        except Unavailable as e:
+            said.append(str(e))
     raise Unavailable("; ".join(said))
+
+
+def _each(args, held, one, say_one) -> list[dict]:
+    """What `one` gives of every entry named, its files under `held`; goes on after an entry that fails."""
+    results = []
+    for entry in chosen(args.names):
+        result = {"name": entry.name, "route": args.route, held: [], "error": None}
+        try:
+            result |= one(entry)
+        except DataError as e:
+            result["error"] = str(e)
+        results.append(result)
+        if not args.json:
+            say_one(result)
+    if args.json:
+        say(json_of(results))
+    return results
 
 
 def get(args) -> int:
     """Fetch the files of every entry named; go on after one that fails."""
-    results = []
-    for entry in chosen(args.names):
-        try:
-            route, paths = _had(entry, args.route)
-            one = {"name": entry.name, "route": route.kind, "paths": [str(p) for p in paths], "error": None}
-        except DataError as e:
-            one = {"name": entry.name, "route": args.route, "paths": [], "error": str(e)}
-        results.append(one)
-        if not args.json:
-            say_got(one)
-    if args.json:
-        say_json(results)
-    return 1 if any(r["error"] for r in results) else 0
 
+    def one(entry):
+        route, paths = _had(entry, args.route)
+        return {"route": route.kind, "paths": list(map(str, paths))}
 
-def say_got(one) -> None:
-    if one["error"]:
-        print(f"{one['name']}: {one['error']}", file=sys.stderr)
-        return
-    say(f"{one['name']}: {one['route']}" + ("" if one["paths"] else ", nothing to fetch"))
-    for path in one["paths"]:
-        say(f"  {path}")
+    def say_one(result):
+        nothing = "" if result["paths"] else ", nothing to fetch"
+        if result["error"]:
+            print(f"{result['name']}: {result['error']}", file=sys.stderr)
+        else:
+            say("\n  ".join([f"{result['name']}: {result['route']}{nothing}", *result["paths"]]))
+
+    return int(any(r["error"] for r in _each(args, "paths", one, say_one)))
 
 
 def check(args) -> int:
     """A table of every route of every entry; 1 if a file is damaged."""
     index = store.mirror_index()
     found = [state(e, r, index) for e in chosen(args.names) for r in e.routes]
-    damaged = [f for f in found if f["state"] == "damaged"]
-    if args.json:
-        say_json(found)
-        return 1 if damaged else 0
     rows = [
         [
             f["name"],
             f["route"],
-            f["reader"] if f["readable"] else f"{f['reader']} (missing)",
+            f["reader"] + ("" if f["readable"] else " (missing)"),
             ("DAMAGED: " if f["state"] == "damaged" else "") + f["said"],
         ]
         for f in found
     ]
-    say(table(["name", "route", "reader", "found"], rows))
-    absent = sum(f["state"] == "absent" for f in found)
-    usable = len(found) - absent - len(damaged)
-    say(f"\n{len(found)} routes: {usable} usable, {absent} to fetch, {len(damaged)} damaged")
-    return 1 if damaged else 0
+    absent, damaged = (sum(f["state"] == s for f in found) for s in ("absent", "damaged"))
+    usable = len(found) - absent - damaged
+    words = table(["name", "route", "reader", "found"], rows)
+    words += f"\n\n{len(found)} routes: {usable} usable, {absent} to fetch, {damaged} damaged"
+    say(json_of(found) if args.json else words)
+    return int(damaged > 0)
 
 
 def mirror(args) -> int:
     """Copy the files that a machine without a network would need; 1 if some could not be had."""
     folder = Path(args.folder).expanduser()
-    results = []
-    for entry in chosen(args.names):
-        one = {"name": entry.name, "files": [], "error": None}
-        try:
-            route, paths = _had(entry, args.route or _needed(entry))
-            one["route"] = route.kind
-            if route.kind in FETCHED:
-                one["files"] = [str(copied(f, p, folder)) for f, p in zip(route.files, paths)]
-        except DataError as e:
-            one |= {"route": args.route, "error": str(e)}
-        results.append(one)
-        if not args.json:
-            said = (
-                "could not be had" if one["error"] else f"{len(one['files'])} files" if one["files"] else "needs none"
-            )
-            say(f"{entry.name}: {one['route'] or ''} {said}".replace(":  ", ": "))
+
+    def one(entry):
+        first = entry.routes[0].kind
+        route, paths = _had(entry, args.route or (first if first in ("bundled", "simulated") else None))
+        files = route.files if route.kind in ("package", "official") else ()
+        return {"route": route.kind, "files": [str(copied(f, p, folder)) for f, p in zip(files, paths)]}
+
+    def say_one(result):
+        files = f"{len(result['files'])} files" if result["files"] else "needs none"
+        route = f" {result['route']}" if result["route"] else ""
+        say(f"{result['name']}:{route} {'could not be had' if result['error'] else files}")
+
+    results = _each(args, "files", one, say_one)
     lacking = [r for r in results if r["error"]]
-    if args.json:
-        say_json(results)
-        return 1 if lacking else 0
-    for r in lacking:
-        print(f"{r['name']} is not in the mirror: {r['error']}", file=sys.stderr)
-    say(f"\n{folder}: {len(results) - len(lacking)} of {len(results)} data sets; use it with BORROWED_MIRROR={folder}")
-    return 1 if lacking else 0
-
-
-def _needed(entry: Entry) -> str | None:
-    return entry.routes[0].kind if entry.routes[0].kind in ("bundled", "simulated") else None
+    if not args.json:
+        for r in lacking:
+            print(f"{r['name']} is not in the mirror: {r['error']}", file=sys.stderr)
+        had = f"{len(results) - len(lacking)} of {len(results)} data sets"
+        say(f"\n{folder}: {had}; use it with BORROWED_MIRROR={folder}")
+    return int(bool(lacking))
 
 
 def copied(file: File, source: Path, folder: Path) -> Path:
     """A checked copy of `source` in the mirror folder, listed in its SHA256SUMS."""
     digest = store.sha256(source)
+    sums, target = folder / "SHA256SUMS", folder / file.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        target = folder / file.name
-        if target.exists() and store.sha256(target) != digest and _listed(folder).get(file.name) not in (None, digest):
+        lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+        listed = {name: known for known, _, name in (line.partition("  ") for line in lines) if name}
+        if listed.get(file.name, digest) != digest and target.exists() and store.sha256(target) != digest:
             target = folder / store.place(file).parent.name / file.name  # two sources may use one name
             target.parent.mkdir(exist_ok=True)
         if not target.exists() or store.sha256(target) != digest:
-            draft = target.with_name(f".{target.name}.{os.getpid()}")
-            try:
+            with store.written_whole(target) as draft:
                 shutil.copyfile(source, draft)
                 if store.sha256(draft) != digest:
                     raise DataError(f"the copy of {file.name} in {folder} is not right: is the disk all right?")
-                os.replace(draft, target)
-            finally:
-                draft.unlink(missing_ok=True)
-        sums = _listed(folder) | {target.relative_to(folder).as_posix(): digest}
-        draft = folder / f".SHA256SUMS.{os.getpid()}"
-        draft.write_text("".join(f"{h}  {n}\n" for n, h in sorted(sums.items())), encoding="utf-8")
-        os.replace(draft, folder / "SHA256SUMS")
+        listed[target.relative_to(folder).as_posix()] = digest
+        with store.written_whole(sums) as draft:
+            draft.write_text("".join(f"{h}  {n}\n" for n, h in sorted(listed.items())), encoding="utf-8")
     except OSError as e:
         said = f"{file.name} cannot be copied to {folder}: {e.strerror or e}"
         raise DataError(f"{said}; make room, or choose another folder") from e
     return target
 
 
-def _listed(folder: Path) -> dict[str, str]:
-    """File name to sha256, of what the mirror's list holds."""
-    path = folder / "SHA256SUMS"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
-
-
 # The shell
 
 
-def say(text: str) -> None:
+def say(text: str) -> int:
+    """Print at once; the status of a command that has nothing worse to tell."""
     print(text, flush=True)
-
-
-def say_json(what) -> int:
-    say(json.dumps(what, indent=1, ensure_ascii=False))
     return 0
+
+
+def json_of(what) -> str:
+    return json.dumps(what, indent=1, ensure_ascii=False)
+
+
+NAMES = ("names", {"nargs": "*", "metavar": "NAME"})
+ROUTE = ("--route", {"choices": catalogue.ROUTES, "help": "take this route only"})
+COMMANDS = {
+    "list": (list_, "every data set, one a line", [NAMES]),
+    "show": (
+        show,
+        "what the catalogue says of one data set",
+        [
+            ("name", {"metavar": "NAME"}),
+            ("--croissant", {"action": "store_true", "help": "print its Croissant 1.1 card (JSON-LD)"}),
+        ],
+    ),
+    "get": (get, "fetch, so that later loads need no network", [("names", {"nargs": "+", "metavar": "NAME"}), ROUTE]),
+    "check": (check, "what is here, and what would be fetched from where", [NAMES]),
+    "mirror": (
+        mirror,
+        "copy files into a folder for machines without a network",
+        [("folder", {"metavar": "FOLDER"}), NAMES, ROUTE],
+    ),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -360,26 +319,11 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m shared.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name, run, help):
-        made = commands.add_parser(name, help=help, description=help)
-        made.add_argument("--json", action="store_true", help="print JSON for another program")
-        made.set_defaults(run=run)
-        return made
-
-    command("list", list_, "every data set, one a line").add_argument("names", nargs="*", metavar="NAME")
-    shown = command("show", show, "what the catalogue says of one data set")
-    shown.add_argument("name", metavar="NAME")
-    shown.add_argument("--croissant", action="store_true", help="print its Croissant 1.1 card (JSON-LD)")
-    fetching = command("get", get, "fetch, so that later loads need no network")
-    fetching.add_argument("names", nargs="+", metavar="NAME")
-    checking = command("check", check, "what is here, and what would be fetched from where")
-    checking.add_argument("names", nargs="*", metavar="NAME")
-    mirroring = command("mirror", mirror, "copy files into a folder for machines without a network")
-    mirroring.add_argument("folder", metavar="FOLDER")
-    mirroring.add_argument("names", nargs="*", metavar="NAME")
-    for c in (fetching, mirroring):
-        c.add_argument("--route", choices=catalogue.ROUTES, help="take this route only")
+    for name, (run, text, options) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        for option, how in [("--json", {"action": "store_true", "help": "print JSON for another program"}), *options]:
+            command.add_argument(option, **how)
     return top
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -95,6 +96,13 @@ class Entry:
         """The route of that kind, or None."""
         return next((r for r in self.routes if r.kind == kind), None)
 
+    def routes_of(self, kind: str | None) -> list[Route]:
+        """All routes, or the one of that kind; :class:`DataError` where there is none."""
+        found = [r for r in self.routes if kind in (None, r.kind)]
+        if not found:
+            raise DataError(f"{self.name} has no route {kind!r}; it has {', '.join(r.kind for r in self.routes)}")
+        return found
+
     @property
     def size(self) -> int | None:
         """Bytes that the first route fetches or reads; None where unknown."""
@@ -104,12 +112,13 @@ class Entry:
     @property
     def sha256(self) -> str:
         """Of the first route's one file, or of the sha256 of its files joined; empty where one is unknown."""
-        from hashlib import sha256
-
         hashes = [f.sha256 for f in self.routes[0].files]
-        if None in hashes or not hashes:
-            return ""
-        return hashes[0] if len(hashes) == 1 else sha256("\n".join(hashes).encode()).hexdigest()
+        return "" if None in hashes or not hashes else joined_sha256(hashes)
+
+
+def joined_sha256(hashes: list[str]) -> str:
+    """One sha256 for several files: of the only one, or of those of all of them, one a line."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(map(str, hashes)).encode()).hexdigest()
 
 
 def home() -> Path:
@@ -141,17 +150,18 @@ def problems(entry: Entry) -> list[str]:
     for route in entry.routes:
         if bool(route.files) == (route.kind == "simulated"):
             said.append(f"the {route.kind} route should have {'no' if route.files else 'at least one'} file")
+        kind = route.kind
         for f in route.files:
-            if f.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", f.sha256):
-                said.append(f"{f.name}: {f.sha256!r} is no sha256")
-            if route.kind in ("bundled", "package") and not (f.sha256 and f.size):
-                said.append(f"{f.name}: a {route.kind} file needs its size and sha256")
-            if route.kind == "package" and not re.fullmatch(r"[\w.-]+==[\w.]+", f.package or ""):
-                said.append(f"{f.name}: name its package as name==version")
-            if route.kind == "official" and not f.urls:
-                said.append(f"{f.name}: an official file needs an address")
-            if route.kind != "bundled" and re.search(r"[/\\]|^\.", f.name):
-                said.append(f"{f.name}: a plain file name is needed, without folders")
+            rules = {
+                f"{f.sha256!r} is no sha256": f.sha256 is None or re.fullmatch("[0-9a-f]{64}", f.sha256),
+                f"a {kind} file needs its size and sha256": kind not in ("bundled", "package") or (f.sha256 and f.size),
+                "name its package as name==version": kind != "package"
+                or re.fullmatch(r"[\w.-]+==[\w.]+", f.package or ""),
+                "an official file needs an address": kind != "official" or f.urls,
+                "a plain file name is needed, without folders": kind == "bundled"
+                or not re.search(r"[/\\]|^\.", f.name),
+            }
+            said += [f"{f.name}: {words}" for words, kept in rules.items() if not kept]
     return said
 
 

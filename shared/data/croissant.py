@@ -96,44 +96,43 @@ def document(entry: Entry) -> dict:
     listed = [r for r in entry.routes if any(f.sha256 for f in r.files)]
     whole = next((r for r in listed if r.pinned), None)
     year = re.search(r"\((\d{4})\)", entry.citation)
-    card = {
-        "@context": CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": CONFORMS_TO,
-        "name": entry.name,
-        "alternateName": entry.title,
-        "description": description(entry),
-        "license": licence(entry),
-        "citeAs": entry.citation,
-        "creator": creator(entry),
-        "url": f"{REPOSITORY}/blob/main/data/catalog.yml",
-        "sameAs": pages(entry),
-        "version": VERSION,
-        "keywords": [entry.organism, entry.assay, entry.units, "gene expression", "transfer learning"],
-        "isAccessibleForFree": True,
-        "distribution": [o for r in listed for o in _objects(entry, r)],
-        "recordSet": records(entry, whole) if whole else [],
-        **responsible(entry),
-    }
-    if year:
-        card["datePublished"] = year[1]  # of the paper; the sources rarely say theirs
-    return {key: value for key, value in card.items() if value not in ("", [], None)}
+    return _filled(
+        {
+            "@context": CONTEXT,
+            "@type": "sc:Dataset",
+            "conformsTo": CONFORMS_TO,
+            "name": entry.name,
+            "alternateName": entry.title,
+            "description": description(entry),
+            "license": licence(entry),
+            "citeAs": entry.citation,
+            "creator": creator(entry),
+            "url": f"{REPOSITORY}/blob/main/data/catalog.yml",
+            "sameAs": pages(entry),
+            "version": VERSION,
+            "keywords": [entry.organism, entry.assay, entry.units, "gene expression", "transfer learning"],
+            "isAccessibleForFree": True,
+            "distribution": [o for r in listed for o in _objects(entry, r)],
+            "recordSet": records(entry, whole) if whole else [],
+            **responsible(entry),
+            "datePublished": year and year[1],  # of the paper; the sources rarely say theirs
+        }
+    )
 
 
 def description(entry: Entry) -> str:
     """What the data set is, in sentences, ending with what the card cannot list."""
     shape = f" {entry.shape[0]:,} × {entry.shape[1]:,}, " if entry.shape else " "
-    said = [f"{entry.title}.", f"{_upper(entry.organism)}, {entry.assay};{shape}{UNITS[entry.units]}."]
-    said.append(f"Annotations: {entry.labels}.")
-    if entry.notes:
-        said.append(entry.notes.rstrip(".") + ".")
-    missing = [f.name for r in entry.routes for f in r.files if not f.sha256]
-    if missing:
-        said.append(
-            f"Not listed as a distribution, because their checksums are not known yet: {', '.join(missing)}. "
-            "Their addresses stand in the catalogue."
-        )
-    return " ".join(said)
+    missing = ", ".join(f.name for r in entry.routes for f in r.files if not f.sha256)
+    said = [
+        f"{entry.title}. {_upper(entry.organism)}, {entry.assay};{shape}{UNITS[entry.units]}.",
+        f"Annotations: {entry.labels}.",
+        entry.notes and entry.notes.rstrip(".") + ".",
+        missing
+        and f"Not listed as a distribution, because their checksums are not known yet: {missing}. "
+        "Their addresses stand in the catalogue.",
+    ]
+    return " ".join(filter(None, said))
 
 
 def licence(entry: Entry) -> list[str]:
@@ -150,8 +149,7 @@ def creator(entry: Entry) -> dict:
 
 def pages(entry: Entry) -> list[str]:
     """The sources' own pages of this data set, by its accession numbers, and the DOI of the paper is not among them."""
-    found = [form.format(a) for pattern, form in PAGES for a in re.findall(pattern, entry.accession)]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(f.format(a) for pattern, f in PAGES for a in re.findall(pattern, entry.accession)))
 
 
 def annotations(entry: Entry) -> list[str]:
@@ -166,15 +164,18 @@ def annotations(entry: Entry) -> list[str]:
 
 def records(entry: Entry, route: Route) -> list[dict]:
     """One record a cell: its name, its row of the matrix, its annotations; for a table of genes, its two columns."""
-    where = _first(entry, route)
+    file = route.files[0]
+    where = _id(route.kind, file.name, *file.members[:1])  # the first file, out of its archive where it is in one
     if route.reader == "pairs":
         fields = [_field("pairs", c, f"Symbol of the {c} gene.", where, column=c) for c in ("human", "mouse")]
         return [_record_set("pairs", "Pairs of genes, one a line.", fields)]
-    fields = [_field("cells", "cell_id", "Name of the cell or sample, unique (obs_names).", where)]
     row = f"Expression of each gene in it (X): {UNITS[entry.units]}."
-    shape = str(entry.shape[1]) if entry.shape else "-1"
-    fields.append(_field("cells", "expression", row, where, "sc:Float") | {"isArray": True, "arrayShape": shape})
-    fields += [_field("cells", a, f"The column {a} of obs.", where) for a in annotations(entry)]
+    array = {"isArray": True, "arrayShape": str(entry.shape[1]) if entry.shape else "-1"}
+    fields = [
+        _field("cells", "cell_id", "Name of the cell or sample, unique (obs_names).", where),
+        _field("cells", "expression", row, where, "sc:Float") | array,
+        *(_field("cells", a, f"The column {a} of obs.", where) for a in annotations(entry)),
+    ]
     cells = _record_set("cells", "One record a cell or sample, as shared.data.load gives it.", fields)
     names = _field("genes", "gene", f"Name of the gene ({entry.genes}), in the order of expression.", where)
     return [cells | {"key": {"@id": "cells/cell_id"}}, _record_set("genes", "One record a gene (var).", [names])]
@@ -184,16 +185,14 @@ def responsible(entry: Entry) -> dict:
     """The ``rai:`` fields: how the data were collected, their limits, and what they say about people."""
     if entry.units == "none" and entry.genes == "symbols" and "no measurement" in entry.assay:
         return {}
-    said = {"rai:dataCollection": f"{_upper(entry.assay)}. Source: {entry.accession}."}
-    if entry.notes:
-        said["rai:dataLimitations"] = [entry.notes]
-    if entry.organism == "human":
-        of = "cell lines" if "cell lines" in entry.title.lower() else "tissue or blood of people"
-        held = ", ".join(annotations(entry)) or "none"
-        said["rai:personalSensitiveInformation"] = [
-            f"Measured on {of}, and published openly by its source. No person is named; annotations: {held}."
-        ]
-    return said
+    of = "cell lines" if "cell lines" in entry.title.lower() else "tissue or blood of people"
+    held = ", ".join(annotations(entry)) or "none"
+    people = f"Measured on {of}, and published openly by its source. No person is named; annotations: {held}."
+    return {
+        "rai:dataCollection": f"{_upper(entry.assay)}. Source: {entry.accession}.",
+        "rai:dataLimitations": [entry.notes] if entry.notes else [],
+        "rai:personalSensitiveInformation": [people] if entry.organism == "human" else [],
+    }
 
 
 def _upper(text):
@@ -216,43 +215,25 @@ def _address(entry: Entry, file: File, kind: str) -> str:
 def _objects(entry: Entry, route: Route) -> list[dict]:
     made = []
     for file in (f for f in route.files if f.sha256):
-        plain = file.name.rsplit("/", 1)[-1]
-        made.append(
-            {
-                "@type": "cr:FileObject",
-                "@id": _id(route.kind, file.name),
-                "name": plain,
-                "contentUrl": _address(entry, file, route.kind),
-                "encodingFormat": _format(plain),
-                "sha256": file.sha256,
-            }
-        )
-        if file.size:
-            made[-1]["contentSize"] = f"{file.size} B"
-        if len(file.urls) > 1:
-            made[-1]["description"] = f"The same bytes at {', '.join(file.urls[1:])}."
-        made += [
-            {
-                "@type": "cr:FileObject",
-                "@id": _id(route.kind, file.name, member),
-                "name": member.rsplit("/", 1)[-1],
-                "contentUrl": member,
-                "containedIn": {"@id": _id(route.kind, file.name)},
-                "encodingFormat": _format(member),
-            }
-            for member in file.members
-        ]
+        whole = {
+            "sha256": file.sha256,
+            "contentSize": f"{file.size} B" if file.size else "",
+            "description": f"The same bytes at {', '.join(file.urls[1:])}." if file.urls[1:] else "",
+        }
+        made.append(_object(route.kind, file.name, url=_address(entry, file, route.kind)) | _filled(whole))
+        inside = {"containedIn": {"@id": _id(route.kind, file.name)}}
+        made += [_object(route.kind, file.name, m, url=m) | inside for m in file.members]
     return made
 
 
-def _format(name: str) -> str:
-    return FORMATS.get("." + name.rsplit(".", 1)[-1].lower(), "application/octet-stream")
+def _object(*parts, url) -> dict:
+    name = parts[-1].rsplit("/", 1)[-1]
+    form = FORMATS.get("." + name.rsplit(".", 1)[-1].lower(), "application/octet-stream")
+    return {"@type": "cr:FileObject", "@id": _id(*parts), "name": name, "contentUrl": url, "encodingFormat": form}
 
 
-def _first(entry: Entry, route: Route) -> str:
-    """The file object that the fields come from: the route's first, out of its archive where it is in one."""
-    file = route.files[0]
-    return _id(route.kind, file.name, *file.members[:1])
+def _filled(card: dict) -> dict:
+    return {key: value for key, value in card.items() if value not in ("", [], None)}
 
 
 def _field(records, name, description, where, kind="sc:Text", column=None) -> dict:

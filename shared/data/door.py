@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import warnings
@@ -13,10 +12,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from shared.data.catalogue import UNITS, Route, catalog, entry
+from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
 from shared.data.checks import check, label_values, value_errors
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes import many, names_of, shown, stamp
+from shared.data.store import matrix_sha256, sha256
 from shared.data.structure import matrix_problems, name_problems, structure
 from shared.data.translate import DUPLICATES, merge_duplicates
 from shared.data.values import scan
@@ -128,7 +128,7 @@ def _own(path: Path, layer, duplicates) -> ad.AnnData:
     if layer is not None:
         adata.uns.pop("units", None)  # of the file's X
     adata = _merged(adata, path.name, duplicates, "load")
-    adata = _checked(adata, path.name, _stated(adata), _sha256(files), str(path))
+    adata = _checked(adata, path.name, _stated(adata), joined_sha256([sha256(f) for f in files]), str(path))
     found = [f for f in check(adata).findings if f.severity != "note"]
     if found:
         # One warning with all of them: the next one from the same line would not be shown.
@@ -153,15 +153,6 @@ def _kind(path: Path) -> tuple[str, list[Path]]:
     if kind is None or (name.endswith(".gz") and kind != "table"):
         raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")
     return kind, [path]
-
-
-def _sha256(files):
-    """Of one file, or of the sha256 of several joined, as the catalogue does it."""
-    hashes = []
-    for path in files:
-        with path.open("rb") as file:
-            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _stated(adata) -> str | None:
@@ -335,7 +326,7 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
         adata.X.sort_indices()
     if units == "counts":
         adata.layers["counts"] = adata.X.copy()
-    adata.uns |= {"sha256": _digest(adata.X, adata.var_names), "source": "arrays"}
+    adata.uns |= {"sha256": matrix_sha256(adata.X, adata.var_names), "source": "arrays"}
     stamp(adata, notes)
     return adata
 
@@ -378,11 +369,3 @@ def _obs(obs, n) -> pd.DataFrame:
         raise DataError(f"obs has columns of the same name ({twice}): rename or drop one")
     obs.index = pd.Index(names_of(obs.index, "the index of obs"), dtype=object)
     return obs
-
-
-def _digest(X, genes):
-    digest = hashlib.sha256("\n".join(genes).encode())
-    digest.update(str(X.shape).encode())
-    for part in (X.data, X.indices, X.indptr) if sparse.issparse(X) else (X,):
-        digest.update(memoryview(np.ascontiguousarray(part)).cast("B") if part.size else b"")
-    return digest.hexdigest()

@@ -66,36 +66,24 @@ def look(file: File, kind: str, index: dict[str, list[Path]] | None = None) -> F
             return Found("damaged", said=said)
         return Found("bundled", path)
     path = place(file)
-    said = ""
-    if path.is_file():
-        try:
-            said = problem(path, file)
-        except OSError as e:
-            said = f"it cannot be read ({e.strerror})"
-        if not said:
-            _remember(path, path, file)
-            return Found("cached", path)
-        said = f"the cached copy of {file.name} is damaged: {said}"
+    said = problem(path, file) if path.is_file() else "it is absent"
+    if not said:
+        _remember(path, path, file)
+        return Found("cached", path)
     found = _in_mirror(file, mirror_index() if index is None else index)
-    if found.path:
+    if found.path or not path.is_file():
         return found
-    return Found("damaged", said=said) if said else found
+    return Found("damaged", said=f"the cached copy of {file.name} is damaged: {said}")
 
 
 def _in_mirror(file: File, index) -> Found:
     """The file in a mirror folder, by name and sha256."""
     right, wrong = {}, ""
     for path in index.get(file.name, ()):
-        try:
-            if file.sha256 and file.size is not None and path.stat().st_size != file.size:
-                wrong = "its size differs"
-                continue
-            said = problem(path, file)
-            if not said:
-                right.setdefault(sha256(path), path)
-            wrong = said or wrong
-        except OSError as e:
-            wrong = f"it cannot be read ({e.strerror})"
+        said = problem(path, file)
+        if not said:
+            right.setdefault(sha256(path), path)
+        wrong = said or wrong
     if len(right) == 1:
         (path,) = right.values()
         _remember(path, place(file), file)

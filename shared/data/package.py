@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -52,21 +53,16 @@ def addresses(file: File) -> list[str]:
     project = re.sub(r"[-_.]+", "-", (file.package or "").partition("==")[0]).lower()
     settings = configuration()
     pages = [f"{url.rstrip('/')}/{project}/" for url in _indexes(settings)]
-    found, said, other = [], [], False
+    offered, said = [], []
     for url in (*pages, *settings.get("find-links", "").split()):
         try:
-            links = _links(url)
+            offered += [(address, sha256) for name, address, sha256 in _links(url) if name == file.name]
         except Refused as e:
             said.append(f"{host(url)}: {e}")
-            continue
-        for name, address, sha256 in links:
-            if name == file.name:
-                if sha256 in (None, file.sha256):
-                    found.append(address)
-                other = other or sha256 not in (None, file.sha256)
+    found = dict.fromkeys(address for address, sha256 in offered if sha256 in (None, file.sha256))
     if found:
-        return list(dict.fromkeys(found))
-    if other:
+        return list(found)
+    if offered:
         raise DataError(f"the package index has a {file.name} with another sha256: it is not the file of the catalogue")
     why = "; ".join(said) or "no index is set"
     cure = "check the network and 'pip config list', or name a folder that holds it in BORROWED_MIRROR"
@@ -75,12 +71,10 @@ def addresses(file: File) -> list[str]:
 
 def options() -> dict:
     """What pip is told of certificates and proxies, as keyword arguments of ``requests``."""
-    settings, said = configuration(), {}
-    if settings.get("cert"):
-        said["verify"] = settings["cert"]
-    if settings.get("proxy"):
-        said["proxies"] = {"http": settings["proxy"], "https": settings["proxy"]}
-    return said
+    settings = configuration()
+    proxy = settings.get("proxy")
+    said = {"verify": settings.get("cert"), "proxies": proxy and {"http": proxy, "https": proxy}}
+    return {name: value for name, value in said.items() if value}
 
 
 def configuration() -> dict[str, str]:
@@ -96,14 +90,10 @@ def _configuration(_marks) -> dict[str, str]:
         said = _pip("config", "list")
     except Unavailable:  # an environment may be made without pip, and still say where packages come from
         said = "\n".join(f":env:.{k[4:].lower().replace('_', '-')}={v!r}" for k, v in _marks)
-    for line in said.splitlines():
-        found = re.fullmatch(r"(global|download|:env:)\.([\w-]+)=(.*)", line.strip())
-        if found:
-            section, name, value = found.groups()
-            try:
-                settings[section][name] = str(ast.literal_eval(value))
-            except (ValueError, SyntaxError):
-                settings[section][name] = value
+    for section, name, value in re.findall(r"^\s*(global|download|:env:)\.([\w-]+)=(.*?)\s*$", said, re.MULTILINE):
+        settings[section][name] = value
+        with suppress(ValueError, SyntaxError):
+            settings[section][name] = str(ast.literal_eval(value))
     merged = settings["global"] | settings["download"] | settings[":env:"]  # each stronger than the one before
     if not merged.get("index-url") and "no-index" not in merged:
         # Wide, so that the help does not break the address over two lines.
@@ -118,20 +108,11 @@ def _configuration(_marks) -> dict[str, str]:
 def _pip(*words: str, **env: str) -> str:
     """What pip prints. Its errors are not passed on: they may hold an address with a password."""
     ways = [[sys.executable, "-m", "pip"]] + [[p] for p in (shutil.which("pip"), shutil.which("pip3")) if p]
+    env = os.environ | {"PYTHONIOENCODING": "utf-8", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **env}
+    how = {"check": True, "capture_output": True, "encoding": "utf-8", "timeout": PIP_SECONDS, "env": env}
     for way in ways:
-        try:
-            done = subprocess.run(
-                [*way, *words],
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                timeout=PIP_SECONDS,
-                env=os.environ | {"PYTHONIOENCODING": "utf-8", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **env},
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if done.returncode == 0:
-            return done.stdout
+        with suppress(OSError, subprocess.SubprocessError):
+            return subprocess.run([*way, *words], **how).stdout
     raise Unavailable("pip is missing, and it knows the package index: run 'python -m ensurepip' and try again")
 
 
@@ -142,26 +123,16 @@ def _indexes(settings) -> list[str]:
 
 
 class _Page(HTMLParser):
-    """The links of an index page: (text, address) pairs, and the address they are relative to."""
+    """The links of an index page, and the address they are relative to."""
 
     def __init__(self):
         super().__init__()
-        self.base, self.links, self.href, self.text = None, [], None, ""
+        self.found = {"base": [""], "a": []}
 
     def handle_starttag(self, tag, attrs):
         href = dict(attrs).get("href")
-        if tag == "base" and href:
-            self.base = href
-        if tag == "a" and href:
-            self.href, self.text = href, ""
-
-    def handle_data(self, data):
-        self.text += data
-
-    def handle_endtag(self, tag):
-        if tag == "a" and self.href:
-            self.links.append((self.text.strip(), self.href))
-            self.href = None
+        if href and tag in self.found:
+            self.found[tag].append(href)
 
 
 def _links(url: str) -> list[tuple[str, str, str | None]]:
@@ -169,32 +140,22 @@ def _links(url: str) -> list[tuple[str, str, str | None]]:
     if "://" not in url or url.startswith("file:"):
         path = Path(url2pathname(urlsplit(url).path) if "://" in url else url).expanduser().absolute()
         page = path / "index.html" if path.is_dir() else path
-        if not page.is_file():
-            return _folder(path)
-        return _parsed(page.read_bytes(), "text/html", page.as_uri())
+        if page.is_file():
+            return _parsed(page.read_bytes(), "text/html", page.as_uri())
+        if not path.is_dir():
+            raise Refused("there is no such folder")
+        return [(p.name, p.absolute().as_uri(), None) for p in sorted(path.iterdir()) if p.is_file()]
     with ask(url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, **options()) as response:
         body = b""
-        for chunk in _chunks(response):
-            body += chunk
-            if len(body) > LARGEST_PAGE:
-                raise Refused("its page is too long for a list of files")
+        try:
+            for chunk in response.iter_content(CHUNK):
+                body += chunk
+                if len(body) > LARGEST_PAGE:
+                    raise Refused("its page is too long for a list of files")
+        except OSError:  # what requests raises is one, too
+            raise Refused("the connection broke") from None
         links = _parsed(body, response.headers.get("Content-Type", ""), response.url)
     return [(name, _with_user(address, url), sha256) for name, address, sha256 in links]
-
-
-def _chunks(response):
-    from requests.exceptions import RequestException
-
-    try:
-        yield from response.iter_content(CHUNK)
-    except (RequestException, OSError):
-        raise Refused("the connection broke") from None
-
-
-def _folder(path: Path):
-    if not path.is_dir():
-        raise Refused("there is no such folder")
-    return [(p.name, p.absolute().as_uri(), None) for p in sorted(path.iterdir()) if p.is_file()]
 
 
 def _parsed(body: bytes, kind: str, url: str):
@@ -208,11 +169,11 @@ def _parsed(body: bytes, kind: str, url: str):
     page = _Page()
     page.feed(body.decode("utf-8", "replace"))
     links = []
-    for text, href in page.links:
-        address, fragment = urldefrag(urljoin(urljoin(url, page.base or ""), href))
+    for href in page.found["a"]:
+        address, fragment = urldefrag(urljoin(urljoin(url, page.found["base"][-1]), href))
         mark = re.search(r"sha256=([0-9a-f]{64})", fragment)
-        name = unquote(urlsplit(address).path.rpartition("/")[2]) or text
-        links.append((name, address, mark[1] if mark else None))
+        # The name as pip takes it: the last part of the address, which the text of the link repeats (PEP 503).
+        links.append((unquote(urlsplit(address).path.rpartition("/")[2]), address, mark and mark[1]))
     return links
 
 

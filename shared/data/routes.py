@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.data import fetch, unpack
-from shared.data.catalogue import Entry, Route
+from shared.data.catalogue import Entry, Route, joined_sha256
 from shared.data.errors import DataError, SimulatedWarning, Unavailable
-from shared.data.store import cache_folder, known_sha256, locked, made, read_note, sha256, write_note
+from shared.data.store import cache_folder, known_sha256, locked, made, matrix_sha256, read_note, sha256, write_note
 
 VERSION = 1  # of the conversion; a new number makes every converted file anew
 PACKING = "lzf"  # reads several times faster than gzip and is a third larger
@@ -55,12 +55,8 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
     DataError
         If the entry has no such route, or a file is damaged or not the one the catalogue describes.
     """
-    routes = [r for r in entry.routes if kind in (None, r.kind)]
-    if not routes:
-        has = ", ".join(r.kind for r in entry.routes)
-        raise DataError(f"{entry.name} has no route {kind!r}; it has {has}")
     said = []
-    for route in routes:
+    for route in entry.routes_of(kind):
         try:
             adata = _by(entry, route, progress)
         except Unavailable as e:
@@ -84,18 +80,13 @@ def _by(entry: Entry, route: Route, progress: bool):
     else:
         adata = _converted(entry, route, progress)
     if hasattr(adata, "uns"):
-        adata.uns |= {"route": route.kind, "sha256": _joined([known_sha256(f) for f in route.files])}
+        adata.uns |= {"route": route.kind, "sha256": joined_sha256([known_sha256(f) for f in route.files])}
     return adata
 
 
 def _as_it_is(route: Route) -> bool:
     """True where the file is what a conversion would make."""
     return route.reader == "h5ad" and not any(f.members for f in route.files)
-
-
-def _joined(hashes: list[str]) -> str:
-    """One sha256 for several files, as :attr:`Entry.sha256` makes it."""
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(map(str, hashes)).encode()).hexdigest()
 
 
 def _simulated(entry: Entry, route: Route):
@@ -106,17 +97,8 @@ def _simulated(entry: Entry, route: Route):
         raise DataError(f"{entry.name}: shared.data.simulate has no {route.reader!r}; correct the catalogue")
     made = make(**route.options)
     adata = made[0] if isinstance(made, tuple) else made
-    adata.uns |= {"route": "simulated", "simulated": True, "sha256": _of_values(adata.X)}
+    adata.uns |= {"route": "simulated", "simulated": True, "sha256": matrix_sha256(adata.X)}
     return adata
-
-
-def _of_values(X) -> str:
-    """sha256 of a matrix, for data that are in no file."""
-    parts = (X.data, X.indices, X.indptr) if hasattr(X, "indptr") else (X,)
-    digest = hashlib.sha256(str(X.shape).encode())
-    for part in parts:
-        digest.update(part.tobytes())
-    return digest.hexdigest()
 
 
 def readers() -> dict:
@@ -170,34 +152,26 @@ def conversion(entry: Entry, route: Route) -> Conversion | None:
 def _converted(entry: Entry, route: Route, progress: bool):
     found = conversion(entry, route)
     if found and found.state == "converted":
-        with suppress(_Unreadable):
+        with suppress(DataError):
             return _h5ad(found.path)
     paths = fetch.get_all(route.files, kind=route.kind, progress=progress)
     path = conversion(entry, route).path  # the hash of every file is known now
     with locked(path, progress):
         # Another process may have converted it while this one waited.
         if conversion(entry, route).state == "converted":
-            with suppress(_Unreadable):
+            with suppress(DataError):
                 return _h5ad(path)
         with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=made(path.parent)) as folder:
             inputs = []
             for i, (file, source) in enumerate(zip(route.files, paths)):
-                taken = unpack.members(source, file.members, Path(folder) / str(i)) if file.members else [source]
-                inputs += taken
+                inputs += unpack.members(source, file.members, Path(folder) / str(i)) if file.members else [source]
             draft = Path(folder) / path.name
             _write(_read(route, inputs), draft)
             digest = sha256(draft)
             os.replace(draft, path)
             # Last: a converted file without its note, or with another's, is not believed and made again.
             write_note(path, {"sha256": digest, "entry": entry.name, "route": route.kind})
-        try:
-            return _h5ad(path)
-        except _Unreadable as e:
-            raise DataError(f"{entry.name} was converted, and the file cannot be read again: {e}") from e
-
-
-class _Unreadable(Exception):
-    """A converted file cannot be read: make it again."""
+        return _h5ad(path)
 
 
 def _h5ad(path: Path):
@@ -206,7 +180,7 @@ def _h5ad(path: Path):
     try:
         return anndata.read_h5ad(path)
     except Exception as e:
-        raise _Unreadable(str(e)) from e
+        raise DataError(f"{path.name} was converted, and the file cannot be read again: {e}") from e
 
 
 def _write(adata, path: Path) -> None:

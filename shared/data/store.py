@@ -14,29 +14,28 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
+from scipy import sparse
+
 from shared.data.catalogue import File
 from shared.data.errors import DataError, Unavailable
 
 CHUNK = 1 << 20
-_PACKED = {".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00"}
-_MAGIC = _PACKED | {
-    **dict.fromkeys((".zip", ".whl", ".xlsx", ".npz"), b"PK"),
-    **dict.fromkeys((".h5", ".h5ad", ".hdf5", ".loom"), b"\x89HDF\r\n\x1a\n"),
+_ZIP, _HDF5 = (".zip", ".whl", ".xlsx", ".npz"), (".h5", ".h5ad", ".hdf5", ".loom")
+_MAGIC = {
+    **{".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00"},
+    **dict.fromkeys(_ZIP, b"PK"),
+    **dict.fromkeys(_HDF5, b"\x89HDF\r\n\x1a\n"),
 }
 
 
 def cache_folder() -> Path:
     """Where fetched and converted files lie: ``BORROWED_CACHE``, else in the system's folder for caches."""
-    named = os.environ.get("BORROWED_CACHE")
-    if named:
-        return Path(named).expanduser().absolute()
-    if sys.platform == "darwin":
-        system = Path.home() / "Library" / "Caches"
-    elif os.name == "nt":
-        system = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        system = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return system / "borrowed-strength"
+    # The variable that names the system's folder, and where that folder lies where the variable is not set.
+    systems = {"darwin": ("", "Library/Caches"), "win32": ("LOCALAPPDATA", "AppData/Local")}
+    variable, usual = systems.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
+    system = Path(os.environ.get(variable) or Path.home() / usual)
+    return Path(os.environ.get("BORROWED_CACHE") or system / "borrowed-strength").expanduser().absolute()
 
 
 def offline() -> bool:
@@ -101,6 +100,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def matrix_sha256(X, genes=()) -> str:
+    """Of the names of genes and of a matrix, CSR or ndarray, for data that are in no file."""
+    digest = hashlib.sha256("\n".join(genes).encode())
+    digest.update(str(X.shape).encode())
+    for part in (X.data, X.indices, X.indptr) if sparse.issparse(X) else (X,):
+        digest.update(np.ravel(part))
+    return digest.hexdigest()
+
+
 def read_note(path: Path) -> dict:
     """What was written down beside `path`; empty where there is no note, or a damaged one."""
     try:
@@ -110,12 +118,21 @@ def read_note(path: Path) -> dict:
     return note if isinstance(note, dict) else {}
 
 
+@contextlib.contextmanager
+def written_whole(path: Path):
+    """A path beside `path` to write to; at the end it takes the place of `path`, after an error it is removed."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def write_note(path: Path, note: dict) -> None:
     """Write down `note` beside `path`, whole or not at all."""
-    target = Path(f"{path}.json")
-    draft = Path(f"{target}.{os.getpid()}-{threading.get_ident()}")
-    draft.write_text(json.dumps(note, indent=1), encoding="utf-8")
-    os.replace(draft, target)
+    with written_whole(Path(f"{path}.json")) as draft:
+        draft.write_text(json.dumps(note, indent=1), encoding="utf-8")
 
 
 def known_sha256(file: File) -> str | None:
@@ -126,10 +143,15 @@ def known_sha256(file: File) -> str | None:
 def problem(path: Path, file: File) -> str:
     """What is wrong with a file's bytes; empty for a right one. An unpinned one is read to its end."""
     expected = known_sha256(file)
-    if expected:
-        return "" if sha256(path) == expected else "its sha256 differs"
-    with path.open("rb") as f:
-        return head_problem(f.read(512), file) or body_problem(path)
+    try:
+        if file.sha256 and file.size not in (None, path.stat().st_size):
+            return "its size differs"
+        if expected:
+            return "" if sha256(path) == expected else "its sha256 differs"
+        with path.open("rb") as f:
+            return head_problem(f.read(512), file) or body_problem(path)
+    except OSError as e:
+        return f"it cannot be read ({e.strerror})"
 
 
 def head_problem(head: bytes, file: File) -> str:
@@ -151,27 +173,26 @@ def body_problem(path: Path) -> str:
     import lzma
     import tarfile
     import zipfile
-    import zlib
 
-    suffix = path.name.removesuffix(".part").rpartition(".")[2].lower()
-    unpack = {"gz": gzip.open, "tgz": gzip.open, "bz2": bz2.open, "xz": lzma.open}.get(suffix)
+    suffix = Path(path.name.removesuffix(".part")).suffix.lower()
+    unpack = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(suffix)
     try:
         if unpack:
             with unpack(path) as f:
                 while f.read(CHUNK):
                     pass
-        elif suffix in ("zip", "whl", "xlsx", "npz"):
+        elif suffix in _ZIP:
             with zipfile.ZipFile(path) as z:
                 bad = z.testzip()
             return f"its member {bad} is damaged" if bad else ""
-        elif suffix == "tar":
+        elif suffix == ".tar":
             with tarfile.open(path, "r:") as t:
                 t.getmembers()
-        elif suffix in ("h5", "h5ad", "hdf5", "loom"):
+        elif suffix in _HDF5:
             import h5py
 
             h5py.File(path, "r").close()
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, RuntimeError) as e:
+    except Exception as e:  # each library has errors of its own
         return f"it is cut short or damaged ({e})"
     return ""
 

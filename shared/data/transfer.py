@@ -31,11 +31,11 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class Refused(Exception):
-    """This address does not give the file. `damaged`: it gave something, which is not the file."""
+    """This address does not give the file."""
 
-    def __init__(self, said, damaged=False):
-        super().__init__(said)
-        self.damaged = damaged
+
+class _Damaged(Refused):
+    """It gives something, which is not the file."""
 
 
 class _Broken(Exception):
@@ -91,25 +91,25 @@ def ask(url: str, headers: dict | None = None, **options):
 
     try:
         response = _session().get(url, headers=headers, stream=True, timeout=(CONNECT, STALL), **options)
-    except r.SSLError:
-        raise Refused("its certificate cannot be checked: is a proxy in the way, or the clock wrong?") from None
-    except r.ProxyError:
-        raise Refused("the proxy refuses: check HTTPS_PROXY") from None
-    except r.Timeout:
-        raise Refused(f"no answer in {STALL:g} s") from None
-    except r.ConnectionError as e:
-        late = "timed out" in str(e)
-        raise Refused(f"no answer in {STALL:g} s" if late else "it cannot be reached") from None
-    except r.TooManyRedirects:
-        raise Refused("it sends from one address to the next without end") from None
-    except (r.RequestException, ValueError, OSError) as e:
-        raise Refused(f"the address cannot be used ({type(e).__name__})") from None
+    except (ValueError, OSError) as e:  # what requests raises is an OSError, too
+        late = f"no answer in {STALL:g} s"
+        words = {  # the first kind that it is
+            r.SSLError: "its certificate cannot be checked: is a proxy in the way, or the clock wrong?",
+            r.ProxyError: "the proxy refuses: check HTTPS_PROXY",
+            r.Timeout: late,
+            r.ConnectionError: late if "timed out" in str(e) else "it cannot be reached",
+            r.TooManyRedirects: "it sends from one address to the next without end",
+            Exception: f"the address cannot be used ({type(e).__name__})",
+        }
+        raise Refused(next(said for kind, said in words.items() if isinstance(e, kind))) from None
+    wrong = ""
     if url.startswith("https:") and response.url.startswith("http:"):
+        wrong = "it sends on to an address that is not encrypted"
+    elif response.status_code not in (200, 206, 416):
+        wrong = f"it answers {response.status_code} {response.reason or ''}".strip()
+    if wrong:
         response.close()
-        raise Refused("it sends on to an address that is not encrypted")
-    if response.status_code not in (200, 206, 416):
-        response.close()
-        raise Refused(f"it answers {response.status_code} {response.reason or ''}".strip())
+        raise Refused(wrong)
     return response
 
 
@@ -121,13 +121,9 @@ class Download:
     """
 
     def __init__(self, file: File, path: Path, *, progress: bool, stop: threading.Event, damage: str = ""):
-        self.file, self.path, self.stop, self.damage = file, path, stop, damage
-        self.part = Path(f"{path}.part")
-        self.expected = known_sha256(file)
-        self.progress = progress
+        self.file, self.path, self.progress, self.stop, self.damage = file, path, progress, stop, damage
+        self.part, self.expected = Path(f"{path}.part"), known_sha256(file)
         self.options: dict = {}
-        self.resumed = False
-        self.since, self.window = 0.0, 0  # of the watch on slow servers
 
     def run(self, kind: str) -> Path:
         """Try every address; the final path."""
@@ -146,7 +142,7 @@ class Download:
                 return self._local(url) if url.startswith("file:") else self._from(url)
             except Refused as e:
                 said.append(f"{host(url)}: {e}")
-                damaged = damaged or e.damaged
+                damaged = damaged or isinstance(e, _Damaged)
             except OSError as e:  # of the disk: what the network raises has become Refused
                 if e.errno in _FULL:
                     self._drop()
@@ -168,7 +164,7 @@ class Download:
             raise Refused("the file is not there")
         wrong = problem(path, self.file)
         if wrong:
-            raise Refused(wrong, damaged=True)
+            raise _Damaged(wrong)
         return path
 
     def _from(self, url: str) -> Path:
@@ -181,9 +177,9 @@ class Download:
                 break
             self._drop()
             if again or not self.resumed:
-                raise Refused(wrong, damaged=True)
-        note = {"sha256": sha256(self.part) if not self.expected else self.expected, "from": host(url)}
-        write_note(self.path, note | {"size": self.part.stat().st_size})
+                raise _Damaged(wrong)
+        note = {"sha256": self.expected or sha256(self.part), "from": host(url), "size": self.part.stat().st_size}
+        write_note(self.path, note)
         os.replace(self.part, self.path)
         self._drop()
         return self.path
@@ -224,19 +220,18 @@ class Download:
         if have and mark and note.get("address") == without_user(url):
             headers["If-Range"] = mark
         with ask(url, headers, **self.options) as response:
-            resumed = self._resumes(response, url, have, note)
-            if not resumed:
+            if not self._resumes(response, url, have, note):
                 have = 0
             total = self._total(response, have)
-            self.since, self.window = time.monotonic(), 0
+            self.since, self.window = time.monotonic(), 0  # of the watch on slow servers
             head = self._read(response, 512)
-            wrong = "" if have else head_problem(head, self.file)
-            if wrong:
-                raise Refused(wrong)
-            if not resumed:
+            if not have:
+                wrong = head_problem(head, self.file)
+                if wrong:
+                    raise Refused(wrong)
                 self._drop()
             self._room((total or self.file.size or 0) - have)
-            if not resumed:
+            if not have:
                 write_note(self.part, self._mark(response, url) | {"total": total})
             self._body(response, head, have, total)
 
@@ -249,9 +244,9 @@ class Download:
             return False
         span = response.headers.get("Content-Range", "")
         start = span.removeprefix("bytes ").partition("-")[0].strip()
-        etag = self._mark(response, "")["etag"]
-        other = etag and note.get("etag") and etag != note["etag"]
-        other = other and note.get("address") == without_user(url)
+        mark = self._mark(response, url)
+        known = mark["address"] == note.get("address") and mark["etag"] and note.get("etag")
+        other = known and mark["etag"] != known
         if not have or response.status_code == 416 or start != str(have) or other:
             self._drop()
             raise _Broken("it cannot go on from a part, or has another version of the file")
@@ -260,8 +255,11 @@ class Download:
     def _mark(self, response, url: str) -> dict:
         """What tells this version of the file from another. A weak ETag does not promise the same bytes."""
         etag = response.headers.get("ETag", "")
-        etag = None if etag.startswith("W/") else etag or None
-        return {"address": without_user(url), "etag": etag, "modified": response.headers.get("Last-Modified")}
+        return {
+            "address": without_user(url),
+            "etag": None if etag.startswith("W/") else etag or None,
+            "modified": response.headers.get("Last-Modified"),
+        }
 
     def _total(self, response, have: int) -> int | None:
         """Bytes the whole file will have; None where the server does not say."""
@@ -270,8 +268,7 @@ class Download:
             return None
         total = have + int(length)
         if self.file.sha256 and self.file.size is not None and total != self.file.size:
-            said = f"it has {total:,} bytes, and the catalogue says {self.file.size:,}"
-            raise Refused(said, damaged=True)
+            raise _Damaged(f"it has {total:,} bytes, and the catalogue says {self.file.size:,}")
         return total
 
     def _decoded(self, response) -> bool:
@@ -281,11 +278,9 @@ class Download:
 
     def _read(self, response, size: int) -> bytes:
         """At least `size` bytes of the body, or what is left of it."""
-        got = b""
-        while len(got) < size:
+        got = more = self._some(response, size)
+        while more and len(got) < size:
             more = self._some(response, size - len(got))
-            if not more:
-                break
             got += more
         return got
 
@@ -320,24 +315,25 @@ class Download:
         """Append what arrives to the part."""
         from tqdm import tqdm
 
-        bar = {"unit": "B", "unit_scale": True, "unit_divisor": 1000, "leave": False, "miniters": 1}
-        bar |= {
-            "desc": self.file.name[:32],
-            "total": total,
-            "initial": have,
-            "disable": None if self.progress else True,
+        bar = {
+            **{
+                "desc": self.file.name[:32],
+                "total": total,
+                "initial": have,
+                "disable": None if self.progress else True,
+            },
+            **{"unit": "B", "unit_scale": True, "unit_divisor": 1000, "leave": False, "miniters": 1},
         }
-        done = have
         # Without a buffer, so that a killed process leaves all that arrived, and closing has nothing left to write.
         with self.part.open("ab", buffering=0) as out, tqdm(**bar) as shown:
             while chunk:
                 view = memoryview(chunk)
                 while view:
                     view = view[out.write(view) :]
-                done += len(chunk)
                 shown.update(len(chunk))
                 self._stopped()
                 chunk = self._some(response)
+        done = self.part.stat().st_size
         if total is not None and done != total:
             raise _Broken(f"it sent {done:,} of {total:,} bytes")
 

@@ -6,14 +6,19 @@ bytes say. Members land in a temporary folder first, and get their place when al
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import errno
 import fnmatch
+import gzip
+import lzma
 import os
 import shutil
 import stat
+import tarfile
 import tempfile
-from collections import Counter
+import zipfile
+import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from shared.data.errors import DataError
@@ -23,6 +28,15 @@ CHUNK = 1 << 20
 RATIO = 300
 FLOOR = 64 << 20  # bytes that any archive may hold, whatever the ratio
 TOTAL = 64 << 30  # bytes that no archive may hold
+# First bytes of an archive, where they stand, and what opens it; zips open their members themselves.
+OPENERS = (
+    *((b"PK\x03\x04", 0, None), (b"PK\x05\x06", 0, None), (b"\x1f\x8b", 0, gzip.open), (b"BZh", 0, bz2.open)),
+    *((b"\xfd7zXZ\x00", 0, lzma.open), (b"ustar", 257, open)),
+)
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile),
+    *(EOFError, NotImplementedError, RuntimeError, ValueError),
+)
 
 
 class _Bad(Exception):
@@ -60,13 +74,15 @@ def members(path: Path, names, into: Path) -> list[Path]:
         for name in names:
             _inside(name)
         with tempfile.TemporaryDirectory(prefix=f".{into.name[:40]}-", dir=into.parent) as folder:
-            kind = _kind(path)
+            opener = _opener(path)
             out = _Out(path, names, Path(folder) / "out")
-            _unzip(path, out) if kind == "zip" else _untar(path, kind, out)
+            _untar(path, opener, out) if opener else _unzip(path, out)
             found = out.found()
             _place(out.folder, into, found)
     except _Bad as e:
         raise DataError(f"{path.name} is not unpacked: {e}") from None
+    except DAMAGE as e:
+        raise DataError(f"{path.name} is not unpacked: it is damaged ({e}); fetch it again") from e
     except OSError as e:
         if e.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise DataError(f"{path.name} cannot be unpacked: the disk of {into.parent} is full; make room") from e
@@ -82,18 +98,15 @@ def _inside(name: str) -> str:
     return "/".join(p for p in parts if p != ".")
 
 
-def _kind(path: Path) -> str:
+def _opener(path: Path):
+    """What opens a tar for reading its unpacked bytes; None for a zip."""
     if not path.is_file():
         raise _Bad(f"there is no file {path}")
     with path.open("rb") as f:
         head = f.read(262)
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "zip"
-    for magic, kind in ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz")):
-        if head.startswith(magic):
-            return kind
-    if head[257:262] == b"ustar":
-        return "tar"
+    for magic, at, opener in OPENERS:
+        if head.startswith(magic, at):
+            return opener
     raise _Bad("it is no zip or tar archive; the download may be a web page, or damaged")
 
 
@@ -107,13 +120,15 @@ class _Out:
         self.bytes = 0
         self.written: dict[str, str] = {}  # by the name in small letters: some systems know no other
 
-    def wants(self, name: str) -> bool:
-        """True for a name that was asked for; it must come once."""
-        name = _inside(name)
-        if self.names and not any(self._fits(name, n) for n in self.names):
+    def wants(self, name: str, is_folder: bool, is_file: bool) -> bool:
+        """True for a file that was asked for; it must be a plain one, and come once."""
+        inside = _inside(name)
+        if is_folder or (self.names and not any(self._fits(inside, n) for n in self.names)):
             return False
-        if name.casefold() in self.written:
-            raise _Bad(f"it holds {name} twice")
+        if inside.casefold() in self.written:
+            raise _Bad(f"it holds {inside} twice")
+        if not is_file:
+            raise _Bad(f"{name} is a link or a device and no file")
         return True
 
     @staticmethod
@@ -128,7 +143,7 @@ class _Out:
         if self.bytes > self.limit:
             raise _Bad(f"it unpacks to more than {self.limit / 1e6:,.0f} MB, too much for its size (a bomb?)")
 
-    def copy(self, name: str, source, size: int, counted: bool) -> None:
+    def copy(self, name: str, source, size: int) -> None:
         """Write one member."""
         if size > self.free:
             raise OSError(errno.ENOSPC, "too large for the disk")
@@ -136,14 +151,9 @@ class _Out:
         self.written[name.casefold()] = name
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        left = size
         with target.open("xb") as f:
-            while chunk := source.read(CHUNK):
-                left -= len(chunk)
-                if counted:
-                    self.count(len(chunk))
-                f.write(chunk)
-        if left:
+            shutil.copyfileobj(source, f, CHUNK)
+        if target.stat().st_size != size:
             raise _Bad(f"its member {name} has not the size it claims; fetch it again")
 
     def found(self) -> list[str]:
@@ -161,29 +171,15 @@ class _Out:
 
 
 def _unzip(path: Path, out: _Out) -> None:
-    import zipfile
-    import zlib
-
-    damage = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            wanted = [i for i in archive.infolist() if not i.is_dir() and out.wants(i.filename)]
-            for name, times in Counter(_inside(i.filename).casefold() for i in wanted).items():
-                if times > 1:
-                    raise _Bad(f"it holds {name} {times} times")
-            for info in wanted:
-                mode = info.external_attr >> 16
-                if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-                    raise _Bad(f"{info.filename} is a link or a device and no file")
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            is_file = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+            if out.wants(info.filename, info.is_dir(), is_file):
                 if info.flag_bits & 1:
                     raise _Bad(f"{info.filename} is encrypted")
-            if sum(i.file_size for i in wanted) > out.limit:
-                out.count(sum(i.file_size for i in wanted))
-            for info in wanted:
+                out.count(info.file_size)  # no more than that is read
                 with archive.open(info) as source:
-                    out.copy(info.filename, source, info.file_size, counted=True)
-    except damage as e:
-        raise _Bad(f"it is damaged ({e}); fetch it again") from e
+                    out.copy(info.filename, source, info.file_size)
 
 
 class _Counted:
@@ -198,31 +194,16 @@ class _Counted:
         return got
 
 
-def _untar(path: Path, kind: str, out: _Out) -> None:
-    import bz2
-    import gzip
-    import lzma
-    import tarfile
-    import zlib
-
-    opener = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open, "tar": open}[kind]
-    damage = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, ValueError)
-    try:
-        with opener(path, "rb") as source:
-            stream = _Counted(source, out)
-            # One pass from start to end: nothing is unpacked twice, and the checksum at the end is met.
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                for info in archive:
-                    _inside(info.name)
-                    if info.isdir() or not out.wants(info.name):
-                        continue
-                    if not info.isreg() or info.issparse():
-                        raise _Bad(f"{info.name} is a link or a device and no file")
-                    out.copy(info.name, archive.extractfile(info), info.size, counted=False)
-            while stream.read(CHUNK):
-                pass
-    except damage as e:
-        raise _Bad(f"it is damaged ({e}); fetch it again") from e
+def _untar(path: Path, opener, out: _Out) -> None:
+    with opener(path, "rb") as source:
+        stream = _Counted(source, out)
+        # One pass from start to end: nothing is unpacked twice, and the checksum at the end is met.
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for info in archive:
+                if out.wants(info.name, info.isdir(), info.isreg() and not info.issparse()):
+                    out.copy(info.name, archive.extractfile(info), info.size)
+        while stream.read(CHUNK):
+            pass
 
 
 def _place(folder: Path, into: Path, names: list[str]) -> None:
