@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shared.data.catalogue import UNITS
 from shared.data.errors import DataError
-from shared.data.findings import CheckReport, Finding
+from shared.data.findings import CheckReport, Finding, findings
 from shared.data.gene_checks import of_names, of_overlap
 from shared.data.gene_kinds import gene_kind
 from shared.data.genes import many, shown
@@ -84,9 +83,12 @@ def check(
     if not {f.check for f in found} & {"empty", "no matrix", "dtype", "damaged"}:
         values = scan(X)
         looks = looks_like(values, X)
-        found += _of_values(values, _units(adata, layer))
-        found += _of_looks(values, looks, need, _units(adata, layer), adata, layer)
-        found += _of_storage(X, values)
+        units = _units(adata, layer)
+        found += value_errors(values, units) + _of_looks(values, looks, need, units, adata, layer)
+        if looks == "equal":
+            problem = f"holds the same value everywhere, {values.smallest:g}"
+            found.append(Finding("equal", "warning", problem, "see what was read"))
+        found += _of_totals(values, looks, adata) + _of_storage(X, values)
     if not any(f.check == "names" for f in found) and adata.n_vars:
         kind = gene_kind(adata)
         found += of_names(adata, kind, organism)
@@ -143,25 +145,47 @@ def _units(adata, layer=None):
 # Findings.
 
 
-def _of_values(v, units) -> Iterator[Finding]:
-    if not v.finite:
-        what = [f"{n:,} {w}" for n, w in ((v.nan, "NaN"), (v.infinite, "infinite")) if n]
-        problem = f"holds {' and '.join(what)} {'value' if v.nan + v.infinite == 1 else 'values'}"
-        yield Finding("nan" if v.nan else "infinite", "error", problem, "fill them or drop those genes before loading")
-    if v.beyond:
-        problem = f"holds {many(v.beyond, 'value')} beyond 3.4e38, which float32 cannot hold"
-        yield Finding("beyond float32", "error", problem, "find out what was multiplied or not logged")
-    if v.negative and (units in ("counts", "tpm") or (v.whole and v.finite)):
-        problem = f"holds {many(v.negative, 'negative value')} among " + ("TPM" if units == "tpm" else "counts")
-        yield Finding("negative", "error", problem, "load the values as measured, before any step")
-    if units == "counts" and v.fractions:
-        problem = f"should hold counts, but has {many(v.fractions, 'fraction')}"
-        yield Finding("not counts", "error", problem, "load the raw counts, or set uns['units'] to what it holds")
-
-
-def value_errors(values: Values, units=None) -> list[Finding]:
+def value_errors(v: Values, units=None) -> list[Finding]:
     """What no analysis can use among the values, where they are said to be in `units`."""
-    return list(_of_values(values, units))
+    holes = " and ".join(f"{n:,} {what}" for n, what in ((v.nan, "NaN"), (v.infinite, "infinite")) if n)
+    return findings(
+        (
+            holes,
+            Finding(
+                "nan" if v.nan else "infinite",
+                "error",
+                f"holds {holes} {'value' if v.nan + v.infinite == 1 else 'values'}",
+                "fill them or drop those genes before loading",
+            ),
+        ),
+        (
+            v.beyond,
+            Finding(
+                "beyond float32",
+                "error",
+                f"holds {many(v.beyond, 'value')} beyond 3.4e38, which float32 cannot hold",
+                "find out what was multiplied or not logged",
+            ),
+        ),
+        (
+            v.negative and (units in ("counts", "tpm") or v.whole),
+            Finding(
+                "negative",
+                "error",
+                f"holds {many(v.negative, 'negative value')} among {'TPM' if units == 'tpm' else 'counts'}",
+                "load the values as measured, before any step",
+            ),
+        ),
+        (
+            units == "counts" and v.fractions,
+            Finding(
+                "not counts",
+                "error",
+                f"should hold counts, but has {many(v.fractions, 'fraction')}",
+                "load the raw counts, or set uns['units'] to what it holds",
+            ),
+        ),
+    )
 
 
 COUNTS = "start from the raw counts"
@@ -192,85 +216,163 @@ ELSE_TPM = {
 }
 
 
-def _of_looks(v, looks, need, units, adata, layer) -> Iterator[Finding]:
-    wrong = {"counts": ELSE_COUNTS, "log": ELSE_LOG, "tpm": ELSE_TPM}.get(need, {}).get(looks)
-    if wrong:
-        problem = wrong[0].format(top=f"{v.largest:,.4g}", negative=f"{v.negative:,}")
-        cure = wrong[1]
-        if need == "counts" and layer is None and "counts" in adata.layers:
-            cure = "adata.X = adata.layers['counts'].copy()"
-        yield Finding(f"not {need}", "error", problem, cure)
-    elif need == "counts" and looks in ("expected counts", "binary"):
-        what = (
-            "fractions among counts, as RSEM and kallisto estimate them" if looks != "binary" else "zeros and ones only"
-        )
-        cure = (
-            "round them where whole numbers are needed" if looks != "binary" else "is it detection in place of counts?"
-        )
-        yield Finding("not counts", "warning", f"holds {what}", cure)
-    elif need == "tpm" and looks in ("expected counts", "linear", "scaled to one total"):
-        middle = f"{np.median(v.totals):,.4g}"
-        yield Finding("not tpm", "warning", f"has cells that sum to {middle}, not to a million", "scale each to 1e6")
-    elif need == "z" and looks != "signed":
-        yield Finding(
-            "not z", "warning", "holds no negative value, so it is not centred", "shared.preprocess.center_by"
-        )
-    elif looks == "logged twice":
-        yield Finding("logged twice", "warning", "looks logged twice", "take numpy.expm1 once")
-    elif units == "log" and looks in ("counts", "linear", "expected counts") and v.largest > LOGGED_MAX:
-        problem = f"says it is logged, but its largest value is {v.largest:,.4g}"
-        yield Finding("not log", "warning", problem, "log it, or set uns['units'] to what it holds")
-    elif units == "tpm" and looks in ELSE_TPM:
-        problem = ELSE_TPM[looks][0].format(top=f"{v.largest:,.4g}", negative=f"{v.negative:,}")
-        yield Finding("not tpm", "warning", f"says it is TPM, but {problem}", "set uns['units'] to what it holds")
-    elif looks == "logged" and v.largest < TWICE_MAX and units != "none" and min(v.shape) > 9 and v.shape[1] > 199:
-        problem = f"holds nothing above {v.largest:.3g}, little for values logged once"
-        yield Finding("logged twice", "warning", problem, "make sure it was not logged twice or scaled to a range")
-    if looks == "equal":
-        yield Finding("equal", "warning", f"holds the same value everywhere, {v.smallest:g}", "see what was read")
-    if v.finite:
-        yield from _of_totals(v, looks, adata)
-    if v.large:
-        problem = f"holds {many(v.large, 'count')} above {EXACT:,} that float32 rounds"
-        yield Finding("rounded", "note", problem, "harmless for expression; identifiers do not belong into X")
+def _of_looks(v, looks, need, units, adata, layer) -> list[Finding]:
+    """What does not fit what is needed or said: the first that holds."""
+    said = {"top": f"{v.largest:,.4g}", "negative": f"{v.negative:,}"}
+    problem, cure = {"counts": ELSE_COUNTS, "log": ELSE_LOG, "tpm": ELSE_TPM}.get(need, {}).get(looks, ("", ""))
+    if need == "counts" and layer is None and "counts" in adata.layers:
+        cure = "adata.X = adata.layers['counts'].copy()"
+    small = v.largest < TWICE_MAX and units != "none" and min(v.shape) > 9 and v.shape[1] > 199
+    return findings(
+        (problem, Finding(f"not {need}", "error", problem.format(**said), cure)),
+        (
+            need == "counts" and looks == "expected counts",
+            Finding(
+                "not counts",
+                "warning",
+                "holds fractions among counts, as RSEM and kallisto estimate them",
+                "round them where whole numbers are needed",
+            ),
+        ),
+        (
+            need == "counts" and looks == "binary",
+            Finding("not counts", "warning", "holds zeros and ones only", "is it detection in place of counts?"),
+        ),
+        (
+            need == "tpm" and looks in ("expected counts", "linear", "scaled to one total"),
+            Finding(
+                "not tpm",
+                "warning",
+                f"has cells that sum to {np.median(v.totals):,.4g}, not to a million",
+                "scale each to 1e6",
+            ),
+        ),
+        (
+            need == "z" and looks != "signed",
+            Finding("not z", "warning", "holds no negative value, so it is not centred", "shared.preprocess.center_by"),
+        ),
+        (
+            looks == "logged twice",
+            Finding("logged twice", "warning", "looks logged twice", "take numpy.expm1 once"),
+        ),
+        (
+            units == "log" and looks in ("counts", "linear", "expected counts") and v.largest > LOGGED_MAX,
+            Finding(
+                "not log",
+                "warning",
+                f"says it is logged, but its largest value is {v.largest:,.4g}",
+                "log it, or set uns['units'] to what it holds",
+            ),
+        ),
+        (
+            units == "tpm" and looks in ELSE_TPM,
+            Finding(
+                "not tpm",
+                "warning",
+                f"says it is TPM, but {ELSE_TPM.get(looks, ('',))[0].format(**said)}",
+                "set uns['units'] to what it holds",
+            ),
+        ),
+        (
+            looks == "logged" and small,
+            Finding(
+                "logged twice",
+                "warning",
+                f"holds nothing above {v.largest:.3g}, little for values logged once",
+                "make sure it was not logged twice or scaled to a range",
+            ),
+        ),
+    )[:1]
 
 
-def _of_totals(v, looks, adata) -> Iterator[Finding]:
+def _of_totals(v, looks, adata) -> list[Finding]:
+    if not v.finite:
+        return []
     # A sum of signed values can be zero by chance or by centring, so it says nothing of them.
-    blank = np.flatnonzero(v.totals == 0) if looks != "signed" else []
-    if len(blank) and looks != "equal":
-        problem = f"has {many(len(blank), 'cell')} without any expression ({shown(adata.obs_names[blank[:9]])})"
-        yield Finding("empty cells", "warning", problem, "shared.preprocess.quality_control drops them")
-    unseen = int((v.cells_of == 0).sum())
-    if unseen and looks != "equal":
-        problem = f"has {many(unseen, 'gene')} with no expression in any cell"
-        yield Finding("empty genes", "note", problem, "shared.preprocess.quality_control drops them")
-    if looks in ("counts", "expected counts", "linear") and v.shape[0] >= 10 and not v.beyond:
-        middle = float(np.median(v.totals[v.totals > 0]))
-        top = int(v.totals.argmax())
-        if v.totals[top] > HUGE * middle:
-            times = f"{v.totals[top] / middle:,.0f} times the median"
-            problem = f"has a cell of a size of its own, {shown([adata.obs_names[top]])} with {times}"
-            yield Finding("huge cell", "warning", problem, "a clump, or a row of totals? look at it, then drop it")
-    if v.shape[0] == 1:
-        yield Finding("one cell", "note", "holds a single cell", "nothing can be compared or learned from it alone")
+    blank = np.flatnonzero(v.totals == 0) if looks not in ("signed", "equal") else []
+    unseen, top = int((v.cells_of == 0).sum()), int(v.totals.argmax())
+    sized = looks in ("counts", "expected counts", "linear") and v.shape[0] >= 10 and not v.beyond
+    middle = float(np.median(v.totals[v.totals > 0])) if sized else np.inf
+    return findings(
+        (
+            len(blank),
+            Finding(
+                "empty cells",
+                "warning",
+                f"has {many(len(blank), 'cell')} without any expression ({shown(adata.obs_names[blank[:9]])})",
+                "shared.preprocess.quality_control drops them",
+            ),
+        ),
+        (
+            unseen and looks != "equal",
+            Finding(
+                "empty genes",
+                "note",
+                f"has {many(unseen, 'gene')} with no expression in any cell",
+                "shared.preprocess.quality_control drops them",
+            ),
+        ),
+        (
+            v.totals[top] > HUGE * middle,
+            Finding(
+                "huge cell",
+                "warning",
+                f"has a cell of a size of its own, {shown([adata.obs_names[top]])} with "
+                f"{v.totals[top] / middle:,.0f} times the median",
+                "a clump, or a row of totals? look at it, then drop it",
+            ),
+        ),
+        (
+            v.shape[0] == 1,
+            Finding("one cell", "note", "holds a single cell", "nothing can be compared or learned from it alone"),
+        ),
+    )
 
 
-def _of_storage(X, v) -> Iterator[Finding]:
-    if v.parts:
-        problem = f"stores {many(v.parts, 'entry').replace('entrys', 'entries')} in several parts"
-        yield Finding("parts", "warning", problem, "X.sum_duplicates() adds them up; so does shared.data.load")
-    if v.stored_zeros:
-        problem = f"stores {many(v.stored_zeros, 'zero')}"
-        yield Finding(
-            "stored zeros", "note", problem, "X.eliminate_zeros() saves their memory; so does shared.data.load"
-        )
-    format = getattr(X, "format", None)
-    if format and format != "csr":
-        problem = f"is stored as {format.upper()}, slow to take cells from"
-        yield Finding("format", "note", problem, "X.tocsr(); shared.data.load does it")
-    if np.dtype(X.dtype).kind == "b":
-        yield Finding("truth values", "note", "holds true and false", "they are taken as 1 and 0")
+def _of_storage(X, v) -> list[Finding]:
+    form = getattr(X, "format", None) or "csr"
+    return findings(
+        (
+            v.large,
+            Finding(
+                "rounded",
+                "note",
+                f"holds {many(v.large, 'count')} above {EXACT:,} that float32 rounds",
+                "harmless for expression; identifiers do not belong into X",
+            ),
+        ),
+        (
+            v.parts,
+            Finding(
+                "parts",
+                "warning",
+                f"stores {many(v.parts, 'entry').replace('entrys', 'entries')} in several parts",
+                "X.sum_duplicates() adds them up; so does shared.data.load",
+            ),
+        ),
+        (
+            v.stored_zeros,
+            Finding(
+                "stored zeros",
+                "note",
+                f"stores {many(v.stored_zeros, 'zero')}",
+                "X.eliminate_zeros() saves their memory; so does shared.data.load",
+            ),
+        ),
+        (
+            form != "csr",
+            Finding(
+                "format",
+                "note",
+                f"is stored as {form.upper()}, slow to take cells from",
+                "X.tocsr(); shared.data.load does it",
+            ),
+        ),
+        (
+            np.dtype(X.dtype).kind == "b",
+            Finding("truth values", "note", "holds true and false", "they are taken as 1 and 0"),
+        ),
+    )
 
 
 def label_values(adata, labels):
@@ -285,42 +387,78 @@ def label_values(adata, labels):
     return adata.obs[labels]
 
 
-def _of_labels(adata, labels, per_class) -> Iterator[Finding]:
+def _of_labels(adata, labels, per_class) -> list[Finding]:
     try:
         column = label_values(adata, labels)
     except DataError as e:
         problem, _, cure = str(e).partition("; ")
-        yield Finding("labels", "error", "has no labels to learn, " + problem, cure or "name another column")
-        return
+        return [Finding("labels", "error", "has no labels to learn, " + problem, cure or "name another column")]
     missing = int(column.isna().sum())
-    if missing:
-        problem = f"has {many(missing, 'cell')} without {labels!r}"
-        yield Finding("missing labels", "error", problem, "drop them, or label them, first")
     words = column[column.notna()].astype(str)
     sizes = words.value_counts()
     blank = [c for c in sizes.index if c.strip().lower() in NO_LABEL]
-    if blank:
-        problem = f"has {many(int(sizes[blank].sum()), 'cell')} whose {labels!r} is {shown(map(repr, blank))}"
-        yield Finding("unlabelled", "warning", problem, "drop them, or they are learned as a class of their own")
-    if column.dtype.kind == "f" and len(sizes) > max(10, len(words) / 2):
-        problem = f"has a different number in {labels!r} for almost every cell"
-        yield Finding("numbers", "warning", problem, "these are values to predict, not classes")
     alike = {}
     for c in sizes.index:
         alike.setdefault(" ".join(c.lower().replace("_", " ").split()), []).append(c)
-    alike = [same for same in alike.values() if len(same) > 1]
-    if alike:
-        problem = f"has classes that differ in case or spaces only ({shown(map(repr, alike[0]))})"
-        yield Finding("alike", "warning", problem, "make them one")
-    if len(sizes) < 2:
-        problem = f"has one class only in {labels!r}" + (f", {sizes.index[0]!r}" if len(sizes) else "")
-        yield Finding("one class", "error", problem, "classification needs two; take another column or more data")
+    same = next((names for names in alike.values() if len(names) > 1), [])
     few = sizes[sizes < (per_class or 0)]
-    if len(few):
-        listed = [f"{c} {n}" for c, n in few.items()]
-        short = f"fewer than the {per_class} cells asked for"
-        problem = f"has {len(few):,} of {len(sizes):,} classes with {short} ({shown(listed)})"
-        yield Finding("few per class", "error", problem, "ask for fewer, or drop or merge these classes")
+    return findings(
+        (
+            missing,
+            Finding(
+                "missing labels",
+                "error",
+                f"has {many(missing, 'cell')} without {labels!r}",
+                "drop them, or label them, first",
+            ),
+        ),
+        (
+            blank,
+            Finding(
+                "unlabelled",
+                "warning",
+                f"has {many(int(sizes[blank].sum()), 'cell')} whose {labels!r} is {shown(map(repr, blank))}",
+                "drop them, or they are learned as a class of their own",
+            ),
+        ),
+        (
+            column.dtype.kind == "f" and len(sizes) > max(10, len(words) / 2),
+            Finding(
+                "numbers",
+                "warning",
+                f"has a different number in {labels!r} for almost every cell",
+                "these are values to predict, not classes",
+            ),
+        ),
+        (
+            same,
+            Finding(
+                "alike",
+                "warning",
+                f"has classes that differ in case or spaces only ({shown(map(repr, same))})",
+                "make them one",
+            ),
+        ),
+        (
+            len(sizes) < 2,
+            Finding(
+                "one class",
+                "error",
+                f"has one class only in {labels!r}" + "".join(f", {c!r}" for c in sizes.index),
+                "classification needs two; take another column or more data",
+            ),
+        ),
+        (
+            len(few),
+            Finding(
+                "few per class",
+                "error",
+                f"has {len(few):,} of {len(sizes):,} classes with fewer than the {per_class} cells asked for "
+                f"({shown(f'{c} {n}' for c, n in few.items())})",
+                "ask for fewer, or drop or merge these classes",
+            ),
+        ),
+    )
 
 
 def _facts(adata, v, looks, kind):

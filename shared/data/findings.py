@@ -38,6 +38,11 @@ class Finding:
         return f"{what} {self.problem}: {self.cure}"
 
 
+def findings(*rows: tuple[object, Finding]) -> list[Finding]:
+    """The findings of the pairs (test, finding) whose test is true."""
+    return [finding for test, finding in rows if test]
+
+
 @dataclass(frozen=True)
 class CheckReport:
     """What :func:`check` found; print it, or ask ``report.ok``.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shared.data.errors import DataError
-from shared.data.findings import Finding
-from shared.data.gene_kinds import cut_version, damaged_names, gene_kind, renamed_names, shouted_mouse
-from shared.data.genes import UNWRITABLE, gene_hash, many, names_of, shown, symbols
+from shared.data.findings import Finding, findings
+from shared.data.gene_kinds import cut_version, damaged_names, gene_kind, renamed_names, shouted_mouse, wrong_species
+from shared.data.genes import UNWRITABLE, gene_hash, many, names_of, once, shown, symbols
 
 SHOUTED = 0.03  # share of mouse-only names in upper case; human sets hold 0.004, mouse ones written so 0.08
 GENOMES = ("GRCh37_", "GRCh38_", "hg19_", "hg38_", "GRCm38_", "GRCm39_", "mm10_", "mm39_")
@@ -17,33 +17,62 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
     """What deserves a look in the names of genes, which are of `kind` and should be of `organism`."""
     names = names_of(adata)
     if _transposed(adata, kind):
-        cells = gene_kind(adata.obs_names)
-        problem = f"names genes where cells should be ({shown(adata.obs_names[:3])}: {cells})"
+        problem = f"names genes where cells should be ({shown(adata.obs_names[:3])}: {gene_kind(adata.obs_names)})"
         yield Finding("transposed", "error", problem, "it is genes × cells, turn it with adata = adata.T")
         return
     spaced = [n for n in names if n != n.strip()]
-    if spaced:
-        problem = f"has {many(len(spaced), 'gene name')} with spaces around ({shown(map(repr, spaced))})"
-        yield Finding("spaces", "warning", problem, "adata.var_names = adata.var_names.str.strip()")
     nameless = [n for n in names if n.strip().lower() in ("", "nan", "none", "<na>", "nat")]
-    if nameless:
-        problem = f"has {many(len(nameless), 'gene')} without a name ({shown(map(repr, nameless))})"
-        yield Finding("nameless genes", "warning", problem, "name or drop them")
-    damaged = damaged_names(names)
-    if damaged:
-        first, was = next(iter(damaged.items()))
-        problem = f"has {many(len(damaged), 'gene name')} a spreadsheet turned into dates or numbers ({shown(damaged)})"
-        cure = f"take names from the source; {first} was {' or '.join(was) or 'a clone name that is lost'}"
-        yield Finding("spreadsheet", "warning", problem, cure)
-    retired = renamed_names(names)
-    if retired:
-        old, new = next(iter(retired.items()))
-        problem = f"has {many(len(retired), 'retired gene name')} ({shown(retired)})"
-        yield Finding("retired", "note", problem, f"{old} is {new} today; the translations here know both")
+    damaged, retired = damaged_names(names), renamed_names(names)
+    first, was = next(iter(damaged.items()), ("", ()))
+    old, new = next(iter(retired.items()), ("", ""))
     genome = [g for g in GENOMES if any(n.startswith(g) for n in names)]
-    if genome:
-        problem = f"has gene names that begin with a genome ({', '.join(genome)})"
-        yield Finding("genome", "warning", problem, "cut it off, and part the species if there are two")
+    yield from findings(
+        (
+            spaced,
+            Finding(
+                "spaces",
+                "warning",
+                f"has {many(len(spaced), 'gene name')} with spaces around ({shown(map(repr, spaced))})",
+                "adata.var_names = adata.var_names.str.strip()",
+            ),
+        ),
+        (
+            nameless,
+            Finding(
+                "nameless genes",
+                "warning",
+                f"has {many(len(nameless), 'gene')} without a name ({shown(map(repr, nameless))})",
+                "name or drop them",
+            ),
+        ),
+        (
+            damaged,
+            Finding(
+                "spreadsheet",
+                "warning",
+                f"has {many(len(damaged), 'gene name')} a spreadsheet turned into dates or numbers ({shown(damaged)})",
+                f"take names from the source; {first} was {' or '.join(was) or 'a clone name that is lost'}",
+            ),
+        ),
+        (
+            retired,
+            Finding(
+                "retired",
+                "note",
+                f"has {many(len(retired), 'retired gene name')} ({shown(retired)})",
+                f"{old} is {new} today; the translations here know both",
+            ),
+        ),
+        (
+            genome,
+            Finding(
+                "genome",
+                "warning",
+                f"has gene names that begin with a genome ({', '.join(genome)})",
+                "cut it off, and part the species if there are two",
+            ),
+        ),
+    )
     yield from _of_kind(adata, names, kind, organism)
     stated = adata.uns.get("gene_hash")
     if isinstance(stated, str) and stated != gene_hash(names):
@@ -56,58 +85,94 @@ def _transposed(adata, kind) -> bool:
     if kind.kind not in ("unknown", "entrez") or adata.n_obs < 3:
         return False
     cells = [str(n) for n in adata.obs_names]
-    if any(UNWRITABLE.search(n) for n in cells):
-        return False
-    return gene_kind(cells).kind in ("symbols", "ensembl", "transcripts", "probes")
+    writable = not any(UNWRITABLE.search(n) for n in cells)
+    return writable and gene_kind(cells).kind in ("symbols", "ensembl", "transcripts", "probes")
 
 
-def _of_kind(adata, names, kind, organism) -> Iterator[Finding]:
-    if kind.kind == "unknown":
-        problem = f"has gene names of a kind not known here ({shown(names)})"
-        yield Finding("unknown names", "note", problem, "fine by itself; nothing here can translate them")
-    elif kind.kind == "transcripts":
-        problem = f"names transcripts ({shown(names)})"
-        yield Finding("transcripts", "warning", problem, "sum them to genes first, with the table they were made with")
-    elif kind.kind in ("entrez", "probes") and not adata.var.columns.empty:
-        problem = f"names genes by {'Entrez ids' if kind.kind == 'entrez' else 'probes'}"
-        cure = f"if a column of var holds symbols ({shown(adata.var.columns)}), to_symbols(adata, column=...)"
-        yield Finding("ids", "note", problem, cure)
-    if kind.kind == "ensembl" and any(cut_version(n) != n and "." in n for n in names):
-        yield Finding("versions", "note", "has Ensembl ids with versions", "to_ensembl and to_symbols cut them")
-    other = {"human": "mouse", "mouse": "human"}.get(organism)
-    if kind.organism == "mixed":
-        severity = "warning" if organism is None else "error"
-        yield Finding("species", severity, "has genes of human and mouse", "part them before anything else")
-    elif other and kind.organism in (other, "other"):
-        cure = f"shared.data.to_{organism} translates" if kind.organism == other else "there is no table for them"
-        yield Finding("species", "error", f"has {kind}, not {organism} genes", cure)
-    elif kind.kind == "symbols" and kind.organism == "human" and shouted_mouse(names) > SHOUTED:
-        problem = f"has mouse symbols in upper case ({shouted_mouse(names):.0%} of the names)"
-        yield Finding("species", "warning", problem, "write them as mouse symbols are, then shared.data.to_human")
+def _of_kind(adata, names, kind, organism) -> list[Finding]:
+    columns = adata.var.columns
+    wrong = wrong_species(kind, organism)
+    shouted = shouted_mouse(names) if (kind.kind, kind.organism, wrong) == ("symbols", "human", None) else 0
+    made = []
     if kind.kind == "symbols" and kind.organism in ("human", "mouse"):
-        have, known = set(names), symbols(kind.organism)
-        have &= known
+        known = symbols(kind.organism)
+        have = known.intersection(names)
         made = [n for n in names if n[-2:-1] in ("-", ".") and n[-1:].isdigit() and n[:-2] in have and n not in known]
-        if made:
-            problem = f"has {many(len(made), 'gene name')} as copies get when made unique ({shown(made)})"
-            yield Finding("made unique", "note", problem, "take Ensembl ids if there are any, or drop them")
+    return findings(
+        (
+            kind.kind == "unknown",
+            Finding(
+                "unknown names",
+                "note",
+                f"has gene names of a kind not known here ({shown(names)})",
+                "fine by itself; nothing here can translate them",
+            ),
+        ),
+        (
+            kind.kind == "transcripts",
+            Finding(
+                "transcripts",
+                "warning",
+                f"names transcripts ({shown(names)})",
+                "sum them to genes first, with the table they were made with",
+            ),
+        ),
+        (
+            kind.kind in ("entrez", "probes") and not columns.empty,
+            Finding(
+                "ids",
+                "note",
+                f"names genes by {'Entrez ids' if kind.kind == 'entrez' else 'probes'}",
+                f"if a column of var holds symbols ({shown(columns)}), to_symbols(adata, column=...)",
+            ),
+        ),
+        (
+            kind.kind == "ensembl" and any(cut_version(n) != n and "." in n for n in names),
+            Finding("versions", "note", "has Ensembl ids with versions", "to_ensembl and to_symbols cut them"),
+        ),
+        (
+            kind.organism == "mixed",
+            Finding(
+                "species",
+                "warning" if organism is None else "error",
+                "has genes of human and mouse",
+                "part them before anything else",
+            ),
+        ),
+        (wrong, Finding("species", "error", f"has {kind}, not {organism} genes", wrong)),
+        (
+            shouted > SHOUTED,
+            Finding(
+                "species",
+                "warning",
+                f"has mouse symbols in upper case ({shouted:.0%} of the names)",
+                "write them as mouse symbols are, then shared.data.to_human",
+            ),
+        ),
+        (
+            made,
+            Finding(
+                "made unique",
+                "note",
+                f"has {many(len(made), 'gene name')} as copies get when made unique ({shown(made)})",
+                "take Ensembl ids if there are any, or drop them",
+            ),
+        ),
+    )
 
 
-def of_overlap(adata, genes, kind) -> Iterator[Finding]:
+def of_overlap(adata, genes, kind) -> list[Finding]:
     """Why `adata`, whose genes are of `kind`, shares less than half of the reference list `genes`."""
     wanted = names_of(genes, "the reference list")
-    twice = len(wanted) - len(set(wanted))
     if not wanted:
         raise DataError("the reference list is empty: give the genes to compare with")
-    if twice:
-        raise DataError(f"the reference list names {many(twice, 'gene')} more than once: drop the copies")
+    once(wanted, "the reference list")
     have = names_of(adata)
     shared = len(set(have) & set(wanted))
     if shared >= len(wanted) / 2:
-        return
+        return []
     problem = f"shares {shared:,} of {many(len(wanted), 'gene')} with the reference list"
-    severity = "warning" if shared else "error"
-    yield Finding("overlap", severity, problem, _why_apart(have, wanted, shared, kind))
+    return [Finding("overlap", "warning" if shared else "error", problem, _why_apart(have, wanted, shared, kind))]
 
 
 def _why_apart(have, wanted, shared, kind):

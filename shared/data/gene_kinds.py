@@ -108,6 +108,14 @@ def gene_kind(genes) -> GeneKind:
     return GeneKind("symbols", "human" if share["human"] == best else "mouse", best, share)
 
 
+def wrong_species(kind: GeneKind, organism: str | None) -> str | None:
+    """What to do about genes of another species than `organism`; None where they are of no other."""
+    other = {"human": "mouse", "mouse": "human"}.get(organism)
+    if not other or kind.organism not in (other, "other"):
+        return None
+    return f"shared.data.to_{organism} translates" if kind.organism == other else "there is no table for them"
+
+
 def _counts_up(names) -> bool:
     numbers = [int(n) for n in names if n.isascii() and n.isdigit() and len(n) < 10]
     return len(numbers) == len(names) and numbers == list(range(numbers[0], numbers[0] + len(names)))

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from shared.data.errors import DataError
-from shared.data.findings import Finding
+from shared.data.findings import Finding, findings
 from shared.data.genes import UNWRITABLE, many, shown
 
 if TYPE_CHECKING:
@@ -50,16 +50,16 @@ def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False, cure
 def structural(adata, X, cure=MERGE) -> Iterator[Finding]:
     """What is wrong with `adata` beside the values of `X`, its own matrix or one of its layers."""
     if 0 in adata.shape:
-        cells = f"{adata.n_obs} cells × {adata.n_vars} genes"
-        yield Finding("empty", "error", f"is empty, {cells}", "see which step or which part of the file lost the rest")
+        problem = f"is empty, {adata.n_obs} cells × {adata.n_vars} genes"
+        yield Finding("empty", "error", problem, "see which step or which part of the file lost the rest")
     if X is None:
         yield Finding("no matrix", "error", "has no X", "put a layer there, adata.X = adata.layers[...].copy()")
     else:
         yield from matrix_problems(X)
     yield from name_problems(adata.var_names, adata.obs_names, cure)
     columns = adata.obs.columns
-    if columns.has_duplicates:
-        twice = shown(columns[columns.duplicated()].unique())
+    twice = shown(columns[columns.duplicated()].unique())
+    if twice:
         yield Finding("columns twice", "error", f"has obs columns of the same name ({twice})", "rename or drop one")
 
 
@@ -70,13 +70,16 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
         (cells, "cell", "drop the copies, or rename them with adata.obs_names_make_unique()"),
     ):
         bad = [n for n in names if UNWRITABLE.search(str(n))]
-        if bad:
-            problem = f"has {many(len(bad), f'{what} name')} with line breaks or control characters"
-            yield Finding("names", "error", f"{problem} ({shown(map(ascii, bad))})", "rename them")
+        odd = f"has {many(len(bad), f'{what} name')} with line breaks or control characters ({shown(map(ascii, bad))})"
         twice = names[names.duplicated()].unique()
-        if len(twice):
-            problem = f"names {many(len(twice), what)} more than once ({shown(twice)})"
-            yield Finding(f"{what}s twice", "error", problem, todo)
+        again = f"names {many(len(twice), what)} more than once ({shown(twice)})"
+        yield from findings(
+            (bad, Finding("names", "error", odd, "rename them")),
+            (len(twice), Finding(f"{what}s twice", "error", again, todo)),
+        )
+
+
+WORDS = {"O": "Python objects", "U": "words", "S": "bytes", "c": "complex numbers", "M": "dates", "T": "words"}
 
 
 def matrix_problems(X) -> Iterator[Finding]:
@@ -87,8 +90,7 @@ def matrix_problems(X) -> Iterator[Finding]:
         return
     dtype = np.dtype(X.dtype)
     if dtype.kind not in "biuf":
-        words = {"O": "Python objects", "U": "words", "S": "bytes", "c": "complex numbers", "M": "dates", "T": "words"}
-        problem = f"holds {words.get(dtype.kind, 'values')} ({dtype}) where numbers are needed"
+        problem = f"holds {WORDS.get(dtype.kind, 'values')} ({dtype}) where numbers are needed"
         cure = "keep the real part" if dtype.kind == "c" else "keep only the genes, then adata.X.astype('float32')"
         yield Finding("dtype", "error", problem, cure)
         return
@@ -97,8 +99,7 @@ def matrix_problems(X) -> Iterator[Finding]:
         yield Finding("nan", "error", problem, "fill them, or drop those genes")
     if sparse.issparse(X) and X.format in ("csr", "csc", "bsr"):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):
                 X.check_format(full_check=True)
         except (ValueError, TypeError, IndexError) as e:
             # Taken at its word, such a matrix makes compiled code read outside its memory.

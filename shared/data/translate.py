@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from shared.data.errors import DataError
-from shared.data.gene_kinds import ENSEMBL, cut_version, damaged_names, gene_kind, renamed_names
+from shared.data.gene_kinds import ENSEMBL, cut_version, damaged_names, gene_kind, renamed_names, wrong_species
 from shared.data.genes import check_organism, lookup, many, names_of, shown, stamp, symbols
 from shared.data.structure import structure
 from shared.data.values import summable
@@ -174,12 +174,9 @@ def _start(adata, organism) -> list[str]:
 
 
 def _right_species(kind, organism):
-    other = {"human": "mouse", "mouse": "human"}.get(organism)
-    if other and kind.organism in (other, "other"):
-        raise DataError(
-            f"the data have {kind}, not {organism}: "
-            + (f"shared.data.to_{organism} translates" if kind.organism == other else "there is no table for them")
-        )
+    cure = wrong_species(kind, organism)
+    if cure:
+        raise DataError(f"the data have {kind}, not {organism}: {cure}")
 
 
 def _from_column(adata, column):

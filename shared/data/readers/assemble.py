@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -75,10 +74,18 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
     return made
 
 
-def labels(values: Iterable, missing=MISSING) -> pd.Series:
-    """Words as labels: those that mean "not known" become missing."""
-    found = pd.Series(values, dtype=object)
-    return found.mask(found.isin(missing), None)
+def labels(values):
+    """Words, or a table of them, as labels: those that mean "not known" become missing."""
+    found = values if isinstance(values, pd.DataFrame) else pd.Series(values, dtype=object)
+    return found.astype(object).mask(found.isin(MISSING), None)
+
+
+def only(made, kept, what: str, why: str):
+    """The cells that are `kept`, and a note on how many others are left out and why."""
+    kept = np.asarray(kept, dtype=bool)
+    made = made[kept].copy()
+    made.uns["notes"] = [*made.uns.get("notes", []), f"{many(int((~kept).sum()), what)} {why}"]
+    return made
 
 
 def distinct(short, full, what: str) -> np.ndarray:

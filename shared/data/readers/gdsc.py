@@ -10,6 +10,7 @@ import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.readers.tensors import read_tensors
+from shared.data.readers.text import damaged
 
 EXPRESSION, GENES, LABELS = "GDSC_EXP.pkl", "key.genes.txt", "cosmic_info.csv.gz"
 SCREENS = {"ln_ic50_gdsc1": "GDSC1_IC50.csv", "ln_ic50_gdsc2": "GDSC2_IC50.csv"}
@@ -86,12 +87,10 @@ def _matched(names, lines) -> list[str | None]:
 
     def one(name):
         short = plain(name)
-        if short in SPELT:
-            return short if name == SPELT[short] and short in known else None
-        for candidate in (short, short.removeprefix("NCI")):  # NCI-H2869 is called H2869 by some
-            if candidate in known:
-                return candidate
-        return None
+        if name != SPELT.get(short, name):
+            return None
+        # NCI-H2869 is called H2869 by some
+        return next((n for n in (short, short.removeprefix("NCI")) if n in known), None)
 
     return [one(name) for name in names]
 
@@ -118,10 +117,8 @@ def _expression(path, genes_path):
 
 
 def _table(path, columns):
-    try:
+    with damaged(path):
         table = pd.read_csv(path, usecols=columns)
-    except (OSError, ValueError, EOFError, UnicodeError) as e:  # pandas' own errors are ValueErrors
-        raise DataError(f"{path.name} is damaged ({str(e)[:200]}): fetch it again") from e
     if table.empty:
         raise DataError(f"{path.name} has no rows: fetch it again")
     return table

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes import many, shown
-from shared.data.readers.assemble import assembled, distinct, joined, labels
+from shared.data.genes import check_choice, many, shown
+from shared.data.readers.assemble import assembled, joined, labels
 from shared.data.readers.text import AGAIN, column, fields, opened, sound, words
-from shared.data.readers.wide import wanted_blocks
+from shared.data.readers.wide import gene_names, wanted_blocks
 
 NEEDED = {"tissue": "SMTSD", "organ": "SMTS"}
 WELCOME = {"batch": "SMGEBTCH", "center": "SMCENTER", "rin": "SMRIN", "ischemic_minutes": "SMTSISCH"}
@@ -63,47 +63,30 @@ def read(
         tissue or gene is not there.
     """
     path, attributes = paths
-    if names not in ("ensembl", "versioned", "symbol"):
-        raise DataError(f"names={names!r} is unknown: take 'ensembl', 'versioned' or 'symbol'")
+    check_choice(names, "names", ("ensembl", "versioned", "symbol"))
     asked = None if genes is None else {str(g).encode() for g in genes}
     hit: set = set()
 
     def keep(ids):
-        if asked is None:
-            return True
         mine = asked.intersection((ids[0], ids[0].split(b".")[0], ids[1]))
         hit.update(mine)
         return bool(mine)
 
-    found, parts, X, at, notes = [], [], None, 0, []
+    found, parts, notes, at = [], [], [], 0
     with opened(path) as stream:
-        stated, samples = _head(stream, path)
+        due, samples = _head(stream, path)
         obs = _samples(attributes, samples, path)
         chosen = _of(obs, tissues, path)
-        obs = obs[chosen]
-        if asked is None:
-            X = np.empty((len(obs), stated[0]), np.float32)
-        columns = np.flatnonzero(chosen) + 2
-        seen = [0]
-
-        def counted(lines):
-            for line in lines:
-                seen[0] += line not in (b"\n", b"\r\n")
-                yield line
-
-        for ids, block in wanted_blocks(counted(stream), path, 2, 2 + len(samples), columns, keep):
-            sound(block, units, ids, path)
+        columns, rule = np.flatnonzero(chosen) + 2, None if asked is None else keep
+        X = np.empty((int(chosen.sum()), due if asked is None else 0), np.float32)
+        for ids, block in wanted_blocks(stream, path, 2, 2 + len(samples), columns, rule, due=due):
             found.append(ids)
-            if X is None:
-                parts.append(block.T.astype(np.float32))
-                continue
-            if at + len(block) > stated[0]:
-                break
-            X[:, at : at + len(block)] = block.T
-            at += len(block)
-    rows = sum(map(len, found)) if asked is None else seen[0]
-    if rows != stated[0]:
-        raise DataError(f"{path.name} says it has {stated[0]:,} genes, and has {rows:,}: it was cut short, {AGAIN}")
+            block = sound(block, units, ids, path).T
+            if asked is None:
+                X[:, at : at + block.shape[1]] = block
+                at += block.shape[1]
+            else:
+                parts.append(block.astype(np.float32))
     if asked is not None:
         lost = sorted(g.decode() for g in asked - hit)
         if not parts:
@@ -113,14 +96,8 @@ def read(
         notes += [f"{many(len(lost), 'gene')} asked for and not there ({shown(lost)})"] if lost else []
         X = np.concatenate(parts, axis=1)
     ids = pd.concat(found, ignore_index=True).set_axis(["id", "symbol"], axis=1)
-    return assembled(X, _named(ids, names, path), obs, units, path.name, var=ids, notes=notes)
-
-
-def _named(ids, names, path):
-    if names == "versioned":
-        return ids["id"]
-    short = ids["id"].str.replace(r"\.\d+$", "", regex=True) if names == "ensembl" else ids["symbol"]
-    return distinct(short, ids["id"], path.name)
+    named = gene_names(ids, names, path)
+    return assembled(X, named, obs[chosen], units, path.name, var=ids, notes=notes)
 
 
 def _head(stream, path):
@@ -129,15 +106,13 @@ def _head(stream, path):
         raise DataError(f"{path.name} begins with {version[:20]!r} where #1.2 is due: it is no .gct of GTEx, {AGAIN}")
     if len(sizes) < 2 or not all(s.isdigit() for s in sizes[:2]):
         raise DataError(f"{path.name} does not state its size in its second line: it is damaged, {AGAIN}")
-    stated = tuple(int(s) for s in sizes[:2])
+    due, n = map(int, sizes[:2])
     name, symbol, *samples = fields(stream.readline(), "\t", path) or ["", ""]
     if (name, symbol) != ("Name", "Description"):
         raise DataError(f"{path.name} has columns {shown([name, symbol])} where Name and Description are due: {AGAIN}")
-    if len(samples) != stated[1]:
-        raise DataError(
-            f"{path.name} says it has {stated[1]:,} samples, and names {len(samples):,}: it is damaged, {AGAIN}"
-        )
-    return stated, pd.Index(samples, dtype=object)
+    if len(samples) != n:
+        raise DataError(f"{path.name} says it has {n:,} samples, and names {len(samples):,}: it is damaged, {AGAIN}")
+    return due, pd.Index(samples, dtype=object)
 
 
 def _samples(path, samples, matrix):
@@ -145,8 +120,7 @@ def _samples(path, samples, matrix):
     picked = {new: column(table, old, path) for new, old in NEEDED.items()}
     picked |= {new: column(table, old, path) for new, old in WELCOME.items() if old in table}
     found = pd.DataFrame(picked).set_axis(pd.Index(column(table, "SAMPID", path)))
-    found = joined(samples, found, matrix.name, path.name, need_all=True)
-    found = found.apply(lambda c: labels(c.to_numpy()).set_axis(c.index))
+    found = labels(joined(samples, found, matrix.name, path.name, need_all=True))
     for name in {"rin", "ischemic_minutes"} & set(found):
         found[name] = pd.to_numeric(found[name], errors="coerce")
     found.insert(2, "donor", samples.str.extract(r"^([^-]+-[^-]+)", expand=False).to_numpy())

@@ -130,25 +130,28 @@ def _opened(path, genome):
             if name not in groups:
                 raise DataError(f"{path.name} has no genome {name!r}; it has {shown(groups)}")
             group = file[name]
-            features = pd.DataFrame({"id": _text(group["genes"]), "symbol": _text(group["gene_names"])}, dtype=object)
+            features = pd.DataFrame(
+                {"id": text_of(group["genes"]), "symbol": text_of(group["gene_names"])}, dtype=object
+            )
             return *_sparse(group, len(features), path), features, "counts"
         group = file["matrix"]
         if isinstance(group["features"], h5py.Group):
             parts = {"id": "id", "symbol": "name", "feature_type": "feature_type"}
-            columns = {new: _text(group["features"][old]) for new, old in parts.items() if old in group["features"]}
+            columns = {new: text_of(group["features"][old]) for new, old in parts.items() if old in group["features"]}
             features = pd.DataFrame(columns, dtype=object)
             return *_sparse(group, len(features), path), features, "counts"
         return *_full(group, path), "log"
 
 
-def _text(stored):
+def text_of(stored) -> list[str]:
+    """The words of an HDF5 dataset or of an array."""
     return [w.decode("utf-8") if isinstance(w, bytes) else str(w) for w in stored[:]]
 
 
 def _sparse(group, genes, path):
     from scipy import sparse
 
-    cells = _text(group["barcodes"])
+    cells = text_of(group["barcodes"])
     shape = tuple(int(n) for n in group["shape"][:])
     if shape != (genes, len(cells)):
         raise DataError(
@@ -172,7 +175,7 @@ def _sparse(group, genes, path):
 def _full(group, path):
     from scipy import sparse
 
-    cells, features = _text(group["barcodes"]), _text(group["features"])
+    cells, features = text_of(group["barcodes"]), text_of(group["features"])
     data = group["data"]
     if data.shape != (len(features), len(cells)):
         raise DataError(

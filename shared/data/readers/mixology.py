@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes import many, shown
-from shared.data.readers.assemble import assembled, joined, labels, names_of_files
+from shared.data.genes import check_choice, many, shown
+from shared.data.readers.assemble import assembled, joined, labels, names_of_files, only
 from shared.data.readers.text import column, numbers, words
 
 COUNT, META = ".count.csv", ".metadata.csv"
@@ -42,8 +42,7 @@ def read(paths: list[Path], *, doublets: str = "keep"):
     """
     from scipy import sparse
 
-    if doublets not in ("keep", "drop"):
-        raise DataError(f"doublets={doublets!r} is unknown: take 'keep' or 'drop'")
+    check_choice(doublets, "doublets", ("keep", "drop"))
     pairs: dict = {}
     for path in paths:
         kind = next((k for k in (COUNT, META) if k in path.name), None)
@@ -74,11 +73,7 @@ def read(paths: list[Path], *, doublets: str = "keep"):
     left = sorted({len(g) - len(shared) for _, g in parts} - {0})
     notes = [f"genes that not every batch reports left out ({shown(left)} of a batch)"] if left else []
     made = assembled(X, shared, pd.concat(obs), "counts", names_of_files(paths), notes=notes)
-    if doublets == "drop":
-        single = (made.obs["demuxlet_cls"] == "SNG").to_numpy()
-        made = made[single].copy()
-        made.uns["notes"] = [*notes, f"{many(int((~single).sum()), 'doublet')} left out"]
-    return made
+    return made if doublets == "keep" else only(made, made.obs["demuxlet_cls"] == "SNG", "doublet", "left out")
 
 
 def _cells(batch, cells, files):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared.data.errors import DataError
+from shared.data.readers.text import damaged
 
 
 def read(paths: list[Path]):
@@ -28,13 +29,12 @@ def read(paths: list[Path]):
     import pandas as pd
 
     (path,) = paths
-    try:
+    path = Path(path)
+    with damaged(path, cure="restore it"):
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    except (OSError, ValueError, EOFError) as e:  # pandas' own errors and bad UTF-8 are ValueErrors
-        raise DataError(f"{Path(path).name} is damaged ({str(e)[:200]}): restore it") from e
     if list(table.columns) != ["human", "mouse"] or table.empty:
-        raise DataError(f"{Path(path).name} has columns {', '.join(table.columns)}; human and mouse are needed")
+        raise DataError(f"{path.name} has columns {', '.join(table.columns)}; human and mouse are needed")
     for column in table:
         if table[column].duplicated().any() or (table[column] == "").any():
-            raise DataError(f"{Path(path).name} names a {column} gene twice, or leaves one empty: restore it")
+            raise DataError(f"{path.name} names a {column} gene twice, or leaves one empty: restore it")
     return table

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shared.data.errors import DataError
+from shared.data.readers.hdf import text_of
+from shared.data.readers.text import damaged
 
 LABELS = "bulk_labels"
 COUNTED = ["n_genes", "n_counts", "percent_mito"]
@@ -42,22 +43,17 @@ def read(paths: list[Path]):
     from scipy import sparse
 
     (path,) = paths
-    try:
+    with damaged(path, ", or is not scanpy's file"):
         with h5py.File(path) as file:
             stored = file["raw.X"]
             shape = tuple(int(n) for n in stored.attrs["h5sparse_shape"])
             X = sparse.csr_matrix((stored["data"][:], stored["indices"][:], stored["indptr"][:]), shape, np.float32)
             X.check_format(full_check=True)
             cells, genes, types = file["obs"][:], file["raw.var"]["index"], file[f"uns/{LABELS}_categories"][:]
-        obs = pd.DataFrame({name: cells[name] for name in COUNTED}, index=pd.Index(_words(cells["index"]), name="cell"))
-        obs.insert(0, "cell_type", pd.Categorical.from_codes(cells[LABELS], _words(types)))
-        found = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(_words(genes), name="symbol")))
-    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as e:
-        said = (str(e).splitlines() or [type(e).__name__])[0][:200]
-        raise DataError(f"{Path(path).name} is damaged, or is not scanpy's file ({said}): fetch it again") from e
+        obs = pd.DataFrame(
+            {name: cells[name] for name in COUNTED}, index=pd.Index(text_of(cells["index"]), name="cell")
+        )
+        obs.insert(0, "cell_type", pd.Categorical.from_codes(cells[LABELS], text_of(types)))
+        found = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(text_of(genes), name="symbol")))
     found.uns["units"] = "log"
     return found
-
-
-def _words(array):
-    return [w.decode() if isinstance(w, bytes) else str(w) for w in array]

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes import shown
+from shared.data.genes import check_choice, shown
 from shared.data.readers.assemble import assembled, joined, labels, names_of_files
-from shared.data.readers.text import AGAIN, blocks, column, fields, opened, sound, words
+from shared.data.readers.text import AGAIN, blocks, column, fields, opened, sound, stacked, words
 
 AUC, LENGTH = "bc_auc.all_reads_all_bases", "star.average_mapped_length"
 TARGET = 4e7  # reads of 100 bases that a sample is scaled to: what the recount3 package takes
@@ -48,12 +48,8 @@ def read(paths: list[Path], *, counts: str = "reads"):
     DataError
         If a file is damaged or missing, a run has no metadata, or its length or area is not a positive number.
     """
-    from scipy import sparse
-
-    if counts not in ("reads", "scaled", "raw"):
-        raise DataError(f"counts={counts!r} is unknown: take 'reads', 'scaled' or 'raw'")
+    check_choice(counts, "counts", ("reads", "scaled", "raw"))
     path, metadata, quality, annotation = _sorted(paths, counts)
-    found, parts = [], []
     with opened(path) as stream:
         line = stream.readline()
         while line.startswith(b"##"):
@@ -65,27 +61,25 @@ def read(paths: list[Path], *, counts: str = "reads"):
             )
         runs = pd.Index(runs, dtype=object)
         factor = _factor(quality, runs, counts, path)
-        for names, block in blocks(stream, path, "\t", 1, 1 + len(runs)):
-            sound(block, "counts", names, path)  # sums of whole coverage
-            scaled = np.rint(block * factor) if counts != "raw" else block
-            parts.append(sparse.csr_matrix(scaled, dtype=np.float32))
-            found.append(names)
-    genes = pd.concat(found, ignore_index=True)[0]
+        # Sums of whole coverage.
+        sums = ((n, sound(b, "counts", n, path)) for n, b in blocks(stream, path, "\t", 1, 1 + len(runs)))
+        names, X = stacked(sums if counts == "raw" else ((n, np.rint(b * factor)) for n, b in sums))
+    genes = names[0]
     obs = _metadata(metadata, runs, path)
     var = None if annotation is None else _annotated(annotation, genes, path)
     units = "none" if counts == "raw" else "counts"
-    return assembled(sparse.vstack(parts, format="csr").T.tocsr(), genes, obs, units, names_of_files(paths), var=var)
+    return assembled(X.T.tocsr(), genes, obs, units, names_of_files(paths), var=var)
 
 
 def _sorted(paths, counts):
-    rules = {"sums": r"gene_sums\..*(?<!gtf)(\.gz)?$", "quality": r"recount_qc\..*MD", "gtf": r"\.gtf(\.gz)?$"}
+    rules = {"gtf": r"\.gtf(\.gz)?$", "quality": r"recount_qc\..*MD", "sums": r"gene_sums\.", "metadata": ""}
     found: dict = {}
     for path in paths:
-        name = path.name
-        kind = "gtf" if re.search(rules["gtf"], name) else "quality" if re.search(rules["quality"], name) else None
-        kind = kind or ("sums" if re.search(rules["sums"], name) else "metadata")
+        kind = next(kind for kind, rule in rules.items() if re.search(rule, path.name))
         if kind in found:
-            raise DataError(f"{name} and {found[kind].name} are both taken for {kind}: give the files of one study")
+            raise DataError(
+                f"{path.name} and {found[kind].name} are both taken for {kind}: give the files of one study"
+            )
         found[kind] = path
     lost = [k for k in ("sums", "metadata", "quality") if k not in found and not (k == "quality" and counts == "raw")]
     if lost:

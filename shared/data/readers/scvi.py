@@ -13,6 +13,8 @@ import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.readers.assemble import assembled
+from shared.data.readers.hdf import text_of
+from shared.data.readers.text import damaged
 
 COUNTED = ("n_genes", "percent_mito", "n_counts")
 PANEL = "_TotalSeqB"  # the kind of antibody, at the end of each name
@@ -41,22 +43,14 @@ def read(paths: list[Path]):
     from scipy import sparse
 
     (path,) = paths
-    try:
-        with h5py.File(path) as file:
-            dense, cells, genes = file["X"][:], _words(file["obs/index"]), _words(file["var/index"])
-            proteins, panel = file["obsm/protein_expression"][:], _words(file["uns/protein_names"])
-            obs = pd.DataFrame({name: file[f"obs/{name}"][:] for name in COUNTED}, index=cells)
-            table = pd.DataFrame(proteins.astype(np.float32), cells, [p.removesuffix(PANEL) for p in panel])
-    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as e:
-        said = (str(e).splitlines() or [type(e).__name__])[0][:200]
-        raise DataError(f"{path.name} is damaged, or is not the file of scvi-tools ({said}): fetch it again") from e
+    with damaged(path, ", or is not the file of scvi-tools"), h5py.File(path) as file:
+        dense, cells, genes = file["X"][:], text_of(file["obs/index"]), text_of(file["var/index"])
+        proteins, panel = file["obsm/protein_expression"][:], text_of(file["uns/protein_names"])
+        obs = pd.DataFrame({name: file[f"obs/{name}"][:] for name in COUNTED}, index=cells)
+        table = pd.DataFrame(proteins.astype(np.float32), cells, [p.removesuffix(PANEL) for p in panel])
     for what, values in (("genes", dense), ("antibodies", proteins)):
         if values.dtype.kind not in "iuf" or not np.isfinite(values).all() or (values < 0).any() or (values % 1).any():
             raise DataError(f"{path.name}: the {what} hold values that are no counts: it is damaged, fetch it again")
     found = assembled(sparse.csr_matrix(dense, dtype=np.float32), genes, obs, "counts", path.name)
     found.obsm["proteins"] = table
     return found
-
-
-def _words(stored):
-    return [w.decode() if isinstance(w, bytes) else str(w) for w in stored[:]]

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes import many, shown
-from shared.data.readers.assemble import assembled, distinct, joined, labels
-from shared.data.readers.text import AGAIN, blocks, fields, opened, sound, words
+from shared.data.genes import check_choice, shown
+from shared.data.readers.assemble import assembled, distinct, joined, labels, only
+from shared.data.readers.text import AGAIN, blocks, fields, opened, sound, stacked, words
 
 # Column of obs to heading of the sdrf, without blanks and in lower case.
 FACTS = {
@@ -51,12 +51,10 @@ def read(paths: list[Path], *, values: str = "counts", keep: str = "all"):
     DataError
         If a file is damaged, the rows do not hold each cell twice, or the files do not belong together.
     """
-    from scipy import sparse
-
-    if values not in ("counts", "rpkm") or keep not in ("all", "good"):
-        raise DataError(f"values={values!r}, keep={keep!r}: take 'counts' or 'rpkm', and 'all' or 'good'")
+    check_choice(values, "values", ("counts", "rpkm"))
+    check_choice(keep, "keep", ("all", "good"))
     path, sdrf = paths
-    found, parts = [], []
+    units = "counts" if values == "counts" else "none"
     with opened(path) as stream:
         first, *cells = fields(stream.readline(), "\t", path)
         if first != "#samples" or not cells:
@@ -64,27 +62,18 @@ def read(paths: list[Path], *, values: str = "counts", keep: str = "all"):
                 f"{path.name} does not begin with #samples: it is another table, or its head was lost; {AGAIN}"
             )
         half = slice(len(cells), None) if values == "counts" else slice(0, len(cells))
-        for names, block in blocks(stream, path, "\t", 2, 2 + 2 * len(cells)):
-            # The other half is looked at too: a row that slipped by one shows there.
-            sound(block, "none", names, path)
-            block = sound(block[:, half], "counts" if values == "counts" else "none", names, path)
-            parts.append(sparse.csr_matrix(block, dtype=np.float32))
-            found.append(names)
-    names = pd.concat(found, ignore_index=True)
+        # The other half is looked at too: a row that slipped by one shows there.
+        parts = ((n, sound(b, "none", n, path)) for n, b in blocks(stream, path, "\t", 2, 2 + 2 * len(cells)))
+        names, X = stacked((n, sound(b[:, half], units, n, path)) for n, b in parts)
     genes = distinct(names[0], np.where(names[1].isin(["", "NA"]), names[0], names[0] + "|" + names[1]), path.name)
     cells = pd.Index(cells, dtype=object)
-    obs, notes = _facts(sdrf, cells, path), ()
+    obs = _facts(sdrf, cells, path)
     var = pd.DataFrame({"accession": names[1].to_numpy(), "spike_in": names[0].str.match(r"ERCC[-_]").to_numpy()})
-    units = "counts" if values == "counts" else "none"
-    made = assembled(sparse.vstack(parts, format="csr").T.tocsr(), genes, obs, units, path.name, var=var)
-    if keep == "good":
-        good = made.obs["cell_type"].notna().to_numpy()
-        if "quality" in made.obs:
-            good = good & (made.obs["quality"] == "OK").to_numpy()
-        notes = [f"{many(int((~good).sum()), 'cell')} left out that failed the authors' control or have no type"]
-        made = made[good].copy()
-        made.uns["notes"] = notes
-    return made
+    made = assembled(X.T.tocsr(), genes, obs, units, path.name, var=var)
+    if keep == "all":
+        return made
+    good = made.obs["cell_type"].notna() & (made.obs.get("quality", "OK") == "OK")
+    return only(made, good, "cell", "left out that failed the authors' control or have no type")
 
 
 def _facts(path, cells, matrix):
@@ -105,8 +94,7 @@ def _facts(path, cells, matrix):
     # A cell read from both its ends has two rows, which say the same.
     facts = pd.DataFrame({new: table[old] for new, old in there.items()}).set_index(pd.Index(table[keys[0]]))
     facts = facts[~facts.reset_index().duplicated().to_numpy()]
-    facts = joined(cells, facts, matrix.name, path.name, need_all=True)
-    facts = facts.apply(lambda c: labels(c.to_numpy()).set_axis(c.index))
+    facts = labels(joined(cells, facts, matrix.name, path.name, need_all=True))
     facts["cell_type"] = facts["cell_type"].str.replace(r" cells?$", "", regex=True)
     facts["batch"] = facts["donor"]
     return facts

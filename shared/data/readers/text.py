@@ -84,6 +84,15 @@ def refused(path, what: str = "a table"):
         raise DataError(f"{name} cannot be read as {what} ({said(e)}): a file may be damaged, {AGAIN}") from e
 
 
+@contextlib.contextmanager
+def damaged(path, other: str = "", cure: str = AGAIN):
+    """Every error a library raises becomes a :class:`DataError`: the file is damaged, or is not the `other` one."""
+    try:
+        yield
+    except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as e:
+        raise DataError(f"{path.name} is damaged{other} ({said(e)}): {cure}") from e
+
+
 def said(e: Exception) -> str:
     """The first line of what an exception says."""
     return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
@@ -225,26 +234,31 @@ def blocks(stream, path, separator: str, ids: int, width: int, rows: int | None 
 
 
 def _split(part, ids, path):
-    names, numbers = part.iloc[:, :ids], part.iloc[:, ids:]
+    names, values = part.iloc[:, :ids], part.iloc[:, ids:]
     odd = [n for name in names for n in names[name][names[name].str.contains(ODD)]]
     if odd:  # a parser lets them pass, and what they are joined with would not know them
         raise DataError(
             f"{path.name} has names with quotation marks or line breaks ({shown(map(repr, odd))}): "
             f"it is damaged, {AGAIN}"
         )
-    kinds = np.array([d.kind for d in numbers.dtypes])
-    words = np.flatnonzero(~np.isin(kinds, ["i", "u", "f"]))
-    if len(words):
-        column = numbers.iloc[:, words[0]].astype(str)
-        row = int(np.flatnonzero(pd.to_numeric(column, errors="coerce").isna() | column.isin(["True", "False"]))[0])
-        value = column.iloc[row]
-        found = f"{value[:40]!r} stands" if value else "nothing stands"
+    words, row, found = no_numbers(values)
+    if words:
         where = f"row {shown(names.iloc[row, :1]) or row + 1}, field {words[0] + ids + 1}"
         raise DataError(
             f"{path.name}: {found} where a number is needed ({where}; {many(len(words), 'such column')}): "
             f"a row is short or damaged, or this is another table; {AGAIN}"
         )
-    return names, numbers.to_numpy()
+    return names, values.to_numpy()
+
+
+def no_numbers(values: pd.DataFrame) -> tuple[list[int], int, str]:
+    """Which columns hold something else than numbers, and the row and the words of the first field that does."""
+    words = [i for i, d in enumerate(values.dtypes) if d.kind not in "iuf"]
+    if not words:
+        return words, 0, ""
+    text = values.iloc[:, words[0]].astype(str)
+    row = int((pd.to_numeric(text, errors="coerce").isna() | text.isin(["True", "False"])).argmax())
+    return words, row, f"{text.iloc[row][:40]!r} stands" if text.iloc[row] else "nothing stands"
 
 
 def sound(block, units: str, names, path):
@@ -284,21 +298,24 @@ def numbers(
     dense : bool
         Give an ndarray; CSR otherwise.
     """
-    from scipy import sparse
-
-    found, parts = [], []
     if corner is None:
         corner = ids > 1 or has_corner(path, separator)
     with opened(path) as stream:
         named, columns = header(stream, path, separator, ids, corner)
-        for names, block in blocks(stream, path, separator, ids, ids + len(columns)):
-            sound(block, units, names, path)
-            found.append(names)
-            parts.append(block.astype(np.float32) if dense else sparse.csr_matrix(block, dtype=np.float32))
-    names = pd.concat(found, ignore_index=True)
+        parts = blocks(stream, path, separator, ids, ids + len(columns))
+        names, X = stacked(((n, sound(block, units, n, path)) for n, block in parts), dense)
     names.columns = named or [str(i) for i in range(ids)]
-    X = np.concatenate(parts) if dense else sparse.vstack(parts, format="csr")
     return Numbers(names, pd.Index(columns, dtype=object), X)
+
+
+def stacked(parts, dense: bool = False):
+    """One table of names and one float32 matrix, CSR unless `dense`, of pairs such as :func:`blocks` yields."""
+    from scipy import sparse
+
+    kind = np.asarray if dense else sparse.csr_matrix
+    names, numbers = zip(*((n, kind(block, dtype=np.float32)) for n, block in parts))
+    X = np.concatenate(numbers) if dense else sparse.vstack(numbers, format="csr")
+    return pd.concat(names, ignore_index=True), X
 
 
 # Tables of words
@@ -341,14 +358,11 @@ def words(
             text = data.decode("utf-8")
         except UnicodeDecodeError:
             text = data.decode("latin-1")
-        lines = io.StringIO(text, newline="")
         rule = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
-        rows = [r for r in csv.reader(lines, delimiter=separator, **rule) if r]
+        rows = [r for r in csv.reader(io.StringIO(text, newline=""), delimiter=separator, **rule) if r]
+    names = [str(i) for i in range(len(rows[0]))] if rows else []
     if heading and rows:
-        names, rows = rows[0], rows[1:]
-        names = names if corner else ["name", *names]
-    else:
-        names = [str(i) for i in range(len(rows[0]))] if rows else []
+        names, rows = ([] if corner else ["name"]) + rows[0], rows[1:]
     if not rows:
         raise DataError(f"{path.name} has no rows: the copy or download may have stopped early")
     for i, row in enumerate(rows):

@@ -10,13 +10,14 @@ import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.genes import many
-from shared.data.readers.text import AGAIN, refused
+from shared.data.readers.assemble import distinct
+from shared.data.readers.text import AGAIN, no_numbers, refused
 
 BLOCK = 4_000_000  # fields a block
 TAB = b"\t"
 
 
-def wanted_blocks(stream, path, ids: int, width: int, columns: np.ndarray, keep=None, absent=()) -> Iterator:
+def wanted_blocks(stream, path, ids: int, width: int, columns, keep=None, absent=(), due=None) -> Iterator:
     """The rows the stream stands before, some at a time, without quotes: (names, float64 block of `columns`).
 
     Lines are counted and measured before they are parsed, because a parser that is asked for some columns does not look
@@ -38,6 +39,8 @@ def wanted_blocks(stream, path, ids: int, width: int, columns: np.ndarray, keep=
         From the list of the first `ids` fields (bytes) of a row to whether it is wanted.
     absent : sequence of str
         Words that mean "no value" and become NaN.
+    due : int, optional
+        Rows there should be.
     """
     rows = max(16, BLOCK // width)
     lines, seen = [], 0
@@ -45,6 +48,8 @@ def wanted_blocks(stream, path, ids: int, width: int, columns: np.ndarray, keep=
         if line in (b"\n", b"\r\n"):
             continue
         seen += 1
+        if seen - 1 == due:
+            break
         found = line.count(TAB) + 1
         if found != width:
             raise DataError(
@@ -60,6 +65,16 @@ def wanted_blocks(stream, path, ids: int, width: int, columns: np.ndarray, keep=
         yield _parsed(lines, path, ids, columns, absent)
     if not seen:
         raise DataError(f"{path.name} has a header and no rows: it was cut short, {AGAIN}")
+    if due not in (None, seen):
+        raise DataError(f"{path.name} says it has {due:,} genes, and has {seen:,}: it was cut short, {AGAIN}")
+
+
+def gene_names(ids: pd.DataFrame, names: str, path):
+    """The names of the genes by choice: the id without its version, the id, or the symbol where one gene has it."""
+    if names == "versioned":
+        return ids["id"]
+    short = ids["id"].str.replace(r"^(ENS\w*\d+)\.\d+$", r"\1", regex=True) if names == "ensembl" else ids["symbol"]
+    return distinct(short, ids["id"], path.name)
 
 
 def _parsed(lines, path, ids, columns, absent):
@@ -71,11 +86,8 @@ def _parsed(lines, path, ids, columns, absent):
     with refused(path):
         part = pd.read_csv(io.BytesIO(b"".join(lines)), **options)
     numbers = part.iloc[:, ids:]
-    odd = [i for i, d in enumerate(numbers.dtypes) if d.kind not in "iuf"]
+    odd, _, found = no_numbers(numbers)
     if odd:
-        values = numbers.iloc[:, odd[0]].astype(str)
-        value = values[pd.to_numeric(values, errors="coerce").isna() | values.isin(["True", "False"])].iloc[0]
-        found = f"{value[:40]!r} stands" if value else "nothing stands"
         raise DataError(
             f"{path.name}: {found} where a number is needed (near row {part.iloc[0, 0]}, field {columns[odd[0]] + 1}): "
             f"it is damaged, or another table; {AGAIN}"

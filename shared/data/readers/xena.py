@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes import many, shown
-from shared.data.readers.assemble import MISSING, assembled, distinct, joined, labels
+from shared.data.genes import check_choice, many, shown
+from shared.data.readers.assemble import MISSING, assembled, joined, labels
 from shared.data.readers.text import AGAIN, column, fields, opened, separator_of, sound, words
-from shared.data.readers.wide import wanted_blocks
+from shared.data.readers.wide import gene_names, wanted_blocks
 
 # Columns of obs, and what the hubs call them.
 PHENOTYPES = {
@@ -83,13 +83,9 @@ def read(
         If a file is damaged, lacks values, or names no sample of the other.
     """
     path, *others = paths
-    for said, known in (
-        (names, ("ensembl", "versioned", "symbol")),
-        (missing, ("refuse", "drop")),
-        (twice, ("refuse", "drop")),
-    ):
-        if said not in known:
-            raise DataError(f"{said!r} is unknown: take one of {', '.join(known)}")
+    check_choice(names, "names", ("ensembl", "versioned", "symbol"))
+    check_choice(missing, "missing", ("refuse", "drop"))
+    check_choice(twice, "twice", ("refuse", "drop"))
     phenotypes, probemap = _sorted(others)
     if names == "symbol" and probemap is None:
         raise DataError(f"symbols for {path.name} come from a probemap: give its file too")
@@ -128,7 +124,7 @@ def read(
     if not parts:
         raise DataError(f"{path.name} has none of the genes asked for ({shown(sorted(asked or []))})")
     ids = pd.concat(found, ignore_index=True).set_axis(["id"], axis=1)
-    X = _side_by_side(parts)
+    X = side_by_side(parts)
     notes = (
         [f"{many(len(lacking), 'gene')} without a value in some sample left out ({shown(lacking)})"] if lacking else []
     )
@@ -140,7 +136,7 @@ def read(
         ids, X = ids[~again].reset_index(drop=True), X[:, ~again]
     if symbols:
         ids["symbol"] = [symbols.get(i) for i in ids["id"]]
-    return assembled(X, _named(ids, names, path), table[chosen], units, path.name, var=ids, notes=notes)
+    return assembled(X, gene_names(ids, names, path), table[chosen], units, path.name, var=ids, notes=notes)
 
 
 ABSENT = tuple(MISSING - {""})
@@ -158,7 +154,7 @@ def undone(values, base: float, offset: float, what: str = "the matrix"):
     return np.maximum(x, 0.0)
 
 
-def _side_by_side(parts):
+def side_by_side(parts: list) -> np.ndarray:
     """Blocks of genes × samples as one samples × genes array, each block let go as soon as it is copied."""
     X = np.empty((parts[0].shape[1], sum(map(len, parts))), np.float32)
     at = 0
@@ -167,13 +163,6 @@ def _side_by_side(parts):
         at += len(part)
         parts[i] = None
     return X
-
-
-def _named(ids, names, path):
-    if names == "versioned":
-        return ids["id"]
-    short = ids["id"].str.replace(r"^(ENS\w*\d+)\.\d+$", r"\1", regex=True) if names == "ensembl" else ids["symbol"]
-    return distinct(short, ids["id"], path.name)
 
 
 def _sorted(paths):
@@ -208,7 +197,7 @@ def _phenotypes(path, cells, matrix, extra):
         found = {new: old for new, old in found.items() if old is not None} | dict(extra or {})
         picked = pd.DataFrame({new: column(said, old, path) for new, old in found.items()})
         picked = joined(cells, picked.set_axis(pd.Index(said[key])), matrix.name, path.name)
-        table = picked.apply(lambda c: labels(c.to_numpy()).set_axis(c.index))
+        table = labels(picked)
     # TCGA-OR-A5J1-01 and TARGET-20-PANSBH-03A name the donor in three parts, GTEX-1117F-0226-SM-5GZZ7 in two.
     table["donor"] = cells.str.extract(r"^((?:TCGA|TARGET)-[^-]+-[^-]+|GTEX-[^-]+)", expand=False).to_numpy()
     if "study" in table:
