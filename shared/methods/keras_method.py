@@ -7,7 +7,6 @@ can be cloned, sent to another process and saved on any back end of Keras (Tenso
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
@@ -21,11 +20,10 @@ from shared.data.cells import Cells, Outline
 from shared.methods.base import TransferEstimator
 from shared.nn.keras_net import dense, initial, keras, restart, run, train
 from shared.train.constraints import Positive, Whole
-from shared.train.saved import replace_file
+from shared.train.saved import CURE, digest, replace_file
 from shared.train.settings import TrainingError
 
 BUSY = threading.RLock()  # a network of one shape is built once and shared, by one user at a time
-CURE = "delete the file to start anew, or choose another checkpoint path"
 
 
 @dataclass(eq=False, repr=False)
@@ -161,10 +159,7 @@ class Kept:
 
     def __init__(self, path, *run_of):
         self.path, self.done, self.losses = Path(path), 0, np.empty(0)
-        seen = hashlib.sha256()
-        for part in run_of:
-            seen.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else repr(part).encode())
-        self.run = np.frombuffer(seen.digest(), np.uint8)
+        self.run = np.frombuffer(digest(run_of).encode(), np.uint8)
         if self.path.is_file():
             try:
                 self.state = load(self.path.read_bytes())

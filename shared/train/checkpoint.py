@@ -7,32 +7,28 @@ that must be equal for the file to be of this run. Every kind of training writes
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from shared.train.saved import replace_file
+from shared.train.saved import CURE, pack, replace_file, unpack
 from shared.train.settings import TrainingError
 
-FORMAT = "shared.train 2"
-CURE = "delete the file to start anew, or choose another checkpoint path"
+FORMAT = "shared.train 3"
 
 
-def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], identity: dict, **about) -> None:
+def save_checkpoint(path: str | Path, state: dict, identity: dict) -> None:
     """Write what a run needs to go on as if it had never stopped.
 
     Parameters
     ----------
     path : path
         File to write.
-    tensors : mapping of str to tensor
-        Names are ``part/name``.
+    state : dict
+        Whatever :func:`shared.train.saved.pack` takes.
     identity : dict
         As :func:`plain` returns it.
-    **about
-        Anything else that JSON holds.
 
     Raises
     ------
@@ -41,13 +37,14 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], ident
     """
     from safetensors.torch import save
 
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    about = {"format": FORMAT, "identity": identity} | about
-    replace_file(path, save(tensors, {"about": json.dumps(about, default=float)}))
+    arrays = {}
+    about = {"format": FORMAT, "identity": identity} | pack(state, "state", arrays)
+    tensors = {k: torch.as_tensor(v).contiguous().clone() for k, v in arrays.items()}
+    replace_file(path, save(tensors, {"about": json.dumps(about)}))
 
 
-def read_checkpoint(path: str | Path, identity: dict) -> tuple[dict[str, dict[str, torch.Tensor]], dict]:
-    """The tensors of a checkpoint by part and name, and what was saved beside them.
+def read_checkpoint(path: str | Path, identity: dict) -> dict:
+    """The state in a checkpoint; its tensors are on the CPU.
 
     Raises
     ------
@@ -55,16 +52,12 @@ def read_checkpoint(path: str | Path, identity: dict) -> tuple[dict[str, dict[st
         If the file is damaged, no checkpoint, of another format, or of a run with another identity.
     """
     tensors, about = read_safetensors(path)
-    if about.get("format") != FORMAT:
+    if about.pop("format", None) != FORMAT:
         raise TrainingError(f"{path} is not a checkpoint of this version of shared.train: {CURE}")
-    differ = differences(identity, about["identity"])
+    differ = differences(identity, about.pop("identity"))
     if differ:
         raise TrainingError(f"{path} is a checkpoint of another run, which differs in {', '.join(differ[:5])}: {CURE}")
-    parts: dict[str, dict] = {}
-    for name, value in tensors.items():
-        part, _, rest = name.partition("/")
-        parts.setdefault(part, {})[rest] = value
-    return parts, about
+    return unpack(about, tensors)
 
 
 def plain(identity: dict) -> dict:

@@ -22,8 +22,6 @@ from shared.train.constraints import Between, Maybe, OneOf, Whole, check
 from shared.train.loop import fit
 from shared.train.settings import Config, History, TrainingError, resolve_device
 
-PRECISIONS = ("32", "bf16")
-
 
 @dataclasses.dataclass(frozen=True)
 class MetaConfig:
@@ -78,7 +76,7 @@ class MetaConfig:
     checkpoint: str | Path | None = None
 
     constraints = {
-        "precision": OneOf(*PRECISIONS),
+        "precision": OneOf("32", "bf16"),
         "episodes": Whole(),
         **dict.fromkeys(("meta_batch", "log_every"), Whole(1)),
         "stop_at": Maybe(Between(-1, 2)),  # an accuracy; above 1 it never stops
@@ -95,26 +93,12 @@ class MetaConfig:
         return Config(epochs=rows, optimizer="adam", **{name: getattr(self, name) for name in names.split()})
 
 
-class MetaHistory(History):
-    """A :class:`shared.train.History` by episodes: rows hold ``episode``, ``loss``, ``accuracy`` and ``lr``.
-
-    Loss and accuracy are means over the training episodes since the row before. ``stopped`` is ``"episodes"``,
-    ``"accuracy"`` or ``"callback"``; ``best_epoch`` is the number of the row with the lowest loss.
-    """
-
-    def frame(self):
-        """The rows as a DataFrame, indexed by episode."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows).set_index("episode")
-
-
 def meta_train(
     learner: torch.nn.Module,
     sampler: EpisodeSampler,
     settings: MetaConfig | None = None,
     callbacks: Sequence[Callable[[torch.nn.Module, dict], object]] = (),
-) -> MetaHistory:
+) -> History:
     """Train any learner of episodes, in place.
 
     Parameters
@@ -135,7 +119,10 @@ def meta_train(
 
     Returns
     -------
-    MetaHistory
+    shared.train.History
+        By episodes: rows hold ``episode``, ``loss``, ``accuracy`` and ``lr``. Loss and accuracy are means over the
+        training episodes since the row before. ``stopped`` is ``"episodes"``, ``"accuracy"`` or ``"callback"``;
+        ``best_epoch`` is the number of the row with the lowest loss.
 
     Raises
     ------
@@ -155,7 +142,7 @@ def meta_train(
         )
     if not settings.episodes:
         learner.to(device).eval()
-        return MetaHistory()
+        return History()
     ask = getattr(learner, "loss_and_scores", lambda *batch: (learner.loss(*batch), None))
     if settings.compile:
         ask = torch.compile(ask, mode=settings.compile if isinstance(settings.compile, str) else None)
@@ -176,7 +163,7 @@ def meta_train(
 class _Episodes(Batches):
     """The episodes of a run; an epoch is a stretch of ``log_every``."""
 
-    unit, label, history = "episode", "meta-training", MetaHistory
+    unit, label = "episode", "meta-training"
     cure = "lower lr, or scale the data first (shared.nn.episodes.unit_range)"
     look = sys.maxsize  # an accelerator is asked for nothing within a stretch
 

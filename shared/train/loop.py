@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from shared.train.batches import Batches, Table, epoch_seed
-from shared.train.checkpoint import CURE, plain, read_checkpoint, save_checkpoint, settings_of
+from shared.train.checkpoint import plain, read_checkpoint, save_checkpoint, settings_of
 from shared.train.memory import LARGE, kept_memory
+from shared.train.saved import CURE
 from shared.train.settings import Config, History, TrainingError, resolve_device, seed_everything
 
 DTYPES = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
@@ -125,7 +127,7 @@ class _Run:
     def __init__(self, net, step, batches, config, device, val, monitor, on_gradients, project_weights):
         self.net, self.step, self.batches, self.config, self.device = net, step, batches, config, device
         self.val, self.monitor, self.on_gradients, self.project_weights = val, monitor, on_gradients, project_weights
-        self.history, self.best, self.best_value = batches.history(), {}, math.inf
+        self.history, self.best, self.best_value = History(), {}, math.inf
         self.parameters = [p for p in net.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, config, device)
         self.optimizer.zero_grad(set_to_none=True)
@@ -142,7 +144,9 @@ class _Run:
         if self.path is not None and self.path.exists():
             self.restore()
         before, finished = history.seconds, history.stopped not in ("", f"{unit}s", "time")
-        with _bar(config, self.batches, len(history.rows)) as bar:
+        total, done = self.batches.done(config.epochs + 1), self.batches.done(len(history.rows) + 1)
+        shown = {"unit": unit, "desc": self.batches.label, "disable": not config.progress}
+        with tqdm(total=total, initial=done, **shown) as bar:
             while not finished and len(history.rows) < config.epochs:
                 row = self.epoch(len(history.rows) + 1)
                 answers = [callback(self.net, row) for callback in callbacks]
@@ -151,9 +155,8 @@ class _Run:
                 finished = bool(history.stopped)
                 if self.path is not None and (finished or len(history.rows) % config.checkpoint_every == 0):
                     self.save()
-                if bar is not None:
-                    bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != unit}, refresh=False)
-                    bar.update(row[unit] - bar.n)
+                bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != unit}, refresh=False)
+                bar.update(row[unit] - bar.n)
         self.optimizer.zero_grad(set_to_none=True)
         if config.patience is not None:
             self.net.load_state_dict(self.best)
@@ -296,34 +299,26 @@ class _Run:
 
     def save(self):
         """Write weights, optimiser, best weights, a gradient not yet used (one order of steps keeps it) and history."""
-        tensors = {f"model/{k}": v for k, v in self.net.state_dict().items()}
-        tensors |= {f"best/{k}": v for k, v in self.best.items()}
-        tensors |= {f"gradient/{i}": p.grad for i, p in enumerate(self.parameters) if p.grad is not None}
-        state = self.optimizer.state_dict()["state"]
-        tensors |= {f"optimizer/{i}/{k}": v for i, s in state.items() for k, v in s.items() if torch.is_tensor(v)}
-        history, scaler = dataclasses.asdict(self.history), self.scaler.state_dict()
-        about = {"history": history, "best_value": self.best_value, "scaler": scaler}
-        save_checkpoint(self.path, tensors, self.identity, **about)
+        state = {"model": self.net.state_dict(), "gradients": [p.grad for p in self.parameters]}
+        state |= {"optimizer": {str(i): s for i, s in self.optimizer.state_dict()["state"].items()}}
+        state |= {"best": self.best, "best_value": self.best_value}
+        state |= {"history": vars(self.history), "scaler": self.scaler.state_dict()}
+        save_checkpoint(self.path, state, self.identity)
 
     def restore(self):
         """Put the run where its checkpoint left it, after making sure that the checkpoint is its own."""
-        parts, about = read_checkpoint(self.path, self.identity)
-        refusal = self.batches.refusal(about["history"]["rows"], self.config.epochs)
+        state = read_checkpoint(self.path, self.identity)
+        refusal = self.batches.refusal(state["history"]["rows"], self.config.epochs)
         if refusal:
             raise TrainingError(f"{self.path} {refusal}: {CURE}")
-        self.net.load_state_dict(parts["model"])
-        for i, value in parts.get("gradient", {}).items():
-            self.parameters[int(i)].grad = value.to(self.device)
-        state: dict[int, dict] = {}
-        for name, value in parts.get("optimizer", {}).items():
-            i, _, key = name.partition("/")
-            state.setdefault(int(i), {})[key] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.best = {k: v.to(self.device) for k, v in parts.get("best", {}).items()}
-        self.history.__dict__.update(about["history"])
-        self.best_value = about["best_value"]
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(about["scaler"])
+        self.net.load_state_dict(state["model"])
+        for p, gradient in zip(self.parameters, state["gradients"], strict=True):
+            p.grad = None if gradient is None else gradient.to(self.device)
+        moments = {int(i): s for i, s in state["optimizer"].items()}
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self.best, self.best_value = state["best"], state["best_value"]
+        vars(self.history).update(state["history"])
+        self.scaler.load_state_dict(state["scaler"])  # does nothing unless precision is "16"
 
 
 def _optimizer(parameters, config, device):
@@ -333,13 +328,3 @@ def _optimizer(parameters, config, device):
     # One pass over the memory instead of eight; a network with a weight per gene is mostly optimiser.
     fused = device.type in ("cpu", "cuda")
     return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
-
-
-def _bar(config, batches, done):
-    """A progress bar that counts units, or None without ``config.progress``."""
-    if not config.progress:
-        return contextlib.nullcontext()
-    from tqdm import tqdm
-
-    total, first = batches.done(config.epochs + 1), batches.done(done + 1)
-    return tqdm(total=total, initial=first, unit=batches.unit, desc=batches.label)

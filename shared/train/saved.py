@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from shared.data.genes import UNWRITABLE, gene_hash
 from shared.train.settings import TrainingError
 
 FORMAT = "shared.model 2"
+CURE = "delete the file to start anew, or choose another checkpoint path"
 
 
 class ModelError(ValueError):
@@ -125,32 +126,31 @@ def pack(value, path: str, arrays: dict, genes: Sequence[str] | None = None):
         If something else is met.
     """
     again = lambda part, name: pack(part, f"{path}/{name}", arrays, genes)  # noqa: E731
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if hasattr(value, "state_dict"):
-        return {"@module": again(dict(value.state_dict()), "state")}
-    if hasattr(value, "detach"):
-        arrays[path] = value.detach().cpu().numpy()
-        return {"@tensor": path}
-    if isinstance(value, np.generic):
-        return {"@scalar": again(np.asarray(value), "0")}
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind in "biuf":
+    named = lambda words: genes is not None and words == list(genes)  # noqa: E731
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case np.generic():
+            return {"@scalar": again(np.asarray(value), "0")}
+        case np.ndarray() if value.dtype.kind in "biuf":
             arrays[path] = value
             # Products of a matrix stored by columns differ in the last digit from those of its copy by rows.
             return {"@array": path, "order": "F" if value.flags.f_contiguous else "C"}
-        words = value.tolist()
-        return {"@words": "@genes" if genes is not None and words == list(genes) else words, "dtype": value.dtype.str}
-    if isinstance(value, list):
-        return (
-            {"@genes": True}
-            if genes is not None and all(isinstance(v, str) for v in value) and value == list(genes)
-            else [again(v, i) for i, v in enumerate(value)]
-        )
-    if isinstance(value, tuple):
-        return {"@tuple": [again(v, i) for i, v in enumerate(value)]}
-    if isinstance(value, Mapping) and all(isinstance(k, str) and not k.startswith("@") for k in value):
-        return {k: again(v, k) for k, v in value.items()}
+        case np.ndarray():
+            words = value.tolist()
+            return {"@words": "@genes" if named(words) else words, "dtype": value.dtype.str}
+        case list():
+            words = all(isinstance(v, str) for v in value)
+            return {"@genes": True} if words and named(value) else [again(v, i) for i, v in enumerate(value)]
+        case tuple():
+            return {"@tuple": [again(v, i) for i, v in enumerate(value)]}
+        case Mapping() if all(isinstance(k, str) and not k.startswith("@") for k in value):
+            return {k: again(v, k) for k, v in value.items()}
+        case _ if hasattr(value, "state_dict"):
+            return {"@module": again(dict(value.state_dict()), "state")}
+        case _ if hasattr(value, "detach"):
+            arrays[path] = value.detach().cpu()
+            return {"@tensor": path}
     kind = type(value)
     if dataclasses.is_dataclass(value) and kind.__module__.startswith("shared.") and not hasattr(value, "get_params"):
         return {"@dataclass": f"{kind.__module__}:{kind.__qualname__}", "fields": again(vars(value), "fields")}
@@ -160,38 +160,47 @@ def pack(value, path: str, arrays: dict, genes: Sequence[str] | None = None):
 def unpack(value, arrays: Mapping, genes: Sequence[str] | None = None):
     """What :func:`pack` took apart; a module comes back as its state, a dict of tensors under ``"@module"``."""
     again = lambda part: unpack(part, arrays, genes)  # noqa: E731
-    if isinstance(value, list):
-        return [again(v) for v in value]
-    if not isinstance(value, dict):
-        return value
-    kind = next((k for k in value if k.startswith("@")), None)
-    if kind is None:
-        return {k: again(v) for k, v in value.items()}
-    inside = value[kind]
-    if kind == "@module":
-        return {"@module": again(inside)}
-    if kind == "@tensor":
-        import torch
+    match value:
+        case list():
+            return [again(v) for v in value]
+        case {"@module": state}:
+            return {"@module": again(state)}
+        case {"@tensor": path}:
+            import torch
 
-        # A copy, in memory aligned as torch likes it: products in unaligned memory differ in the last digit.
-        return torch.from_numpy(arrays[inside]).clone()
-    if kind == "@array":
-        return arrays[inside].copy(order=value["order"])
-    if kind == "@scalar":
-        return again(inside)[()]
-    if kind == "@words":
-        return np.array(list(genes) if inside == "@genes" else inside, dtype=value["dtype"])
-    if kind == "@genes":
-        return list(genes)
-    if kind == "@tuple":
-        return tuple(map(again, inside))
-    module, _, name = inside.partition(":")
-    known = getattr(importlib.import_module(module), name, None) if module.startswith("shared.") else None
-    if not dataclasses.is_dataclass(known):
-        raise ModelError(f"the saved model names {inside!r}, which is no data class of this package: save it again")
-    made = object.__new__(known)
-    made.__dict__.update(again(value["fields"]))
-    return made
+            # A copy, in memory aligned as torch likes it: products in unaligned memory differ in the last digit.
+            return torch.as_tensor(arrays[path]).clone()
+        case {"@array": path, "order": order}:
+            return np.array(arrays[path], order=order)
+        case {"@scalar": array}:
+            return again(array)[()]
+        case {"@words": words, "dtype": dtype}:
+            return np.array(list(genes) if words == "@genes" else words, dtype=dtype)
+        case {"@genes": _}:
+            return list(genes)
+        case {"@tuple": parts}:
+            return tuple(map(again, parts))
+        case {"@dataclass": kind, "fields": fields}:
+            module, _, name = kind.partition(":")
+            known = getattr(importlib.import_module(module), name, None) if module.startswith("shared.") else None
+            if not dataclasses.is_dataclass(known):
+                raise ModelError(
+                    f"the saved model names {kind!r}, which is no data class of this package: save it again"
+                )
+            made = object.__new__(known)
+            vars(made).update(again(fields))
+            return made
+        case dict():
+            return {k: again(v) for k, v in value.items()}
+    return value
+
+
+def digest(parts: Iterable) -> str:
+    """SHA-256 of arrays, by their bytes row by row, and of anything else, by its ``repr``."""
+    seen = hashlib.sha256()
+    for part in parts:
+        seen.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else repr(part).encode())
+    return seen.hexdigest()
 
 
 def replace_file(path: str | Path, content: bytes) -> None:

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 from shared.train.constraints import Maybe, NotNegative, OneOf, Positive, Whole, check
 
-OPTIMIZERS = ("adamw", "adam", "sgd")
-SCHEDULES = ("constant", "cosine")
-PRECISIONS = ("32", "bf16", "16")
-STEP_ORDERS = ("standard", "original")
+OPTIMIZERS, STEP_ORDERS = ("adamw", "adam", "sgd"), ("standard", "original")
 
 
 class TrainingError(ValueError):
@@ -105,8 +102,8 @@ class Config:
         **dict.fromkeys(("weight_decay", "min_delta"), NotNegative()),
         **dict.fromkeys(("clip_norm", "max_seconds"), Maybe(Positive())),
         "optimizer": OneOf(*OPTIMIZERS),
-        "schedule": OneOf(*SCHEDULES),
-        "precision": OneOf(*PRECISIONS),
+        "schedule": OneOf("constant", "cosine"),
+        "precision": OneOf("32", "bf16", "16"),
         "step_order": OneOf(*STEP_ORDERS),
     }
 
@@ -121,12 +118,12 @@ class History:
     Attributes
     ----------
     rows : list of dict
-        One an epoch: ``epoch`` (from 1), ``loss`` (mean over training rows, while training), other numbers of the step,
-        ``val_loss`` where there were validation rows, what the monitor added, ``lr`` of its last step, and what
-        callbacks added.
+        One an epoch: ``epoch`` (from 1; where training is by episodes ``episode``, how many are done), ``loss`` (mean
+        over training rows, while training), other numbers of the step, ``val_loss`` where there were validation rows,
+        what the monitor added, ``lr`` of its last step, and what callbacks added.
     best_epoch : int
         Epoch with the lowest monitored number: validation loss, or training loss where there is none.
-    stopped : {"epochs", "patience", "callback", "time"} or str
+    stopped : {"epochs", "episodes", "accuracy", "patience", "callback", "time"} or str
         Why training ended; where a callback returned a word, that word.
     seconds : float
         Wall time, summed over the calls of a resumed run.
@@ -138,10 +135,10 @@ class History:
     seconds: float = 0.0
 
     def frame(self):
-        """The rows as a DataFrame, indexed by epoch."""
+        """The rows as a DataFrame, indexed by epoch or episode."""
         import pandas as pd
 
-        return pd.DataFrame(self.rows).set_index("epoch")
+        return pd.DataFrame(self.rows).set_index(next(iter(self.rows[0])))
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

@@ -7,8 +7,8 @@ new heads on the encoder and trains; the next one clusters what the encoder has 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ from shared.methods.scpretrain.network import MultiTaskNet, built, cluster_step,
 from shared.methods.scpretrain.pseudo_labels import PseudoLabeller, PseudoLabels
 from shared.nn.sparse import Rows, SparseLinear
 from shared.train import Batches, History, TrainingError, resolve_device
-from shared.train.checkpoint import CURE, plain, read_checkpoint, save_checkpoint
-from shared.train.saved import pack, unpack
+from shared.train.checkpoint import plain, read_checkpoint, save_checkpoint
+from shared.train.saved import CURE, digest
 
 CHUNK = 4096  # cells read at a time where a data set may be larger than memory
 
@@ -108,9 +108,7 @@ class Pretraining:
             state["inertia"].append({name: one.inertia.tolist() for name, one in found.items()})
             self.keep()
             if path is not None:
-                arrays = {}
-                about = pack(state, "state", arrays)
-                save_checkpoint(path, {k: torch.from_numpy(v) for k, v in arrays.items()}, identity, state=about)
+                save_checkpoint(path, state, identity)
             if callback is not None:
                 callback(number, model)
 
@@ -190,13 +188,12 @@ class Pretraining:
         """What must be equal for a checkpoint to be this run's; the number of rounds may grow."""
         names = "width epochs patience lr batches batch_size cells_per_cluster space clusterer squash heads start"
         settings = {name: getattr(self.model, name) for name in names.split()}
-        sets = {name: digest(X) for name, X in self.matrices.items()}
+        sets = {name: digest_of(X) for name, X in self.matrices.items()}
         return plain({"seed": self.seed, "genes": gene_hash(self.genes), "sets": sets} | settings)
 
     def restore(self, path: Path, identity: dict) -> dict:
         """The state after the last round that was saved, after making sure that it is this run's."""
-        parts, about = read_checkpoint(path, identity)
-        state = unpack(about["state"], {f"state/{k}": v.numpy() for k, v in parts["state"].items()})
+        state = read_checkpoint(path, identity)
         done, rounds = len(state["labels"]), self.model.rounds
         if done > rounds:
             raise TrainingError(f"{path} holds {done} rounds and rounds={rounds} asks for fewer: {CURE}")
@@ -218,13 +215,11 @@ def in_parts(X) -> Iterator[sparse.csr_matrix]:
     return (X[rows] for rows in chunks(np.arange(X.shape[0])))
 
 
-def digest(X) -> str:
+def digest_of(X) -> str:
     """Tells one data set from another: its shape and every cell."""
-    seen = hashlib.sha256(repr(tuple(map(int, X.shape))).encode())
-    for some in in_parts(X):
-        for part in (np.diff(some.indptr), some.indices, some.data):
-            seen.update(np.ascontiguousarray(part, np.float32 if part.dtype.kind == "f" else np.int64))
-    return seen.hexdigest()
+    parts = (part for some in in_parts(X) for part in (np.diff(some.indptr), some.indices, some.data))
+    parts = (np.asarray(part, np.float32 if part.dtype.kind == "f" else np.int64) for part in parts)
+    return digest(chain([tuple(map(int, X.shape))], parts))
 
 
 @contextlib.contextmanager

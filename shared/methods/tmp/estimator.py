@@ -19,8 +19,9 @@ from shared.methods.base import Example, FewShot, Pretrained, example_cells
 from shared.methods.tmp.network import CHOICES, RelationNet
 from shared.methods.torch_method import TorchMethod
 from shared.nn.episodes import EpisodeSampler, episode_sizes, unit_range
+from shared.train import History
 from shared.train.constraints import Flag, Maybe, Positive, SettingError, Whole, Widths
-from shared.train.episodes import MetaConfig, MetaHistory, meta_train
+from shared.train.episodes import MetaConfig, meta_train
 
 DENSE = 2**28  # a sparse table with fewer entries (1 GiB) is made dense once, not row by row in every episode
 SHARED = ("meta_batch", "step_order", "log_every", "precision", "compile", "device", "progress")  # by both stages
@@ -78,7 +79,7 @@ class TMP(Pretrained, FewShot, TransformerMixin, TorchMethod):
         What queries are compared with: an average for each class, or each cell with ``proto="pairwise"``.
     members_ : float64 tensor, prototypes × classes; or None
         Weight of each cell in its class's score with ``proto="pairwise"``.
-    history_ : MetaHistory
+    history_ : shared.train.History
         Of `fit`; of `pretrain` it is ``pretrained_["history"]``.
     pretrained_ : dict
         ``state`` (tensors by name), ``history``, ``genes`` (names or None), ``n_genes``, and ``is_log``, whether it
@@ -193,7 +194,7 @@ class TMP(Pretrained, FewShot, TransformerMixin, TorchMethod):
         """
         cells = self._read_labelled(X, y, genes=genes)
         seed, X = self._seed(), self._scaled(cells)
-        self.network_, self.history_ = self._initial(cells, seed), MetaHistory()
+        self.network_, self.history_ = self._initial(cells, seed), History()
         sizes = episode_sizes(np.bincount(cells.codes), self.n_way, self.k_shot, self.n_query)
         if self.fit_episodes and sizes is not None:
             sampler, checkpoint = self._sampler(X, cells.codes, *sizes), self._checkpoint_of_fit(cells)
