@@ -65,6 +65,8 @@ class Cells:
         What was read of an AnnData: the name of a layer, or ``"X"``.
     units : str or None
         What ``uns["units"]`` of an AnnData says of ``X``.
+    numbers : bool
+        `y` holds numbers to predict, so there are no classes.
     """
 
     X: np.ndarray | sparse.csr_matrix
@@ -73,6 +75,7 @@ class Cells:
     sample_domain: np.ndarray | None = None
     layer: str = ""
     units: str | None = None
+    numbers: bool = False
 
     def __len__(self):
         return self.X.shape[0]
@@ -99,7 +102,7 @@ class Cells:
 
     @cached_property
     def _found(self):
-        return (None, None) if self.y is None or self.y.ndim > 1 else np.unique(self.y, return_inverse=True)
+        return (None, None) if self.y is None or self.numbers else np.unique(self.y, return_inverse=True)
 
     @property
     def classes(self) -> np.ndarray | None:
@@ -199,7 +202,7 @@ def read(
     """
     estimator = BaseEstimator() if estimator is None else estimator
     names = column_names(X) if genes is None else names_of(genes)
-    obs, units, where = getattr(X, "obs", None), None, ""
+    obs, units, where = table_of_cells(X), None, ""
     y, domain = (column(obs, part, numbers) for part in (y, sample_domain))
     if obs is not None:
         where = layer if layer in X.layers else "X"
@@ -214,7 +217,7 @@ def read(
         once(names, "genes")
         _like(like, names, len(names))
         if np.ndim(X) == 2 and len(names) != np.shape(X)[1]:
-            raise DataError(f"{len(names)} genes are named and X has {X.shape[1]} columns: name each column once")
+            raise DataError(f"{len(names)} genes are named and X has {np.shape(X)[1]} columns: name each column once")
         validate_data(estimator, pd.DataFrame(columns=names), reset=reset, skip_check_array=True)
     finite = "allow-nan" if allow_nan is True else True
     checks = {
@@ -237,13 +240,19 @@ def read(
     if sparse.issparse(X) and not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
-    return Cells(X, y, names, _domains(domain, X.shape[0]), where, units)
+    return Cells(X, y, names, _domains(domain, X.shape[0]), where, units, numbers)
 
 
 def column_names(X) -> list[str] | None:
     """Names of the columns of an AnnData or a table; None where there are none, or numbers that pandas gave."""
-    names = getattr(X, "var_names", getattr(X, "columns", None))
-    return None if names is None or isinstance(names, pd.RangeIndex) else names_of(names)
+    names = X.var_names if table_of_cells(X) is not None else getattr(X, "columns", None)
+    counted = isinstance(names, pd.RangeIndex) and names.equals(pd.RangeIndex(len(names)))
+    return None if names is None or counted else names_of(names)
+
+
+def table_of_cells(X) -> pd.DataFrame | None:
+    """``obs`` of an AnnData; None for anything else, also for a table with a column of that name."""
+    return X.obs if hasattr(X, "var_names") and hasattr(X, "obs") and not isinstance(X, pd.DataFrame) else None
 
 
 def finite_matrix(X, what: str = "X", dtype=np.float64):
@@ -335,6 +344,9 @@ def column(obs, value, numbers=False):
         return column.to_numpy(dtype=float) if numbers else column.to_numpy()
     if column.isna().any():
         raise DataError(f"obs[{value!r}] has no label for {int(column.isna().sum())} cells: drop them first")
+    kinds = getattr(column.dtype, "categories", None)
+    if kinds is not None and kinds.dtype.kind in "biuf":
+        return column.astype(kinds.dtype).to_numpy()
     return column.astype(str).to_numpy(dtype=str)
 
 
@@ -357,7 +369,7 @@ def _like(like, names, n):
     """Refuse other genes than those of `like`, or the same in another order."""
     if like is None:
         return
-    theirs = list(like) if isinstance(like, (list, tuple)) else like.genes
+    theirs = like.genes if hasattr(like, "n_genes") else names_of(like)
     wanted = len(theirs) if theirs is not None else like.n_genes
     if wanted == n and (theirs is None or names is None or theirs == names):
         return

@@ -22,10 +22,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.cells import NO_LABELS, Cells, column, column_names, difference, read, refuse_logged
+from shared.data.cells import NO_LABELS, Cells, column, column_names, difference, read, refuse_logged, table_of_cells
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes import names_of
-from shared.train.constraints import Constraint, Maybe, Probability, check
+from shared.train.constraints import Constraint, FilePath, Flag, Maybe, Probability, Seed, check
 from shared.train.saved import ModelError, load_model, pack, save_model, unpack
 
 ALIGN = "align the data first with shared.preprocess.align_genes"
@@ -85,7 +85,7 @@ class TransferEstimator(BaseEstimator):
     Attributes
     ----------
     constraints : dict of str to Constraint
-        Settings and what they may be; checked by :meth:`_read`.
+        Settings and what they may be, beside those of the classes it extends; checked by :meth:`_read`.
     expects : {"log", "counts", "any"}
         Which values the method is made for. Others are warned of ("log") or refused ("counts").
     kept : tuple of str
@@ -98,7 +98,11 @@ class TransferEstimator(BaseEstimator):
         Parts of the common contract that do not bind this class, and why.
     """
 
-    constraints: ClassVar[dict[str, Constraint]] = {}
+    constraints: ClassVar[dict[str, Constraint]] = {
+        "random_state": Seed(),
+        "progress": Flag(),
+        "checkpoint": Maybe(FilePath()),
+    }
     expects: ClassVar[str] = "log"
     nonnegative: ClassVar[bool] = False
     kept: ClassVar[tuple[str, ...]] = ()
@@ -128,21 +132,24 @@ class TransferEstimator(BaseEstimator):
         With `reset` the cells set the number and names of genes (`fit`); without, they are held to them (`predict`).
         `pretrains` says that the cells replace what was pre-trained.
         """
-        check(self.get_params(deep=False), self.constraints)
+        settings, constraints = self.get_params(deep=False), {}
+        for kind in reversed(type(self).__mro__):
+            constraints |= vars(kind).get("constraints", {})
+        check(settings, {name: constraint for name, constraint in constraints.items() if name in settings})
         options = {"accept_sparse": self.accept_sparse, "allow_nan": self.allow_nan, "dtype": self.dtype}
         counts = self.expects == "counts" and not getattr(self, "logged", False)
         options["layer"] = "counts" if counts else None
-        if reset:
-            vars(self).pop("feature_names_in_", None)
+        # Cells that are refused change nothing of what was fitted before.
+        reader = object.__new__(type(self)) if reset else self
         try:
-            cells = read(X, y, genes=genes, estimator=self, reset=reset, **options | how)
+            cells = read(X, y, genes=genes, estimator=reader, reset=reset, **options | how)
         except ValueError as error:
             if "feature names should match" not in str(error):
                 raise
             raise DataError(f"{error}\nThe model was fitted on other genes or on another order: {ALIGN}") from error
-        pretrained = None if pretrains else getattr(self, "pretrained_", None)
-        if reset and pretrained is not None:
-            self._same_genes(cells, pretrained)
+        pretrained = None if pretrains else self._pretraining()
+        if pretrained is not None and (reset or not hasattr(self, "feature_names_in_")):
+            self._same_genes(cells, pretrained, reset)
         values = cells.X.data if hasattr(cells.X, "indptr") else cells.X
         if self.nonnegative and values.size and values.min() < 0:
             what = "counts, or log(1 + count) with logged=True" if self.expects == "counts" else "values from 0 up"
@@ -150,20 +157,36 @@ class TransferEstimator(BaseEstimator):
         if self.expects == "counts":
             if counts and cells.layer == "X":
                 refuse_logged(cells, COUNTS)
+            elif cells.is_log is counts:
+                said = "logged, and counts are expected" if counts else "counts, and logged=True says they are logged"
+                warnings.warn(
+                    f"these values look {'' if counts else 'like '}{said}: {COUNTS}", DataWarning, stacklevel=3
+                )
         elif not reset:
             self._warn_of_scale(cells, getattr(self, "is_log_", None), "fitted")
         else:
             self._warn_of_scale(cells, pretrained and pretrained["is_log"], "pre-trained")
-            self.is_log_ = cells.is_log
+        if reset:
+            self._forget()
+            vars(self).update(vars(reader), is_log_=cells.is_log)
         return cells
 
-    def _same_genes(self, cells, pretrained):
+    def _pretraining(self) -> dict | None:
+        """What was pre-trained, where `fit` starts from it."""
+        return getattr(self, "pretrained_", None)
+
+    def _forget(self):
+        """Drop what was fitted; what a clone keeps stays."""
+        for name in self._fitted().keys() - set(self.kept):
+            delattr(self, name)
+
+    def _same_genes(self, cells, pretrained, reset=True):
         """Refuse genes that are not those of the pre-training in their order: the numbers would fit all the same."""
         theirs, n = pretrained["genes"], pretrained["n_genes"]
         if n != cells.n_genes or (None not in (theirs, cells.genes) and theirs != cells.genes):
             how = difference(theirs, cells.genes) if theirs and cells.genes else "another number"
             raise DataError(f"pre-trained on {n} genes, and these {cells.n_genes} are not the same ({how}): {ALIGN}")
-        if theirs is not None and cells.genes is None:
+        if theirs is not None and cells.genes is None and reset:
             warnings.warn(
                 f"these {n} columns have no names and are taken to be the genes of the pre-training, in its order; "
                 "pass an AnnData, a DataFrame or genes= to have them checked",
@@ -222,6 +245,10 @@ class TransferEstimator(BaseEstimator):
         if genes is None or len(genes) != wanted:
             found = "none" if genes is None else len(genes)
             raise ModelError(f"the model reads {wanted} genes, {found} were named: pass genes=")
+        if known is not None and list(known) != list(genes):
+            raise ModelError(
+                f"genes= are not those the model was fitted on ({difference(known, genes)}): leave them out"
+            )
         genes, arrays, settings = list(genes), {}, self.get_params(deep=False)
         settings |= {k: v for k, v in PLACES.items() if k in settings}
         if isinstance(settings.get("random_state"), np.random.RandomState):
@@ -248,29 +275,37 @@ class TransferEstimator(BaseEstimator):
             If files are missing or damaged, of an older layout or of another class, or `genes` are not the model's.
         """
         arrays, about, genes = load_model(folder, None if genes is None else names_of(genes))
-        if about["class"] != cls.__name__:
-            raise ModelError(f"{folder} holds a {about['class']}: load it with that class")
-        loaded = cls(**unpack(about["settings"], arrays))
-        for name, value in about["fitted"].items():
-            setattr(loaded, name, unpack(value, arrays, genes))
+        if about.get("class") != cls.__name__:
+            raise ModelError(f"{folder} holds a {about.get('class')}: load it with that class")
+        try:
+            loaded = cls(**unpack(about["settings"], arrays))
+            for name, value in about["fitted"].items():
+                setattr(loaded, name, unpack(value, arrays, genes))
+        except (KeyError, TypeError) as error:
+            raise ModelError(
+                f"{folder} is damaged, or of another version ({error!r}): fit and save it again"
+            ) from error
         loaded._restore()
         return loaded
 
     def _restore(self):
         """Put together what was saved in parts; nothing by default."""
 
-    def _checkpoint_of_fit(self, *cells: Cells) -> Path | None:
+    def _checkpoint_of_fit(self, *cells: Cells, seed=None) -> Path | None:
         """Where `fit` keeps its progress: beside ``checkpoint``, under a name for these cells and settings.
 
-        Many fits may share one ``checkpoint``: each finds its own progress, and removes it at the end.
+        Many fits may share one ``checkpoint``: each finds its own progress, and removes it at the end. `seed` is what
+        was drawn from ``random_state``; without a fixed one a fit starts anew.
         """
         base = getattr(self, "checkpoint", None)
         if base is None:
             return None
         arrays, seen = {}, hashlib.sha256()
-        settings = {k: repr(v) for k, v in self.get_params(deep=False).items() if k not in PLACES}
+        settings = {k: repr(v) for k, v in self.get_params(deep=False).items() if k not in PLACES} | {
+            "random_state": seed
+        }
         tables = [[c.X.indptr, c.X.indices, c.X.data] if hasattr(c.X, "indptr") else c.X for c in cells]
-        labels = [c.y if c.classes is None else c.codes for c in cells]
+        labels = [(c.X.shape, c.y) if c.classes is None else (c.X.shape, c.classes.tolist(), c.codes) for c in cells]
         about = pack([settings, tables, labels, {k: getattr(self, k, None) for k in self.kept}], "", arrays)
         seen.update(json.dumps(about, sort_keys=True).encode())
         for array in arrays.values():
@@ -307,7 +342,9 @@ class Classifier(ClassifierMixin):
 
     def _read_labelled(self, X, y, *, genes=None, **how) -> Cells:
         """Cells with labels, and ``classes_``; one class, and a threshold that cannot be used, are refused."""
-        cells = self._read(X, y, genes=genes, reset=True, **how)
+        return self._set_classes(self._read(X, y, genes=genes, reset=True, **how))
+
+    def _set_classes(self, cells) -> Cells:
         check_classification_targets(cells.y)
         self.classes_ = cells.classes
         if len(self.classes_) < 2:
@@ -342,7 +379,7 @@ class Classifier(ClassifierMixin):
 
     def score(self, X, y="cell_type", sample_weight=None) -> float:
         """Accuracy; of an AnnData `y` may name a column of ``obs``, as in `fit`."""
-        return super().score(X, column(getattr(X, "obs", None), y), sample_weight)
+        return super().score(X, column(table_of_cells(X), y), sample_weight)
 
 
 class Regressor(RegressorMixin):
@@ -367,7 +404,7 @@ class Regressor(RegressorMixin):
 
     def score(self, X, y, sample_weight=None) -> float:
         """R²; of an AnnData `y` may name a column of ``obs``, as in `fit`."""
-        return super().score(X, column(getattr(X, "obs", None), y, numbers=True), sample_weight)
+        return super().score(X, column(table_of_cells(X), y, numbers=True), sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -393,10 +430,9 @@ class Pretrained:
 
     def _keep(self, cells, **learned):
         """Set ``pretrained_``; whatever was fitted before is forgotten, and what a clone keeps is kept."""
-        for name in self._fitted().keys() - {"n_features_in_", "feature_names_in_", "is_log_", *self.kept}:
-            delattr(self, name)
-        about = {"genes": cells.genes, "n_genes": cells.n_genes}
-        self.pretrained_ = about | {"is_log": getattr(self, "is_log_", None)} | learned
+        is_log = getattr(self, "is_log_", None)
+        self._forget()
+        self.pretrained_ = {"genes": cells.genes, "n_genes": cells.n_genes, "is_log": is_log} | learned
         return self
 
 
@@ -412,18 +448,19 @@ class DomainAware:
         if sample_domain is None:
             source = self._read_labelled(X, y, genes=genes)
             return source, source[:0]
-        both, y = (
-            self._read(X, genes=genes, reset=True, sample_domain=sample_domain),
-            column(getattr(X, "obs", None), y),
-        )
-        if np.shape(y)[:1] != (len(both),):
+        both = self._read(X, genes=genes, reset=True, sample_domain=sample_domain)
+        is_source, obs = both.sample_domain > 0, table_of_cells(X)
+        if not is_source.any():
+            raise DataError("no cell is of the source: sample_domain must be positive for the labelled cells")
+        if obs is not None and isinstance(y, str):
+            y = column(obs[is_source], y)
+        elif np.shape(y)[:1] == (len(both),):
+            y = np.asarray(y)[is_source]
+        else:
             raise DataError(
                 f"X has {len(both)} cells and y {np.shape(y)}: give one label a cell (any for target cells)"
             )
-        if not (both.sample_domain > 0).any():
-            raise DataError("no cell is of the source: sample_domain must be positive for the labelled cells")
-        source = both.source
-        return self._read_labelled(source.X, np.asarray(y)[both.sample_domain > 0], genes=both.genes), both.target
+        return self._set_classes(read(both.X[is_source], y, genes=both.genes, dtype=self.dtype)), both.target
 
 
 class FewShot(Classifier):
@@ -471,6 +508,11 @@ class Basis(Transformer):
                 f"no gene is shared: the data have {cells.genes[0]!r}, the loadings {known[0]!r}. "
                 "Is it another species, or symbols against Ensembl identifiers?"
             )
+        if len(shared) < max(self.loadings_.shape[1], min(len(known), cells.n_genes) / 10):
+            said = f"{len(shared)} of the {len(known)} genes of the loadings are among these {cells.n_genes}"
+            warnings.warn(
+                f"{said}: too few to tell the components apart; are the names of one kind?", DataWarning, stacklevel=4
+            )
         return self.loadings_[rows], cells.X[:, columns]
 
     def transform(self, X, *, genes=None) -> np.ndarray:
@@ -495,14 +537,20 @@ class Translator:
     effects to expect for new studies, genes × studies.
     """
 
-    accept_sparse = False
+    accept_sparse, dtype = False, np.float64
     exempt = {"sklearn": "rows are genes and columns are studies, of which a new table may have any number"}
 
     def _read_rows(self, X, Y=None, *, genes=None, reset=False) -> tuple[np.ndarray, ...]:
-        """Effects as float arrays genes × studies; names of genes are those of the rows."""
-        genes = getattr(X, "index", None) if genes is None else genes
-        genes = None if genes is None or type(genes).__name__ == "RangeIndex" else genes
-        found = [self._read(np.asarray(T).T, genes=genes, reset=reset).X.T for T in (X, Y) if T is not None]
+        """Effects as float64 arrays genes × studies; genes are named by the rows, studies by the columns."""
+        tables = [T for T in (X, Y) if T is not None]
+        if any(table_of_cells(T) is not None for T in tables):
+            raise DataError("tables of effects are read here, genes × studies: pass adata.to_df().T")
+        axes = [[part.tolist() for part in T.axes] if hasattr(T, "axes") else None for T in tables]
+        if len(axes) == 2 and None not in axes and axes[0] != axes[1]:
+            raise DataError("X and Y name other genes or studies, or in another order: give the same rows and columns")
+        rows = getattr(X, "index", None) if hasattr(X, "axes") else None
+        genes = genes if genes is not None or rows is None or type(rows).__name__ == "RangeIndex" else rows
+        found = [self._read(np.asarray(T).T, genes=genes, reset=reset).X.T for T in tables]
         if len({T.shape for T in found}) > 1:
             raise DataError(f"X is {found[0].shape} and Y {found[1].shape}: give the same genes in the same studies")
         return tuple(found)

@@ -101,7 +101,7 @@ class NearestCentroid(Classifier, TransferEstimator):
 
     def predict(self, X, *, genes=None):
         """The type of the nearest average."""
-        check_is_fitted(self)
+        check_is_fitted(self, "centroids_")
         return self.classes_[pairwise_distances_argmin(self._read(X, genes=genes).X, self.centroids_)]
 
 
@@ -136,7 +136,7 @@ class Components(TransformerMixin, TransferEstimator):
 
     def transform(self, X, *, genes=None):
         """Coordinates of each cell: cells × components."""
-        check_is_fitted(self)
+        check_is_fitted(self, "components_")
         return self._read(X, genes=genes).X @ self.components_.T - self.mean_ @ self.components_.T
 
 
@@ -163,7 +163,7 @@ class Neighbors(Classifier, TransferEstimator):
 
     def predict_proba(self, X, *, genes=None):
         """Weighted share of each type among the neighbours: (n_cells, n_types)."""
-        check_is_fitted(self)
+        check_is_fitted(self, "cells_")
         knn = KNeighborsClassifier(min(self.k, len(self.codes_)), metric="cosine", weights="distance")
         return knn.fit(self.cells_, self.codes_).predict_proba(self._read(X, genes=genes).X)
 

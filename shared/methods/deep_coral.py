@@ -19,7 +19,7 @@ from shared.data.errors import DataError
 from shared.methods.base import Classifier, DomainAware, Example, Transformer, example_cells
 from shared.methods.torch_method import TorchMethod
 from shared.train import resolve_device
-from shared.train.constraints import NotNegative, Widths
+from shared.train.constraints import NotNegative, Whole, Widths
 from shared.train.domains import DomainBatches
 
 
@@ -65,7 +65,8 @@ class DeepCORAL(DomainAware, Classifier, Transformer, TorchMethod):
     weight : float
         Of the CORAL loss beside the cross-entropy. In the paper it is set so that both end at about the same size.
     epochs, batch_size, lr, weight_decay, device, progress
-        See :class:`shared.train.Config`. A batch holds `batch_size` cells of each domain.
+        See :class:`shared.train.Config`. A batch holds `batch_size` cells of each
+        domain, two or more.
     checkpoint : path, optional
         Where `fit` keeps its progress; a killed fit on the same cells goes on from there.
     random_state : int, RandomState or None
@@ -77,7 +78,7 @@ class DeepCORAL(DomainAware, Classifier, Transformer, TorchMethod):
         As in :class:`shared.methods.network_classifier.NetworkClassifier`.
     """
 
-    constraints = {"hidden": Widths(), "weight": NotNegative()}
+    constraints = {"hidden": Widths(), "weight": NotNegative(), "batch_size": Whole(2)}
 
     hidden: Sequence[int] = (64, 32)
     _: KW_ONLY
@@ -129,17 +130,16 @@ class DeepCORAL(DomainAware, Classifier, Transformer, TorchMethod):
         if len(target):
             step = partial(coral_step, weight=self.weight)
             batches = DomainBatches(batches, (target.X,), self.batch_size, seed, resolve_device(self.device))
-        self.network_ = self.new_network(source, seed=seed)
-        progress = self._checkpoint_of_fit(source, target)
-        self.history_ = self.train(self.network_, step, batches, seed=seed, checkpoint=progress)
+        net, progress = self.new_network(source, seed=seed), self._checkpoint_of_fit(source, target, seed=seed)
+        self.history_, self.network_ = self.train(net, step, batches, seed=seed, checkpoint=progress), net
         return self
 
     def predict_proba(self, X, *, genes=None):
         """Probability of each type: float32 ndarray, cells × types, columns as in ``classes_``."""
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         return torch.from_numpy(self.forward(self.network_, self._read(X, genes=genes).X)).softmax(1).numpy()
 
     def transform(self, X, *, genes=None):
         """Embeddings: float32 ndarray, cells × ``hidden[-1]``."""
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         return self.forward(self.network_.encode, self._read(X, genes=genes).X)

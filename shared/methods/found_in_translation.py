@@ -54,14 +54,16 @@ class FIT(Translator, TransferEstimator):
         if X.shape[1] < 2:
             raise DataError("one pair of studies has no slope: give two or more")
         base = 1.0 if self.towards == "mouse" else 0.0
-        x, rest = X - X.mean(1, keepdims=True), Y - base * X
+        x, rest = (T - T.mean(1, keepdims=True) for T in (X, Y - base * X))
         covariance, variance = (x * rest).mean(1), (x**2).mean(1)
         shrunk = np.sign(covariance) * np.maximum(np.abs(covariance) - self.penalty, 0)
-        self.slope_ = base + shrunk / np.where(variance > 0, variance, 1)
+        # The mean of equal numbers is rounded, so their variance may be tiny where it should be 0.
+        varies = np.ptp(X, axis=1) > 0
+        self.slope_ = base + np.where(varies, shrunk / np.where(varies, variance, 1), 0)
         self.intercept_ = Y.mean(1) - self.slope_ * X.mean(1)
         return self
 
     def predict(self, X, *, genes=None):
         """Human effects to expect for new mouse studies: ndarray, genes × studies."""
-        check_is_fitted(self)
+        check_is_fitted(self, "slope_")
         return self.intercept_[:, None] + self.slope_[:, None] * self._read_rows(X, genes=genes)[0]

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from shared.methods.base import Classifier, Example, example_cells
 from shared.methods.torch_method import TorchMethod
-from shared.train.constraints import Flag, Maybe, Share, Whole, Widths
+from shared.train.constraints import Constraint, Flag, Maybe, Share, Whole, Widths
 
 
 def network(n_genes: int, n_types: int, hidden: Sequence[int], dropout: float, batch_norm: bool) -> torch.nn.Sequential:
@@ -83,6 +83,9 @@ class NetworkClassifier(Classifier, TorchMethod):
         "batch_norm": Flag(),
         "validation": Share(),
         "patience": Maybe(Whole(1)),
+        "class_weight": Constraint(
+            lambda v: v in (None, "balanced") or isinstance(v, dict), "is not balanced or a dict"
+        ),
     }
 
     hidden: Sequence[int] = (128,)
@@ -142,18 +145,19 @@ class NetworkClassifier(Classifier, TorchMethod):
         if self.patience is not None:
             kept, held = hold_out(target, self.validation, rng)
         batch, val = ((cells.X[rows], target[rows], weight[rows]) for rows in (kept, held))
-        self.network_ = self.new_network(cells, seed=seed)
+        net = self.new_network(cells, seed=seed)
         self.history_ = self.train(
-            self.network_, weighted_step, batch, seed=seed,
+            net, weighted_step, batch, seed=seed,
             val=val if len(held) else None,
             patience=self.patience if len(held) else None,
-            checkpoint=self._checkpoint_of_fit(cells),
+            checkpoint=self._checkpoint_of_fit(cells, seed=seed),
         )  # fmt: skip
+        self.network_ = net
         return self
 
     def predict_proba(self, X, *, genes=None):
         """Probability of each type for each cell: float32 ndarray, cells × types, columns as in ``classes_``."""
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         logits = self.forward(self.network_, self._read(X, genes=genes).X)
         return torch.from_numpy(logits).softmax(1).numpy()
 

@@ -13,13 +13,18 @@ import torch
 from scipy import sparse
 
 from shared.data.cells import Cells, Outline
-from shared.methods.base import TransferEstimator
+from shared.methods.base import PLACES, TransferEstimator
 from shared.train import Config, History, fit, resolve_device
+from shared.train.constraints import Constraint
 from shared.train.saved import ModelError
 
 
 class TorchMethod(TransferEstimator):
     """A method whose network is a torch module; after `fit` it is ``network_``, on the CPU, in evaluation mode."""
+
+    constraints = Config.constraints | {
+        "device": Constraint(lambda v: isinstance(v, (str, torch.device)), "names no device")
+    }
 
     def build(self, *cells: Cells | Outline) -> torch.nn.Module:
         """The network for these cells, with random weights; sizes come from ``cells.n_genes``, ``n_classes``, ..."""
@@ -27,7 +32,8 @@ class TorchMethod(TransferEstimator):
 
     def new_network(self, *cells: Cells, seed: int) -> torch.nn.Module:
         """:meth:`build` with weights that depend on `seed` alone; the caller's generator is left as it was."""
-        self.outlines_ = [some.outline() for some in cells]
+        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in ("random_state", *PLACES)}
+        self.built_ = {"settings": settings, "cells": [some.outline() for some in cells]}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.build(*cells)
@@ -75,10 +81,10 @@ class TorchMethod(TransferEstimator):
         return torch.from_numpy(X).to(device)
 
     def _restore(self):
-        """The networks that were saved, built again from their outlines."""
+        """The networks that were saved, built again with the settings and for the cells of the fit."""
         for name, value in self._fitted().items():
             if isinstance(value, dict) and "@module" in value:
-                net = self.build(*self.outlines_)
+                net = type(self)(**self.built_["settings"]).build(*self.built_["cells"])
                 try:
                     net.load_state_dict(value["@module"])
                 except RuntimeError as error:

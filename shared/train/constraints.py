@@ -7,7 +7,9 @@ An estimator or a configuration declares ``constraints = {"lr": Positive(), "nor
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -67,8 +69,9 @@ def Probability() -> Constraint:
 
 def OneOf(*values) -> Constraint:
     """One of some values, of the same type: 1 is not True."""
+    plain = lambda v: v.item() if isinstance(v, np.generic) else v  # noqa: E731  a search hands over words of NumPy
     return Constraint(
-        lambda v: any(type(v) is type(known) and v == known for known in values),
+        lambda v: any(type(plain(v)) is type(known) and plain(v) == known for known in values),
         f"is not known: choose {', '.join(v if isinstance(v, str) else repr(v) for v in values)}",
     )
 
@@ -76,6 +79,22 @@ def OneOf(*values) -> Constraint:
 def Flag() -> Constraint:
     """True or False."""
     return Constraint(lambda v: isinstance(v, (bool, np.bool_)), "is neither True nor False")
+
+
+def Seed() -> Constraint:
+    """What scikit-learn takes for ``random_state``: None, a whole number below 2**32, or a RandomState."""
+    whole = Whole().accepts
+    return Constraint(
+        lambda v: v is None or isinstance(v, np.random.RandomState) or (whole(v) and v < 2**32),
+        "is no seed: give a whole number from 0 to 2**32 - 1, a RandomState, or None",
+    )
+
+
+def FilePath() -> Constraint:
+    """The path of a file."""
+    return Constraint(
+        lambda v: isinstance(v, (str, os.PathLike)) and Path(v).name != "", "is no path of a file: give its name"
+    )
 
 
 def Widths(least: int = 1) -> Constraint:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
 from shared.data.cells import difference
 from shared.data.genes import UNWRITABLE, gene_hash
@@ -57,12 +58,10 @@ def save_model(folder: str | Path, arrays: Mapping[str, np.ndarray], config: dic
         raise ModelError("genes must be a list of different names without line breaks: make them unique first")
     weights = save({k: np.asarray(v, order="C") for k, v in arrays.items()})
     hashes = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "genes_sha256": gene_hash(genes)}
-    replace_file(folder / "model.safetensors", weights)
-    replace_file(folder / "genes.txt", "".join(f"{g}\n" for g in genes).encode())
-    # Last, with the hashes of the others: a folder half written is never taken for a whole one.
-    replace_file(
-        folder / "config.json", json.dumps({"format": FORMAT} | hashes | {"config": config}, indent=1).encode()
-    )
+    about = json.dumps({"format": FORMAT} | hashes | {"config": config}, indent=1).encode()
+    # The configuration last, with the hashes of the others: a folder half replaced is never taken for a whole one.
+    parts = {"model.safetensors": weights, "genes.txt": "".join(f"{g}\n" for g in genes).encode(), "config.json": about}
+    replace_files({folder / name: content for name, content in parts.items()})
     return folder
 
 
@@ -89,7 +88,7 @@ def load_model(folder: str | Path, genes: Sequence[str] | None = None) -> tuple[
         weights = (folder / "model.safetensors").read_bytes()
         theirs = (folder / "genes.txt").read_bytes().decode().splitlines()
         found = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "genes_sha256": gene_hash(theirs)}
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         older = folder.is_dir() and any((folder / part).is_dir() for part in ("encoder", "classifier"))
         raise ModelError(
             _older(folder) if older else f"{folder} is no saved model: {error.filename} is missing"
@@ -117,7 +116,7 @@ def _older(folder):
 def pack(value, path: str, arrays: dict, genes: Sequence[str] | None = None):
     """`value` as JSON can hold it; arrays in it are put into `arrays` under names that begin with `path`.
 
-    Numbers, words, None, lists, tuples, dicts with str keys, arrays, torch tensors and modules, and dataclasses of this
+    Numbers, words, None, lists, tuples, dicts, arrays, CSR, torch tensors and modules, and dataclasses of this
     package. Lists equal to `genes` are replaced by a mark.
 
     Raises
@@ -130,6 +129,8 @@ def pack(value, path: str, arrays: dict, genes: Sequence[str] | None = None):
     match value:
         case None | bool() | int() | float() | str():
             return value
+        case _ if hasattr(value, "indptr"):
+            return {"@csr": again([value.data, value.indices, value.indptr], "parts"), "shape": list(value.shape)}
         case np.generic():
             return {"@scalar": again(np.asarray(value), "0")}
         case np.ndarray() if value.dtype.kind in "biuf":
@@ -146,6 +147,8 @@ def pack(value, path: str, arrays: dict, genes: Sequence[str] | None = None):
             return {"@tuple": [again(v, i) for i, v in enumerate(value)]}
         case Mapping() if all(isinstance(k, str) and not k.startswith("@") for k in value):
             return {k: again(v, k) for k, v in value.items()}
+        case Mapping():
+            return {"@pairs": [again(list(pair), i) for i, pair in enumerate(value.items())]}
         case _ if hasattr(value, "state_dict"):
             return {"@module": again(dict(value.state_dict()), "state")}
         case _ if hasattr(value, "detach"):
@@ -172,6 +175,10 @@ def unpack(value, arrays: Mapping, genes: Sequence[str] | None = None):
             return torch.as_tensor(arrays[path]).clone()
         case {"@array": path, "order": order}:
             return np.array(arrays[path], order=order)
+        case {"@csr": parts, "shape": shape}:
+            return sparse.csr_matrix(tuple(again(parts)), shape=shape)
+        case {"@pairs": pairs}:
+            return dict(again(pairs))
         case {"@scalar": array}:
             return again(array)[()]
         case {"@words": words, "dtype": dtype}:
@@ -211,18 +218,25 @@ def replace_file(path: str | Path, content: bytes) -> None:
     TrainingError
         If it cannot be written, as when the disk is full. The old file is left whole.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.writing")
+    replace_files({Path(path): content})
+
+
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """As :func:`replace_file`, for several files: all are written before the first is replaced."""
+    beside = {path: path.with_name(f".{path.name}.writing") for path in contents}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(beside[path], "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in contents:
+            os.replace(beside[path], path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        for draft in beside.values():
+            with contextlib.suppress(OSError):
+                draft.unlink()
         kept = "the one saved before is whole" if path.is_file() else "nothing was saved"
         raise TrainingError(
             f"cannot write {path} ({error.strerror or error}); {kept}. Free space, run again"

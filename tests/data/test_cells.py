@@ -81,12 +81,24 @@ def test_numbers_come_by_column_or_as_several_outputs():
         read(adata, [1, 2, 3], numbers=True, allow_nan="y")
 
 
+def test_labels_keep_their_kind():
+    for kind, values in (("i", [3, 7]), ("b", [True, False]), ("f", [0.5, 1.0]), ("U", ["3", "7"])):
+        for column in (values, pd.Categorical(values)):
+            assert read(annotated(kind=column), "kind").y.dtype.kind == kind
+
+
+def test_a_table_with_a_column_called_obs_is_a_table():
+    table = pd.DataFrame(COUNTS, columns=["obs", "var_names", "X"])
+    assert read(table).genes == ["obs", "var_names", "X"]
+
+
 def test_given_names_go_before_those_of_the_data():
     assert read(annotated(), genes=["D", "E", "F"]).genes == ["D", "E", "F"]
 
 
 def test_numbers_that_pandas_gave_are_no_names():
     assert column_names(pd.DataFrame(COUNTS)) is None and column_names(COUNTS) is None
+    assert column_names(pd.DataFrame(COUNTS).iloc[:, ::-1]) == ["2", "1", "0"], "not the order that pandas gave"
     assert column_names(pd.DataFrame(COUNTS, columns=[672, 675, 7157])) == ["672", "675", "7157"]
 
 
@@ -142,7 +154,7 @@ def test_genes_like_those_of_other_cells_are_asked_for():
     first = read(annotated())
     assert read(COUNTS, like=first).n_genes == 3, "without names the number is all that can be compared"
     for other in (annotated()[:, ::-1].copy(), annotated()[:, :2].copy()):
-        for like in (first, first.outline(), GENES):
+        for like in (first, first.outline(), GENES, pd.Index(GENES)):
             with pytest.raises(DataError, match="these are not the 3 genes of before"):
                 read(other, like=like)
     with pytest.raises(DataError, match="2 columns"):

@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from shared.data.errors import DataError, DataWarning
 from shared.methods.base import example_cells
+from shared.methods.network_classifier import NetworkClassifier
+from shared.train import TrainingError
 from shared.train.constraints import SettingError
 from shared.train.saved import ModelError, load_model, pack, save_model, unpack
 
@@ -68,6 +71,13 @@ def test_an_output_that_was_not_measured_is_refused():
 # Domains.
 
 
+def test_target_cells_need_no_labels():
+    some = CELLS.copy()
+    some.obs["cell_type"] = some.obs["cell_type"].astype(object).where(some.obs["domain"] > 0)
+    model = ToyDomainAware().fit(some, "cell_type", "domain")
+    assert np.array_equal(model.predict(CELLS), ToyDomainAware().fit(CELLS, "cell_type", "domain").predict(CELLS))
+
+
 def test_domains_go_through_a_search():
     search = GridSearchCV(ToyDomainAware(), {}, cv=KFold(3))
     search.fit(CELLS.X, CELLS.obs["cell_type"], sample_domain=CELLS.obs["domain"].to_numpy())
@@ -93,6 +103,14 @@ def test_unnamed_columns_are_taken_to_be_those_of_the_pretraining_and_said_so(pr
     assert np.array_equal(model.predict(CELLS.X), clone(pretrained).fit(CELLS).predict(CELLS))
     with pytest.raises(DataError, match="pre-trained on 24 genes, and these 23 are not the same"):
         clone(pretrained).fit(CELLS.X[:, 1:], y)
+
+
+@pytest.mark.filterwarnings("ignore:these 24 columns have no names", "ignore:X has feature names")
+def test_columns_that_were_taken_for_the_genes_of_the_pretraining_are_held_to_them(pretrained):
+    model = clone(pretrained).fit(CELLS.X, CELLS.obs["cell_type"])
+    assert model.score(CELLS) > 0.6
+    with pytest.raises(DataError, match=r"pre-trained on 24 genes.*another order"):
+        model.predict(CELLS[:, ::-1].copy())
 
 
 @pytest.mark.filterwarnings("ignore:these 24 columns have no names")
@@ -138,8 +156,11 @@ def test_a_translator_is_held_to_the_genes_in_its_rows():
     assert np.allclose(model.predict(table.iloc[:, :3]), 2 * table.iloc[:, :3])
     with pytest.raises(DataError, match="align_genes"):
         model.predict(table.iloc[::-1])
-    with pytest.raises(DataError, match="give the same genes in the same studies"):
-        ToyTranslator().fit(table, table.iloc[:, 1:])
+    for other in (table.iloc[:, 1:], table.iloc[::-1], table.iloc[:, ::-1]):
+        with pytest.raises(DataError, match="X and Y name other genes or studies"):
+            ToyTranslator().fit(table, other)
+    with pytest.raises(DataError, match=r"pass adata.to_df\(\).T"):
+        ToyTranslator().fit(CELLS, CELLS)
 
 
 # Saved models.
@@ -183,19 +204,72 @@ def test_what_can_be_packed_comes_back(tmp_path):
         "names": np.array(["a", "b"], object),
         "scalar": np.float32(1.5),
         "columns": np.asfortranarray(np.ones((2, 3))),
-        "nested": {"deep": [(), {}, []]},
+        "nested": {"deep": [(), {}, []], "pairs": {1: 2.0, "@x": None}},
     }  # fmt: skip
     arrays: dict = {}
     config = {"value": pack(value, "value", arrays, genes)}
     arrays, config, theirs = load_model(save_model(tmp_path, arrays, config, genes), genes)
     assert theirs == genes and repr(unpack(config["value"], arrays, genes)) == repr(value)
     assert unpack(config["value"], arrays, genes)["columns"].flags.f_contiguous
-    for bad in (object(), {1: 2}, {"@x": 1}, lambda: 0, pd.DataFrame(), np.random.default_rng()):
+    for bad in (object(), lambda: 0, pd.DataFrame(), np.random.default_rng()):
         with pytest.raises(ModelError, match="cannot be saved"):
             pack(bad, "x", {})
     for named in ("os:environ", "shared.train.settings:TrainingError", "shared.data.cells:read"):
         with pytest.raises(ModelError, match="no data class of this package"):
             unpack({"@dataclass": named, "fields": {}}, {})
+
+
+def test_settings_that_were_changed_after_the_fit_change_no_saved_network(tmp_path):
+    model = NetworkClassifier((5,), epochs=2, device="cpu", random_state=0).fit(CELLS)
+    model.set_params(hidden=(8, 8), batch_norm=True).save(tmp_path)
+    assert np.array_equal(NetworkClassifier.load(tmp_path).predict_proba(CELLS), model.predict_proba(CELLS))
+
+
+def test_names_that_contradict_those_of_the_fit_are_not_saved(tmp_path):
+    model = ToyClassifier(random_state=0).fit(CELLS)
+    with pytest.raises(ModelError, match=r"are not those the model was fitted on .*another order"):
+        model.save(tmp_path, list(CELLS.var_names)[::-1])
+
+
+def test_a_save_that_fails_leaves_the_model_before(tmp_path, monkeypatch):
+    model = ToyClassifier(random_state=0).fit(CELLS)
+    model.save(tmp_path)
+    before, synced = {p.name: p.read_bytes() for p in tmp_path.iterdir()}, []
+
+    def full(fd):
+        synced.append(fd)
+        if len(synced) == 2:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(TrainingError, match=r"No space left.*is whole"):
+        patch.setattr("os.fsync", full)
+        model.set_params(lr=0.5).fit(CELLS).save(tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+# Fits that fail.
+
+
+def test_cells_that_are_refused_change_nothing(pretrained):
+    model, bad = ToyClassifier(random_state=0).fit(CELLS), CELLS.copy()
+    bad.X[0, 0] = np.nan
+    wanted = model.predict_proba(CELLS)
+    for X in (bad, bad.X):
+        with pytest.raises(ValueError, match="NaN"):
+            model.fit(X, CELLS.obs["cell_type"])
+        assert np.array_equal(model.predict_proba(CELLS), wanted)
+    with pytest.raises(DataError, match="align_genes"):
+        model.predict(CELLS[:, ::-1].copy())
+
+
+def test_a_fit_that_fails_leaves_no_model_that_answers():
+    for model in (ToyClassifier(lr=1e30), NetworkClassifier(lr=1e30, epochs=5, patience=None, device="cpu")):
+        with pytest.raises(TrainingError, match="the loss is"):
+            clone(model).set_params(lr=0.01).fit(CELLS).set_params(lr=1e30).fit(CELLS)
+        with pytest.raises(TrainingError, match="the loss is"):
+            model.fit(CELLS)
+        with pytest.raises(NotFittedError):
+            model.predict_proba(CELLS)
 
 
 def test_genes_are_written_once(tmp_path):

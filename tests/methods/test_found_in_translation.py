@@ -43,6 +43,13 @@ def test_it_learns_which_genes_to_trust(studies):
     assert slope[np.arange(30) % 3 > 0].mean() > 0.8 > 0.4 > slope[::3].mean()
 
 
+def test_a_gene_that_does_not_vary_has_no_slope_of_its_own():
+    human = np.random.default_rng(7).normal(size=(1, 7)) + 3
+    for value in (0.1, 1 / 3, 1e6):
+        for towards, slope in (("mouse", 1.0), ("mean", 0.0)):
+            assert FIT(0.0, towards).fit(np.full((1, 7), value), human).slope_ == [slope]
+
+
 def test_tables_that_are_no_pairs_are_refused(studies):
     mouse, human = studies
     with pytest.raises(DataError, match="give the same genes in the same studies"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from shared.methods.network_classifier import NetworkClassifier, _hold_out
+from shared.methods.network_classifier import NetworkClassifier, hold_out
 from shared.train import TrainingError
 
 
@@ -39,12 +39,12 @@ def test_one_seed_one_network_and_no_trace_in_the_global_generators(fitted):
 
 def test_early_stopping_holds_out_a_share_of_each_type():
     target = np.repeat([0, 1, 2], [40, 25, 3])
-    kept, held = _hold_out(target, 0.1, np.random.RandomState(0))
+    kept, held = hold_out(target, 0.1, np.random.RandomState(0))
     assert np.bincount(target[held]).tolist() == [4, 2]
     assert sorted([*kept, *held]) == list(range(68))
 
 
-def test_two_cells_a_type_leave_none_to_hold_out(blood):
+def test_two_cells_a_type_leave_none_tohold_out(blood):
     X, y = blood(per_type=2)
     model = NetworkClassifier(random_state=0, epochs=7).fit(X, y)
     assert len(model.history_.rows) == 7 and "val_loss" not in model.history_.rows[0]
@@ -56,19 +56,9 @@ def test_early_stopping_stops(blood):
     assert model.history_.stopped == "patience" and len(model.history_.rows) < 500
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"dropout": 1.0}, "dropout=1.0"),
-        ({"validation": -0.1}, "validation=-0.1"),
-        ({"lr": -1}, "lr=-1"),
-        ({"epochs": 0}, "epochs=0"),
-        ({"device": "gpu"}, "device 'gpu' is not known"),
-    ],
-)
-def test_settings_that_cannot_be_used_are_refused(blood, options, said):
-    with pytest.raises(TrainingError, match=said):
-        NetworkClassifier(**options).fit(*blood(per_type=2))
+def test_a_device_that_is_not_known_is_refused(blood):
+    with pytest.raises(TrainingError, match="device 'gpu' is not known"):
+        NetworkClassifier(device="gpu").fit(*blood(per_type=2))
 
 
 def test_the_seed_sets_the_first_weights_whatever_torch_was_seeded_with():
@@ -97,5 +87,5 @@ def test_a_saved_network_comes_back(blood, tmp_path, labels):
     back = NetworkClassifier.load(model.save(tmp_path / "net", genes), genes)
     assert np.array_equal(back.predict_proba(X), model.predict_proba(X))
     assert back.classes_.dtype.kind == model.classes_.dtype.kind and (back.predict(X) == model.predict(X)).all()
-    assert back.get_params() == model.get_params() | {"hidden": [8, 4]}
+    assert back.get_params() == model.get_params()
     assert sorted(p.name for p in (tmp_path / "net").iterdir()) == ["config.json", "genes.txt", "model.safetensors"]

@@ -49,12 +49,13 @@ class ToyClassifier(Classifier, TorchMethod):
 
     def fit(self, X, y="cell_type", *, genes=None):
         cells, seed = self._read_labelled(X, y, genes=genes), self._seed()
-        self.network_, path = self.new_network(cells, seed=seed), self._checkpoint_of_fit(cells)
-        self.history_ = self.train(self.network_, classify_step, (cells.X, cells.codes), seed=seed, checkpoint=path)
+        net, path = self.new_network(cells, seed=seed), self._checkpoint_of_fit(cells, seed=seed)
+        self.history_ = self.train(net, classify_step, (cells.X, cells.codes), seed=seed, checkpoint=path)
+        self.network_ = net
         return self
 
     def predict_proba(self, X, *, genes=None):
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         return torch.from_numpy(self.forward(self.network_, self._read(X, genes=genes).X)).softmax(1).numpy()
 
 
@@ -78,12 +79,13 @@ class ToyRegressor(Regressor, TorchMethod):
 
     def fit(self, X, y, *, genes=None):
         (cells, y), seed = self._read_numbers(X, y, genes=genes), self._seed()
-        self.network_, path = self.new_network(cells, seed=seed), self._checkpoint_of_fit(cells)
-        self.history_ = self.train(self.network_, regress_step, (cells.X, y), seed=seed, checkpoint=path)
+        net, path = self.new_network(cells, seed=seed), self._checkpoint_of_fit(cells, seed=seed)
+        self.history_ = self.train(net, regress_step, (cells.X, y), seed=seed, checkpoint=path)
+        self.network_ = net
         return self
 
     def predict(self, X, *, genes=None):
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         return self._numbers(self.forward(self.network_, self._read(X, genes=genes).X))
 
 
@@ -105,7 +107,7 @@ class ToyDomainAware(DomainAware, Classifier, TransferEstimator):
         return self
 
     def predict_proba(self, X, *, genes=None):
-        check_is_fitted(self)
+        check_is_fitted(self, "centroids_")
         away = -((dense(self._read(X, genes=genes).X)[:, None] - self.centroids_) ** 2).sum(2)
         return torch.from_numpy(away).softmax(1).numpy()
 
@@ -167,7 +169,7 @@ class ToyGenerator(Generator, TransferEstimator):
         return self
 
     def generate(self, X, condition, *, genes=None):
-        check_is_fitted(self)
+        check_is_fitted(self, "means_")
         return dense(self._read(X, genes=genes).X) + self.means_[list(self.conditions_).index(condition)] - self.mean_
 
 
@@ -186,7 +188,7 @@ class ToyTranslator(Translator, TransferEstimator):
         return self
 
     def predict(self, X, *, genes=None):
-        check_is_fitted(self)
+        check_is_fitted(self, "slope_")
         return self.slope_ * self._read_rows(X, genes=genes)[0]
 
 
