@@ -134,10 +134,9 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
 def _box(chapter: Chapter) -> str:
     """The "run this" box: what was measured when the chapter last ran at this profile, beside this machine."""
     last = results.load(chapter.slug)["profiles"].get(chapter.profile, {}).get("provenance", {})
-    cost = "not measured yet"
-    if last.get("seconds"):
-        cost = f"{_minutes(last['seconds'])} on {last['machine']}"
-        cost += f", {last['peak_mib'] / 1024:.1f} GiB of memory at most" if last.get("peak_mib") else ""
+    cost = f"{_minutes(last['seconds'])} on {last['machine']}" if last.get("seconds") else "not measured yet"
+    if last.get("seconds") and last.get("peak_mib"):
+        cost += f", {last['peak_mib'] / 1024:.1f} GiB of memory at most"
     rows = {
         "Profile": f"{chapter.profile}: {DOES[chapter.profile]}",
         "Takes": cost,
@@ -179,12 +178,11 @@ def quiz(question: str, answers: dict[str, tuple[bool, str]], *, name: str):
     items = []
     for i, (answer, (ok, why)) in enumerate(answers.items()):
         key = f"quiz-{name}-{i}"
-        verdict = "Yes." if ok else "No."
         items.append(
             f'<div class="bs-answer"><input type="radio" name="quiz-{name}" id="{key}" aria-describedby="{key}-why">'
             f'<label for="{key}">{html.escape(answer)}</label>'
             f'<p class="bs-why {"bs-right" if ok else "bs-wrong"}" id="{key}-why">'
-            f"<strong>{verdict}</strong> {html.escape(why)}</p></div>"
+            f"<strong>{'Yes.' if ok else 'No.'}</strong> {html.escape(why)}</p></div>"
         )
     style = (
         "<style>.bs-quiz .bs-why{display:none;margin:.2rem 0 .6rem 1.7rem}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.feature_selection import SelectorMixin
@@ -19,8 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from shared.data.cells import finite_matrix, label_array, read
 from shared.data.errors import DataError
 from shared.data.genes import names_of, stamp
-
-LOGGED_MAX = 30.0  # log2 of the largest count a cell could hold; no depth of sequencing passes it
+from shared.data.values import LOGGED_MAX
 
 
 def _matrix(X):
@@ -60,16 +60,16 @@ def log_normalize(X, target_sum=1e4):
     values = X.data if sparse.issparse(X) else X
     if values.size and values.min() < 0:
         raise DataError("X holds negative values, so it is no count matrix: start from the raw counts")
-    fractions = bool((values != np.round(values)).any())
-    if fractions and values.max() < LOGGED_MAX:
+    if (values != np.round(values)).any() and values.max() < LOGGED_MAX:
         raise DataError(
             f"X holds fractions and nothing above {values.max():.3g}, so it looks logged already: "
             "start from the raw counts, or skip this step"
         )
     totals = np.asarray(X.sum(1), dtype=np.float64).ravel()
     if (totals == 0).any():
-        n = int((totals == 0).sum())
-        raise DataError(f"{n} cells have no count at all: drop them first (quality_control does)")
+        raise DataError(
+            f"{int((totals == 0).sum())} cells have no count at all: drop them first (quality_control does)"
+        )
     scale = (target_sum / totals).astype(np.float32)
     if sparse.issparse(X):
         X.data *= np.repeat(scale, np.diff(X.indptr))
@@ -181,8 +181,6 @@ def _moments(X):
 
 
 def _dispersion(X, n_bins):
-    import pandas as pd
-
     # One path for sparse and dense: genes at the edge of a bin must fall on the same side of it.
     counts = sparse.csr_matrix(X, dtype=np.float64, copy=True)
     counts.sum_duplicates()
@@ -282,7 +280,6 @@ def align_genes(adata, genes, fill=0.0):
         another kind of name).
     """
     import anndata as ad
-    import pandas as pd
 
     _cells(adata)
     wanted, have = pd.Index(names_of(genes, "the reference list")), pd.Index(adata.var_names.astype(str))
@@ -353,8 +350,8 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
     X = _matrix(adata.X)
     seen = np.asarray((X > 0).sum(1)).ravel()
     totals = np.asarray(X.sum(1), dtype=np.float64).ravel()
-    mito = np.asarray(X[:, adata.var_names.str.startswith(mito_prefix)].sum(1), dtype=np.float64).ravel()
-    share = mito / np.maximum(totals, 1)
+    mito = X[:, adata.var_names.str.startswith(mito_prefix)].sum(1)
+    share = np.asarray(mito, dtype=np.float64).ravel() / np.maximum(totals, 1)
     few, stressed = seen < min_genes, share > max_mito
     cells = ~(few | stressed)
     if not cells.any():
@@ -399,8 +396,7 @@ def combat(adata, batch="batch"):
     _cells(adata)
     if batch not in adata.obs:
         raise DataError(f"obs has no column {batch!r}: name the one that holds the batches")
-    sizes = adata.obs[batch].value_counts()
-    sizes = sizes[sizes > 0]
+    sizes = adata.obs[batch].value_counts().loc[lambda n: n > 0]
     if len(sizes) < 2 or sizes.min() < 2:
         raise DataError(f"{batch!r} needs two batches or more of two cells or more; it has {sizes.to_dict()}")
     try:

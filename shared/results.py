@@ -9,6 +9,7 @@ that prose quotes what was computed; :func:`from_notebook` collects the same out
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -164,41 +165,30 @@ def _emit(entry):
     if "IPython" not in sys.modules:
         return
     from IPython import get_ipython
+    from IPython.display import display
 
     if get_ipython() is None:
         return
-    from IPython.display import display
-
-    parts = {entry["name"]: entry["value"]}
-    if "low" in entry:
-        parts |= {f"{entry['name']}_low": entry["low"], f"{entry['name']}_high": entry["high"]}
-    for i, (name, value) in enumerate(parts.items()):
-        meta = {"scrapbook": {"name": name, "mime_prefix": MIME_PREFIX}}
-        if i == 0:
-            meta["record"] = entry
-        # An object under this key would be refused by nbformat; a JSON scalar as text is accepted.
-        display({MIME_PREFIX + "text/plain": json.dumps(value)}, raw=True, metadata=meta)
+    for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+        if key in entry:
+            meta = {"scrapbook": {"name": entry["name"] + suffix, "mime_prefix": MIME_PREFIX}}
+            meta |= {"record": entry} if key == "value" else {}
+            # An object under this key would be refused by nbformat; a JSON scalar as text is accepted.
+            display({MIME_PREFIX + "text/plain": json.dumps(entry[key])}, raw=True, metadata=meta)
 
 
 def commit() -> str:
     """The commit of the checkout (with ``+changes`` when it has uncommitted ones), or of an installed copy."""
     root = Path(__file__).resolve().parent.parent
     if (root / ".git").exists():
-        try:
-            git = ["git", "-C", str(root)]
-            head = subprocess.run(
-                [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            what = [*git, "status", "--porcelain", "--", "shared", "chapters/*.md", "chapters/*/*.md", "data"]
-            changed = subprocess.run(what, capture_output=True, text=True, check=True).stdout.strip()
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            head = _git(root, "rev-parse", "HEAD")
+            changed = _git(root, "status", "--porcelain", "--", "shared", "chapters/*.md", "chapters/*/*.md", "data")
             return head + ("+changes" if changed else "")
-        except (OSError, subprocess.CalledProcessError):
-            pass
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         origin = json.loads(metadata.distribution("borrowed-strength").read_text("direct_url.json") or "{}")
         return origin.get("vcs_info", {}).get("commit_id") or "release " + metadata.version("borrowed-strength")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+    return "unknown"
 
 
 def _git(root, *words) -> str:
@@ -209,10 +199,8 @@ def versions() -> dict[str, str]:
     """Python and the packages a result may depend on, those that are installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -263,9 +251,8 @@ def save(chapter: str, profile: str, run: dict) -> Path:
     stored["profiles"] = {p: stored["profiles"][p] for p in PROFILES if p in stored["profiles"]}
     path = folder() / f"{chapter}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
     temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
     return path
 

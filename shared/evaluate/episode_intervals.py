@@ -85,7 +85,6 @@ def few_shot_interval(
                 "the two learners were not asked the same episodes: use one sampler and one seed for both"
             )
         values = values - subtract
-    value = float(values.mean())
     if over == "episodes":
         found = replace(over_seeds(values.ravel(), level), method="t over episodes")
     elif over == "seeds":
@@ -93,7 +92,7 @@ def few_shot_interval(
     else:
         found = _over_classes(results, other, values, what, over, level)
     low, high = (0.0 if what == "accuracy" else -1.0, 1.0) if against is None else (-np.inf, np.inf)
-    return replace(found, value=value, low=max(found.low, low), high=min(found.high, high))
+    return replace(found, value=float(values.mean()), low=max(found.low, low), high=min(found.high, high))
 
 
 def _values(results, what):

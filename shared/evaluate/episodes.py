@@ -245,10 +245,10 @@ def few_shot_accuracy(
         query, place = (np.take_along_axis(x, chosen, 1) for x in (query, place))
     support, query = support[:, : sampler.n_way - unknown], query.reshape(n_episodes, -1)
     target = np.where(place < sampler.n_way - unknown, place, -1).reshape(n_episodes, -1)
-    order = None
+    order = slice(None)
     if permute_genes is not None:
-        order = np.random.default_rng(permute_genes).permutation(sampler.X.shape[1])
-        order = torch.from_numpy(order).to(sampler.device)
+        permuted = np.random.default_rng(permute_genes).permutation(sampler.X.shape[1])
+        order = torch.from_numpy(permuted).to(sampler.device)
     ask, answers = getattr(learner, "scores", learner), []
     with _settled(learner, mode), torch.no_grad():
         for start in range(0, n_episodes, batch):
@@ -256,8 +256,7 @@ def few_shot_accuracy(
             rows, asked, _ = sampler.gather(
                 *(torch.from_numpy(np.ascontiguousarray(x)).to(sampler.device) for x in some)
             )
-            if order is not None:
-                rows, asked = rows[..., order], asked[..., order]
+            rows, asked = rows[..., order], asked[..., order]
             scores = ask(rows, asked)
             if scores.shape != (*asked.shape[:2], rows.shape[1]):
                 raise FewShotError(
@@ -312,18 +311,16 @@ def _settled(learner, mode):
     if not isinstance(learner, torch.nn.Module):
         yield
         return
-    modes = [(m, m.training) for m in learner.modules()]
-    norms = [(m, m.at_test) for m in learner.modules() if isinstance(m, EpisodeNorm)]
+    norms = [m for m in learner.modules() if isinstance(m, EpisodeNorm)]
+    before = [(m, "training", m.training) for m in learner.modules()] + [(m, "at_test", m.at_test) for m in norms]
     try:
         learner.eval()
-        for norm, _ in norms:
+        for norm in norms:
             norm.at_test = MODES[mode]
         yield
     finally:
-        for module, training in modes:
-            module.training = training
-        for norm, at_test in norms:
-            norm.at_test = at_test
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 # "I do not know".

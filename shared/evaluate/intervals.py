@@ -133,33 +133,27 @@ def bootstrap(statistic, *arrays, n_boot=1000, groups=None, strata=None, level=0
         raise ValueError(f"bootstrap needs arrays of one length, two rows or more; got {lengths}")
     if groups is not None and strata is not None:
         raise ValueError("give groups or strata, not both: whole groups cannot keep the size of a stratum")
-    member, n_members = None, 0
-    for values, what in ((groups, "groups"), (strata, "strata")):
-        if values is not None:
-            member, found = pd.factorize(as_column(values, lengths[0], what), sort=True)
-            n_members = len(found)
-    if groups is not None and n_members < 2:
+    whole, member, found = groups is not None, None, ()
+    if whole or strata is not None:
+        values = as_column(groups if whole else strata, lengths[0], "groups" if whole else "strata")
+        member, found = pd.factorize(values, sort=True)
+    if whole and len(found) < 2:
         raise ValueError("all rows are of one group: there is nothing to resample")
-    method = (
-        "bootstrap over groups" if groups is not None else "bootstrap" if strata is None else "stratified bootstrap"
-    )
-    size = n_members if groups is not None else lengths[0]
+    method = "bootstrap over groups" if whole else "bootstrap" if strata is None else "stratified bootstrap"
     rng, n_boot = np.random.default_rng(random_state), int(n_boot)
 
     value = float(statistic(*arrays))
     if statistic in HARD.values() and len(arrays) == 2:
-        resampled = _from_tables(statistic, arrays, member, n_members, groups is not None, n_boot, rng)
+        resampled = _from_tables(statistic, arrays, member, len(found), whole, n_boot, rng)
     else:
-        resampled = _from_rows(
-            statistic, arrays, _drawer(lengths[0], member, n_members, groups is not None, rng), n_boot
-        )
+        resampled = _from_rows(statistic, arrays, _drawer(lengths[0], member, len(found), whole, rng), n_boot)
     lost = np.isnan(resampled).mean()
     if lost > 0.1:
         raise ValueError(
             f"the statistic is NaN in {lost:.0%} of the resamples: use strata so that no class goes missing"
         )
     low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high), level, method, size)
+    return Interval(value, float(low), float(high), level, method, len(found) if whole else lengths[0])
 
 
 def _drawer(n, member, n_members, whole, rng):
@@ -278,11 +272,8 @@ def wilson(k, n, level=0.95) -> Interval:
     """Score interval for `k` right of `n`: covers `level` on average, shorter than the exact one (Wilson 1927)."""
     _check_level(level)
     _count(k, n)
-    z, p = stats.norm.ppf((1 + level) / 2), k / n
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Interval(p, float(low if k else 0.0), float(high if k < n else 1.0), level, "Wilson", int(n))
+    low, high = stats.binomtest(int(k), int(n)).proportion_ci(level, "wilson")
+    return Interval(k / n, float(low), float(high), level, "Wilson", int(n))
 
 
 def over_seeds(values, level=0.95) -> Interval:

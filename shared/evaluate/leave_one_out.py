@@ -169,18 +169,14 @@ def _labels(path, label):
     return np.array([None if missing else str(y) for y, missing in zip(obs[label], obs[label].isna())], dtype=object)
 
 
-def _types(labels):
-    return sorted({y for y in labels if y is not None}) if labels is not None else []
-
-
 def _to_hold_out(corpus, files, label, hold_out):
     names = list(corpus) if hold_out is None else [hold_out] if isinstance(hold_out, str) else list(hold_out)
     corpus.select(names)
-    enough = {name: len(_types(_labels(files[name], label))) > 1 for name in names}
-    lacking = [name for name, two in enough.items() if not two]
+    labels = {name: _labels(files[name], label) for name in names}
+    lacking = [name for name, y in labels.items() if y is None or len({*y} - {None}) < 2]
     if lacking and (hold_out is not None or len(lacking) == len(names)):
         raise DataError(f"{shown(lacking)} has no column {label!r} of two types or more: name another by label=")
-    return [name for name in names if enough[name]]
+    return [name for name in names if name not in lacking]
 
 
 def _left_out(corpus, names, share):

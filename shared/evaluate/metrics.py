@@ -47,8 +47,11 @@ def as_labels(values, what="labels"):
     return values
 
 
-def _is_words(labels):
-    return labels.dtype.kind == "U"
+def _check_kinds(y_true, others, what):
+    if not len(y_true):
+        raise MetricError("there is no cell to score")
+    if (y_true.dtype.kind == "U") != (others.dtype.kind == "U"):
+        raise MetricError(f"true labels are {y_true.dtype} and {what} {others.dtype}: use one kind for both")
 
 
 def paired_labels(y_true, y_pred):
@@ -58,10 +61,7 @@ def paired_labels(y_true, y_pred):
         raise MetricError(
             f"labels have shapes {y_true.shape} and {y_pred.shape}: give one true and one called label a cell"
         )
-    if not len(y_true):
-        raise MetricError("there is no cell to score")
-    if _is_words(y_true) != _is_words(y_pred):
-        raise MetricError(f"true labels are {y_true.dtype} and called labels {y_pred.dtype}: use one kind for both")
+    _check_kinds(y_true, y_pred, "called labels")
     return y_true, y_pred
 
 
@@ -114,10 +114,7 @@ def _matrix(y_true, proba, classes):
         raise MetricError(f"scores have shape {proba.shape}; {len(y_true)} cells and {len(classes)} classes were given")
     if len(np.unique(classes)) < len(classes):
         raise MetricError("classes holds a label twice: give each column a label of its own")
-    if not len(y_true):
-        raise MetricError("there is no cell to score")
-    if _is_words(y_true) != _is_words(classes):
-        raise MetricError(f"true labels are {y_true.dtype} and classes {classes.dtype}: use one kind for both")
+    _check_kinds(y_true, classes, "classes")
     proba = proba.astype(np.float64)
     if not np.isfinite(proba).all():
         raise MetricError(

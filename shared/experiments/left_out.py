@@ -21,14 +21,23 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data import DataError, to_human, to_symbols
+from shared.data import Corpus, DataError, to_human, to_symbols
 from shared.data.gene_kinds import gene_kind
 from shared.data.stream import Stream
 from shared.evaluate.intervals import Interval, over_seeds
 from shared.evaluate.leave_one_out import leave_one_out
+from shared.methods.scpretrain import ScPretrain, cluster_numbers, logged
 
 
-class OnNumbers(ClassifierMixin, BaseEstimator):
+class _Graded(ClassifierMixin, BaseEstimator):
+    """A classifier that calls the most probable type."""
+
+    def predict(self, X, *, genes):
+        """The most probable type of each cell."""
+        return self.classes_[self.predict_proba(X, genes=genes).argmax(1)]
+
+
+class OnNumbers(_Graded):
     """Logistic regression on an encoder's numbers, or on log(1 + count) itself, as an arm of a sweep.
 
     The numbers are centred, and divided by one spread for all of them, as in
@@ -44,8 +53,6 @@ class OnNumbers(ClassifierMixin, BaseEstimator):
         self.encoder = encoder
 
     def _numbers(self, X, genes):
-        from shared.methods.scpretrain import logged
-
         return logged(X) if self.encoder is None else self.encoder.transform(X, genes=genes)
 
     def fit(self, X, y, *, genes):
@@ -65,12 +72,8 @@ class OnNumbers(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.predict_proba(self._numbers(X, genes))
 
-    def predict(self, X, *, genes):
-        """The most probable type of each cell."""
-        return self.classes_[self.predict_proba(X, genes=genes).argmax(1)]
 
-
-class AllEpochs(ClassifierMixin, BaseEstimator):
+class AllEpochs(_Graded):
     """A network tuned on every labelled cell for all its epochs, as an arm of a sweep: nothing is kept to stop by.
 
     Parameters
@@ -91,10 +94,6 @@ class AllEpochs(ClassifierMixin, BaseEstimator):
         """Probability of each type."""
         check_is_fitted(self, "model_")
         return self.model_.predict_proba(X, genes=genes)
-
-    def predict(self, X, *, genes):
-        """The most probable type of each cell."""
-        return self.classes_[self.predict_proba(X, genes=genes).argmax(1)]
 
 
 def borrowers(
@@ -123,7 +122,6 @@ def borrowers(
         Networks: ``"from scratch"``, ``"raw clusters"`` and ``"component clusters"`` by what was clustered first, and
         ``"PCA start"``. Regressions: on the numbers of each encoder, and ``"genes, logistic"``.
     """
-    from shared.methods.scpretrain import ScPretrain
 
     def lender(**settings):
         return ScPretrain(**recipe | settings, random_state=seed).pretrain(corpus)
@@ -181,9 +179,6 @@ def sweep(
     DataFrame
         As that function's.
     """
-    from shared.data import Corpus
-    from shared.methods.scpretrain import ScPretrain
-
     sets = _large_enough(sets, recipe.get("cells_per_cluster", ScPretrain().cells_per_cluster))
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
@@ -207,8 +202,6 @@ def sweep(
 
 def _large_enough(sets, cells_per_cluster):
     """The sets with cells enough for a cluster of each size: one without would end every fold that learns from it."""
-    from shared.methods.scpretrain import cluster_numbers
-
     cluster_numbers(2**40, cells_per_cluster)  # which refuses sizes that are none
     kept = {}
     for name, one in sets.items():
@@ -303,12 +296,10 @@ def labelled_sets(files, label: str = "cell_type", split_by: Mapping | None = No
             print(f"{path.name} is left out: {problem}")
             continue
         adata.layers["counts"] = adata.X
-        by = (split_by or {}).get(path.stem)
         parts = {path.stem: slice(None)}
-        if by is not None:
-            parts = {
-                f"{path.stem}, {value}": rows for value, rows in adata.obs.groupby(by, observed=True).indices.items()
-            }
+        if path.stem in (split_by or {}):
+            groups = adata.obs.groupby(split_by[path.stem], observed=True).indices
+            parts = {f"{path.stem}, {value}": rows for value, rows in groups.items()}
         found |= {name: _rare_unnamed(adata[rows].copy(), label) for name, rows in parts.items()}
     return found
 

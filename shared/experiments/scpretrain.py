@@ -7,7 +7,6 @@ one seed. Arms that are compared get the same cells.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,9 +25,7 @@ from shared.evaluate.intervals import Interval
 from shared.evaluate.metrics import accuracy, ari, cohen_kappa, macro_ovr, trapezoid_auprc
 from shared.experiments.left_out import labelled_sets, sweep, versus, widespread  # noqa: F401
 from shared.experiments.processes import side_by_side
-
-if TYPE_CHECKING:
-    from shared.methods.scpretrain import ScPretrain
+from shared.methods.scpretrain import PseudoLabeller, ScPretrain, finetune, logged, paper_split
 
 
 def scores(y_true, proba, classes) -> dict[str, float]:
@@ -96,8 +93,6 @@ def agreement(counts, classes: Mapping, spaces: Mapping, seeds, cells_per_cluste
     DataFrame
         ``space``, ``seed`` and a column for each of `classes`.
     """
-    from shared.methods.scpretrain import PseudoLabeller
-
     rows = []
     for space, name in spaces.items():
         for seed in seeds:
@@ -112,22 +107,17 @@ def lenders(corpora: Mapping, recipe: dict, seeds, workers: int = 1, **settings)
 
     `settings` go before those of `recipe`; with several `workers` they train in as many processes, and are the same.
     """
-    jobs = [(corpus, recipe | settings, seed) for corpus in corpora.values() for seed in seeds]
-    asked = [(name, seed) for name in corpora for seed in seeds]
-    return dict(zip(asked, side_by_side(pretrained, jobs, workers), strict=True))
+    jobs = {(name, seed): (corpus, recipe | settings, seed) for name, corpus in corpora.items() for seed in seeds}
+    return dict(zip(jobs, side_by_side(pretrained, jobs.values(), workers), strict=True))
 
 
 def pretrained(corpus, recipe: dict, seed: int) -> ScPretrain:
     """An encoder that has read the corpus."""
-    from shared.methods.scpretrain import ScPretrain
-
     return ScPretrain(**recipe, random_state=seed).pretrain(corpus)
 
 
 def draw(n_cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Cells to label, in a random order, and cells to test on: the first n of the former are a budget of n."""
-    from shared.methods.scpretrain import paper_split
-
     split = paper_split(n_cells, seed)
     return np.random.default_rng(seed).permutation(split.train), split.test
 
@@ -150,8 +140,6 @@ def numbers(encoders: Mapping, adata) -> dict:
 
     The names say how they are read: ``"..., logistic"`` for each of `encoders`, and ``"genes, logistic"``.
     """
-    from shared.methods.scpretrain import logged
-
     found = {f"{name}, logistic": model.transform(adata) for name, model in encoders.items()}
     return found | {"genes, logistic": logged(adata.layers["counts"]).toarray()}
 
@@ -176,10 +164,8 @@ def published_protocol(
     **settings
         Of both networks.
     """
-    from shared.methods.scpretrain import finetune
-
-    arms = {"pre-trained": {}, "from scratch": {"borrow": False}}
-    arms = {name: settings | arm | {"random_state": seed} for name, arm in arms.items()}
+    settings = settings | {"random_state": seed}
+    arms = {"pre-trained": settings, "from scratch": settings | {"borrow": False}}
     fitted, split = finetune(model, adata, label, split_seed=seed, limit=limit, arms=arms)
     test = adata[split.test]
     truth = test.obs[label].to_numpy(str)
@@ -210,12 +196,11 @@ def graded(Z, y, train, test, model=None) -> tuple[np.ndarray, np.ndarray]:
 
 def mean_accuracy(Z, y, n: int, seeds) -> float:
     """Accuracy of logistic regression on numbers `Z` with `n` labels, as a mean over draws of cells."""
-    drawn = (draw(len(y), seed) for seed in seeds)
-    return float(np.mean([_called_right(y[test], *graded(Z, y, pool[:n], test)) for pool, test in drawn]))
-
-
-def _called_right(y_true, proba, classes):
-    return accuracy(y_true, classes[np.argmax(proba, axis=1)])
+    found = []
+    for pool, test in (draw(len(y), seed) for seed in seeds):
+        proba, classes = graded(Z, y, pool[:n], test)
+        found.append(accuracy(y[test], classes[np.argmax(proba, axis=1)]))
+    return float(np.mean(found))
 
 
 def on_numbers(Z, y, train, test, model=None) -> dict[str, float]:

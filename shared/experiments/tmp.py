@@ -68,7 +68,8 @@ def _rehearsed(source, start, clamp, rule: Recipe, seeds, exam):
     studies = [(X if mine is None else X[:, mine], y) for mine in order]
     nets = [network(X.shape[1], clamp, rule, seed) for seed in seeds]
     watch = look if exam is not None and start != "scrambled" else None
-    return practise_together(nets, studies, rule, seeds, watch, max(1, rule.tuning // 3)), [*chain(*rows.values())]
+    nets = practise_together(nets, studies, rule, seeds, watch, max(1, rule.tuning // 3))
+    return {(start, clamp, seed): net for seed, net in zip(seeds, nets, strict=True)}, [*chain(*rows.values())]
 
 
 def _tuned(name, arm, begun, study, recipe: Recipe, seeds, exam, points, short: Recipe):
@@ -81,7 +82,14 @@ def _tuned(name, arm, begun, study, recipe: Recipe, seeds, exam, points, short: 
 
     watch, every = (look, points[0]) if len(points) and exam is not None else (None, None)
     nets = tuned_together(arm, begun, study, recipe, seeds, look=watch, every=every)
-    return nets, [*chain(*rows.values())]
+    return {(name, seed): net for seed, net in zip(seeds, nets, strict=True)}, [*chain(*rows.values())]
+
+
+def _gathered(function, jobs, recipe: Recipe, columns):
+    """Networks by name, and how they fared on the way, of all jobs of :func:`_rehearsed` or :func:`_tuned`."""
+    done = side_by_side(function, jobs, recipe.workers)
+    nets = {name: net for some, _ in done for name, net in some.items()}
+    return nets, pd.DataFrame([row for _, seen in done for row in seen], columns=columns)
 
 
 def _graded(arm, begun, study, recipe: Recipe, seeds, n_classes, exam, asked) -> list[float]:
@@ -123,11 +131,7 @@ def rehearse(source, wanted: Iterable[tuple[str, str]], recipe: Recipe, seeds, e
         length = recipe.rehearsal if isinstance(recipe.rehearsal, int) else recipe.rehearsal[clamp]
         rule = recipe.but(tuning=length, lr=recipe.rehearsal_lr, lr_step=recipe.rehearsal_lr_step)
         jobs += [(source, start, clamp, rule, team, exam) for team in teams(seeds, recipe)]
-    done, begun = side_by_side(_rehearsed, jobs, recipe.workers), {}
-    for (_, start, clamp, _, team, _), (nets, _) in zip(jobs, done, strict=True):
-        begun |= {(start, clamp, seed): net for seed, net in zip(team, nets, strict=True)}
-    rows = [row for _, seen in done for row in seen]
-    return begun, pd.DataFrame(rows, columns=["start", "clamp", "seed", "episodes", "accuracy"])
+    return _gathered(_rehearsed, jobs, recipe, ["start", "clamp", "seed", "episodes", "accuracy"])
 
 
 def tune_arms(arms: Mapping[str, Arm], begun, study, recipe: Recipe, seeds, exam=None, points=(), glance=None):
@@ -166,11 +170,7 @@ def tune_arms(arms: Mapping[str, Arm], begun, study, recipe: Recipe, seeds, exam
         for name, arm in arms.items()
         for team in teams(seeds, recipe, arm)
     ]
-    done, nets = side_by_side(_tuned, jobs, recipe.workers), {}
-    for (name, *_, team, _, _, _), (some, _) in zip(jobs, done, strict=True):
-        nets |= {(name, seed): net for seed, net in zip(team, some, strict=True)}
-    rows = [row for _, seen in done for row in seen]
-    return nets, pd.DataFrame(rows, columns=["arm", "seed", "episodes", "accuracy"])
+    return _gathered(_tuned, jobs, recipe, ["arm", "seed", "episodes", "accuracy"])
 
 
 def answers(nets: Mapping, sampler: EpisodeSampler, recipe: Recipe, mode: str | None = None) -> dict[str, list]:
@@ -212,10 +212,9 @@ def cross(arms: Mapping[str, Arm], begun, studies: Mapping, recipe: Recipe, seed
     met: dict[tuple, list] = {}
     for here in studies if tune_on is None else tune_on:
         nets, _ = tune_arms(arms, begun, studies[here], recipe, seeds)
-        for there in studies:
-            if there != here:
-                for name, found in answers(nets, exams[there], recipe).items():
-                    met[name, here, there] = found
+        for there in (name for name in studies if name != here):
+            found = answers(nets, exams[there], recipe)
+            met |= {(name, here, there): results for name, results in found.items()}
     return met
 
 
@@ -387,9 +386,8 @@ def intervals(met: Mapping[str, list], over: str = "seeds and classes", against:
     Returns a DataFrame by arm: ``accuracy``, ``accuracy_low``, ``accuracy_high``. With as many classes in a study as in
     an episode none can be left out; then it is the interval over seeds.
     """
-    rows = {}
+    rows, rival = {}, None if against is None else met[against]
     for name, found in met.items():
-        rival = None if against is None else met[against]
         if name == against:
             continue
         try:

@@ -243,11 +243,10 @@ def realism(real, simulated, *, title: str):
     from shared.data.simulate import compare, summary
 
     sets = {"real": (real, "source"), "simulated": (simulated, "target")}
-    found = {name: summary(a.layers.get("counts", a.X)) for name, (a, _) in sets.items()}
     figure, axes = new(6.8, 5.4, ncols=2, nrows=2)
-    for name, (_, role) in sets.items():
+    for name, (adata, role) in sets.items():
         colour, marker = ROLES[role]
-        said = found[name]
+        said = summary(adata.layers.get("counts", adata.X))
         seen = np.argsort(said["mean"])[np.count_nonzero(said["mean"] == 0) :]
         seen = seen[np.linspace(0, len(seen) - 1, min(500, len(seen))).astype(int)]  # a light drawing
         dots = {
