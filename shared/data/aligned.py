@@ -75,6 +75,9 @@ class Aligned:
             self._look()
         return self._whole
 
+    def _look(self):
+        self._whole = joined([fingerprint(X, self.keys) for X in self._parts()])
+
     def _move(self, X):
         """CSR over its own genes to CSR over the corpus's."""
         if self._place is None:
@@ -137,10 +140,6 @@ class InMemory(Aligned):
 
     def _parts(self):
         return [self.logs if self.logged else self.counts]
-
-    def _look(self):
-        (X,) = self._parts()
-        self._whole = fingerprint(X, self.keys)
 
     def loaded(self, columns):
         return self

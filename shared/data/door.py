@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,10 +122,9 @@ def _own(path: Path, layer, duplicates) -> ad.AnnData:
     for file in files:
         if not file.stat().st_size:
             raise DataError(f"{file.name} is empty: the copy or download may have stopped early")
-    options = {"duplicated_genes": True} if kind == "table" else {}  # what becomes of those is decided here
-    if layer is not None:
-        options["layer"] = layer  # the reader is told, because a file may have layers and no X
-    adata = routes._read(Route("official", kind, options=options), files)
+    # What becomes of duplicated genes is decided here; the reader is told the layer, because a file may have no X.
+    options = {"table": {"duplicated_genes": True}, "h5ad": {} if layer is None else {"layer": layer}}
+    adata = routes._read(Route("official", kind, options=options.get(kind, {})), files)
     if layer is not None:
         adata.uns.pop("units", None)  # of the file's X
     adata = _merged(adata, path.name, duplicates, "load")
@@ -165,14 +165,20 @@ def _known(duplicates):
         raise DataError(f"duplicates={duplicates!r} is not known: choose {', '.join(map(repr, DUPLICATES))}")
 
 
+def _refuse(findings, what, but=None):
+    """Raise the first finding, those of the check `but` left out."""
+    for f in findings:
+        if f.check != but:
+            raise DataError(f.about(what))
+
+
 def _merged(adata, what, duplicates, call) -> ad.AnnData:
     """`adata` with each gene once; where that was not asked for, an error that says how to ask `call` for it."""
     cure = f'{call}(..., duplicates="sum") adds up the counts of the copies, "first" keeps the first of them'
     structure(adata, what, duplicated_genes=duplicates != "refuse", cure=cure)
     if adata.var_names.is_unique:
         return adata
-    for f in value_errors(scan(adata.X), _stated(adata)):
-        raise DataError(f.about(what))
+    _refuse(value_errors(scan(adata.X), _stated(adata)), what)
     try:
         return merge_duplicates(adata, duplicates)[0]
     except DataError as e:
@@ -182,8 +188,7 @@ def _merged(adata, what, duplicates, call) -> ad.AnnData:
 def _checked(adata, what, units, sha256, source) -> ad.AnnData:
     """Refuse what no analysis can use; set X, units, hashes, notes and source; keep counts in a layer."""
     structure(adata, what)
-    X = adata.X
-    adata.X, units, notes = _settled(X, what, units)
+    adata.X, units, notes = _settled(adata.X, what, units)
     if units == "counts":
         # Of X, so that the two agree whatever layer X was read from; and whole, because X.eliminate_zeros() on index
         # arrays that both share would turn the counts into others without a word.
@@ -199,8 +204,7 @@ def _settled(X, what, units, copy=False):
     With `copy` the result shares no memory with `X`; without it may, and may have changed `X` in place.
     """
     values = scan(X)
-    for f in value_errors(values, units):
-        raise DataError(f.about(what))
+    _refuse(value_errors(values, units), what)
     if units is None:
         units = "counts" if values.whole and values.largest > 1 else "unknown"
     notes = []
@@ -260,9 +264,7 @@ def to_arrays(adata, labels="cell_type"):
         raise DataError(f"obs[{labels!r}] has no label for {missing}: drop them, or label them, first")
     X = adata.X[:] if adata.isbacked else adata.X
     values = scan(X)
-    for f in value_errors(values):
-        if f.check != "negative":  # centred values may happen to be whole
-            raise DataError(f.about("the matrix"))
+    _refuse(value_errors(values), "the matrix", but="negative")  # centred values may happen to be whole
     if sparse.issparse(X):
         tidy = X.format == "csr" and X.has_canonical_format and not values.stored_zeros
         X = _csr(X, values, copy=not tidy)
@@ -309,13 +311,9 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
         )
     obs = _obs(obs, X.shape[0])
     genes = pd.Index(genes, dtype=object)
-    for f in name_problems(genes, obs.index):
-        if f.check != "genes twice":
-            raise DataError(f.about("the matrix"))
     if 0 in X.shape:
         raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
-    for f in matrix_problems(X):
-        raise DataError(f.about("the matrix"))
+    _refuse(chain(name_problems(genes, obs.index), matrix_problems(X)), "the matrix", but="genes twice")
     X, units, notes = _settled(X, "the matrix", units, copy=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # seen to next
@@ -364,8 +362,5 @@ def _obs(obs, n) -> pd.DataFrame:
         raise DataError(f"obs cannot be read as a table ({e}): give one value for each cell") from e
     if len(obs) != n:
         raise DataError(f"X has {many(n, 'cell')} and obs {many(len(obs), 'row')}: give one row for each cell")
-    if obs.columns.has_duplicates:
-        twice = shown(obs.columns[obs.columns.duplicated()].unique())
-        raise DataError(f"obs has columns of the same name ({twice}): rename or drop one")
     obs.index = pd.Index(names_of(obs.index, "the index of obs"), dtype=object)
     return obs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,19 +160,17 @@ def get_all(files, *, kind: str, progress: bool = True) -> list[Path]:
     files = list(files)
     if len(files) < 2 or kind == "bundled":
         return [get(f, kind=kind, progress=progress) for f in files]
-    stop, turn, todo = threading.Event(), threading.Lock(), enumerate(files)
+    stop, todo = threading.Event(), deque(enumerate(files))
     results: list = [None] * len(files)
 
     def work():
-        while not stop.is_set():
-            with turn:
-                i, file = next(todo, (None, None))
-            if file is None:
-                return
-            try:
-                results[i] = get(file, kind=kind, progress=progress, stop=stop)
-            except Exception as e:
-                results[i] = e
+        with contextlib.suppress(IndexError):  # nothing is left to do
+            while not stop.is_set():
+                i, file = todo.popleft()
+                try:
+                    results[i] = get(file, kind=kind, progress=progress, stop=stop)
+                except Exception as e:
+                    results[i] = e
 
     # Daemons, because a thread that waits for a silent server must not keep an interrupted program alive.
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(CONNECTIONS, len(files)))]

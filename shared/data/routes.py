@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import warnings
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,9 +144,8 @@ def conversion(entry: Entry, route: Route) -> Conversion | None:
     what = json.dumps([VERSION, route.reader, dict(route.options), parts], sort_keys=True, default=str)
     key = hashlib.sha256(what.encode()).hexdigest()[:12]
     path = cache_folder() / "converted" / f"{entry.name}-{key}.h5ad"
-    if not path.is_file():
-        return Conversion(path, "absent")
-    return Conversion(path, "converted" if sha256(path) == read_note(path).get("sha256") else "damaged")
+    right = path.is_file() and sha256(path) == read_note(path).get("sha256")
+    return Conversion(path, "converted" if right else "damaged" if path.is_file() else "absent")
 
 
 def _converted(entry: Entry, route: Route, progress: bool):
@@ -187,11 +186,9 @@ def _write(adata, path: Path) -> None:
     import anndata
 
     # pandas 3 keeps words in arrays that anndata writes only when told to.
-    nullable = {"allow_write_nullable_strings": True}
-    settings = anndata.settings
-    told = settings.override(**nullable) if "allow_write_nullable_strings" in dir(settings) else nullcontext()
+    told = {name: True for name in ("allow_write_nullable_strings",) if name in dir(anndata.settings)}
     try:
-        with told:
+        with anndata.settings.override(**told):
             adata.write_h5ad(path, compression=PACKING)
     except Exception as e:
         full = isinstance(e, OSError) and "No space" in str(e)

@@ -24,6 +24,7 @@ STALL = 30.0  # seconds without a byte
 SLOWEST = 1024  # bytes a second, over two times STALL
 CONNECTIONS = 4
 SPARE = 16 << 20  # bytes that a download leaves free
+ROOM = "make room, or name a folder on another disk in BORROWED_CACHE"
 AGENT = "borrowed-strength (teaching material; one reader's download)"
 
 _slots = threading.BoundedSemaphore(CONNECTIONS)
@@ -147,8 +148,7 @@ class Download:
                 if e.errno in _FULL:
                     self._drop()
                 what = "the disk is full" if e.errno in _FULL else e.strerror or e
-                cure = "make room, or name a folder on another disk in BORROWED_CACHE"
-                raise DataError(f"{self.file.name} cannot be written to {cache_folder()}: {what}; {cure}") from e
+                raise DataError(f"{self.file.name} cannot be written to {cache_folder()}: {what}; {ROOM}") from e
         cure = "try again later, or name a folder that holds it in BORROWED_MIRROR"
         if not self.file.sha256 and self.expected and damaged:
             cure = f"if the source has a new version that you want, remove {self.path.parent} and try again"
@@ -205,9 +205,8 @@ class Download:
         note = read_note(self.part)
         same = note.get("address") == without_user(url) and (note.get("etag") or note.get("modified"))
         # A pinned file may go on from another address: were the two not the same, its sha256 would tell.
-        if not self.part.is_file() or not note or not (same or self.file.sha256):
-            return 0
-        return self.part.stat().st_size
+        usable = self.part.is_file() and note and (same or self.file.sha256)
+        return self.part.stat().st_size if usable else 0
 
     def _transfer(self, url: str) -> None:
         """One request, written to the part as it arrives."""
@@ -308,7 +307,7 @@ class Download:
         if need > 0 and need + SPARE > free:
             raise DataError(
                 f"{self.file.name} needs {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free in {cache_folder()}: "
-                "make room, or name a folder on another disk in BORROWED_CACHE"
+                f"{ROOM}"
             )
 
     def _body(self, response, chunk: bytes, have: int, total: int | None) -> None:
