@@ -223,17 +223,11 @@ def _shape_of(X):
 def _names(table) -> tuple[str, ...]:
     """Names of the rows of an encoded data frame."""
     import h5py
+    from anndata.io import read_elem
 
     if isinstance(table, h5py.Dataset):
         raise DataError("the file was written by anndata before 0.7: read it with anndata and write it again")
-    column = table[table.attrs["_index"]]
-    if isinstance(column, h5py.Dataset):
-        names = column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]
-    else:
-        from anndata.io import read_elem
-
-        names = read_elem(column)
-    return tuple(map(str, names))
+    return tuple(map(str, read_elem(table[table.attrs["_index"]])))
 
 
 def _spans(rows):

@@ -97,15 +97,19 @@ class Batches:
         self.stream, self.shuffle = stream, shuffle
         self.dense, self.drop_last, self.prefetch = (bool(how[k]) for k in ("dense", "drop_last", "prefetch"))
         self.size, self.seed = positive(size, "size"), positive(seed, "seed", 0)
-        self.rank, self.world = positive(rank, "rank", 0), positive(world, "world")
-        if self.rank >= self.world:
-            raise DataError(f"rank={rank} is none of {world} workers: they count from 0")
-        self.epoch, self.start = positive(epoch, "epoch", 0), positive(start, "start", 0)
         self.cells = stream._subset(cells)
         self.buffer, self.block = self._sizes(buffer, block)
         self._low, self._high = self._borders()
         self.y, self.classes = self._labels(labels)
+        self._go(epoch, start, rank, world)
+
+    def _go(self, epoch, start, rank, world):
+        """Stand before a batch of an epoch, as one of the workers."""
+        self.rank, self.world = positive(rank, "rank", 0), positive(world, "world")
+        self.epoch, self.start = positive(epoch, "epoch", 0), positive(start, "start", 0)
         self.position = self.start
+        if self.rank >= self.world:
+            raise DataError(f"rank={rank} is none of {world} workers: they count from 0")
         if self.start > len(self):
             raise DataError(f"start={start} is beyond the {len(self):,} batches of an epoch")
 
@@ -216,15 +220,14 @@ class Batches:
             return rows, mixed, self.stream.read(rows)
 
         self.position = self.start
-        with contextlib.closing(_ahead(load, windows) if self.prefetch else _closable(load, windows)) as loaded:
+        with contextlib.closing(_ahead(load, windows) if self.prefetch else (load(w) for w in windows)) as loaded:
             for window, (rows, mixed, X) in zip(windows, loaded):
                 skip = max(0, self.start - window * per_window) * self.size
                 for at in range(skip, len(rows), self.size):
                     chosen = mixed[at : at + self.size]
-                    part = X[chosen]
+                    part, where = X[chosen], rows[chosen]
                     if self.dense and sparse.issparse(part):
                         part = part.toarray()
-                    where = rows[chosen]
                     self.position += 1
                     yield Batch(part, None if self.y is None else self.y[where], where)
 
@@ -247,12 +250,7 @@ class Batches:
         Batches
         """
         other = copy.copy(self)
-        other.epoch, other.start = positive(epoch, "epoch", 0), positive(start, "start", 0)
-        other.world = self.world if world is None else positive(world, "world")
-        other.rank = self.rank if rank is None else positive(rank, "rank", 0)
-        if other.rank >= other.world or other.start > len(other):
-            raise DataError(f"rank {other.rank} of {other.world} has no batch {start}: an epoch has {len(other):,}")
-        other.position = other.start
+        other._go(epoch, start, self.rank if rank is None else rank, self.world if world is None else world)
         return other
 
     def state(self) -> dict:
@@ -322,11 +320,6 @@ def _entropy(y, size):
     counts = np.bincount(np.repeat(np.arange(n), size) * groups + y, minlength=n * groups)
     p = counts[counts > 0] / size
     return float(-(p * np.log2(p)).sum() / n) + 0.0
-
-
-def _closable(function, items):
-    """Like ``map``, as a generator, which can be closed."""
-    yield from map(function, items)
 
 
 def _ahead(function, items):

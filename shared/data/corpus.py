@@ -22,7 +22,7 @@ from shared.data.batches import BUFFER_BYTES, positive
 from shared.data.errors import DataError
 from shared.data.fingerprint import shared_cells
 from shared.data.gene_kinds import gene_kind
-from shared.data.genes import many, names_of, once, shown
+from shared.data.genes import check_choice, many, names_of, once, shown
 
 SHARE = 0.05  # of the smaller data set's cells: from here on two sets count as one
 
@@ -166,8 +166,7 @@ class Corpus:
         Step
         """
         n_batches, rng = positive(n_batches, "n_batches"), np.random.default_rng(rng)
-        if shuffle not in (None, "full", "block"):
-            raise DataError(f"shuffle={shuffle!r} is not known: choose 'full' or 'block'")
+        check_choice(shuffle, "shuffle", (None, "full", "block"))
         share = memory // max(1, sum(isinstance(X, OnDisk) for X in self.matrices.values()))
         return self._steps([_Epoch(X, n_batches, rng, shuffle, share) for X in self.matrices.values()])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -171,12 +172,8 @@ def compare_genes(first, second) -> Comparison:
 
 def once(names, what: str) -> None:
     """Refuse a list that holds a name twice."""
-    if len(set(names)) < len(names):
-        seen, twice = set(), {}
-        for name in names:
-            if name in seen:
-                twice[name] = None
-            seen.add(name)
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
         raise DataError(f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): drop the copies")
 
 

@@ -53,34 +53,21 @@ def statistics_of(chunks: Iterable, genes: tuple[str, ...]) -> Statistics:
     ----------
     Chan, Golub and LeVeque (1983), The American Statistician 37, 242.
     """
-    mean, spread, expressed = np.zeros((3, len(genes)))
-    totals, detected, n = [], [], 0
+    from sklearn.preprocessing import StandardScaler
+
+    scaler, expressed, totals, detected = StandardScaler(with_mean=False), np.zeros(len(genes)), [], []
     for X in chunks:
-        m, s, e, total, found = _moments(X)
-        new = len(total)
-        step = m - mean
-        mean += step * (new / (n + new))
-        spread += s + step**2 * (n * new / (n + new))
-        expressed += e
-        totals.append(total)
-        detected.append(found)
-        n += new
-    return Statistics(genes, n, mean, spread / n, expressed / n, np.concatenate(totals), np.concatenate(detected))
+        X = X.astype(np.float64)
+        if sparse.issparse(X):
+            X.sum_duplicates()
+        scaler.partial_fit(X)
+        there = X != 0
+        expressed += _flat(there.sum(0))
+        detected.append(_flat(there.sum(1)))
+        totals.append(_flat(X.sum(1)))
+    totals, detected = np.concatenate(totals), np.concatenate(detected)
+    return Statistics(genes, len(totals), scaler.mean_, scaler.var_, expressed / len(totals), totals, detected)
 
 
-def _moments(X):
-    """Of one chunk: mean, sum of squared deviations and non-zeros by gene; total and non-zeros by cell (float64)."""
-    n, n_genes = X.shape
-    if not sparse.issparse(X):
-        X = X.astype(np.float64, copy=False)
-        mean, there = X.mean(0), X != 0
-        return mean, ((X - mean) ** 2).sum(0), there.sum(0), X.sum(1), there.sum(1)
-    X.sum_duplicates()
-    X.eliminate_zeros()
-    values, columns = X.data.astype(np.float64, copy=False), X.indices
-    stored = np.bincount(columns, minlength=n_genes)
-    mean = np.bincount(columns, values, n_genes) / n
-    spread = np.bincount(columns, (values - mean[columns]) ** 2, n_genes) + (n - stored) * mean**2
-    detected = np.diff(X.indptr)
-    totals = np.bincount(np.repeat(np.arange(n), detected), values, n)
-    return mean, spread, stored, totals, detected
+def _flat(sums):
+    return np.asarray(sums).ravel()

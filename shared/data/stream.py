@@ -22,7 +22,7 @@ from shared.data.backed import SPAN, Backed
 from shared.data.batches import Batch, Batches, Mixing, as_torch, positive
 from shared.data.errors import DataError
 from shared.data.gene_kinds import gene_kind
-from shared.data.genes import compare_genes, many, names_of, once, shown
+from shared.data.genes import check_choice, compare_genes, many, names_of, once, shown
 from shared.data.moments import Statistics, statistics_of
 from shared.data.to_rows import to_rows
 
@@ -74,8 +74,7 @@ class Stream:
         paths = [paths] if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable) else list(paths)
         if not paths or not all(isinstance(p, (str, os.PathLike)) for p in paths):
             raise DataError(f"no file is named by {paths}: give the path of an .h5ad file, or a list of paths")
-        if missing not in ("refuse", "zero"):
-            raise DataError(f"missing={missing!r} is not known: choose 'refuse' or 'zero'")
+        check_choice(missing, "missing", ("refuse", "zero"))
         self.transform = transform
         self._tried = transform is None
         self.files = tuple(Backed(p, layer) for p in paths)
@@ -213,15 +212,11 @@ class Stream:
         rows = rows.astype(np.int64, copy=False)
         if rows[0] < 0 or rows[-1] >= self.shape[0]:
             raise DataError(f"rows reach from {rows[0]} to {rows[-1]}, and positions from 0 to {self.shape[0] - 1}")
-        cuts = np.searchsorted(rows, self._starts)
-        parts = []
-        for i, (a, b) in enumerate(pairwise(cuts)):
-            if b > a:
-                parts.append(self._aligned(i, rows[a:b] - self._starts[i]))
-        if len(parts) > 1 and any(map(sparse.issparse, parts)):
-            X = sparse.vstack(parts, format="csr")
-        else:
-            X = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        cuts = enumerate(pairwise(np.searchsorted(rows, self._starts)))
+        parts = [self._aligned(i, rows[a:b] - self._starts[i]) for i, (a, b) in cuts if b > a]
+        X = parts[0]
+        if len(parts) > 1:
+            X = sparse.vstack(parts, format="csr") if any(map(sparse.issparse, parts)) else np.concatenate(parts)
         return X if raw else X.astype(np.float32, copy=False)
 
     def _aligned(self, i, rows):
@@ -404,10 +399,23 @@ class Stream:
         -------
         Batches
         """
-        how = {"dense": dense, "drop_last": drop_last, "prefetch": prefetch}
-        place = {"epoch": epoch, "start": start, "rank": rank, "world": world}
-        order = {"shuffle": shuffle, "block": block, "buffer": buffer, "seed": seed}
-        return Batches(self, size, labels=labels, cells=cells, **order, **place, **how)
+        return Batches(
+            self,
+            size,
+            labels=labels,
+            shuffle=shuffle,
+            block=block,
+            buffer=buffer,
+            seed=seed,
+            epoch=epoch,
+            start=start,
+            cells=cells,
+            dense=dense,
+            rank=rank,
+            world=world,
+            drop_last=drop_last,
+            prefetch=prefetch,
+        )
 
 
 def _distinct(names):

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from shared.data.backed import Backed
 from shared.data.errors import DataError
+from shared.data.genes import check_choice
 
 STEP = 2 << 20  # entries held at once
 BANDS = 200  # temporary files open at once at most
@@ -53,8 +54,7 @@ def to_rows(path_in, path_out, *, layer=None, compression=None, progress=True) -
     import h5py
 
     path_in, path_out = Path(path_in), Path(path_out)
-    if compression not in (None, "lzf", "gzip"):
-        raise DataError(f"compression={compression!r} is not known: choose None, 'lzf' or 'gzip'")
+    check_choice(compression, "compression", (None, "lzf", "gzip"))
     if path_out.exists():
         raise DataError(f"{path_out.name} exists already: name another file, or delete it first")
     source = Backed(path_in, layer, any_order=True)
@@ -65,7 +65,9 @@ def to_rows(path_in, path_out, *, layer=None, compression=None, progress=True) -
             with h5py.File(draft, "w") as out:
                 with source.reading():
                     _copy_others(source.handle(), out, source.where)
-                write = _Writer(out.create_group(source.where), source, compression)
+                # How many values of a dense matrix are not zero is known at the end only.
+                entries = source.entries if source.sparse else None
+                write = Writer(out.create_group(source.where), source.shape, source.dtype, entries, compression)
                 pieces = _sorted_bands(source, Path(folder)) if source.by_gene else _in_order(source)
                 with _bar(source, progress) as bar:
                     for piece in pieces:
@@ -111,22 +113,18 @@ def _copy_others(f, out, where):
                 f[parent].copy(key, made)
 
 
-class _Writer:
+class Writer:
     """Appends CSR pieces to an encoded sparse matrix."""
 
-    def __init__(self, group, source, compression):
-        self.group, self.starts = group, [np.zeros(1, np.int64)]
+    def __init__(self, group, shape, dtype, entries=None, compression=None):
+        self.group, self.starts, self.at = group, [np.zeros(1, np.int64)], 0
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
-        group.attrs["shape"] = np.array(source.shape, np.int64)
-        self.columns = np.int32 if source.shape[1] < 2**31 else np.int64
-        # How many values of a dense matrix are not zero is known at the end only.
-        how = {"maxshape": (None,), "chunks": (PACKED_CHUNK,), "compression": compression}
-        known = source.sparse and not compression
-        self.known = known
-        self.at, size = 0, source.entries if known else 0
-        how = {} if known else how
-        self.data = group.create_dataset("data", (size,), source.dtype, **how)
-        self.indices = group.create_dataset("indices", (size,), self.columns, **how)
+        group.attrs["shape"] = np.array(shape, np.int64)
+        self.known = entries is not None and not compression
+        packed = {"maxshape": (None,), "chunks": (PACKED_CHUNK,), "compression": compression}
+        size, how = (entries, {}) if self.known else (0, packed)
+        self.data = group.create_dataset("data", (size,), dtype, **how)
+        self.indices = group.create_dataset("indices", (size,), np.int32 if shape[1] < 2**31 else np.int64, **how)
 
     def __call__(self, values, columns, starts) -> int:
         end = self.at + len(values)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from shared.data.errors import DataError
 from shared.data.gene_kinds import ENSEMBL, cut_version, damaged_names, gene_kind, renamed_names, wrong_species
-from shared.data.genes import check_organism, lookup, many, names_of, shown, stamp, symbols
+from shared.data.genes import check_choice, check_organism, lookup, many, names_of, shown, stamp, symbols
 from shared.data.structure import structure
 from shared.data.values import summable
 
@@ -240,8 +240,7 @@ def _renamed(adata, new, step, duplicates, kind):
     import numpy as np
     import pandas as pd
 
-    if duplicates not in DUPLICATES:
-        raise DataError(f"duplicates={duplicates!r} is not known: choose {', '.join(map(repr, DUPLICATES))}")
+    check_choice(duplicates, "duplicates", DUPLICATES)
     old = names_of(adata)
     groups: dict[str, list[int]] = {}
     for i, (name, _) in enumerate(new):

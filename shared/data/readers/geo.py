@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes import many, shown
-from shared.data.readers.assemble import MISSING, assembled, distinct, joined, labels, names_of_files, plain
+from shared.data.genes import check_choice, many, shown
+from shared.data.readers.assemble import MISSING, assembled, distinct, joined, labels, names_of_files, only, plain
 from shared.data.readers.text import AGAIN, LARGEST, Numbers, column, fields, numbers, opened, separator_of, words
 
 BEFORE = ["barcode", "assigned_cluster"]  # between a cell's name and its counts
@@ -167,23 +167,19 @@ def series(paths: list[Path], *, obs: dict | None = None, units: str = "none", m
         raise DataError(f"{path.name} lists other samples above its table than in it: it is damaged, {AGAIN}")
     alike = said.apply(lambda c: c.duplicated(keep=False).all() and c.duplicated().sum() == len(c) - 1)
     constant = [c for c in said.columns[alike] if c not in ("title", "source_name_ch1")]
-    cells = said.drop(columns=[*constant, "geo_accession"]).rename(columns=plain)
-    for name in cells:
-        cells[name] = labels(cells[name].to_numpy()).to_numpy()
+    cells = labels(said.drop(columns=[*constant, "geo_accession"]).rename(columns=plain))
     for new, old in (obs or {}).items():
         cells[new] = column(cells, plain(old), path)
-    if "response" not in cells:
-        found = _response(said)
-        if found is not None:
-            cells["response"] = found
+    found = _response(said)
+    if "response" not in cells and found is not None:
+        cells["response"] = found
     dropped = table.ids.attrs.get("dropped", 0)
     notes = [f"{many(dropped, 'probe')} without a value in some sample left out"] if dropped else ()
     return assembled(np.ascontiguousarray(table.X.T), table.ids.iloc[:, 0], cells, units, path.name, notes=notes)
 
 
 def _series_table(path, begin, missing, units) -> Numbers:
-    if missing not in ("refuse", "drop"):
-        raise DataError(f"missing={missing!r} is unknown: take 'refuse' or 'drop'")
+    check_choice(missing, "missing", ("refuse", "drop"))
     with opened(path) as stream:
         text = stream.read().decode("utf-8")
     lines = text.splitlines()[begin + 1 :]
@@ -220,8 +216,8 @@ def _response(said):
     for name in text:
         hits = {label: text[name].str.contains(rule) for label, rule in RESPONSE.items()}
         # "non-responder" holds the word responder.
-        yes = hits["responder"] & ~hits["non_responder"]
         no = hits["non_responder"]
+        yes = hits["responder"] & ~no
         if (yes ^ no).all() and yes.any() and no.any():
             return np.where(yes, "responder", "non_responder")
     return None
@@ -305,8 +301,7 @@ def matrix(
     path, *others = paths
     separator = separator or separator_of(path)
     found = numbers(path, separator, ids=ids, corner=corner, units=units)
-    if orientation not in ("genes", "cells"):
-        raise DataError(f"orientation={orientation!r} is unknown: take 'genes' or 'cells'")
+    check_choice(orientation, "orientation", ("genes", "cells"))
     if orientation == "genes":
         first = _id(found.ids, short, path)
         genes = distinct(
@@ -331,23 +326,17 @@ def matrix(
             table[new] = values.to_numpy()
         unnamed = int(table[list(obs or {})].isna().all(axis=1).sum()) if obs else 0
         notes = [f"{many(unnamed, 'cell')} that the labels do not name"] if unnamed else []
-    if "batch" not in table:
-        source = next((c for c in ("platform", "library", "donor") if c in table), None)
-        if source:
-            table["batch"] = table[source]
+    source = next((c for c in ("batch", "platform", "library", "donor") if c in table), None)
+    if source:
+        table["batch"] = table[source]
     made = assembled(X, genes, table, units, path.name, var=var, notes=notes)
     for name, values in (drop or {}).items():
         if name not in made.obs:
             raise DataError(
                 f"there is no column {name!r} to drop {shown(values)} by; there are {shown(made.obs.columns)}"
             )
-        out = made.obs[name].isin(list(values)).to_numpy()
-        made = made[~out].copy()
+        made = only(made, ~made.obs[name].isin(list(values)), "cell", f"of {name} {shown(values)} left out")
         made.obs[name] = made.obs[name].cat.remove_unused_categories()
-        made.uns["notes"] = [
-            *made.uns.get("notes", []),
-            f"{many(int(out.sum()), 'cell')} of {name} {shown(values)} left out",
-        ]
     return made
 
 
@@ -368,8 +357,7 @@ def _labelled(names, paths, matrix_path, key, key_to_cell, obs) -> pd.DataFrame:
             raise DataError(f"{path.name} has no column {shown(missing)}; it has {shown(table.columns)}: correct obs")
         picked = pd.DataFrame({new: column(table, plain(old), path) for new, old in (obs or {}).items()})
         tables.append(picked.set_index(pd.Index(index)))
-    table = pd.concat(tables)
-    table = table.apply(lambda c: labels(c.to_numpy()).set_axis(table.index))
+    table = labels(pd.concat(tables))
     source = names_of_files(paths)
     if not names.isin(table.index).any():  # R writes D28.1_1 for D28-1_1
         loose = [pd.Index(i.astype(str).str.replace(r"\W", "_", regex=True)) for i in (names, table.index)]

@@ -80,7 +80,7 @@ def _cells(batch, cells, files):
     path = files[META]
     table = words(path, ",", corner=False)
     picked = {"cell_type": "cell_line_demuxlet", "demuxlet_cls": "demuxlet_cls"}
-    found = pd.DataFrame({new: labels(column(table, old, path)).to_numpy() for new, old in picked.items()})
+    found = labels(pd.DataFrame({new: column(table, old, path) for new, old in picked.items()}))
     found = joined(cells, found.set_axis(pd.Index(table["name"])), files[COUNT].name, path.name, need_all=True)
     found.insert(1, "batch", batch)
     if len(table) != len(cells):

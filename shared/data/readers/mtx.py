@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes import many, shown
-from shared.data.readers.assemble import assembled, distinct, joined, labels, names_of_files, plain
+from shared.data.genes import check_choice, many, shown
+from shared.data.readers.assemble import assembled, distinct, joined, labels, names_of_files, only, plain
 from shared.data.readers.text import AGAIN, blocks, column, opened, separator_of, sound, words
 
 BARCODE = r"(?:.*[#_:])?[ACGTN]{8,}(?:-\d+)?"
@@ -38,7 +38,7 @@ def counted(path, units: str = "counts"):
     """
     from scipy import sparse
 
-    rows, columns, values = [], [], []
+    parts = []
     with opened(path) as stream:
         if not HEAD.fullmatch(stream.readline(200)):
             raise DataError(
@@ -59,14 +59,11 @@ def counted(path, units: str = "counts"):
                 raise DataError(
                     f"{path.name} has entries outside its {n_rows:,} × {n_columns:,}: it is damaged, {AGAIN}"
                 )
-            rows.append((at[:, 0] - 1).astype(np.int32))
-            columns.append((at[:, 1] - 1).astype(np.int32))
-            values.append(block[:, 2].astype(np.float32))
-    found = sum(map(len, values))
-    if found != n:
-        raise DataError(f"{path.name} says it has {n:,} entries, and has {found:,}: it was cut short, {AGAIN}")
-    at = (np.concatenate(columns), np.concatenate(rows))
-    made = sparse.csr_matrix((np.concatenate(values), at), shape=(n_columns, n_rows))
+            parts.append((*(at.T - 1).astype(np.int32), block[:, 2].astype(np.float32)))
+    rows, columns, values = map(np.concatenate, zip(*parts))
+    if len(values) != n:
+        raise DataError(f"{path.name} says it has {n:,} entries, and has {len(values):,}: it was cut short, {AGAIN}")
+    made = sparse.csr_matrix((values, (columns, rows)), shape=(n_columns, n_rows))
     if made.nnz != n:
         raise DataError(f"{path.name} holds entries twice ({n - made.nnz:,} of them): it is damaged, {AGAIN}")
     made.eliminate_zeros()
@@ -120,8 +117,7 @@ def _barcodes(names) -> float:
 
 def named(genes: pd.DataFrame, names: str, what: str) -> tuple[np.ndarray, pd.DataFrame]:
     """The names of the genes by choice, and ``var`` with the others."""
-    if names not in ("symbol", "id"):
-        raise DataError(f"names={names!r} is unknown: take 'symbol' or 'id'")
+    check_choice(names, "names", ("symbol", "id"))
     if names == "id" or (genes["id"] == genes["symbol"]).all():
         return genes["id"].to_numpy(), genes
     return distinct(genes["symbol"], genes["id"], what), genes
@@ -188,8 +184,8 @@ def tenx(
     gene_names, var = named(genes, names, found["genes"].name)
     table = pd.DataFrame(index=cells)
     for path in others:
-        for name, values in _labels(path, cells, barcode, obs, found["barcodes"]).items():
-            table[name] = values.to_numpy()
+        picked = _labels(path, cells, barcode, obs, found["barcodes"])
+        table[list(picked)] = picked.to_numpy()
     if batch:
         table["batch"] = batch
     return assembled(X, gene_names, table, "counts", names_of_files(paths), var=var, notes=notes)
@@ -223,7 +219,7 @@ def _labels(path, cells, barcode, obs, barcodes_path):
             f"{path.name} has columns {shown(table.columns)}: say which holds the barcodes (barcode) and which the "
             "labels (obs)"
         )
-    picked = pd.DataFrame({new: labels(column(table, old, path)).to_numpy() for new, old in obs.items()})
+    picked = labels(pd.DataFrame({new: column(table, old, path) for new, old in obs.items()}))
     picked.index = pd.Index(column(table, barcode, path), dtype=object)
     return joined(cells, picked, barcodes_path.name, path.name)
 
@@ -262,8 +258,7 @@ def kang(paths: list[Path], *, names: str = "symbol", keep: str = "all"):
     """
     from scipy import sparse
 
-    if keep not in ("all", "singlets"):
-        raise DataError(f"keep={keep!r} is unknown: take 'all' or 'singlets'")
+    check_choice(keep, "keep", ("all", "singlets"))
     halves = {"ctrl": "GSM2560248", "stim": "GSM2560249"}
     files = {(c, k): _one(paths, rf"{gsm}.*{end}", k) for c, gsm in halves.items() for k, end in ENDS.items()}
     gene_path, table_path = _one(paths, r"genes\.tsv", "genes"), _one(paths, r"tsne\.df", "the table of cells")
@@ -289,17 +284,12 @@ def kang(paths: list[Path], *, names: str = "symbol", keep: str = "all"):
         raise DataError(
             f"{table_path.name} has {len(table):,} rows for {len(obs):,} cells: the files are not of one release"
         )
-    for name in picked:
-        obs[name] = labels(picked[name].to_numpy()).to_numpy()
-    obs["batch"] = obs["condition"]
+    obs = pd.concat([labels(picked), obs], axis=1).assign(batch=obs["condition"])
     obs = obs[["cell_type", "condition", "donor", "batch", "multiplets", "barcode"]]
     gene_names, var = named(genes, names, gene_path.name)
     made = assembled(sparse.vstack(parts, format="csr"), gene_names, obs, "counts", names_of_files(paths), var=var)
-    if keep == "singlets":
-        good = ((made.obs["multiplets"] == "singlet") & made.obs["cell_type"].notna()).to_numpy()
-        made = made[good].copy()
-        made.uns["notes"] = [f"{many(int((~good).sum()), 'cell')} left out that are several cells or have no type"]
-    return made
+    good = (made.obs["multiplets"] == "singlet") & made.obs["cell_type"].notna()
+    return made if keep == "all" else only(made, good, "cell", "left out that are several cells or have no type")
 
 
 ENDS = {"matrix": r"\.mtx", "barcodes": r"barcodes"}

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes import many, shown
+from shared.data.genes import check_choice, many, shown
 from shared.data.readers.assemble import assembled, joined, labels, names_of_files
 from shared.data.readers.mtx import barcodes, counted, features, fitted, named
 from shared.data.readers.text import AGAIN, column, numbers, refused, words
@@ -58,20 +58,16 @@ def read(paths: list[Path], *, tissues: Iterable | None = None, unannotated: str
     """
     from scipy import sparse
 
-    if unannotated not in ("keep", "drop"):
-        raise DataError(f"unannotated={unannotated!r} is unknown: take 'keep' or 'drop'")
+    check_choice(unannotated, "unannotated", ("keep", "drop"))
     found = _sorted(paths)
     notes = _annotations(found["annotations"])
-    kept, tissues = (
-        set(notes.index),
-        None if tissues is None else {tissues} if isinstance(tissues, str) else set(tissues),
-    )
+    tissues = None if tissues is None else {tissues} if isinstance(tissues, str) else set(tissues)
     with refused(found["data"][0], "an archive"):
         organs = _organs(found["data"])
-    lost = sorted((tissues or set()) - {o for o, *_ in organs})
-    there = shown(sorted({o for o, *_ in organs}))
+    there, what = sorted({o for o, *_ in organs}), names_of_files(found["data"])
+    lost = sorted((tissues or set()).difference(there))
     if lost:
-        raise DataError(f"{names_of_files(found['data'])} has no organ {shown(lost)}; it has {there}")
+        raise DataError(f"{what} has no organ {shown(lost)}; it has {shown(there)}")
     parts, obs, genes = [], [], None
     for organ, batch, files in organs:
         if tissues is not None and organ not in tissues:
@@ -84,7 +80,7 @@ def read(paths: list[Path], *, tissues: Iterable | None = None, unannotated: str
         genes = own
         table = pd.DataFrame({"tissue": organ, "batch": batch or _plates(cells, files[0])}, index=cells)
         if unannotated == "drop":
-            known = cells.isin(kept)
+            known = cells.isin(notes.index)
             X, table = X[known], table[known]
         parts.append(X)
         obs.append(table)
@@ -94,14 +90,13 @@ def read(paths: list[Path], *, tissues: Iterable | None = None, unannotated: str
             f"{found['annotations'].name} names none of the cells ({shown(notes.index)} beside {shown(table.index)}): "
             "the annotations are of the other technology, or of another release"
         )
-    facts = joined(table.index, notes, names_of_files(found["data"]), found["annotations"].name)
+    facts = joined(table.index, notes, what, found["annotations"].name)
     table = pd.concat([facts, table], axis=1)
     if found["metadata"] is not None:
         table = _of_channels(found["metadata"], table)
     gone = len(notes) - int(notes.index.isin(table.index).sum())
     said = [f"{many(gone, 'annotated cell')} not among the cells read"] if gone and tissues is None else []
     var = pd.DataFrame({"spike_in": pd.Series(genes, dtype=object).str.match(r"ERCC-").to_numpy()})
-    what = names_of_files(found["data"])
     return assembled(sparse.vstack(parts, format="csr"), genes, table, "counts", what, var=var, notes=said)
 
 
@@ -178,15 +173,13 @@ def _annotations(path):
     there = {new: next((n for n in old if n in table), None) for new, old in FACTS.items()}
     if there["cell_type"] is None:
         raise DataError(f"{path.name} has no column cell_ontology_class; it has {shown(table.columns)}: {AGAIN}")
-    picked = {new: labels(column(table, old, path)).to_numpy() for new, old in there.items() if old}
-    return pd.DataFrame(picked, index=index, dtype=object)
+    picked = pd.DataFrame({new: column(table, old, path) for new, old in there.items() if old})
+    return labels(picked).set_axis(index)
 
 
 def _of_channels(path, table):
     said = words(path, ",")
     said = said.set_axis(pd.Index(column(said, "channel", path), dtype=object), axis=0)
-    for new in ("donor", "sex"):
-        old = next((n for n in FACTS[new] if n in said), None)
-        if old:  # also of cells without annotation
-            table[new] = labels(joined(pd.Index(table["batch"]), said, "the channels", path.name)[old]).to_numpy()
-    return table
+    said = labels(joined(pd.Index(table["batch"]), said, "the channels", path.name))
+    there = {new: old for new in ("donor", "sex") for old in reversed(FACTS[new]) if old in said}
+    return table.assign(**{new: said[old].to_numpy() for new, old in there.items()})  # also where not annotated

@@ -193,8 +193,7 @@ def _phenotypes(path, cells, matrix, extra):
         key = next((k for k in ("sample", "sampleID") if k in said), None)
         if key is None:
             raise DataError(f"{path.name} has no column 'sample'; it has {shown(said.columns)}: {AGAIN}")
-        found = {new: next((n for n in old if n in said), None) for new, old in PHENOTYPES.items()}
-        found = {new: old for new, old in found.items() if old is not None} | dict(extra or {})
+        found = {new: n for new, old in PHENOTYPES.items() for n in reversed(old) if n in said} | dict(extra or {})
         picked = pd.DataFrame({new: column(said, old, path) for new, old in found.items()})
         picked = joined(cells, picked.set_axis(pd.Index(said[key])), matrix.name, path.name)
         table = labels(picked)

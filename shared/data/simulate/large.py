@@ -11,6 +11,7 @@ from scipy import sparse
 
 from shared.data.errors import DataError
 from shared.data.simulate.model import check_options, draw_programmes, gene_names, softmax, type_names
+from shared.data.to_rows import Writer
 
 
 def write_large(
@@ -53,25 +54,16 @@ def write_large(
     try:
         with h5py.File(part, "w") as file:
             file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-            group = file.create_group("X")
-            group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
-            group.attrs["shape"] = (n_cells, n_genes)
-            width = int(depth * chunk)
-            made = {"maxshape": (None,), "chunks": (max(1024, min(width, 1 << 18)),), "compression": compression}
-            data = group.create_dataset("data", (0,), np.float32, **made)
-            indices = group.create_dataset("indices", (0,), np.int32, **made)
-            indptr, kinds, batches = np.zeros(n_cells + 1, np.int64), [], []
+            write = Writer(file.create_group("X"), (n_cells, n_genes), np.float32, compression=compression)
+            kinds, batches = [], []
             for start in tqdm(range(0, n_cells, chunk), disable=not progress, unit="chunk"):
                 n = min(chunk, n_cells - start)
                 kind, batch = rng.integers(len(names), size=n), rng.integers(n_batches, size=n)
                 total = np.maximum(rng.poisson(depth * np.exp(0.5 * rng.normal(size=n))), 1)
                 X = _multinomial(rng, ladder, kind, batch, total)
-                at = data.shape[0]
-                data.resize(at + X.nnz, 0), indices.resize(at + X.nnz, 0)
-                data[at:], indices[at:] = X.data, X.indices
-                indptr[start + 1 : start + n + 1] = at + X.indptr[1:]
+                write(X.data, X.indices, X.indptr)
                 kinds.append(kind.astype(np.int8)), batches.append(batch.astype(np.int8))
-            group.create_dataset("indptr", data=indptr)
+            write.close()
             called = [f"batch{b + 1}" for b in range(n_batches)]
             obs = pd.DataFrame(
                 {

@@ -23,20 +23,23 @@ def type_names(labels) -> list[str]:
     return names
 
 
-def check_options(*, whole=(), positive=(), least=(), share=()):
+# What an option of each group should be, and what is said of one that is not.
+GROUPS = {
+    "whole": (lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1,
+              "is not a whole number from 1 up"),
+    "positive": (lambda v: np.isscalar(v) and np.isfinite(v) and v > 0, "is not a positive number"),
+    "least": (lambda v: np.isscalar(v) and np.isfinite(v) and v >= 0, "is not a number from 0 up"),
+    "share": (lambda v: np.isscalar(v) and 0 <= v <= 1, "is a share: from 0 to 1"),
+}  # fmt: skip
+
+
+def check_options(**groups):
     """Refuse an option that is not what its group says: whole from 1, positive, 0 at least, or a share."""
-    for name, value in dict(whole).items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise DataError(f"{name}={value!r} is not a whole number from 1 up")
-    for name, value in dict(positive).items():
-        if not (np.isscalar(value) and np.isfinite(value) and value > 0):
-            raise DataError(f"{name}={value!r} is not a positive number")
-    for name, value in dict(least).items():
-        if not (np.isscalar(value) and np.isfinite(value) and value >= 0):
-            raise DataError(f"{name}={value!r} is not a number from 0 up")
-    for name, value in dict(share).items():
-        if not (np.isscalar(value) and 0 <= value <= 1):
-            raise DataError(f"{name}={value!r} is a share: from 0 to 1")
+    for group, options in groups.items():
+        allowed, problem = GROUPS[group]
+        for name, value in options.items():
+            if not allowed(value):
+                raise DataError(f"{name}={value!r} {problem}")
 
 
 def draw_programmes(rng, n_genes, n_types, effect):

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from shared.data.errors import DataError
+from shared.data.genes import check_choice
 from shared.data.simulate.model import (
     as_adata,
     check_options,
@@ -187,8 +188,7 @@ def bulk(
         ``lengths`` in bases.
     """
     names = type_names(labels)
-    if units not in ("log", "counts", "tpm"):
-        raise DataError(f"units={units!r} is not known: choose log, counts or tpm")
+    check_choice(units, "units", ("log", "counts", "tpm"))
     check_options(
         whole={"n_samples": n_samples, "n_genes": n_genes, "n_batches": n_batches},
         positive={"depth": depth},
@@ -273,8 +273,7 @@ def drug(
         whole={"n_lines": n_lines, "n_patients": n_patients, "n_causal": n_causal},
         least={"noise": noise, "shift": shift},
     )
-    if rule not in ("linear", "gated"):
-        raise DataError(f"rule={rule!r} is not known: choose linear or gated")
+    check_choice(rule, "rule", ("linear", "gated"))
     if n_causal >= n_genes:
         raise DataError(f"n_causal={n_causal} of n_genes={n_genes}: leave genes that do not matter")
     adata = bulk(n_lines + n_patients, n_genes, labels=labels, label="tissue", seed=seed)
