@@ -176,8 +176,11 @@ class _Episodes(Batches):
         return f"after {self.done(epoch, i)} episodes"
 
     def about(self):
-        sizes = {"meta_batch": self.settings.meta_batch, "log_every": self.settings.log_every}
-        return sizes | {"data": self.sampler.digest()}
+        return {
+            "meta_batch": self.settings.meta_batch,
+            "log_every": self.settings.log_every,
+            "data": self.sampler.digest(),
+        }
 
     def refusal(self, rows, epochs):
         done, settings = rows[-1]["episode"], self.settings
