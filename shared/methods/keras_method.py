@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
+from scipy import special
 
 from shared.data.cells import Cells, Outline
 from shared.methods.base import TransferEstimator
@@ -201,5 +202,4 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities (n_cells, n_classes) of logits; one column of logits is that of the second of two classes."""
     if logits.shape[1] == 1:
         logits = np.hstack([np.zeros_like(logits), logits])
-    logits = np.exp(logits - logits.max(1, keepdims=True))
-    return logits / logits.sum(1, keepdims=True)
+    return special.softmax(logits, axis=1)

@@ -7,7 +7,10 @@ from itertools import pairwise
 
 import torch
 
+from shared.train.constraints import OneOf, Widths, check
+
 NORMS, STATISTICS = ("batch", "running", "layer"), ("running", "batch", "support")
+DIMS = Widths(2)._replace(said="are no dims: give the number of genes and one width or more, whole numbers from 1 up")
 
 
 class EpisodeError(ValueError):
@@ -75,15 +78,7 @@ class EpisodeNorm(torch.nn.BatchNorm1d):
 
     def _several(self, pieces, episodes):
         """Episodes side by side: a feature of one episode is a feature of its own."""
-        out, means, variances = [], [], []
-        for x, n in zip(pieces, episodes, strict=True):
-            wide = x.view(n, -1, self.num_features).transpose(0, 1).reshape(-1, n * self.num_features)
-            mean, var = (torch.zeros(n * self.num_features, device=x.device) for _ in range(2))
-            # A momentum of 1 leaves this batch's own mean and variance in the two tensors.
-            wide = self._alone(wide, mean, var, self.weight.repeat(n), self.bias.repeat(n), 1.0)
-            out.append(wide.view(-1, n, self.num_features).transpose(0, 1).reshape(x.shape))
-            means.append(mean.view(n, -1))
-            variances.append(var.view(n, -1))
+        out, means, variances = zip(*map(self._side_by_side, pieces, episodes), strict=True)
         if self.training:
             with torch.no_grad():
                 for running, found in ((self.running_mean, means), (self.running_var, variances)):
@@ -93,6 +88,14 @@ class EpisodeNorm(torch.nn.BatchNorm1d):
                     power = torch.arange(len(found) - 1, -1, -1, device=found.device, dtype=found.dtype)
                     running.mul_(keep ** len(found)).add_((self.momentum * keep**power) @ found)
         return out
+
+    def _side_by_side(self, x, n):
+        wide = x.view(n, -1, self.num_features).transpose(0, 1).reshape(-1, n * self.num_features)
+        mean, var = (torch.zeros(n * self.num_features, device=x.device) for _ in range(2))
+        # A momentum of 1 leaves this batch's own mean and variance in the two tensors.
+        wide = self._alone(wide, mean, var, self.weight.repeat(n), self.bias.repeat(n), 1.0)
+        out = wide.view(-1, n, self.num_features).transpose(0, 1).reshape(x.shape)
+        return out, mean.view(n, -1), var.view(n, -1)
 
 
 class RowNorm(torch.nn.LayerNorm):
@@ -107,12 +110,7 @@ class Blocks(torch.nn.Module):
 
     def __init__(self, dims: Sequence[int], norm: str = "running"):
         super().__init__()
-        if norm not in NORMS:
-            raise EpisodeError(f"norm={norm!r} is not known: choose {', '.join(NORMS)}")
-        if len(dims) < 2 or any(int(d) != d or d < 1 for d in dims):
-            raise EpisodeError(
-                f"dims={dims!r}: give the number of genes and one width or more, whole numbers from 1 up"
-            )
+        check({"norm": norm, "dims": dims}, {"norm": OneOf(*NORMS), "dims": DIMS}, EpisodeError)
         kind = RowNorm if norm == "layer" else EpisodeNorm
         self.linears = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in pairwise(dims))
         self.norms = torch.nn.ModuleList(kind(d) for d in dims[1:])

@@ -30,6 +30,7 @@ from shared.nn.blocks import (  # noqa: F401  the layers for episodes, under one
     encoder,
     use_statistics,
 )
+from shared.train.constraints import Whole, check
 from shared.train.saved import digest
 
 
@@ -134,9 +135,8 @@ class EpisodeSampler:
     """
 
     def __init__(self, X, y, n_way=5, k_shot=5, n_query=10, seed=0, shuffle=False, device=None):
-        for name, value in {"n_way": n_way, "k_shot": k_shot, "n_query": n_query}.items():
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise EpisodeError(f"{name}={value!r} is not a whole number from 1 up")
+        sizes = {"n_way": n_way, "k_shot": k_shot, "n_query": n_query}
+        check(sizes, dict.fromkeys(sizes, Whole(1)), EpisodeError)
         self.X, self.device = _table(X, device)
         y = np.asarray(y)
         if y.shape != (self.X.shape[0],):

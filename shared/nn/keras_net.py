@@ -5,6 +5,7 @@ Importing this module loads Keras, on TensorFlow unless ``KERAS_BACKEND`` says o
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from dataclasses import dataclass
@@ -24,19 +25,14 @@ from scipy import sparse
 BLOCK = 2**24  # bytes of rows handed to the framework at once
 
 
-def _threads():
-    """TensorFlow does not read OMP_NUM_THREADS; on a shared machine it should."""
-    if keras.backend.backend() == "tensorflow" and os.environ.get("OMP_NUM_THREADS", "").isdecimal():
-        import tensorflow as tf
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
 
-        try:
+    # TensorFlow does not read OMP_NUM_THREADS; on a shared machine it should.
+    if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
+        with contextlib.suppress(RuntimeError):  # already running with other settings: they stay
             tf.config.threading.set_intra_op_parallelism_threads(int(os.environ["OMP_NUM_THREADS"]))
             tf.config.threading.set_inter_op_parallelism_threads(1)
-        except RuntimeError:
-            pass  # already running with other settings: they stay
-
-
-_threads()
 
 
 class Sample(keras.layers.Layer):
@@ -149,6 +145,13 @@ def relu_layers(x, widths, name):
     return x
 
 
+def compiled(inputs, outputs, loss, jit=False, optimizer=None):
+    """The network from `inputs` to `outputs`, ready for :func:`train`."""
+    net = keras.Model(inputs, outputs)
+    net.compile(optimizer or LayerwiseAdam(), loss, jit_compile=jit)
+    return net
+
+
 def restart(net, weights, lr, seed):
     """Give a network weights, an optimizer without a past, and noise from `seed`: as if it had just been built."""
     optimizer = net.optimizer
@@ -175,8 +178,6 @@ def _start(net):
 
     if keras.backend.backend() != "tensorflow":
         return start
-    import tensorflow as tf
-
     return tf.function(start, [tf.TensorSpec(w.shape, w.dtype) for w in net.weights], autograph=False)
 
 
@@ -249,7 +250,6 @@ def _steps(net):
 
     if keras.backend.backend() != "tensorflow":
         return keras_steps
-    import tensorflow as tf
 
     def one(x, y=None, weight=None):
         with tf.GradientTape() as tape:

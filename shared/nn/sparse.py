@@ -58,8 +58,7 @@ class Rows:
     """
 
     def __init__(self, matrix, device="cpu", columns=None, n_columns=None, dtype=torch.float32, reused=False):
-        several = isinstance(matrix, Sequence)
-        matrices = list(matrix) if several else [matrix]
+        matrices = list(matrix) if isinstance(matrix, Sequence) else [matrix]
         for m in matrices:
             if not sparse.issparse(m):
                 raise ValueError(f"rows come as SciPy CSR matrices, not as {type(m).__name__}: use scipy.sparse")

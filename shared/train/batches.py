@@ -108,7 +108,7 @@ class Table(Batches):
         self.entries = batch_size * sum(int(np.prod(c.shape[1:])) for c in self.columns)
 
     def __call__(self, epoch):
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
         order = torch.randperm(self.rows, generator=generator).to(self.device)  # where the batches are gathered
         return map(self.take, order.split(self.sizes(epoch)))
 
@@ -134,9 +134,9 @@ class Table(Batches):
         return digest([[tuple(c.shape) for c in self.columns], *(part.cpu().numpy() for part in self.take(rows))])
 
 
-def epoch_seed(seed: int, done: int) -> int:
-    """The seed of an epoch, from that of the run and how much of it is done: int from 0 to 2**32 - 1."""
-    return int(np.random.SeedSequence((seed, done)).generate_state(1)[0])
+def seed_of(*key: int) -> int:
+    """The seed for one purpose, such as an epoch, from that of the run and numbers: int from 0 to 2**32 - 1."""
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 class Sparse:

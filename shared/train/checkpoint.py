@@ -7,6 +7,7 @@ that must be equal for the file to be of this run. Every kind of training writes
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def read_checkpoint(path: str | Path, identity: dict) -> dict:
     tensors, about = read_safetensors(path)
     if about.pop("format", None) != FORMAT:
         raise TrainingError(f"{path} is not a checkpoint of this version of shared.train: {CURE}")
-    differ = differences(identity, about.pop("identity"))
+    differ = list(differences(identity, about.pop("identity")))
     if differ:
         raise TrainingError(f"{path} is a checkpoint of another run, which differs in {', '.join(differ[:5])}: {CURE}")
     return unpack(about, tensors)
@@ -65,17 +66,15 @@ def plain(identity: dict) -> dict:
     return json.loads(json.dumps(identity, default=lambda v: v.item() if isinstance(v, np.generic) else repr(v)))
 
 
-def differences(mine: dict, other: dict) -> list[str]:
+def differences(mine: dict, other: dict) -> Iterator[str]:
     """What differs between two identities, with both values where they are short."""
-    said = []
     for key in [k for k in {**mine, **other} if mine.get(k) != other.get(k)]:
         here, there = mine.get(key), other.get(key)
         both = f"{key} ({there!r} there, {here!r} here)"
         if key == "modules" and here and there:
-            said += differences(here, there)
+            yield from differences(here, there)
         else:
-            said.append(both if len(both) < 80 else key)
-    return said
+            yield both if len(both) < 80 else key
 
 
 def settings_of(net: torch.nn.Module) -> dict:

@@ -111,17 +111,17 @@ def Maybe(constraint: Constraint) -> Constraint:
     return Constraint(lambda v: v is None or constraint.accepts(v), f"{constraint.said}, or None")
 
 
-def check(settings: Mapping[str, object], constraints: Mapping[str, Constraint]) -> None:
+def check(settings: Mapping[str, object], constraints: Mapping[str, Constraint], error=SettingError) -> None:
     """Refuse the first setting that cannot be used.
 
     Raises
     ------
     SettingError
-        Which setting, its value, and what it should be.
+        Or another `error`: which setting, its value, and what it should be.
     """
     for name, constraint in constraints.items():
         if not constraint.accepts(settings[name]):
-            raise SettingError(f"{name}={settings[name]!r} {constraint.said}")
+            raise error(f"{name}={settings[name]!r} {constraint.said}")
 
 
 def is_number(value) -> bool:

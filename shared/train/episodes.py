@@ -12,19 +12,18 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
 from shared.nn.episodes import EpisodeSampler
-from shared.train.batches import Batches, epoch_seed
-from shared.train.constraints import Between, Maybe, OneOf, Whole, check
+from shared.train.batches import Batches, seed_of
+from shared.train.constraints import Between, Maybe, OneOf, Whole
 from shared.train.loop import fit
-from shared.train.settings import Config, History, TrainingError, resolve_device
+from shared.train.settings import Common, Config, History, TrainingError, resolve_device
 
 
 @dataclasses.dataclass(frozen=True)
-class MetaConfig:
+class MetaConfig(Common):
     """How to train by episodes.
 
     Parameters
@@ -62,35 +61,22 @@ class MetaConfig:
 
     episodes: int = 1000
     lr: float = 5e-4
-    lr_step: int | None = None
-    lr_gamma: float = 0.5
     meta_batch: int = 1
-    step_order: str = "standard"
     log_every: int = 100
     stop_at: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "32"
     compile: bool | str = False
-    progress: bool = False
-    checkpoint: str | Path | None = None
 
-    constraints = {
+    constraints = Common.constraints | {
         "precision": OneOf("32", "bf16"),
         "episodes": Whole(),
         **dict.fromkeys(("meta_batch", "log_every"), Whole(1)),
         "stop_at": Maybe(Between(-1, 2)),  # an accuracy; above 1 it never stops
     }
 
-    def __post_init__(self):
-        check(vars(self), self.constraints)
-        self.config()
-
     def config(self) -> Config:
-        """The same for the loop, whose epochs are rows of the history; it refuses what it cannot use."""
-        names = "lr lr_step lr_gamma step_order seed device precision progress checkpoint"
-        rows = max(1, -(-self.episodes // self.log_every))
-        return Config(epochs=rows, optimizer="adam", **{name: getattr(self, name) for name in names.split()})
+        """The same for the loop, whose epochs are rows of the history."""
+        same = {field.name: getattr(self, field.name) for field in dataclasses.fields(Common)}
+        return Config(epochs=max(1, -(-self.episodes // self.log_every)), optimizer="adam", **same)
 
 
 def meta_train(
@@ -155,8 +141,7 @@ def meta_train(
     def enough(_, row):
         return "accuracy" if settings.stop_at is not None and row["accuracy"] > settings.stop_at else ""
 
-    project = (lambda net: net.project_weights()) if hasattr(learner, "project_weights") else None
-    batches = _Episodes(sampler.to(device), settings)
+    project, batches = getattr(type(learner), "project_weights", None), _Episodes(sampler.to(device), settings)
     return fit(learner, step, batches, settings.config(), callbacks=[*callbacks, enough], project_weights=project)
 
 
@@ -174,7 +159,7 @@ class _Episodes(Batches):
 
     def __call__(self, epoch):
         done, seed, size = self.done(epoch), self.settings.seed, self.settings.meta_batch
-        torch.manual_seed(epoch_seed(seed, done))  # by episodes, so that it does not depend on how many a row has
+        torch.manual_seed(seed_of(seed, done))  # by episodes, so that it does not depend on how many a row has
         drawn = self.sampler.stretch(sum(self.sizes(epoch)), seed, done)  # row numbers of all of them, sent once
         for parts in zip(*(part.split(size) for part in drawn), strict=True):
             yield self.sampler.gather(*parts)
@@ -191,8 +176,11 @@ class _Episodes(Batches):
         return f"after {self.done(epoch, i)} episodes"
 
     def about(self):
-        sizes = {"meta_batch": self.settings.meta_batch, "log_every": self.settings.log_every}
-        return sizes | {"data": self.sampler.digest()}
+        return {
+            "meta_batch": self.settings.meta_batch,
+            "log_every": self.settings.log_every,
+            "data": self.sampler.digest(),
+        }
 
     def refusal(self, rows, epochs):
         done, settings = rows[-1]["episode"], self.settings

@@ -8,19 +8,19 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from shared.train.batches import Batches, Table, epoch_seed
+from shared.train.batches import Batches, Table, seed_of
 from shared.train.checkpoint import plain, read_checkpoint, save_checkpoint, settings_of
 from shared.train.memory import LARGE, kept_memory
 from shared.train.saved import CURE
 from shared.train.settings import Config, History, TrainingError, resolve_device, seed_everything
 
-DTYPES = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 # Settings that a resumed run may change.
 FREE = {"device", "devices", "progress", "checkpoint", "checkpoint_every", "max_seconds"}
 
@@ -88,8 +88,6 @@ def fit(
     """
     config = Config() if config is None else config
     device = resolve_device(config.device)
-    if config.precision == "16" and device.type != "cuda":
-        raise TrainingError(f"precision '16' needs CUDA and this run is on {device.type}: use 'bf16' or '32'")
     if not callable(batches):
         batches = Table(batches, device, "tensors", config.batch_size, config.seed)
     elif not isinstance(batches, Batches):
@@ -97,13 +95,23 @@ def fit(
     val = None if val is None else Table(val, device, "val", max(config.batch_size, 256))
     if val is not None and isinstance(batches, Table) and len(val.columns) != len(batches.columns):
         raise TrainingError(f"val holds {len(val.columns)} tensors and the training data {len(batches.columns)}")
-    if config.patience is not None and val is None and monitor is None:
-        raise TrainingError("patience needs rows to judge by: pass val=, or set patience=None")
-    if config.schedule == "cosine" and not batches.steps:
-        raise TrainingError("schedule 'cosine' needs the batches of an epoch: give Batches steps=, or use 'constant'")
+    refused = {
+        f"precision '16' needs CUDA and this run is on {device.type}: use 'bf16' or '32'": (
+            config.precision == "16" and device.type != "cuda"
+        ),
+        "patience needs rows to judge by: pass val=, or set patience=None": (
+            config.patience is not None and val is None and monitor is None
+        ),
+        "schedule 'cosine' needs the batches of an epoch: give Batches steps=, or use 'constant'": (
+            config.schedule == "cosine" and not batches.steps
+        ),
+        "the network has no parameter to train: is every requires_grad False?": (
+            not any(p.requires_grad for p in net.parameters())
+        ),
+    }
+    if any(refused.values()):
+        raise TrainingError(next(said for said, true in refused.items() if true))
     net.to(device)
-    if not any(p.requires_grad for p in net.parameters()):
-        raise TrainingError("the network has no parameter to train: is every requires_grad False?")
     large = device.type == "cpu" and 4 * max(batches.entries, *(p.numel() for p in net.parameters())) >= LARGE
     with _own_generators(device), kept_memory(large):
         return _Run(net, step, batches, config, device, val, monitor, on_gradients, project_weights).go(callbacks)
@@ -132,8 +140,8 @@ class _Run:
         self.optimizer = _optimizer(self.parameters, config, device)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "16")
-        dtype = DTYPES[config.precision]
-        self.autocast = contextlib.nullcontext if dtype is None else lambda: torch.autocast(device.type, dtype)
+        half = {"bf16": torch.bfloat16, "16": torch.float16}.get(config.precision)
+        self.autocast = partial(torch.autocast, device.type, half) if half else contextlib.nullcontext
         # On an accelerator losses are looked at now and then, see Batches.look.
         self.look = 1 if device.type == "cpu" else batches.look
         self.path = None if config.checkpoint is None else Path(config.checkpoint)
@@ -166,18 +174,18 @@ class _Run:
     def reason(self, answer, spent):
         """Why training ends after this epoch, or the empty string."""
         config, done = self.config, len(self.history.rows)
-        if answer is not None:
-            return answer if isinstance(answer, str) else "callback"
-        if config.patience is not None and done - self.history.best_epoch >= config.patience:
-            return "patience"
-        if done >= config.epochs:
-            return f"{self.batches.unit}s"
-        return "time" if config.max_seconds is not None and spent >= config.max_seconds else ""
+        reasons = [
+            (answer if isinstance(answer, str) else "callback", answer is not None),
+            ("patience", config.patience is not None and done - self.history.best_epoch >= config.patience),
+            (f"{self.batches.unit}s", done >= config.epochs),
+            ("time", config.max_seconds is not None and spent >= config.max_seconds),
+        ]
+        return next((reason for reason, true in reasons if true), "")
 
     def epoch(self, number):
         """One pass over the batches; adds the epoch's row to the history and returns it."""
         net, original, seen, looked = self.net, self.config.step_order == "original", [], 0
-        seed_everything(epoch_seed(self.config.seed, number))
+        seed_everything(seed_of(self.config.seed, number))
         net.train()
         for batch in self.batches(number):
             lr = self.set_lr(number, len(seen))

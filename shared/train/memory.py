@@ -10,7 +10,6 @@ import threading
 
 LARGE = 2**22  # bytes of the largest tensor from which on it matters
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # names of glibc's settings, as its mallopt takes them
-DEFAULTS = {TRIM_THRESHOLD: 2**26, MMAP_MAX: 2**16}
 
 
 @contextlib.contextmanager
@@ -34,6 +33,6 @@ def kept_memory(wanted: bool = True):
     try:
         yield True
     finally:
-        for name, value in DEFAULTS.items():
-            library.mallopt(name, value)
+        library.mallopt(MMAP_MAX, 2**16)
+        library.mallopt(TRIM_THRESHOLD, 2**26)
         library.malloc_trim(0)

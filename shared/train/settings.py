@@ -21,8 +21,34 @@ class TrainingError(ValueError):
     """Training cannot start, or cannot go on; the message names the problem and the cure."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common:
+    """Settings of every training, by epochs or by episodes; see :class:`Config`."""
+
+    lr: float = 1e-3
+    lr_step: int | None = None
+    lr_gamma: float = 0.5
+    step_order: str = "standard"
+    precision: str = "32"
+    seed: int = 0
+    device: str = "auto"
+    progress: bool = False
+    checkpoint: str | Path | None = None
+
+    constraints = {
+        **dict.fromkeys(("lr", "lr_gamma"), Positive()),
+        "lr_step": Maybe(Whole(1)),
+        "step_order": OneOf(*STEP_ORDERS),
+        "precision": OneOf("32", "bf16", "16"),
+        "seed": Whole(),
+    }
+
+    def __post_init__(self):
+        check(vars(self), self.constraints)
+
+
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Common):
     """How to train. The defaults suit a small network on a few thousand cells.
 
     Parameters
@@ -74,41 +100,25 @@ class Config:
 
     epochs: int = 100
     batch_size: int = 128
-    lr: float = 1e-3
     weight_decay: float = 0.0
     optimizer: str = "adamw"
     schedule: str = "constant"
-    lr_step: int | None = None
-    lr_gamma: float = 0.5
-    step_order: str = "standard"
-    precision: str = "32"
     patience: int | None = None
     min_delta: float = 0.0
     clip_norm: float | None = None
-    seed: int = 0
-    device: str = "auto"
     devices: int = 1
-    progress: bool = False
-    checkpoint: str | Path | None = None
     checkpoint_every: int = 1
     max_seconds: float | None = None
 
-    constraints = {
+    constraints = Common.constraints | {
         **dict.fromkeys(("epochs", "batch_size", "checkpoint_every"), Whole(1)),
-        **dict.fromkeys(("patience", "lr_step"), Maybe(Whole(1))),
+        "patience": Maybe(Whole(1)),
         "devices": OneOf(1),
-        "seed": Whole(),
-        **dict.fromkeys(("lr", "lr_gamma"), Positive()),
         **dict.fromkeys(("weight_decay", "min_delta"), NotNegative()),
         **dict.fromkeys(("clip_norm", "max_seconds"), Maybe(Positive())),
         "optimizer": OneOf(*OPTIMIZERS),
         "schedule": OneOf("constant", "cosine"),
-        "precision": OneOf("32", "bf16", "16"),
-        "step_order": OneOf(*STEP_ORDERS),
     }
-
-    def __post_init__(self):
-        check(vars(self), self.constraints)
 
 
 @dataclasses.dataclass

@@ -154,7 +154,6 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
             raise SettingError("hidden or code was changed after pretrain: pre-train again")
         outputs = self.head(cells)[0]
         head = [*initial([(self.code, outputs), (outputs,)], rng), np.float32(self.l2)]
-        checkpoint = self._checkpoint_of_fit(cells)
         scale = source["scale"] if source and not self.per_study else Scale.fit(cells.X, self.scaling)
         scale = getattr(self, "adapted_", scale)
         X, net, frozen = scale(cells.X), self.build(cells), self.tuning == "frozen"
@@ -165,7 +164,9 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
                 net.optimizer.set_factors(factors)
                 yield X, target, weight, epochs
 
-        self.losses_, (*tuned, W, b, _) = self.train(net, start, schedule(), rng, checkpoint=checkpoint)
+        self.losses_, (*tuned, W, b, _) = self.train(
+            net, start, schedule(), rng, checkpoint=self._checkpoint_of_fit(cells)
+        )
         self.encoder_weights_, self.head_weights_ = tuned or [w.copy() for w in encoder], [W, b]
         self.tuned_scale_ = scale
         return self

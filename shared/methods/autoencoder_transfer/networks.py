@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from shared.nn.keras_net import Head, LayerwiseAdam, Sample, keras, relu_layers
+from shared.nn.keras_net import Head, Sample, compiled, keras, relu_layers
 
 TUNING = ("frozen", "full", "gradual", "discriminative")
 
@@ -57,9 +57,7 @@ def compiled_autoencoder(n_genes, hidden, code, output, noise, variational, beta
     make = variational_autoencoder if variational else autoencoder
     whole = make(n_genes, hidden, code, output, **({"beta": beta} if variational else {}))
     clean = keras.Input((n_genes,))
-    trained = keras.Model(clean, whole(keras.layers.Dropout(noise, seed=0, name="noise")(clean)))
-    trained.compile(LayerwiseAdam(), "mse", jit_compile=jit)
-    return trained, whole
+    return compiled(clean, whole(keras.layers.Dropout(noise, seed=0, name="noise")(clean)), "mse", jit), whole
 
 
 @lru_cache(maxsize=8)
@@ -72,14 +70,12 @@ def compiled_encoder(n_genes, hidden, code, linear_code, outputs, task, jit):
     x = relu_layers(genes, hidden, "encode")
     if code:
         x = keras.layers.Dense(code, activation=None if linear_code else "relu", name="code")(x)
-    net = keras.Model(genes, Head(outputs, name="head")(x))
     loss = {
         "binary": keras.losses.BinaryCrossentropy(from_logits=True),
         "classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "numbers": keras.losses.MeanSquaredError(),
     }[task]
-    net.compile(LayerwiseAdam(), loss, jit_compile=jit)
-    return net
+    return compiled(genes, Head(outputs, name="head")(x), loss, jit)
 
 
 def stages(tuning: str, n_hidden: int, epochs: int, decay: float) -> list[tuple[dict[str, float], int]]:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from shared.data.errors import DataError
 from shared.methods.base import Classifier, DomainAware, Example, Transformer, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
-from shared.nn.keras_net import LayerwiseAdam, dense, keras, ops
+from shared.nn.keras_net import LayerwiseAdam, compiled, dense, keras, ops
 from shared.train.constraints import NotNegative, OneOf, SettingError, Widths
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # kernel widths, in units of the median distance
@@ -130,11 +130,10 @@ def aligned_network(n_genes, widths, method, classes):
     extra = {"mmd": Discrepancy, "adversarial": lambda **k: DomainClassifier(widths[-1], **k)}.get(method)
     if extra:
         first = extra(name="align")([first, second])
-    net = keras.Model(pair, keras.layers.Dense(classes, name="head")(first))
+    logits = keras.layers.Dense(classes, name="head")(first)
     # Momentum makes two players circle each other and the codes fly apart, so against an adversary there is none.
     adam = LayerwiseAdam(beta_1=0.0) if method == "adversarial" else LayerwiseAdam()
-    net.compile(adam, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    return net
+    return compiled(pair, logits, keras.losses.SparseCategoricalCrossentropy(from_logits=True), optimizer=adam)
 
 
 @dataclass(eq=False, repr=False)

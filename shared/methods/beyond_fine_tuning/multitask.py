@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from shared.methods.base import Example, Regressor, example_cells
 from shared.methods.keras_method import KerasMethod
-from shared.nn.keras_net import LayerwiseAdam, dense, keras, ops, relu_layers
+from shared.nn.keras_net import compiled, dense, keras, ops, relu_layers
 from shared.train.constraints import Widths
 
 
@@ -25,9 +25,7 @@ def masked_error(y, predicted):
 def multitask_network(n_genes, widths, tasks):
     """Shared layers with ReLU, and one output for each task."""
     x = keras.Input((n_genes,))
-    net = keras.Model(x, keras.layers.Dense(tasks, name="head")(relu_layers(x, widths, "encode")))
-    net.compile(LayerwiseAdam(), masked_error, jit_compile=False)
-    return net
+    return compiled(x, keras.layers.Dense(tasks, name="head")(relu_layers(x, widths, "encode")), masked_error)
 
 
 @dataclass(eq=False, repr=False)

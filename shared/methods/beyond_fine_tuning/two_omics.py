@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from shared.data.errors import DataError
 from shared.methods.base import Classifier, Example, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
-from shared.nn.keras_net import LayerwiseAdam, dense, keras, relu_layers
+from shared.nn.keras_net import compiled, dense, keras, relu_layers
 from shared.train.constraints import OneOf, SettingError, Share, Whole, Widths
 
 FUSIONS = ("early", "intermediate", "late")
@@ -34,9 +34,7 @@ def fused_network(n_first, n_second, widths, fusion, classes):
             out = head(classes, name="head")(relu_layers(code, widths[-1:], "joint"))
         else:
             out = keras.layers.Add()([head(classes, name="head_first")(a), head(classes, name="head_second")(b)])
-    net = keras.Model(x, out)
-    net.compile(LayerwiseAdam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    return net
+    return compiled(x, out, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
 
 @dataclass(eq=False, repr=False)

@@ -7,12 +7,12 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.corpus import Corpus
 from shared.data.errors import DataError
-from shared.methods.base import Classifier, Example, Pretrained, example_cells
+from shared.methods.base import Classifier, Example, Pretrained, Transformer, example_cells
 from shared.methods.scpretrain.finetuning import hold_out, labelled_batches
 from shared.methods.scpretrain.network import CellTypeNet, celltype_step, encoder_of, transplant
 from shared.methods.scpretrain.pseudo_labels import CLUSTERERS, SPACES, cluster_numbers, logged
@@ -24,7 +24,7 @@ from shared.train.constraints import Maybe, OneOf, Positive, SettingError, Share
 
 
 @dataclass(eq=False, repr=False)
-class ScPretrain(Pretrained, Classifier, TransformerMixin, TorchMethod):
+class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
     """Pre-train an encoder on pseudo-labels of unlabelled data sets; fine-tune it with a classifier on a labelled one.
 
     Parameters
@@ -304,8 +304,3 @@ class ScPretrain(Pretrained, Classifier, TransformerMixin, TorchMethod):
         check_is_fitted(self, "network_")
         X = self._expression(self._read(X, genes=genes))
         return torch.from_numpy(self.forward(self.network_, X)).softmax(1).numpy()
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()  # TransformerMixin comes before the kit and sets these anew
-        tags.transformer_tags.preserves_dtype = ["float32"]
-        return tags

@@ -156,7 +156,5 @@ def built(make, seed):
 def encoder_of(weight: np.ndarray, bias: np.ndarray) -> SparseLinear:
     """The encoder with these weights."""
     layer = built(lambda: SparseLinear(*weight.shape), 0)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias))
+    layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
     return layer

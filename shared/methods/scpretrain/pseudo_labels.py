@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from shared.data.errors import DataError
 from shared.preprocess import log_normalize
+from shared.train.batches import seed_of
 
 SPACES = ("raw", "log1p", "normalized", "pca", "embedding")
 CLUSTERERS = ("kmeans", "minibatch", "ward")
@@ -120,7 +121,7 @@ class PseudoLabeller:
         if self.clusterer == "ward":
             points = points.toarray() if sparse.issparse(points) else points
             return AgglomerativeClustering(k).fit_predict(points), math.nan
-        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0] >> 1)
+        seed = seed_of(self.seed, number) >> 1
         options = {"init": "random", "n_init": 1, "max_iter": 20, "random_state": seed}
         if self.clusterer == "minibatch":
             means = MiniBatchKMeans(k, **options)

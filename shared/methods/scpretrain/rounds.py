@@ -23,6 +23,7 @@ from shared.methods.scpretrain.network import MultiTaskNet, built, cluster_step,
 from shared.methods.scpretrain.pseudo_labels import PseudoLabeller, PseudoLabels
 from shared.nn.sparse import Rows, SparseLinear
 from shared.train import Batches, History, TrainingError, resolve_device
+from shared.train.batches import seed_of
 from shared.train.checkpoint import plain, read_checkpoint, save_checkpoint
 from shared.train.saved import CURE, digest
 
@@ -119,7 +120,7 @@ class Pretraining:
 
     def cluster(self, number: int) -> dict[str, PseudoLabels]:
         """Pseudo-labels of every data set, by its name: of its counts in the first round, then of the embedding."""
-        model, seed = self.model, draw(self.seed, 4, number)
+        model, seed = self.model, seed_of(self.seed, 4, number)
         space = model.space if number == 1 else "embedding"
         labeller = PseudoLabeller(space, model.cells_per_cluster, model.clusterer, seed)
         # First clusters depend on the set alone: the folds of one corpus share them.
@@ -145,10 +146,8 @@ class Pretraining:
         """One round: new heads, a new optimiser, the encoder as it is, which is changed in ``state``."""
         model, state, ks = self.model, self.state, [one.ks for one in found.values()]
         make = lambda: MultiTaskNet(len(self.kept), model.width, ks, model.squash, model.heads)  # noqa: E731
-        net = built(make, draw(self.seed, 5, number))
-        with torch.no_grad():
-            net.encoder.weight.copy_(torch.from_numpy(state["weight"][self.kept]))
-            net.encoder.bias.copy_(torch.from_numpy(state["bias"]))
+        net = built(make, seed_of(self.seed, 5, number))
+        net.encoder.load_state_dict(encoder_of(state["weight"][self.kept], state["bias"]).state_dict())
         batches = Batches(self.batches(number, found), label=f"pre-training, round {number} of {model.rounds}")
         history = model.train(
             net, cluster_step, batches, seed=self.seed, monitor=lambda net, row: row["loss"], optimizer="adam"
@@ -198,11 +197,6 @@ class Pretraining:
         if done > rounds:
             raise TrainingError(f"{path} holds {done} rounds and rounds={rounds} asks for fewer: {CURE}")
         return state
-
-
-def draw(*key: int) -> int:
-    """A seed for one purpose in one round, from that of the run."""
-    return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 def chunks(rows: np.ndarray) -> list[np.ndarray]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import TransformerMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import one_hot
 
-from shared.methods.base import Example, FewShot, Pretrained, example_cells
+from shared.methods.base import Example, FewShot, Pretrained, Transformer, example_cells
 from shared.methods.tmp.network import CHOICES, RelationNet
 from shared.methods.torch_method import TorchMethod
 from shared.nn.episodes import EpisodeSampler, episode_sizes, unit_range
@@ -24,11 +23,10 @@ from shared.train.constraints import Flag, Maybe, Positive, SettingError, Whole,
 from shared.train.episodes import MetaConfig, meta_train
 
 DENSE = 2**28  # a sparse table with fewer entries (1 GiB) is made dense once, not row by row in every episode
-SHARED = ("meta_batch", "step_order", "log_every", "precision", "compile", "device", "progress")  # by both stages
 
 
 @dataclass(eq=False, repr=False)
-class TMP(Pretrained, FewShot, TransformerMixin, TorchMethod):
+class TMP(Pretrained, FewShot, Transformer, TorchMethod):
     """Meta-train on a large collection, fine-tune on a few cells of each type, and name new cells.
 
     Five lines, with AnnData of the same genes in the same order::
@@ -178,8 +176,7 @@ class TMP(Pretrained, FewShot, TransformerMixin, TorchMethod):
         seed = self._seed()
         net = self.new_network(cells, seed=seed)
         sampler = self._sampler(self._scaled(cells), cells.y, self.n_way, self.k_shot, self.n_query)
-        of_pretrain = {"episodes": self.episodes, "lr": self.lr, "lr_step": self.lr_step}
-        history = self._meta_train(net, sampler, callbacks, seed=seed, checkpoint=self.checkpoint, **of_pretrain)
+        history = self._meta_train(net, sampler, callbacks, seed=seed, stop_at=None)
         return self._keep(cells, state=dict(net.state_dict()), history=history)
 
     def fit(self, X, y="cell_type", *, genes=None, callbacks=()):
@@ -198,18 +195,19 @@ class TMP(Pretrained, FewShot, TransformerMixin, TorchMethod):
         sizes = episode_sizes(np.bincount(cells.codes), self.n_way, self.k_shot, self.n_query)
         if self.fit_episodes and sizes is not None:
             sampler, checkpoint = self._sampler(X, cells.codes, *sizes), self._checkpoint_of_fit(cells)
-            of_fit = {"episodes": self.fit_episodes, "lr": self.fit_lr, "lr_step": self.fit_lr_step}
-            of_fit |= {"stop_at": self.stop_at, "checkpoint": checkpoint, "seed": seed}
-            self.history_ = self._meta_train(self.network_, sampler, callbacks, **of_fit)
+            self.history_ = self._meta_train(
+                self.network_, sampler, callbacks, seed=seed, checkpoint=checkpoint,
+                episodes=self.fit_episodes, lr=self.fit_lr, lr_step=self.fit_lr_step,
+            )  # fmt: skip
             if checkpoint is not None:
                 checkpoint.unlink(missing_ok=True)
         self._remember(torch.from_numpy(self._encode(self.network_, X)), torch.as_tensor(cells.codes))
         return self
 
     def _meta_train(self, net, sampler, callbacks, **settings):
-        """Train in place by episodes, with this estimator's settings of the same names."""
-        config = MetaConfig(**{name: getattr(self, name) for name in SHARED}, **settings)
-        history = meta_train(net, sampler, config, callbacks)
+        """Train in place by episodes, with this estimator's settings of the same names unless others are given."""
+        own = {field.name: getattr(self, field.name) for field in fields(MetaConfig) if hasattr(self, field.name)}
+        history = meta_train(net, sampler, MetaConfig(**own | settings), callbacks)
         net.cpu()
         return history
 
@@ -269,8 +267,3 @@ class TMP(Pretrained, FewShot, TransformerMixin, TorchMethod):
                 logits = self.network_.compare(self.prototypes_[None], some[None]).double()
                 scores.append(self.network_.score(logits, self.members_)[0].float())
         return torch.cat(scores).numpy()
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float32"]
-        return tags
