@@ -126,16 +126,20 @@ class TransferEstimator(BaseEstimator):
 
     # Reading.
 
+    def _check_settings(self):
+        """Refuse a setting that cannot be used; the nearest class that constrains it decides."""
+        settings, constraints = self.get_params(deep=False), {}
+        for kind in reversed(type(self).__mro__):
+            constraints |= vars(kind).get("constraints", {})
+        check(settings, {name: constraint for name, constraint in constraints.items() if name in settings})
+
     def _read(self, X, y=NO_LABELS, *, genes=None, reset=False, pretrains=False, **how) -> Cells:
         """Cells as this method takes them: settings, genes and scale of values are checked too.
 
         With `reset` the cells set the number and names of genes (`fit`); without, they are held to them (`predict`).
         `pretrains` says that the cells replace what was pre-trained.
         """
-        settings, constraints = self.get_params(deep=False), {}
-        for kind in reversed(type(self).__mro__):
-            constraints |= vars(kind).get("constraints", {})
-        check(settings, {name: constraint for name, constraint in constraints.items() if name in settings})
+        self._check_settings()
         options = {"accept_sparse": self.accept_sparse, "allow_nan": self.allow_nan, "dtype": self.dtype}
         counts = self.expects == "counts" and not getattr(self, "logged", False)
         options["layer"] = "counts" if counts else None
@@ -301,9 +305,8 @@ class TransferEstimator(BaseEstimator):
         if base is None:
             return None
         arrays, seen = {}, hashlib.sha256()
-        settings = {k: repr(v) for k, v in self.get_params(deep=False).items() if k not in PLACES} | {
-            "random_state": seed
-        }
+        settings = {k: repr(v) for k, v in self.get_params(deep=False).items() if k not in PLACES}
+        settings |= {} if seed is None else {"random_state": seed}
         tables = [[c.X.indptr, c.X.indices, c.X.data] if hasattr(c.X, "indptr") else c.X for c in cells]
         labels = [(c.X.shape, c.y) if c.classes is None else (c.X.shape, c.classes.tolist(), c.codes) for c in cells]
         about = pack([settings, tables, labels, {k: getattr(self, k, None) for k in self.kept}], "", arrays)

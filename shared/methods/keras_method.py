@@ -128,8 +128,9 @@ class KerasMethod(TransferEstimator):
 
     def learn(self, cells: Cells, rng, X, y, *, epochs=None):
         """Train the network for `cells` from new weights on the rows `X`: sets ``weights_`` and ``losses_``."""
-        net, kept = self.build(cells), self._checkpoint_of_fit(cells)
-        first, stage = self.new_weights(net, rng), (X, y, None, epochs or self.epochs)
+        net, stage = self.build(cells), (X, y, None, epochs or self.epochs)
+        first = self.new_weights(net, rng)
+        kept = self._checkpoint_of_fit(cells, seed=digest(first))
         self.losses_, self.weights_ = self.train(net, first, [stage], rng, checkpoint=kept)
         return self
 

@@ -21,6 +21,7 @@ from shared.methods.base import Classifier, Example, Pretrained, Regressor, Tran
 from shared.methods.keras_method import KerasMethod, softmax
 from shared.nn.keras_net import Scale, initial, keras
 from shared.train.constraints import Flag, NotNegative, OneOf, Positive, SettingError, Share, Whole, Widths
+from shared.train.saved import digest
 
 SCALING = {"standard": "linear", "centre": "linear", "unit": "sigmoid", None: "linear"}
 
@@ -165,7 +166,7 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
                 yield X, target, weight, epochs
 
         self.losses_, (*tuned, W, b, _) = self.train(
-            net, start, schedule(), rng, checkpoint=self._checkpoint_of_fit(cells)
+            net, start, schedule(), rng, checkpoint=self._checkpoint_of_fit(cells, seed=digest(start))
         )
         self.encoder_weights_, self.head_weights_ = tuned or [w.copy() for w in encoder], [W, b]
         self.tuned_scale_ = scale

@@ -6,7 +6,7 @@ Matching distributions is only right where the shares of the classes are equal; 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,7 @@ from shared.methods.base import Classifier, DomainAware, Example, Transformer, e
 from shared.methods.keras_method import KerasMethod, softmax
 from shared.nn.keras_net import LayerwiseAdam, compiled, dense, keras, ops
 from shared.train.constraints import NotNegative, OneOf, SettingError, Widths
+from shared.train.saved import digest
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # kernel widths, in units of the median distance
 
@@ -216,10 +217,13 @@ class Aligned(DomainAware, Classifier, Transformer, KerasMethod):
                     other = T[np.concatenate([rng.permutation(len(T)) for _ in range(-(-len(S) // len(T)))])[: len(S)]]
                 yield np.hstack([S, other]), codes, None, 1
 
-        kept = self._checkpoint_of_fit(replace(source, X=np.vstack([S, T])))
-        self.losses_, _ = self.train(net, self.new_weights(net, rng), schedule(), rng, checkpoint=kept)
+        first = self.new_weights(net, rng)
+        kept = self._checkpoint_of_fit(source, target, seed=digest(first))
+        self.losses_, weights = self.train(net, first, schedule(), rng, checkpoint=kept)
+        # The network is shared with other fits, which may have changed it by now: its weights are those returned.
+        at = {id(variable): weight for variable, weight in zip(net.weights, weights, strict=True)}
         names = [*(f"encode_{i}" for i in range(len(self.hidden))), "head"]
-        self.layers_ = [net.get_layer(n).get_weights() for n in names]
+        self.layers_ = [[at[id(variable)] for variable in net.get_layer(name).weights] for name in names]
         return self
 
     def transform(self, X, *, genes=None):

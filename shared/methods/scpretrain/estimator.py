@@ -13,14 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 from shared.data.corpus import Corpus
 from shared.data.errors import DataError
 from shared.methods.base import Classifier, Example, Pretrained, Transformer, example_cells
-from shared.methods.scpretrain.finetuning import hold_out, labelled_batches
+from shared.methods.scpretrain.finetuning import hold_out, labelled_batches, row_numbers
 from shared.methods.scpretrain.network import CellTypeNet, celltype_step, encoder_of, transplant
 from shared.methods.scpretrain.pseudo_labels import CLUSTERERS, SPACES, cluster_numbers, logged
 from shared.methods.scpretrain.rounds import Pretraining, named
 from shared.methods.torch_method import TorchMethod
 from shared.nn.sparse import Rows
 from shared.train import resolve_device
-from shared.train.constraints import Maybe, OneOf, Positive, SettingError, Share, Whole, check
+from shared.train.constraints import Flag, Maybe, OneOf, Positive, SettingError, Share, Whole, Widths
 
 
 @dataclass(eq=False, repr=False)
@@ -103,6 +103,8 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         **dict.fromkeys(("width", "epochs", "batches", "hidden", "fit_epochs", "fit_batch_size"), Whole(1)),
         **dict.fromkeys(("patience", "batch_size", "fit_patience"), Maybe(Whole(1))),
         **dict.fromkeys(("lr", "fit_lr"), Positive()),
+        **dict.fromkeys(("squash", "borrow", "logged"), Flag()),
+        "cells_per_cluster": Widths(),
         "validation": Share(),
         "heads": OneOf("separate", "shared"),
         "start": OneOf("random", "pca"),
@@ -180,7 +182,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         shared.train.TrainingError
             If the loss is not finite, or the checkpoint is of another run.
         """
-        check(self.get_params(deep=False), self.constraints)
+        self._check_settings()
         resolve_device(self.device)
         corpus = Corpus(corpus) if isinstance(corpus, dict) else corpus
         if not all(hasattr(corpus, part) for part in ("genes", "matrices", "counts")):
@@ -198,12 +200,15 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         Pretraining(self, corpus, self._seed()).go(callback)
         return self
 
-    def _same_genes(self, cells, pretrained):
+    def _pretraining(self):
+        return super()._pretraining() if self.borrow else None
+
+    def _same_genes(self, cells, pretrained, reset=True):
         """Genes are matched by name; columns without names are taken to be the encoder's, if there are as many."""
-        if cells.genes is None and self.borrow:
-            if cells.n_genes != pretrained["n_genes"]:
-                raise DataError("a pre-trained encoder takes genes by name: pass an AnnData, a DataFrame or genes=")
-            super()._same_genes(cells, pretrained)
+        if cells.genes is None and cells.n_genes != pretrained["n_genes"]:
+            raise DataError("a pre-trained encoder takes genes by name: pass an AnnData, a DataFrame or genes=")
+        if cells.genes is None or not reset:
+            super()._same_genes(cells, pretrained, reset)
 
     def _transplant(self, cells, weight):
         """`weight`, genes of the cells × width, with the encoder's rows of shared genes; and which these are."""
@@ -234,7 +239,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         genes : sequence of str, optional
             Names of the columns, where `X` does not have them. A pre-trained encoder needs names, or as many columns
             as it has genes.
-        val : int array, optional
+        val : int or bool array, optional
             Rows to stop early by, in place of a random share.
 
         Raises
@@ -247,34 +252,35 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         """
         cells, seed = self._read_labelled(X, y, genes=genes), self._seed()
         X, target = self._expression(cells), cells.codes
-        held = hold_out(target, self.validation, seed) if val is None else np.sort(np.asarray(val))
+        held = hold_out(target, self.validation, seed) if val is None else row_numbers(val, len(cells))
         kept = np.setdiff1d(np.arange(len(cells)), held)
         if not len(kept):
             raise DataError("val holds every cell: leave some to train on")
-        self.network_ = self.new_network(cells, seed=seed)
-        self._set_encoder(cells, X[kept])
+        net = self.new_network(cells, seed=seed)
+        self._set_encoder(net, cells, X[kept])
         batches, accuracy = labelled_batches(X, target, kept, held, self.fit_batch_size, seed, self.device)
         self.history_ = self.train(
-            self.network_, celltype_step, batches, seed=seed, monitor=accuracy, optimizer="adam",
+            net, celltype_step, batches, seed=seed, monitor=accuracy, optimizer="adam",
             epochs=self.fit_epochs, lr=self.fit_lr, patience=self.fit_patience if len(held) else None,
-            checkpoint=self._checkpoint_of_fit(cells),
+            checkpoint=self._checkpoint_of_fit(cells, seed=[seed, *held.tolist()]),
         )  # fmt: skip
+        self.network_ = net
         return self
 
     def _expression(self, cells):
         """log(1 + count) as float32 CSR."""
         return sparse.csr_matrix(cells.X) if self.logged else logged(cells.X)
 
-    def _set_encoder(self, cells, X):
+    def _set_encoder(self, net, cells, X):
         """First weights of the encoder, in place: scaled to the cells it is to be trained on, or pre-trained."""
-        weight, bias = (part.detach().numpy() for part in self.network_.encoder.parameters())
+        weight, bias = (part.detach().numpy() for part in net.encoder.parameters())
         if self.init == "scaled":
             mean = np.asarray(X.mean(0)).ravel()
             spread = max(float(X.multiply(X).sum() / X.shape[0] - mean @ mean), 1e-12)
             weight *= np.sqrt(3 * X.shape[1] / spread)  # uniform within ±bound has variance bound² / 3
             bias[:] = -mean @ weight
         self.shared_ = np.zeros(X.shape[1], bool)
-        if self.borrow and hasattr(self, "pretrained_"):
+        if self._pretraining() is not None:
             if len(bias) != len(self.pretrained_["bias"]):
                 raise SettingError(
                     f"width={self.width} and the encoder was pre-trained with width={len(self.pretrained_['bias'])}: "

@@ -81,6 +81,18 @@ def hold_out(target: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.setdiff1d(held, [held[np.argmax(target[held] == kind)] for kind in lost])
 
 
+def row_numbers(rows, n: int) -> np.ndarray:
+    """Row numbers, sorted, from numbers or a mask of `n` rows; others are refused."""
+    rows = np.asarray(rows)
+    if rows.dtype == bool and rows.shape == (n,):
+        return np.flatnonzero(rows)
+    if (rows.size and rows.dtype.kind not in "iu") or rows.ndim != 1 or (rows < 0).any() or (rows >= n).any():
+        raise DataError(
+            f"val must hold numbers of rows from 0 to {n - 1}, or one truth value for each of the {n} cells"
+        )
+    return np.unique(rows.astype(np.int64))
+
+
 def labelled_batches(X, target, kept, held, batch_size: int, seed: int, device: str):
     """Batches of labelled cells for :func:`shared.train.fit`, and the accuracy on held-out cells that stops it.
 

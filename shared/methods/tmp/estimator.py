@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
@@ -14,12 +15,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import one_hot
 
+from shared.data.errors import DataWarning
 from shared.methods.base import Example, FewShot, Pretrained, Transformer, example_cells
 from shared.methods.tmp.network import CHOICES, RelationNet
 from shared.methods.torch_method import TorchMethod
 from shared.nn.episodes import EpisodeSampler, episode_sizes, unit_range
 from shared.train import History
-from shared.train.constraints import Flag, Maybe, Positive, SettingError, Whole, Widths
+from shared.train.constraints import Between, Constraint, Flag, Maybe, Positive, SettingError, Whole, Widths
 from shared.train.episodes import MetaConfig, meta_train
 
 DENSE = 2**28  # a sparse table with fewer entries (1 GiB) is made dense once, not row by row in every episode
@@ -101,6 +103,8 @@ class TMP(Pretrained, FewShot, Transformer, TorchMethod):
         **dict.fromkeys(("lr", "fit_lr"), Positive()),
         **dict.fromkeys(("lr_step", "fit_lr_step"), Maybe(Whole(1))),
         "scale": Flag(),
+        "stop_at": Maybe(Between(-1, 2)),
+        "compile": Constraint(lambda v: isinstance(v, (bool, str)), "is neither True, False nor the name of a mode"),
     }
 
     widths: Sequence[int] = (256, 128, 64)
@@ -191,17 +195,21 @@ class TMP(Pretrained, FewShot, Transformer, TorchMethod):
         """
         cells = self._read_labelled(X, y, genes=genes)
         seed, X = self._seed(), self._scaled(cells)
-        self.network_, self.history_ = self._initial(cells, seed), History()
+        net, self.history_ = self._initial(cells, seed), History()
         sizes = episode_sizes(np.bincount(cells.codes), self.n_way, self.k_shot, self.n_query)
         if self.fit_episodes and sizes is not None:
-            sampler, checkpoint = self._sampler(X, cells.codes, *sizes), self._checkpoint_of_fit(cells)
+            sampler, checkpoint = self._sampler(X, cells.codes, *sizes), self._checkpoint_of_fit(cells, seed=seed)
             self.history_ = self._meta_train(
-                self.network_, sampler, callbacks, seed=seed, checkpoint=checkpoint,
+                net, sampler, callbacks, seed=seed, checkpoint=checkpoint,
                 episodes=self.fit_episodes, lr=self.fit_lr, lr_step=self.fit_lr_step,
             )  # fmt: skip
             if checkpoint is not None:
                 checkpoint.unlink(missing_ok=True)
-        self._remember(torch.from_numpy(self._encode(self.network_, X)), torch.as_tensor(cells.codes))
+        elif self.fit_episodes:
+            said = "the classes have too few cells for an episode, so the network stays as it is and cells are averaged"
+            warnings.warn(f"{said}: give two cells or more of two classes", DataWarning, stacklevel=2)
+        self._remember(torch.from_numpy(self._encode(net, X)), torch.as_tensor(cells.codes))
+        self.network_ = net
         return self
 
     def _meta_train(self, net, sampler, callbacks, **settings):
