@@ -116,12 +116,12 @@ def _copy_others(f, out, where):
 class Writer:
     """Appends CSR pieces to an encoded sparse matrix."""
 
-    def __init__(self, group, shape, dtype, entries=None, compression=None):
+    def __init__(self, group, shape, dtype, entries=None, compression=None, chunk=PACKED_CHUNK):
         self.group, self.starts, self.at = group, [np.zeros(1, np.int64)], 0
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
         group.attrs["shape"] = np.array(shape, np.int64)
         self.known = entries is not None and not compression
-        packed = {"maxshape": (None,), "chunks": (PACKED_CHUNK,), "compression": compression}
+        packed = {"maxshape": (None,), "chunks": (chunk,), "compression": compression}
         size, how = (entries, {}) if self.known else (0, packed)
         self.data = group.create_dataset("data", (size,), dtype, **how)
         self.indices = group.create_dataset("indices", (size,), np.int32 if shape[1] < 2**31 else np.int64, **how)

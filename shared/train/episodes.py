@@ -22,7 +22,7 @@ from shared.train.loop import fit
 from shared.train.settings import Common, Config, History, TrainingError, resolve_device
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MetaConfig(Common):
     """How to train by episodes.
 

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-from shared.train.constraints import Maybe, NotNegative, OneOf, Positive, Whole, check
+from shared.train.constraints import Constraint, Maybe, NotNegative, OneOf, Positive, Whole, check
 
 OPTIMIZERS, STEP_ORDERS = ("adamw", "adam", "sgd"), ("standard", "original")
 
@@ -47,7 +47,7 @@ class Common:
         check(vars(self), self.constraints)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Common):
     """How to train. The defaults suit a small network on a few thousand cells.
 
@@ -113,7 +113,7 @@ class Config(Common):
     constraints = Common.constraints | {
         **dict.fromkeys(("epochs", "batch_size", "checkpoint_every"), Whole(1)),
         "patience": Maybe(Whole(1)),
-        "devices": OneOf(1),
+        "devices": Constraint(lambda v: v == 1, "is more than this version trains on: set devices=1"),
         **dict.fromkeys(("weight_decay", "min_delta"), NotNegative()),
         **dict.fromkeys(("clip_norm", "max_seconds"), Maybe(Positive())),
         "optimizer": OneOf(*OPTIMIZERS),

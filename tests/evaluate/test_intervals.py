@@ -16,10 +16,19 @@ COUNT = st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.ju
 @given(COUNT, st.sampled_from([0.8, 0.95, 0.99]))
 def test_binomial_intervals_agree_with_scipy(count, level):
     k, n = count
-    for ours, method in ((evaluate.clopper_pearson, "exact"), (evaluate.wilson, "wilson")):
-        got, want = ours(k, n, level), stats.binomtest(k, n).proportion_ci(level, method)
-        assert (got.low, got.high) == pytest.approx((want.low, want.high), abs=1e-9)
-        assert got.low <= got.value <= got.high and got.n == n
+    got, want = evaluate.clopper_pearson(k, n, level), stats.binomtest(k, n).proportion_ci(level, "exact")
+    assert (got.low, got.high) == pytest.approx((want.low, want.high), abs=1e-9)
+    assert got.low <= got.value <= got.high and got.n == n
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 7), (5, 12), (12, 12), (83, 100)])
+def test_the_score_interval_is_the_textbooks(k, n):
+    """Wilson 1927, solved for the two shares at which the normal test is just not significant."""
+    z, p = 1.959963984540054, k / n
+    middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    got = evaluate.wilson(k, n)
+    wanted = (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+    assert (got.low, got.high) == pytest.approx(wanted, abs=1e-9)
 
 
 def test_ten_of_twelve_mice():

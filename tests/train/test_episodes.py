@@ -16,6 +16,7 @@ from shared.nn.episodes import EpisodeSampler, unit_range
 from shared.nn.meta import ANIL, MAML
 from shared.train import TrainingError
 from shared.train.checkpoint import read_safetensors
+from shared.train.constraints import SettingError
 from shared.train.episodes import MetaConfig, meta_train
 from shared.train.memory import kept_memory
 
@@ -337,7 +338,7 @@ def test_a_run_goes_on_only_from_a_whole_row(tmp_path):
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(options):
-    with pytest.raises(TrainingError, match=f"{next(iter(options))}="):
+    with pytest.raises(SettingError, match=f"{next(iter(options))}="):
         MetaConfig(**options)
 
 

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from shared import train
 from shared.train import Batches, Config, TrainingError, fit, resolve_device, seed_everything
+from shared.train.constraints import SettingError
 
 CPU = Config(device="cpu", epochs=6, batch_size=16)
 
@@ -716,7 +717,7 @@ def test_other_errors_of_the_loss_pass_through():
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(options, said):
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(SettingError, match=said):
         Config(**options)
 
 

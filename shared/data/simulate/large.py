@@ -54,7 +54,10 @@ def write_large(
     try:
         with h5py.File(part, "w") as file:
             file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-            write = Writer(file.create_group("X"), (n_cells, n_genes), np.float32, compression=compression)
+            stored = max(1024, min(int(depth * chunk), 1 << 18))
+            write = Writer(
+                file.create_group("X"), (n_cells, n_genes), np.float32, compression=compression, chunk=stored
+            )
             kinds, batches = [], []
             for start in tqdm(range(0, n_cells, chunk), disable=not progress, unit="chunk"):
                 n = min(chunk, n_cells - start)
