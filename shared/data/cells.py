@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -253,6 +254,14 @@ def column_names(X) -> list[str] | None:
 def table_of_cells(X) -> pd.DataFrame | None:
     """``obs`` of an AnnData; None for anything else, also for a table with a column of that name."""
     return X.obs if hasattr(X, "var_names") and hasattr(X, "obs") and not isinstance(X, pd.DataFrame) else None
+
+
+def digest(parts: Iterable) -> str:
+    """SHA-256 of arrays, by their bytes row by row, and of anything else, by its ``repr``."""
+    seen = hashlib.sha256()
+    for part in parts:
+        seen.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else repr(part).encode())
+    return seen.hexdigest()
 
 
 def finite_matrix(X, what: str = "X", dtype=np.float64):

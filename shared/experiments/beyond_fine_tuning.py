@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import joblib
 import numpy as np
 
 
@@ -76,7 +76,9 @@ def add_trials(study, X, y, settings) -> None:
 def work(folder: str | Path, place: int = 0) -> None:
     """Add trials to the study in `folder`, on the data and with the settings that lie there: each process runs this."""
     folder = Path(folder)
-    X, y, settings = joblib.load(folder / "search.joblib")
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    with np.load(folder / "data.npz") as data:
+        X, y = data["X"], data["y"]
     # One process gives the same trials each time; another, or one that resumes, must not repeat the first draws.
     done = len(open_study(folder).get_trials(deepcopy=False))
     add_trials(open_study(folder, settings["seed"] + 1000 * (done + place)), X, y, settings)
@@ -130,7 +132,8 @@ def tune(
         return study
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    joblib.dump((X, y, settings), folder / "search.joblib")
+    np.savez(folder / "data.npz", X=X, y=y)
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     study = open_study(folder, seed)  # made before the others look for it
     for sign in folder.glob("ready-*"):
         sign.unlink()

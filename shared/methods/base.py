@@ -23,9 +23,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.cells import NO_LABELS, Cells, column, column_names, difference, read, refuse_logged, table_of_cells
+from shared.data.constraints import Constraint, FilePath, Flag, Maybe, Probability, Seed, check
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes import names_of
-from shared.train.constraints import Constraint, FilePath, Flag, Maybe, Probability, Seed, check
 from shared.train.saved import ModelError, load_model, pack, save_model, unpack
 
 ALIGN = "align the data first with shared.preprocess.align_genes"

@@ -15,11 +15,11 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
+from shared.data.constraints import NotNegative, Whole, Widths
 from shared.data.errors import DataError
 from shared.methods.base import Classifier, DomainAware, Example, Transformer, example_cells
 from shared.methods.torch_method import TorchMethod
 from shared.train import resolve_device
-from shared.train.constraints import NotNegative, Whole, Widths
 from shared.train.domains import DomainBatches
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from shared.data.constraints import NotNegative, OneOf
 from shared.data.errors import DataError
 from shared.methods.base import Example, TransferEstimator, Translator, example_cells
-from shared.train.constraints import NotNegative, OneOf
 
 
 @dataclass(eq=False, repr=False)

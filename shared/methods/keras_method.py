@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from scipy import special
 
-from shared.data.cells import Cells, Outline
+from shared.data.cells import Cells, Outline, digest
+from shared.data.constraints import Positive, Whole
 from shared.methods.base import TransferEstimator
 from shared.nn.keras_net import dense, initial, keras, restart, run, train
-from shared.train.constraints import Positive, Whole
-from shared.train.saved import CURE, digest, replace_file
+from shared.train.saved import CURE, replace_file
 from shared.train.settings import TrainingError
 
 BUSY = threading.RLock()  # a network of one shape is built once and shared, by one user at a time

@@ -14,9 +14,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
+from shared.data.constraints import Constraint, Flag, Maybe, Share, Whole, Widths
 from shared.methods.base import Classifier, Example, example_cells
 from shared.methods.torch_method import TorchMethod
-from shared.train.constraints import Constraint, Flag, Maybe, Share, Whole, Widths
 
 
 def network(n_genes: int, n_types: int, hidden: Sequence[int], dropout: float, batch_norm: bool) -> torch.nn.Sequential:

@@ -12,8 +12,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.decomposition import NMF
 
+from shared.data.constraints import Positive, Whole
 from shared.methods.base import Basis, Example, TransferEstimator, example_cells
-from shared.train.constraints import Positive, Whole
 
 
 @dataclass(eq=False, repr=False)

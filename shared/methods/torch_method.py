@@ -13,9 +13,9 @@ import torch
 from scipy import sparse
 
 from shared.data.cells import Cells, Outline
+from shared.data.constraints import Constraint
 from shared.methods.base import PLACES, TransferEstimator
 from shared.train import Config, History, fit, resolve_device
-from shared.train.constraints import Constraint
 from shared.train.saved import ModelError
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from shared.train.constraints import OneOf, Widths, check
+from shared.data.constraints import OneOf, Widths, check
 
 NORMS, STATISTICS = ("batch", "running", "layer"), ("running", "batch", "support")
 DIMS = Widths(2)._replace(said="are no dims: give the number of genes and one width or more, whole numbers from 1 up")

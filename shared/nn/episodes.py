@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from shared.data.cells import digest
+from shared.data.constraints import Whole, check
 from shared.nn.blocks import (  # noqa: F401  the layers for episodes, under one roof with the episodes
     NORMS,
     Blocks,
@@ -30,8 +32,6 @@ from shared.nn.blocks import (  # noqa: F401  the layers for episodes, under one
     encoder,
     use_statistics,
 )
-from shared.train.constraints import Whole, check
-from shared.train.saved import digest
 
 
 class Batch(NamedTuple):

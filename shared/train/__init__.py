@@ -20,7 +20,6 @@ _HOMES = {
     "DomainBatches": "domains",
     "History": "settings",
     "ModelError": "saved",
-    "SettingError": "constraints",
     "TrainingError": "settings",
     "fit": "loop",
     "load_model": "saved",

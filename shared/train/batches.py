@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 
-from shared.train.saved import digest
+from shared.data.cells import digest
 from shared.train.settings import TrainingError
 
 

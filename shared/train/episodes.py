@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from shared.data.constraints import Between, Maybe, OneOf, Whole
 from shared.nn.episodes import EpisodeSampler
 from shared.train.batches import Batches, seed_of
-from shared.train.constraints import Between, Maybe, OneOf, Whole
 from shared.train.loop import fit
 from shared.train.settings import Common, Config, History, TrainingError, resolve_device
 

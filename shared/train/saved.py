@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -200,14 +200,6 @@ def unpack(value, arrays: Mapping, genes: Sequence[str] | None = None):
         case dict():
             return {k: again(v) for k, v in value.items()}
     return value
-
-
-def digest(parts: Iterable) -> str:
-    """SHA-256 of arrays, by their bytes row by row, and of anything else, by its ``repr``."""
-    seen = hashlib.sha256()
-    for part in parts:
-        seen.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else repr(part).encode())
-    return seen.hexdigest()
 
 
 def replace_file(path: str | Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-from shared.train.constraints import Constraint, Maybe, NotNegative, OneOf, Positive, Whole, check
+from shared.data.constraints import Constraint, Maybe, NotNegative, OneOf, Positive, Whole, check
 
 OPTIMIZERS, STEP_ORDERS = ("adamw", "adam", "sgd"), ("standard", "original")
 

@@ -12,11 +12,11 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from shared.data.constraints import SettingError
 from shared.data.errors import DataError, DataWarning
 from shared.methods.base import example_cells
 from shared.methods.network_classifier import NetworkClassifier
 from shared.train import TrainingError
-from shared.train.constraints import SettingError
 from shared.train.saved import ModelError, load_model, pack, save_model, unpack
 
 from .toys import ToyClassifier, ToyDomainAware, ToyFewShot, ToyGenerator, ToyRegressor, ToyTranslator

@@ -31,9 +31,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from shared import methods
+from shared.data.constraints import SettingError
 from shared.data.errors import DataError, DataWarning
 from shared.methods.base import Basis, Generator, Pretrained, TransferEstimator, Translator
-from shared.train.constraints import SettingError
 from shared.train.saved import ModelError
 
 from .examples import arguments, fitted, outputs

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from torch.nn.functional import cross_entropy
 
 from shared.data import Corpus
+from shared.data.constraints import SettingError
 from shared.data.errors import DataError, DataWarning
 from shared.methods.scpretrain import (
     CellTypeNet,
@@ -29,7 +30,6 @@ from shared.methods.scpretrain import (
 from shared.methods.scpretrain.network import built
 from shared.nn.sparse import Rows
 from shared.train import TrainingError
-from shared.train.constraints import SettingError
 from shared.train.saved import ModelError
 
 GENES = [f"G{i}" for i in range(120)]

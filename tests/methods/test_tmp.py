@@ -11,11 +11,11 @@ from scipy import sparse
 from sklearn.base import clone
 
 from shared.data import DataWarning, load
+from shared.data.constraints import SettingError
 from shared.methods.tmp import RELEASED, TMP
 from shared.methods.tmp.network import LOSSES, PROTOTYPES
 from shared.nn.episodes import EpisodeError, few_shot_split, unit_range
 from shared.preprocess import log_normalize
-from shared.train.constraints import SettingError
 
 
 def profiles(kinds=6, per_kind=20, genes=40, noise=0.3, seed=0, centres=0):

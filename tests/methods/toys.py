@@ -9,6 +9,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy, mse_loss
 
+from shared.data.constraints import Maybe, Probability
 from shared.methods.base import (
     Basis,
     Classifier,
@@ -23,7 +24,6 @@ from shared.methods.base import (
     example_cells,
 )
 from shared.methods.torch_method import TorchMethod
-from shared.train.constraints import Maybe, Probability
 
 
 def classify_step(net, X, y):

@@ -10,13 +10,13 @@ import pytest
 import torch
 from scipy import sparse
 
+from shared.data.constraints import SettingError
 from shared.methods.tmp import RelationNet
 from shared.nn.blocks import encoder, use_statistics
 from shared.nn.episodes import EpisodeSampler, unit_range
 from shared.nn.meta import ANIL, MAML
 from shared.train import TrainingError
 from shared.train.checkpoint import read_safetensors
-from shared.train.constraints import SettingError
 from shared.train.episodes import MetaConfig, meta_train
 from shared.train.memory import kept_memory
 

@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from shared import train
+from shared.data.constraints import SettingError
 from shared.train import Batches, Config, TrainingError, fit, resolve_device, seed_everything
-from shared.train.constraints import SettingError
 
 CPU = Config(device="cpu", epochs=6, batch_size=16)
 

@@ -14,14 +14,13 @@ from scipy import sparse
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.cells import read
+from shared.data.cells import digest, read
+from shared.data.constraints import Flag, NotNegative, OneOf, Positive, SettingError, Share, Whole, Widths
 from shared.data.errors import DataError
 from shared.methods.autoencoder_transfer.networks import TUNING, compiled_autoencoder, compiled_encoder, stages
 from shared.methods.base import Classifier, Example, Pretrained, Regressor, Transformer, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
 from shared.nn.keras_net import Scale, initial, keras
-from shared.train.constraints import Flag, NotNegative, OneOf, Positive, SettingError, Share, Whole, Widths
-from shared.train.saved import digest
 
 SCALING = {"standard": "linear", "centre": "linear", "unit": "sigmoid", None: "linear"}
 

@@ -13,12 +13,12 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from shared.data.cells import digest
+from shared.data.constraints import NotNegative, OneOf, SettingError, Widths
 from shared.data.errors import DataError
 from shared.methods.base import Classifier, DomainAware, Example, Transformer, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
 from shared.nn.keras_net import LayerwiseAdam, compiled, dense, keras, ops
-from shared.train.constraints import NotNegative, OneOf, SettingError, Widths
-from shared.train.saved import digest
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # kernel widths, in units of the median distance
 

@@ -9,11 +9,11 @@ from functools import lru_cache
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from shared.data.constraints import OneOf, SettingError, Share, Whole, Widths
 from shared.data.errors import DataError
 from shared.methods.base import Classifier, Example, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
 from shared.nn.keras_net import compiled, dense, keras, relu_layers
-from shared.train.constraints import OneOf, SettingError, Share, Whole, Widths
 
 FUSIONS = ("early", "intermediate", "late")
 

@@ -10,6 +10,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from shared.data.constraints import Flag, Maybe, OneOf, Positive, SettingError, Share, Whole, Widths
 from shared.data.corpus import Corpus
 from shared.data.errors import DataError
 from shared.methods.base import Classifier, Example, Pretrained, Transformer, example_cells
@@ -20,7 +21,6 @@ from shared.methods.scpretrain.rounds import Pretraining, named
 from shared.methods.torch_method import TorchMethod
 from shared.nn.sparse import Rows
 from shared.train import resolve_device
-from shared.train.constraints import Flag, Maybe, OneOf, Positive, SettingError, Share, Whole, Widths
 
 
 @dataclass(eq=False, repr=False)
@@ -175,7 +175,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
 
         Raises
         ------
-        shared.train.constraints.SettingError
+        shared.data.constraints.SettingError
             If a setting cannot be used.
         DataError
             If the corpus is empty, or a data set has too few cells.

@@ -16,7 +16,7 @@ import torch
 from scipy import sparse
 from sklearn.decomposition import PCA
 
-from shared.data.cells import Outline
+from shared.data.cells import Outline, digest
 from shared.data.errors import DataError
 from shared.data.genes import gene_hash, names_of
 from shared.methods.scpretrain.network import MultiTaskNet, built, cluster_step, encoder_of
@@ -25,7 +25,7 @@ from shared.nn.sparse import Rows, SparseLinear
 from shared.train import Batches, History, TrainingError, resolve_device
 from shared.train.batches import seed_of
 from shared.train.checkpoint import plain, read_checkpoint, save_checkpoint
-from shared.train.saved import CURE, digest
+from shared.train.saved import CURE
 
 CHUNK = 4096  # cells read at a time where a data set may be larger than memory
 

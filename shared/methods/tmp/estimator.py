@@ -15,13 +15,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import one_hot
 
+from shared.data.constraints import Between, Constraint, Flag, Maybe, Positive, SettingError, Whole, Widths
 from shared.data.errors import DataWarning
 from shared.methods.base import Example, FewShot, Pretrained, Transformer, example_cells
 from shared.methods.tmp.network import CHOICES, RelationNet
 from shared.methods.torch_method import TorchMethod
 from shared.nn.episodes import EpisodeSampler, episode_sizes, unit_range
 from shared.train import History
-from shared.train.constraints import Between, Constraint, Flag, Maybe, Positive, SettingError, Whole, Widths
 from shared.train.episodes import MetaConfig, meta_train
 
 DENSE = 2**28  # a sparse table with fewer entries (1 GiB) is made dense once, not row by row in every episode

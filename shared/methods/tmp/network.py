@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy, linear
 
+from shared.data.constraints import OneOf, check
 from shared.nn.blocks import NORMS, Blocks, by_support, encode, encoder
-from shared.train.constraints import OneOf, check
 
 CLAMPS, PROTOTYPES, LOSSES = ("none", "all", "weight"), ("mean", "sum", "pairwise"), ("mse_mean", "mse_sum", "ce")
 CHOICES = {"norm": OneOf(*NORMS), "clamp": OneOf(*CLAMPS), "proto": OneOf(*PROTOTYPES), "loss": OneOf(*LOSSES)}
@@ -92,7 +92,7 @@ class RelationNet(torch.nn.Module):
 
     Raises
     ------
-    shared.train.constraints.SettingError
+    shared.data.constraints.SettingError
         If `norm`, `clamp`, `proto` or `loss` is not one of these.
     """
 
