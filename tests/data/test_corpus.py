@@ -249,7 +249,7 @@ def test_a_set_that_is_no_counts_is_named(tmp_path, where, what, says):
         (lambda: Corpus({"a": cells()}).without("a"), "nothing is left"),
         (lambda: Corpus({"a": cells()}).check_absent(cells(), share=0), "share=0 should lie above 0"),
         (lambda: Corpus({"a": cells()}).batches(0, 0), "n_batches=0"),
-        (lambda: Corpus({"a": cells()}).batches(3, 0, shuffle="none"), "'full' or 'block'"),
+        (lambda: Corpus({"a": cells()}).batches(3, 0, shuffle="none"), "choose None, 'full', 'block'"),
     ],
 )
 def test_what_is_refused(make, says):

@@ -100,6 +100,7 @@ def test_every_arm_of_a_curve_meets_the_same_cells(model, sets, monkeypatch):
     assert rows[0]["accuracy"] != rows[1]["accuracy"] or rows[0]["auroc"] != rows[1]["auroc"]
 
 
+@pytest.mark.filterwarnings("ignore:these values look like counts, and logged=True")
 def test_the_published_protocol_has_two_arms_on_one_split(model, sets):
     found = borrowed.published_protocol(model, sets["set 0"], 0, 40)
     assert list(found) == ["pre-trained", "from scratch"] and found["pre-trained"] != found["from scratch"]
