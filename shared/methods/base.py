@@ -466,7 +466,7 @@ class DomainAware:
         return self._set_classes(read(both.X[is_source], y, genes=both.genes, dtype=self.dtype)), both.target
 
 
-class FewShot(Classifier):
+class FewShotClassifier(Classifier):
     """Compares query cells with a few support cells of each class: ``fit(support, y)``, then ``predict(query)``.
 
     A subclass overrides :meth:`scores`; the classes may be others than those it was pre-trained on.

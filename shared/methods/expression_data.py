@@ -23,7 +23,7 @@ from shared.methods.maps import distortion, neighbor_graph, umap
 from shared.methods.survey import METHODS, Method, Scenario, methods, scenario
 
 __all__ = [  # noqa: RUF022 (the order of the story)
-    "DataError", "cpm", "tpm", "dispersion", "expected_zeros", "zero_table", "neighbor_graph", "umap", "distortion",
+    "cpm", "tpm", "dispersion", "expected_zeros", "zero_table", "neighbor_graph", "umap", "distortion",
     "explained", "batch_share", "Design", "confounding", "correct", "pseudobulk", "surviving", "Scenario", "scenario",
     "Method", "METHODS", "methods",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from shared.methods.base import (
     Classifier,
     DomainAware,
     Example,
-    FewShot,
+    FewShotClassifier,
     Generator,
     Pretrained,
     Regressor,
@@ -129,7 +129,7 @@ class ToyBasis(Basis, TransferEstimator):
         return dense(X) @ loadings
 
 
-class ToyFewShot(Pretrained, FewShot, TransferEstimator):
+class ToyFewShot(Pretrained, FewShotClassifier, TransferEstimator):
     """Cosine with the mean of each class's support, after scaling genes by their deviation in the source."""
 
     @classmethod

@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 
 from shared.data.constraints import Between, Constraint, Flag, Maybe, Positive, SettingError, Whole, Widths
 from shared.data.errors import DataWarning
-from shared.methods.base import Example, FewShot, Pretrained, Transformer, example_cells
+from shared.methods.base import Example, FewShotClassifier, Pretrained, Transformer, example_cells
 from shared.methods.tmp.network import CHOICES, RelationNet
 from shared.methods.torch_method import TorchMethod
 from shared.nn.episodes import EpisodeSampler, episode_sizes, unit_range
@@ -28,7 +28,7 @@ DENSE = 2**28  # a sparse table with fewer entries (1 GiB) is made dense once, n
 
 
 @dataclass(eq=False, repr=False)
-class TMP(Pretrained, FewShot, Transformer, TorchMethod):
+class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
     """Meta-train on a large collection, fine-tune on a few cells of each type, and name new cells.
 
     Five lines, with AnnData of the same genes in the same order::
