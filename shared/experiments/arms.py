@@ -18,6 +18,7 @@ import torch
 from shared.evaluate.episodes import FewShot, FewShotError, few_shot_accuracy
 from shared.methods.tmp import RelationNet
 from shared.methods.tmp.stacked import EpisodeSamplers, RelationNets
+from shared.methods.torch_method import seeded
 from shared.nn.episodes import EpisodeSampler, few_shot_split
 from shared.train import resolve_device
 from shared.train.episodes import MetaConfig, meta_train
@@ -102,9 +103,7 @@ class Arm(NamedTuple):
 
 def network(n_genes: int, clamp: str, recipe: Recipe, seed: int) -> RelationNet:
     """A fresh network; the seed sets its weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return RelationNet((n_genes, *recipe.widths), recipe.relation, clamp=clamp)
+    return seeded(lambda: RelationNet((n_genes, *recipe.widths), recipe.relation, clamp=clamp), seed)
 
 
 def practise(learner, X, y, recipe: Recipe, seed: int, watch=(), every: int | None = None):
@@ -183,9 +182,7 @@ def examine(learner, sampler: EpisodeSampler, recipe: Recipe, seed: int = 0, mod
 def started(arm: Arm, begun: Mapping, n_genes: int, recipe: Recipe, seed: int):
     """The network of an arm before it is tuned; `begun` is of :func:`rehearse`, whose seeds are used in turn."""
     if callable(arm.start):
-        with torch.random.fork_rng(devices=[]):  # or its weights would hang on what ran before, in which process
-            torch.manual_seed(seed)
-            return arm.start(seed)
+        return seeded(lambda: arm.start(seed), seed)  # or its weights would depend on what ran before
     if not arm.start:
         return network(n_genes, arm.clamp, recipe, seed)
     seeds = sorted(s for start, clamp, s in begun if (start, clamp) == (arm.start, arm.clamp))

@@ -8,7 +8,6 @@ below :class:`TransferEstimator` say what a family of methods does; each lists t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Sequence
@@ -22,7 +21,17 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.cells import NO_LABELS, Cells, column, column_names, difference, read, refuse_logged, table_of_cells
+from shared.data.cells import (
+    NO_LABELS,
+    Cells,
+    column,
+    column_names,
+    difference,
+    digest,
+    read,
+    refuse_logged,
+    table_of_cells,
+)
 from shared.data.constraints import Constraint, FilePath, Flag, Maybe, Probability, Seed, check
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes import names_of
@@ -304,16 +313,14 @@ class TransferEstimator(BaseEstimator):
         base = getattr(self, "checkpoint", None)
         if base is None:
             return None
-        arrays, seen = {}, hashlib.sha256()
+        arrays = {}
         settings = {k: repr(v) for k, v in self.get_params(deep=False).items() if k not in PLACES}
         settings |= {} if seed is None else {"random_state": seed}
         tables = [[c.X.indptr, c.X.indices, c.X.data] if hasattr(c.X, "indptr") else c.X for c in cells]
         labels = [(c.X.shape, c.y) if c.classes is None else (c.X.shape, c.classes.tolist(), c.codes) for c in cells]
         about = pack([settings, tables, labels, {k: getattr(self, k, None) for k in self.kept}], "", arrays)
-        seen.update(json.dumps(about, sort_keys=True).encode())
-        for array in arrays.values():
-            seen.update(np.ascontiguousarray(array))
-        return Path(base).with_name(f"{Path(base).stem}.fit-{seen.hexdigest()[:12]}.safetensors")
+        name = digest([json.dumps(about, sort_keys=True), *map(np.asarray, arrays.values())])[:12]
+        return Path(base).with_name(f"{Path(base).stem}.fit-{name}.safetensors")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -551,8 +558,7 @@ class Translator:
         axes = [[part.tolist() for part in T.axes] if hasattr(T, "axes") else None for T in tables]
         if len(axes) == 2 and None not in axes and axes[0] != axes[1]:
             raise DataError("X and Y name other genes or studies, or in another order: give the same rows and columns")
-        rows = getattr(X, "index", None) if hasattr(X, "axes") else None
-        genes = genes if genes is not None or rows is None or type(rows).__name__ == "RangeIndex" else rows
+        genes = column_names(X.T) if genes is None and hasattr(X, "axes") else genes
         found = [self._read(np.asarray(T).T, genes=genes, reset=reset).X.T for T in tables]
         if len({T.shape for T in found}) > 1:
             raise DataError(f"X is {found[0].shape} and Y {found[1].shape}: give the same genes in the same studies")

@@ -137,7 +137,7 @@ class DeepCORAL(DomainAware, Classifier, Transformer, TorchMethod):
     def predict_proba(self, X, *, genes=None):
         """Probability of each type: float32 ndarray, cells × types, columns as in ``classes_``."""
         check_is_fitted(self, "network_")
-        return torch.from_numpy(self.forward(self.network_, self._read(X, genes=genes).X)).softmax(1).numpy()
+        return self.probabilities(self.network_, self._read(X, genes=genes).X)
 
     def transform(self, X, *, genes=None):
         """Embeddings: float32 ndarray, cells × ``hidden[-1]``."""

@@ -158,8 +158,7 @@ class NetworkClassifier(Classifier, TorchMethod):
     def predict_proba(self, X, *, genes=None):
         """Probability of each type for each cell: float32 ndarray, cells × types, columns as in ``classes_``."""
         check_is_fitted(self, "network_")
-        logits = self.forward(self.network_, self._read(X, genes=genes).X)
-        return torch.from_numpy(logits).softmax(1).numpy()
+        return self.probabilities(self.network_, self._read(X, genes=genes).X)
 
 
 def hold_out(target, share, rng):

@@ -7,6 +7,7 @@ A method says what its network is (:meth:`TorchMethod.build`) and gives its trai
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,6 +18,13 @@ from shared.data.constraints import Constraint
 from shared.methods.base import PLACES, TransferEstimator
 from shared.train import Config, History, fit, resolve_device
 from shared.train.saved import ModelError
+
+
+def seeded(make: Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:
+    """What `make` gives with torch's CPU generator at `seed`; the caller's generator goes on as if nothing happened."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
 
 
 class TorchMethod(TransferEstimator):
@@ -34,9 +42,7 @@ class TorchMethod(TransferEstimator):
         """:meth:`build` with weights that depend on `seed` alone; the caller's generator is left as it was."""
         settings = {k: v for k, v in self.get_params(deep=False).items() if k not in ("random_state", *PLACES)}
         self.built_ = {"settings": settings, "cells": [some.outline() for some in cells]}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.build(*cells)
+        return seeded(lambda: self.build(*cells), seed)
 
     def train(self, net, step, batches, *, seed: int, val=None, monitor=None, **settings) -> History:
         """Train `net` in place by :func:`shared.train.fit`, with this estimator's settings of the same names.
@@ -74,6 +80,10 @@ class TorchMethod(TransferEstimator):
                 out.append(net(self.rows(X[start : start + size], place)).cpu())
         net.cpu()
         return torch.cat(out).numpy()
+
+    def probabilities(self, net, X) -> np.ndarray:
+        """Softmax over the outputs of :meth:`forward`: float32 ndarray, rows × outputs."""
+        return torch.from_numpy(self.forward(net, X)).softmax(1).numpy()
 
     def rows(self, X, device) -> torch.Tensor:
         """Some rows as the network takes them: a dense tensor unless a method overrides this."""

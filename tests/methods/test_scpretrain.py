@@ -27,7 +27,7 @@ from shared.methods.scpretrain import (
     rounds,
     transplant,
 )
-from shared.methods.scpretrain.network import built
+from shared.methods.torch_method import seeded
 from shared.nn.sparse import Rows
 from shared.train import TrainingError
 from shared.train.saved import ModelError
@@ -167,7 +167,7 @@ def published(data, model, labels, seed):
     weight, bias = rounds.first_weights(data.matrices.values(), genes, width, model.start, seed)
     ks = [tuple(int(k) + 1 for k in labels[n].max(0)) for n in names]
     kept = len(run.kept)
-    source = built(
+    source = seeded(
         lambda: MultiTaskNet(kept, width, ks), int(np.random.SeedSequence((seed, 5, 1)).generate_state(1)[0])
     )
     encoder = torch.nn.Linear(genes, width)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
-import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
@@ -308,5 +307,4 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
     def predict_proba(self, X, *, genes=None):
         """Probability of each type: float32 ndarray, cells × types, columns as in ``classes_``."""
         check_is_fitted(self, "network_")
-        X = self._expression(self._read(X, genes=genes))
-        return torch.from_numpy(self.forward(self.network_, X)).softmax(1).numpy()
+        return self.probabilities(self.network_, self._expression(self._read(X, genes=genes)))

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes import once
+from shared.methods.torch_method import seeded
 from shared.nn.sparse import Rows, SparseLinear
 
 
@@ -146,15 +147,8 @@ def transplant(weight: np.ndarray, source: Sequence[str], target: np.ndarray, ge
     return out, shared
 
 
-def built(make, seed):
-    """A network whose first weights depend on `seed` alone; the caller's generator goes on as if nothing happened."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
-
-
 def encoder_of(weight: np.ndarray, bias: np.ndarray) -> SparseLinear:
     """The encoder with these weights."""
-    layer = built(lambda: SparseLinear(*weight.shape), 0)
+    layer = seeded(lambda: SparseLinear(*weight.shape), 0)
     layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
     return layer

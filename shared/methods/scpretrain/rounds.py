@@ -19,8 +19,9 @@ from sklearn.decomposition import PCA
 from shared.data.cells import Outline, digest
 from shared.data.errors import DataError
 from shared.data.genes import gene_hash, names_of
-from shared.methods.scpretrain.network import MultiTaskNet, built, cluster_step, encoder_of
+from shared.methods.scpretrain.network import MultiTaskNet, cluster_step, encoder_of
 from shared.methods.scpretrain.pseudo_labels import PseudoLabeller, PseudoLabels
+from shared.methods.torch_method import seeded
 from shared.nn.sparse import Rows, SparseLinear
 from shared.train import Batches, History, TrainingError, resolve_device
 from shared.train.batches import seed_of
@@ -50,7 +51,7 @@ def first_weights(matrices: Sequence, n_genes: int, width: int, start: str, seed
 
     With ``start="pca"`` the principal components of up to 1000 cells of each data set, as many as there are.
     """
-    encoder = built(lambda: SparseLinear(n_genes, width), seed)
+    encoder = seeded(lambda: SparseLinear(n_genes, width), seed)
     weight, bias = encoder.weight.detach().numpy(), encoder.bias.detach().numpy()
     if start == "pca":
         rng = np.random.default_rng((seed, 3))
@@ -146,7 +147,7 @@ class Pretraining:
         """One round: new heads, a new optimiser, the encoder as it is, which is changed in ``state``."""
         model, state, ks = self.model, self.state, [one.ks for one in found.values()]
         make = lambda: MultiTaskNet(len(self.kept), model.width, ks, model.squash, model.heads)  # noqa: E731
-        net = built(make, seed_of(self.seed, 5, number))
+        net = seeded(make, seed_of(self.seed, 5, number))
         net.encoder.load_state_dict(encoder_of(state["weight"][self.kept], state["bias"]).state_dict())
         batches = Batches(self.batches(number, found), label=f"pre-training, round {number} of {model.rounds}")
         history = model.train(
