@@ -29,8 +29,9 @@ from torch.nn.functional import cross_entropy
 
 from shared.data.constraints import Whole
 from shared.data.errors import DataError
-from shared.methods.base import Classifier, Example, TransferEstimator, example_cells
+from shared.methods.base import Example, TransferEstimator, example_cells
 from shared.methods.network_classifier import NetworkClassifier
+from shared.methods.protocols import Classifier
 
 
 def softmax_regression(X: np.ndarray, y: np.ndarray, C: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

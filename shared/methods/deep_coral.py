@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy
 
 from shared.data.constraints import NotNegative, Whole, Widths
 from shared.data.errors import DataError
-from shared.methods.base import Classifier, DomainAware, Example, Transformer, example_cells
+from shared.methods.base import Example, example_cells
+from shared.methods.protocols import Classifier, DomainAware, Transformer
 from shared.methods.torch_method import TorchMethod
 from shared.train import resolve_device
 from shared.train.domains import DomainBatches

@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from shared.data.constraints import NotNegative, OneOf
 from shared.data.errors import DataError
-from shared.methods.base import Example, TransferEstimator, Translator, example_cells
+from shared.methods.base import Example, TransferEstimator, example_cells
+from shared.methods.protocols import Translator
 
 
 @dataclass(eq=False, repr=False)

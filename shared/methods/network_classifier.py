@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
 from shared.data.constraints import Constraint, Flag, Maybe, Share, Whole, Widths
-from shared.methods.base import Classifier, Example, example_cells
+from shared.methods.base import Example, example_cells
+from shared.methods.protocols import Classifier
 from shared.methods.torch_method import TorchMethod
 
 

@@ -13,7 +13,8 @@ from scipy import sparse
 from sklearn.decomposition import NMF
 
 from shared.data.constraints import Positive, Whole
-from shared.methods.base import Basis, Example, TransferEstimator, example_cells
+from shared.methods.base import Example, TransferEstimator, example_cells
+from shared.methods.protocols import Basis
 
 
 @dataclass(eq=False, repr=False)

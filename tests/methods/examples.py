@@ -5,7 +5,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.base import clone
 
-from shared.methods.base import Generator, Translator
+from shared.methods.protocols import Generator, Translator
 
 
 def arguments(example, X=None):

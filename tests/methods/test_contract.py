@@ -33,13 +33,14 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from shared import methods
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, DataWarning
-from shared.methods.base import Basis, Generator, Pretrained, TransferEstimator, Translator
+from shared.methods.base import TransferEstimator
+from shared.methods.protocols import Basis, Generator, Pretrained, Translator
 from shared.train.saved import ModelError
 
 from .examples import arguments, fitted, outputs
 from .toys import TOYS
 
-KIT = {"base", "torch_method", "keras_method"}
+KIT = {"base", "protocols", "torch_method", "keras_method"}
 # Of scikit-learn's checks, those that find what the clauses below do not; all of them run nightly.
 SAMPLE = {
     "check_dataframe_column_names_consistency",

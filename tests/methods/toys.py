@@ -10,18 +10,16 @@ from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy, mse_loss
 
 from shared.data.constraints import Maybe, Probability
-from shared.methods.base import (
+from shared.methods.base import Example, TransferEstimator, example_cells
+from shared.methods.protocols import (
     Basis,
     Classifier,
     DomainAware,
-    Example,
     FewShotClassifier,
     Generator,
     Pretrained,
     Regressor,
-    TransferEstimator,
     Translator,
-    example_cells,
 )
 from shared.methods.torch_method import TorchMethod
 

@@ -18,8 +18,9 @@ from shared.data.cells import digest, read
 from shared.data.constraints import Flag, NotNegative, OneOf, Positive, SettingError, Share, Whole, Widths
 from shared.data.errors import DataError
 from shared.methods.autoencoder_transfer.networks import TUNING, compiled_autoencoder, compiled_encoder, stages
-from shared.methods.base import Classifier, Example, Pretrained, Regressor, Transformer, example_cells
+from shared.methods.base import Example, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
+from shared.methods.protocols import Classifier, Pretrained, Regressor, Transformer
 from shared.nn.keras_net import Scale, initial, keras
 
 SCALING = {"standard": "linear", "centre": "linear", "unit": "sigmoid", None: "linear"}

@@ -16,8 +16,9 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from shared.data.cells import digest
 from shared.data.constraints import NotNegative, OneOf, SettingError, Widths
 from shared.data.errors import DataError
-from shared.methods.base import Classifier, DomainAware, Example, Transformer, example_cells
+from shared.methods.base import Example, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
+from shared.methods.protocols import Classifier, DomainAware, Transformer
 from shared.nn.keras_net import LayerwiseAdam, compiled, dense, keras, ops
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # kernel widths, in units of the median distance

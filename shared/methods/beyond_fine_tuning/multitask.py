@@ -9,8 +9,9 @@ from functools import lru_cache
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.constraints import Widths
-from shared.methods.base import Example, Regressor, example_cells
+from shared.methods.base import Example, example_cells
 from shared.methods.keras_method import KerasMethod
+from shared.methods.protocols import Regressor
 from shared.nn.keras_net import compiled, dense, keras, ops, relu_layers
 
 

@@ -11,8 +11,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from shared.data.constraints import OneOf, SettingError, Share, Whole, Widths
 from shared.data.errors import DataError
-from shared.methods.base import Classifier, Example, example_cells
+from shared.methods.base import Example, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
+from shared.methods.protocols import Classifier
 from shared.nn.keras_net import compiled, dense, keras, relu_layers
 
 FUSIONS = ("early", "intermediate", "late")

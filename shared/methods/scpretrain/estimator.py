@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from shared.data.constraints import Flag, Maybe, OneOf, Positive, SettingError, Share, Whole, Widths
 from shared.data.corpus import Corpus
 from shared.data.errors import DataError
-from shared.methods.base import Classifier, Example, Pretrained, Transformer, example_cells
+from shared.methods.base import Example, example_cells
+from shared.methods.protocols import Classifier, Pretrained, Transformer
 from shared.methods.scpretrain.finetuning import hold_out, labelled_batches, row_numbers
 from shared.methods.scpretrain.network import CellTypeNet, celltype_step, encoder_of, transplant
 from shared.methods.scpretrain.pseudo_labels import CLUSTERERS, SPACES, cluster_numbers, logged

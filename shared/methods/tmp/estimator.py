@@ -17,7 +17,8 @@ from torch.nn.functional import one_hot
 
 from shared.data.constraints import Between, Constraint, Flag, Maybe, Positive, SettingError, Whole, Widths
 from shared.data.errors import DataWarning
-from shared.methods.base import Example, FewShotClassifier, Pretrained, Transformer, example_cells
+from shared.methods.base import Example, example_cells
+from shared.methods.protocols import FewShotClassifier, Pretrained, Transformer
 from shared.methods.tmp.network import CHOICES, RelationNet
 from shared.methods.torch_method import TorchMethod
 from shared.nn.episodes import EpisodeSampler, episode_sizes, unit_range
