@@ -6,7 +6,6 @@ import contextlib
 import copy
 import hashlib
 import json
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from shared.data.errors import DataError, DataWarning
+from shared.data.errors import DataError, warn
 from shared.data.genes import gene_hash, many
 
 BUFFER_BYTES = 64 << 20  # the shuffle buffer, unless its size is named
@@ -125,11 +124,9 @@ class Batches:
             block = int(np.clip(2 * chunk, min(64, max(1, buffer // BLOCKS)), max(1, buffer // BLOCKS)))
         block = positive(block, "block")
         if self.shuffle == "block" and chunk > 4 * block:
-            warnings.warn(
+            warn(
                 f"each block of {block} cells unpacks {chunk:,.0f}: rewrite the file with shared.data.stream.to_rows, "
-                "or name a larger block and buffer",
-                DataWarning,
-                stacklevel=4,
+                "or name a larger block and buffer"
             )
         return buffer, block
 

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
 from shared.data.checks import check, label_values, value_errors
-from shared.data.errors import DataError, DataWarning
+from shared.data.errors import DataError, warn
 from shared.data.genes import many, names_of, shown, stamp
 from shared.data.store import matrix_sha256, sha256
 from shared.data.structure import matrix_problems, name_problems, structure
@@ -132,7 +132,7 @@ def _own(path: Path, layer, duplicates) -> ad.AnnData:
     found = [f for f in check(adata).findings if f.severity != "note"]
     if found:
         # One warning with all of them: the next one from the same line would not be shown.
-        warnings.warn("; ".join(f.about(path.name) for f in found), DataWarning, stacklevel=3)
+        warn("; ".join(f.about(path.name) for f in found))
     return adata
 
 

@@ -1,4 +1,12 @@
-"""The errors and warnings that data raise."""
+"""The errors and warnings that data raise, and where a warning points."""
+
+import sys
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+# What is run on the way from a reader's line to a warning: this package, and scikit-learn's pipelines and searches.
+INSIDE = (str(Path(__file__).parents[1]), str(Path(find_spec("sklearn").origin).parent))
 
 
 class DataError(ValueError):
@@ -15,3 +23,11 @@ class SimulatedWarning(UserWarning):
 
 class DataWarning(UserWarning):
     """Data were loaded, but something about them deserves a look."""
+
+
+def warn(message: str, category: type[Warning] = DataWarning) -> None:
+    """Warn at the line of the caller outside of this package, which is the line to change."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_code.co_filename.startswith(INSIDE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -16,7 +16,6 @@ import os
 import re
 import tempfile
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import joblib
 
-from shared.data.errors import DataError
+from shared.data.errors import DataError, warn
 from shared.data.genes import many, shown
 from shared.data.store import made, read_note, write_note
 
@@ -150,7 +149,7 @@ def each(
     if failed:
         first = found[failed[0]].error
         said = f"{many(len(failed), 'item')} of {len(arguments):,} failed ({shown(failed)}); the first says: {first}"
-        warnings.warn(said + (". Call again to retry them alone" if store else ""), SweepWarning, stacklevel=2)
+        warn(said + (". Call again to retry them alone" if store else ""), SweepWarning)
     return {name: found[name] for name in arguments}
 
 

@@ -10,14 +10,13 @@ import hashlib
 import json
 import os
 import tempfile
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.data import fetch, unpack
 from shared.data.catalogue import Entry, Route, joined_sha256
-from shared.data.errors import DataError, SimulatedWarning, Unavailable
+from shared.data.errors import DataError, SimulatedWarning, Unavailable, warn
 from shared.data.store import cache_folder, known_sha256, locked, made, matrix_sha256, read_note, sha256, write_note
 
 VERSION = 1  # of the conversion; a new number makes every converted file anew
@@ -64,7 +63,7 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
             continue
         if route.kind == "simulated" and said:
             why = f"{entry.name}: no real data could be had, and simulated data stand in ({'; '.join(said)})"
-            warnings.warn(why, SimulatedWarning, stacklevel=4)  # whoever calls load
+            warn(why, SimulatedWarning)  # whoever calls load
         return adata
     if len(said) == 1:
         raise Unavailable(f"{entry.name}, {said[0]}")

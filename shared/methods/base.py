@@ -8,7 +8,6 @@ does, such as naming classes, is in :mod:`shared.methods.protocols`.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from shared.data.cells import (
     refuse_logged,
 )
 from shared.data.constraints import Constraint, FilePath, Flag, Maybe, Seed, check
-from shared.data.errors import DataError, DataWarning
+from shared.data.errors import DataError, warn
 from shared.data.genes import names_of
 from shared.train.saved import ModelError, load_model, pack, save_model, unpack
 
@@ -166,9 +165,7 @@ class TransferEstimator(BaseEstimator):
                 refuse_logged(cells, COUNTS)
             elif cells.is_log is counts:
                 said = "logged, and counts are expected" if counts else "counts, and logged=True says they are logged"
-                warnings.warn(
-                    f"these values look {'' if counts else 'like '}{said}: {COUNTS}", DataWarning, stacklevel=3
-                )
+                warn(f"these values look {'' if counts else 'like '}{said}: {COUNTS}")
         elif not reset:
             self._warn_of_scale(cells, getattr(self, "is_log_", None), "fitted")
         else:
@@ -182,23 +179,21 @@ class TransferEstimator(BaseEstimator):
         """What was pre-trained, where `fit` starts from it."""
         return getattr(self, "pretrained_", None)
 
-    def _forget(self):
+    def _forget(self, kept=None):
         """Drop what was fitted; what a clone keeps stays."""
-        for name in self._fitted().keys() - set(self.kept):
+        for name in self._fitted().keys() - set(self.kept if kept is None else kept):
             delattr(self, name)
 
-    def _same_genes(self, cells, pretrained, reset=True):
+    def _same_genes(self, cells, pretrained, reset=True, when="pre-trained"):
         """Refuse genes that are not those of the pre-training in their order: the numbers would fit all the same."""
         theirs, n = pretrained["genes"], pretrained["n_genes"]
         if n != cells.n_genes or (None not in (theirs, cells.genes) and theirs != cells.genes):
             how = difference(theirs, cells.genes) if theirs and cells.genes else "another number"
-            raise DataError(f"pre-trained on {n} genes, and these {cells.n_genes} are not the same ({how}): {ALIGN}")
+            raise DataError(f"{when} on {n} genes, and these {cells.n_genes} are not the same ({how}): {ALIGN}")
         if theirs is not None and cells.genes is None and reset:
-            warnings.warn(
+            warn(
                 f"these {n} columns have no names and are taken to be the genes of the pre-training, in its order; "
-                "pass an AnnData, a DataFrame or genes= to have them checked",
-                DataWarning,
-                stacklevel=4,
+                "pass an AnnData, a DataFrame or genes= to have them checked"
             )
 
     def _warn_of_scale(self, cells, theirs, when):
@@ -206,10 +201,10 @@ class TransferEstimator(BaseEstimator):
         mine, kinds = cells.is_log, {True: "logged, or z-scores", False: "counts, or not logged"}
         if None not in (mine, theirs) and mine != theirs:
             said = f"these values look like {kinds[mine]}; those the model was {when} on look like {kinds[theirs]}: "
-            warnings.warn(f"{said}bring both to one scale (shared.preprocess.log_normalize)", DataWarning, stacklevel=4)
+            warn(f"{said}bring both to one scale (shared.preprocess.log_normalize)")
         elif theirs is None and mine is False and self.expects == "log":
             said = f"these values look like counts, and {type(self).__name__} is made for logged expression"
-            warnings.warn(f"{said}: shared.preprocess.log_normalize logs them", DataWarning, stacklevel=4)
+            warn(f"{said}: shared.preprocess.log_normalize logs them")
 
     def _rng(self) -> np.random.RandomState:
         return check_random_state(self.random_state)

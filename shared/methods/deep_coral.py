@@ -88,10 +88,6 @@ class DeepCORAL(DomainAware, Classifier, Transformer, TorchMethod):
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.0
-    device: str = "auto"
-    progress: bool = False
-    checkpoint: str | None = None
-    random_state: int | None = None
 
     @classmethod
     def example(cls):

@@ -101,10 +101,6 @@ class NetworkClassifier(Classifier, TorchMethod):
     validation: float = 0.1
     class_weight: str | dict | None = "balanced"
     precision: str = "32"
-    device: str = "auto"
-    progress: bool = False
-    checkpoint: str | None = None
-    random_state: int | None = None
 
     @classmethod
     def example(cls):

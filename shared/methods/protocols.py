@@ -6,16 +6,16 @@ lists the parts of the common contract (``tests/methods/test_contract.py``) that
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, TransformerMixin
+from sklearn.metrics import r2_score
+from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.cells import Cells, column, column_names, read, table_of_cells
 from shared.data.constraints import Maybe, Probability, check
-from shared.data.errors import DataError, DataWarning
+from shared.data.errors import DataError, warn
 
 
 class Transformer(TransformerMixin):
@@ -73,8 +73,10 @@ class Classifier(ClassifierMixin):
         return names
 
     def score(self, X, y="cell_type", sample_weight=None) -> float:
-        """Accuracy; of an AnnData `y` may name a column of ``obs``, as in `fit`."""
-        return super().score(X, column(table_of_cells(X), y), sample_weight)
+        """Accuracy, in which "unknown" is wrong; of an AnnData `y` may name a column of ``obs``, as in `fit`."""
+        names, y = self.predict(X), column_or_1d(column(table_of_cells(X), y))
+        check_consistent_length(names, y, sample_weight)
+        return float(np.average(names == y, weights=sample_weight))
 
 
 class Regressor(RegressorMixin):
@@ -98,8 +100,12 @@ class Regressor(RegressorMixin):
         return y[:, 0] if self.one_output_ else y
 
     def score(self, X, y, sample_weight=None) -> float:
-        """R²; of an AnnData `y` may name a column of ``obs``, as in `fit`."""
-        return super().score(X, column(table_of_cells(X), y, numbers=True), sample_weight)
+        """R² over what was measured, averaged over outputs; of an AnnData `y` may name a column of ``obs``."""
+        y = np.asarray(column(table_of_cells(X), y, numbers=True), np.float64)
+        weights, predicted = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight), self.predict(X)
+        check_consistent_length(predicted, y, weights)
+        pairs = [(a, b, np.isfinite(a)) for a, b in zip(np.atleast_2d(y.T), np.atleast_2d(predicted.T), strict=True)]
+        return float(np.mean([r2_score(a[known], b[known], sample_weight=weights[known]) for a, b, known in pairs]))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -124,9 +130,9 @@ class Pretrained:
         return cells
 
     def _keep(self, cells, **learned):
-        """Set ``pretrained_``; whatever was fitted before is forgotten, and what a clone keeps is kept."""
+        """Set ``pretrained_``; whatever was learned before is forgotten."""
         is_log = getattr(self, "is_log_", None)
-        self._forget()
+        self._forget(kept=())
         self.pretrained_ = {"genes": cells.genes, "n_genes": cells.n_genes, "is_log": is_log} | learned
         return self
 
@@ -205,9 +211,7 @@ class Basis(Transformer):
             )
         if len(shared) < max(self.loadings_.shape[1], min(len(known), cells.n_genes) / 10):
             said = f"{len(shared)} of the {len(known)} genes of the loadings are among these {cells.n_genes}"
-            warnings.warn(
-                f"{said}: too few to tell the components apart; are the names of one kind?", DataWarning, stacklevel=4
-            )
+            warn(f"{said}: too few to tell the components apart; are the names of one kind?")
         return self.loadings_[rows], cells.X[:, columns]
 
     def transform(self, X, *, genes=None) -> np.ndarray:

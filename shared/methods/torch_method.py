@@ -6,8 +6,9 @@ A method says what its network is (:meth:`TorchMethod.build`) and gives its trai
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,12 +28,31 @@ def seeded(make: Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:
         return make()
 
 
+@dataclass(eq=False, repr=False)
 class TorchMethod(TransferEstimator):
-    """A method whose network is a torch module; after `fit` it is ``network_``, on the CPU, in evaluation mode."""
+    """A method whose network is a torch module; after `fit` it is ``network_``, on the CPU, in evaluation mode.
+
+    Parameters
+    ----------
+    device : str
+        See :func:`shared.train.resolve_device`.
+    progress : bool
+        Show bars.
+    checkpoint : path, optional
+        A killed `fit` goes on from a file beside it, a killed `pretrain` from the file itself.
+    random_state : int, RandomState or None
+        Initial weights, order of rows, and what else is drawn.
+    """
 
     constraints = Config.constraints | {
         "device": Constraint(lambda v: isinstance(v, (str, torch.device)), "names no device")
     }
+
+    _: KW_ONLY
+    device: str = "auto"
+    progress: bool = False
+    checkpoint: str | Path | None = None
+    random_state: int | None = None
 
     def build(self, *cells: Cells | Outline) -> torch.nn.Module:
         """The network for these cells, with random weights; sizes come from ``cells.n_genes``, ``n_classes``, ..."""
@@ -60,7 +80,7 @@ class TorchMethod(TransferEstimator):
         **settings
             Of :class:`shared.train.Config`, in place of the estimator's. A ``checkpoint`` is removed at the end.
         """
-        names = {field.name for field in dataclasses.fields(Config)} - {"checkpoint"}
+        names = {field.name for field in fields(Config)} - {"checkpoint"}
         own = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
         history = fit(net, step, batches, val=val, monitor=monitor, config=Config(**own | {"seed": seed} | settings))
         net.cpu().eval()
@@ -73,7 +93,7 @@ class TorchMethod(TransferEstimator):
 
         `net` is a module, left in evaluation mode on the CPU.
         """
-        place, out = resolve_device(getattr(self, "device", "auto")), []
+        place, out = resolve_device(self.device), []
         net.to(place).eval()
         with torch.inference_mode():
             for start in range(0, X.shape[0], size):

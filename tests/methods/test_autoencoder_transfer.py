@@ -13,6 +13,8 @@ from sklearn.base import clone
 
 pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-strength[keras]'")
 
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
 from shared.methods import keras_method
 from shared.methods.autoencoder_transfer import (
     TUNING,
@@ -460,3 +462,29 @@ def test_a_finished_pretraining_is_read_and_that_of_another_run_refused(source, 
     path.write_bytes(before[:100])
     with pytest.raises(TrainingError, match="damaged"):
         quick(checkpoint=path).pretrain(source)
+
+
+@pytest.mark.parametrize("changed", [{"variational": True}, {"scaling": "centre"}, {"hidden": (9,)}, {"code": 5}])
+def test_a_setting_changed_after_pretraining_is_refused_and_one_changed_after_fitting_changes_no_answer(
+    source, target, changed
+):
+    model = quick().pretrain(source)
+    codes, rebuilt = model.transform(target[0]), model.reconstruct(target[0])
+    with pytest.raises(SettingError, match="hidden, code, variational or scaling was changed after pretrain"):
+        clone(model).set_params(**changed).fit(*target)
+    before = clone(model).set_params(**changed)
+    assert np.array_equal(before.transform(target[0]), codes) and np.array_equal(before.reconstruct(target[0]), rebuilt)
+    fitted = clone(model).fit(*target)
+    answers = fitted.predict_proba(target[0])
+    assert np.array_equal(fitted.set_params(**changed).predict_proba(target[0]), answers)
+
+
+def test_what_was_adapted_is_held_to_its_genes_and_forgotten_by_a_new_pretraining(source, target):
+    X, y = target
+    genes = [f"G{i}" for i in range(X.shape[1])]
+    model = quick().adapt(X, genes=genes)
+    with pytest.raises(DataError, match=r"adapted on .* genes.*another order"):
+        clone(model).fit(X, y, genes=genes[::-1])
+    with pytest.raises(SettingError, match="scaling='log'"):
+        quick(scaling="log").adapt(X)
+    assert not hasattr(model.pretrain(source, genes=genes), "adapted_")

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -68,6 +69,29 @@ def test_an_output_that_was_not_measured_is_refused():
         Masked().fit(CELLS, y)
 
 
+def test_a_score_looks_at_what_was_measured():
+    y = CELLS.obs["measured"].to_numpy()
+    two, weights = np.c_[y, np.where(np.arange(60) % 2, y, np.nan)], np.arange(60.0)
+    model = ToyRegressor(random_state=0).fit(CELLS, np.c_[y, y])
+    called, known = model.predict(CELLS), np.arange(60) % 2 == 1
+    for w in (np.ones(60), weights):
+        first = r2_score(y, called[:, 0], sample_weight=w)
+        second = r2_score(y[known], called[known, 1], sample_weight=w[known])
+        assert model.score(CELLS, two, w) == pytest.approx((first + second) / 2)
+
+
+def test_unknown_counts_as_wrong_also_where_classes_are_numbers():
+    y = np.arange(60) % 3
+    model = ToyClassifier(random_state=0).fit(CELLS, y)
+    right = model.predict(CELLS) == y
+    sure = model.predict_proba(CELLS).max(1) >= 0.6
+    model.unknown = 0.6
+    assert model.score(CELLS, y) == pytest.approx((right & sure).mean())
+    assert model.score(CELLS, y, sample_weight=y) == pytest.approx(np.average(right & sure, weights=y))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.score(CELLS, y[1:])
+
+
 # Domains.
 
 
@@ -86,6 +110,13 @@ def test_domains_go_through_a_search():
     assert np.array_equal(
         model.predict(CELLS), ToyDomainAware().fit(CELLS, "cell_type", CELLS.obs["domain"]).predict(CELLS)
     )
+
+
+def test_a_warning_points_at_the_line_of_the_reader():
+    counts = example_cells(counts=True).X
+    with pytest.warns(DataWarning, match="look like counts") as given:
+        make_pipeline(NetworkClassifier(epochs=1)).fit(counts, CELLS.obs["cell_type"])
+    assert {w.filename for w in given} == {__file__}
 
 
 # Pre-trained parts.

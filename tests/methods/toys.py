@@ -35,8 +35,6 @@ class ToyClassifier(Classifier, TorchMethod):
     epochs: int = 8
     lr: float = 0.03
     unknown: float | None = None
-    checkpoint: str | None = None
-    random_state: int | None = None
 
     @classmethod
     def example(cls):
@@ -65,8 +63,6 @@ def regress_step(net, X, y):
 class ToyRegressor(Regressor, TorchMethod):
     epochs: int = 20
     lr: float = 0.03
-    checkpoint: str | None = None
-    random_state: int | None = None
 
     @classmethod
     def example(cls):

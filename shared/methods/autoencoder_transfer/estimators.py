@@ -70,11 +70,11 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
 
     # Networks.
 
-    def autoencoder(self, n_genes):
-        """What is pre-trained, compiled, and the same without noise; and what they were made from."""
+    def autoencoder(self) -> dict:
+        """What :func:`compiled_autoencoder` makes the network from that is pre-trained."""
         output = SCALING[self.scaling] if self.output == "auto" else self.output
-        made_from = (n_genes, tuple(self.hidden), self.code, output, self.noise, self.variational, self.beta)
-        return *compiled_autoencoder(*made_from, self._compiled(n_genes)), made_from
+        layers = {"hidden": tuple(self.hidden), "code": self.code, "output": output}
+        return layers | {"noise": self.noise, "variational": self.variational, "beta": self.beta}
 
     def build(self, cells):
         """The encoder with a head; the head alone, on codes, where the encoder is frozen."""
@@ -126,24 +126,27 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
             raise DataError("pretrain needs at least one matrix of samples × genes")
         scale, rng = Scale.fit(np.vstack(studies), self.scaling), self._rng()
         rows = np.vstack([(Scale.fit(S, self.scaling) if self.per_study else scale)(S) for S in studies])
-        net, _, made_from = self.autoencoder(like.n_genes)
+        network = self.autoencoder()
+        net, _ = compiled_autoencoder(like.n_genes, **network, jit=self._compiled(like.n_genes))
         losses, weights = self.train(
             net, self.new_weights(net, rng), [(rows, None, None, self.pretrain_epochs)], rng,
             lr=self.pretrain_lr, batch_size=self.pretrain_batch_size, said="source",
-            checkpoint=self.checkpoint, run_of=(made_from, self.pretrain_epochs, rows),
+            checkpoint=self.checkpoint, run_of=(network, self.pretrain_epochs, rows),
         )  # fmt: skip
-        return self._keep(like, weights=weights, losses=losses, scale=scale)
+        return self._keep(like, weights=weights, losses=losses, scale=scale, network=network)
 
     def adapt(self, X, *, genes=None):
         """Take each gene's centre and spread from unlabelled target samples, instead of from those given to `fit`.
 
-        It changes nothing where ``per_study=False`` meets a pre-trained encoder: there the source's scale stays.
-        Returns self.
+        It changes nothing where ``per_study=False`` meets a pre-trained encoder: there the source's scale stays. The
+        next `fit` must read the same genes; the next `pretrain` forgets it. Returns self.
         """
+        self._check_settings()
         pretrained = hasattr(self, "pretrained_")
-        cells = self._read_pretrained(X, genes=genes) if pretrained else read(X, genes=genes, estimator=type(self)())
+        cells = self._read_pretrained(X, genes=genes) if pretrained else read(X, genes=genes)
         if self.per_study or not pretrained:
-            self.adapted_ = Scale.fit(cells.X, self.scaling)
+            known = {"genes": cells.genes, "n_genes": cells.n_genes, "is_log": cells.is_log}
+            self.adapted_ = known | {"scale": Scale.fit(cells.X, self.scaling)}
         return self
 
     def _fit(self, cells, target, weight):
@@ -151,14 +154,19 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
         rng, source = self._rng(), getattr(self, "pretrained_", None)
         shapes = [s for a, b in itertools.pairwise((cells.n_genes, *self.hidden, self.code)) for s in ((a, b), (b,))]
         encoder = source["weights"][: len(shapes)] if source else initial(shapes, rng)
-        if [w.shape for w in encoder] != shapes:
-            raise SettingError("hidden or code was changed after pretrain: pre-train again")
+        theirs = source and (*(source["network"][k] for k in ("hidden", "code", "variational")), source["scale"].kind)
+        if source and theirs != (tuple(self.hidden), self.code, self.variational, self.scaling):
+            raise SettingError(
+                "hidden, code, variational or scaling was changed after pretrain: set it back, or pre-train again"
+            )
         outputs = self.head(cells)[0]
         head = [*initial([(self.code, outputs), (outputs,)], rng), np.float32(self.l2)]
         scale = source["scale"] if source and not self.per_study else Scale.fit(cells.X, self.scaling)
-        scale = getattr(self, "adapted_", scale)
+        if hasattr(self, "adapted_"):
+            self._same_genes(cells, self.adapted_, when="adapted")
+            scale = self.adapted_["scale"]
         X, net, frozen = scale(cells.X), self.build(cells), self.tuning == "frozen"
-        X, start = (self._codes(X, encoder), head) if frozen else (X, [*encoder, *head])
+        X, start = (_codes(X, encoder, self.variational), head) if frozen else (X, [*encoder, *head])
 
         def schedule():
             for factors, epochs in stages(self.tuning, len(self.hidden), self.epochs, self.decay):
@@ -169,7 +177,7 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
             net, start, schedule(), rng, checkpoint=self._checkpoint_of_fit(cells, seed=digest(start))
         )
         self.encoder_weights_, self.head_weights_ = tuned or [w.copy() for w in encoder], [W, b]
-        self.tuned_scale_ = scale
+        self.tuned_scale_, self.linear_code_ = scale, self.variational
         return self
 
     # What it knows.
@@ -177,14 +185,17 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
     def transform(self, X, *, genes=None):
         """Codes, float32 (n_samples, code): of the fine-tuned encoder after `fit`, of the pre-trained one before."""
         X = self._scaled(X, genes)
-        weights = getattr(self, "encoder_weights_", None) or self.pretrained_["weights"][: 2 * len(self.hidden) + 2]
-        return self._codes(X, weights)
+        if hasattr(self, "encoder_weights_"):
+            return _codes(X, self.encoder_weights_, self.linear_code_)
+        network = self.pretrained_["network"]
+        return _codes(X, self.pretrained_["weights"][: 2 * len(network["hidden"]) + 2], network["variational"])
 
     def reconstruct(self, X, *, genes=None):
         """What the pre-trained autoencoder makes of samples, in scaled units: float32 (n_samples, n_genes)."""
         check_is_fitted(self, "pretrained_", msg="nothing was pre-trained to rebuild profiles: call pretrain first")
-        X = self._scaled(X, genes)
-        return self.forward(self.autoencoder(X.shape[1])[1], self.pretrained_["weights"], X)
+        X, network, n_genes = self._scaled(X, genes), self.pretrained_["network"], self.pretrained_["n_genes"]
+        whole = compiled_autoencoder(n_genes, **network, jit=self._compiled(n_genes))[1]
+        return self.forward(whole, self.pretrained_["weights"], X)
 
     def reconstruction_error(self, X, *, genes=None):
         """Mean squared error of each sample over its genes, in scaled units: float32 (n_samples,)."""
@@ -211,15 +222,16 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
         if hasattr(self, "tuned_scale_"):
             return self.tuned_scale_(self._read(X, genes=genes).X)
         cells = self._read_pretrained(X, genes=genes)
-        return getattr(self, "adapted_", self.pretrained_["scale"])(cells.X)
+        return getattr(self, "adapted_", self.pretrained_)["scale"](cells.X)
 
-    def _codes(self, X, weights):
-        """The encoder in numpy: a few products, and no network to build."""
-        for i in range(0, len(weights), 2):
-            X = X @ weights[i] + weights[i + 1]
-            if i < len(weights) - 2 or not self.variational:
-                X = np.maximum(X, 0)
-        return X
+
+def _codes(X, weights, linear):
+    """The encoder in numpy: a few products, and no network to build."""
+    for i in range(0, len(weights), 2):
+        X = X @ weights[i] + weights[i + 1]
+        if i < len(weights) - 2 or not linear:
+            X = np.maximum(X, 0)
+    return X
 
 
 class AutoencoderClassifier(Classifier, _AutoencoderTransfer):

@@ -138,10 +138,6 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
     init: str = "default"
     norm: str = "none"
     logged: bool = False
-    device: str = "auto"
-    progress: bool = False
-    checkpoint: str | None = None
-    random_state: int | None = None
 
     @classmethod
     def example(cls):

@@ -6,14 +6,13 @@ share it while it is pre-trained; a classifier starts from it afterwards, row by
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from shared.data.errors import DataError, DataWarning
+from shared.data.errors import DataError, warn
 from shared.data.genes import once
 from shared.methods.torch_method import seeded
 from shared.nn.sparse import Rows, SparseLinear
@@ -136,11 +135,9 @@ def transplant(weight: np.ndarray, source: Sequence[str], target: np.ndarray, ge
             "symbols against Ensembl identifiers? See shared.data.to_human and to_symbols"
         )
     if shared.sum() < min(len(source), len(genes)) / 10:  # as names of two kinds do
-        warnings.warn(
+        warn(
             f"{shared.sum()} of the {len(source)} genes that the encoder knows are among these {len(genes)}, and it "
-            "reads no others: are the names of one kind (shared.data.to_symbols)?",
-            DataWarning,
-            stacklevel=4,
+            "reads no others: are the names of one kind (shared.data.to_symbols)?"
         )
     out = np.array(target, np.float32)
     out[shared] = weight[where[shared]]

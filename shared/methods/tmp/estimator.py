@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import one_hot
 
 from shared.data.constraints import Between, Constraint, Flag, Maybe, Positive, SettingError, Whole, Widths
-from shared.data.errors import DataWarning
+from shared.data.errors import warn
 from shared.methods.base import Example, example_cells
 from shared.methods.protocols import FewShotClassifier, Pretrained, Transformer
 from shared.methods.tmp.network import CHOICES, RelationNet
@@ -132,10 +130,6 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
     unknown: float | None = None
     precision: str = "32"
     compile: bool | str = False
-    device: str = "auto"
-    progress: bool = False
-    checkpoint: str | Path | None = None
-    random_state: int | None = None
 
     @classmethod
     def example(cls):
@@ -208,7 +202,7 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
                 checkpoint.unlink(missing_ok=True)
         elif self.fit_episodes:
             said = "the classes have too few cells for an episode, so the network stays as it is and cells are averaged"
-            warnings.warn(f"{said}: give two cells or more of two classes", DataWarning, stacklevel=2)
+            warn(f"{said}: give two cells or more of two classes")
         self._remember(torch.from_numpy(self._encode(net, X)), torch.as_tensor(cells.codes))
         self.network_ = net
         return self
