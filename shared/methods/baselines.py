@@ -15,7 +15,7 @@ import numpy as np
 import sklearn
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -107,7 +107,7 @@ class NearestCentroid(Classifier, TransferEstimator):
 
 
 @dataclass(eq=False, repr=False)
-class Components(TransformerMixin, TransferEstimator):
+class Components(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TransferEstimator):
     """PCA with as many components as asked for, or as the cells allow, so that it also works on a handful of them."""
 
     expects = "any"
@@ -117,6 +117,10 @@ class Components(TransformerMixin, TransferEstimator):
     n_components: int = 30
     _: KW_ONLY
     random_state: int | None = None
+
+    @property
+    def _n_features_out(self):
+        return len(self.components_)
 
     @classmethod
     def example(cls):

@@ -7,7 +7,7 @@ lists the parts of the common contract (``tests/methods/test_contract.py``) that
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin, TransformerMixin
+from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -18,8 +18,17 @@ from shared.data.constraints import Maybe, Probability, check
 from shared.data.errors import DataError, warn
 
 
-class Transformer(TransformerMixin):
-    """Gives each cell an embedding by ``transform``: float32, whatever comes in."""
+class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """Gives each cell an embedding by ``transform``: float32, whatever comes in.
+
+    Its columns have names (``get_feature_names_out``, ``set_output``): the class with a number.
+    """
+
+    embedding = "hidden"  # the setting that says how wide it is, the last of several layers
+
+    @property
+    def _n_features_out(self):
+        return int(np.ravel(getattr(self, self.embedding))[-1])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -190,6 +199,10 @@ class Basis(Transformer):
         "gene order": "genes are matched by name, so another order gives the same projection",
         "check_dataframe_column_names_consistency": "other columns than those of the fit are left out, not refused",
     }
+
+    @property
+    def _n_features_out(self):
+        return self.loadings_.shape[1]
 
     def project(self, X, *, genes=None) -> np.ndarray:
         """Weights of the components in each cell: (n_cells, n_components); genes are matched by name."""

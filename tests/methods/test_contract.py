@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import importlib
 import inspect
 import os
@@ -194,6 +195,15 @@ def test_a_sample_of_scikit_learns_checks(kind):
 @every("sklearn")
 def test_all_of_scikit_learns_checks(kind):
     assert run_checks(kind) == []
+
+
+@every("names of columns", lambda kind: hasattr(kind, "get_feature_names_out"))
+def test_an_embedding_can_be_a_table_whose_columns_have_names(model, example):
+    table = copy.copy(model).set_output(transform="pandas").transform(example.cells.to_df())
+    names = model.get_feature_names_out()
+    assert list(table.columns) == list(names) and len(set(names)) == len(names)
+    assert list(table.index) == list(example.cells.obs_names)
+    assert np.array_equal(table, model.transform(example.cells.to_df()))
 
 
 # What goes in.

@@ -42,7 +42,7 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
         "noise": Share(),
         "jit": OneOf("auto", True, False),
     }
-    kept = ("pretrained_", "adapted_")
+    kept, embedding = ("pretrained_", "adapted_"), "code"
 
     hidden: Sequence[int] = (1024,)
     code: int = 256

@@ -96,7 +96,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
     not move them: the result is the same, and with the bundled blood cells almost half of the work is saved.
     """
 
-    expects, nonnegative = "counts", True
+    expects, nonnegative, embedding = "counts", True, "width"
     exempt = {"gene order of the pre-training": "genes are matched by name: any list will do that shares some"}
     constraints = {
         "rounds": Whole(0),

@@ -106,6 +106,8 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
         "compile": Constraint(lambda v: isinstance(v, (bool, str)), "is neither True, False nor the name of a mode"),
     }
 
+    embedding = "widths"
+
     widths: Sequence[int] = (256, 128, 64)
     relation: Sequence[int] = (64, 32)
     _: KW_ONLY
