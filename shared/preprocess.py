@@ -18,6 +18,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.cells import finite_matrix, label_array, read
+from shared.data.constraints import OneOf, Whole, require
 from shared.data.errors import DataError
 from shared.data.genes import names_of, stamp
 from shared.data.values import LOGGED_MAX
@@ -150,10 +151,8 @@ class VariableGenes(SelectorMixin, BaseEstimator):
         X = read(X, estimator=self, dtype=(np.float32, np.float64)).X
         if X.shape[0] < 2:
             raise DataError("n_samples=1 cell has no variance: give two cells or more")
-        if self.flavor not in ("seurat", "variance"):
-            raise DataError(f"flavor {self.flavor!r} is not known: choose 'seurat' or 'variance'")
-        if self.n_top < 1:
-            raise DataError(f"n_top={self.n_top} keeps no gene: give 1 or more")
+        require(OneOf("seurat", "variance"), flavor=self.flavor)
+        require(Whole(1), n_top=self.n_top)
         self.scores_ = _dispersion(X, self.n_bins) if self.flavor == "seurat" else _moments(X)[1]
         return self
 

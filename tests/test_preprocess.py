@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 
 from shared import preprocess
 from shared.data import load
+from shared.data.constraints import SettingError
 from shared.data.errors import DataError
 from shared.preprocess import LogNormalize, VariableGenes, align_genes, center_by, log_normalize
 
@@ -157,9 +158,9 @@ def test_normalising_twice_is_noticed(logged):
         log_normalize(logged)
 
 
-@pytest.mark.parametrize(("bad", "says"), [({"flavor": "spicy"}, "spicy"), ({"n_top": 0}, "keeps no gene")])
+@pytest.mark.parametrize(("bad", "says"), [({"flavor": "spicy"}, "spicy"), ({"n_top": 0}, "n_top=0")])
 def test_variable_genes_refuse_bad_settings(logged, bad, says):
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(SettingError, match=says):
         VariableGenes(**bad).fit(logged[:20])
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from shared.data import catalogue, fetch, routes, simulate, store
 from shared.data.catalogue import Entry, File, Route
+from shared.data.constraints import SettingError
 from shared.data.croissant import document
 from shared.data.errors import DataError, Unavailable
 from shared.data.transfer import host
@@ -335,7 +336,7 @@ def main(words=None) -> int:
     args = parser().parse_args(words)
     try:
         return args.run(args)
-    except DataError as e:
+    except (DataError, SettingError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -14,19 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from shared.data.constraints import Maybe, OneOf, Whole, require
 from shared.data.errors import DataError, warn
 from shared.data.genes import gene_hash, many
 
 BUFFER_BYTES = 64 << 20  # the shuffle buffer, unless its size is named
 BUFFER_CELLS = 16_384
 BLOCKS = 64  # blocks in a buffer at least: fewer would let one stretch of the file dominate a batch
-
-
-def positive(value, what, least=1) -> int:
-    """`value` as int; :class:`DataError` where it is no whole number or less than `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise DataError(f"{what}={value!r} should be a whole number of at least {least}")
-    return int(value)
 
 
 class Batch(NamedTuple):
@@ -91,11 +85,13 @@ class Batches:
     """
 
     def __init__(self, stream, size, *, labels, shuffle, block, buffer, seed, epoch, start, cells, rank, world, **how):
-        if shuffle not in ("block", "none"):
-            raise DataError(f"shuffle={shuffle!r} is not known: choose 'block' or 'none' (block=1 is a true shuffle)")
+        require(OneOf("block", "none"), shuffle=shuffle)
+        require(Whole(1), size=size)
+        require(Whole(), seed=seed)
+        require(Maybe(Whole(1)), buffer=buffer, block=block)
         self.stream, self.shuffle = stream, shuffle
         self.dense, self.drop_last, self.prefetch = (bool(how[k]) for k in ("dense", "drop_last", "prefetch"))
-        self.size, self.seed = positive(size, "size"), positive(seed, "seed", 0)
+        self.size, self.seed = int(size), int(seed)
         self.cells = stream._subset(cells)
         self.buffer, self.block = self._sizes(buffer, block)
         self._low, self._high = self._borders()
@@ -104,8 +100,9 @@ class Batches:
 
     def _go(self, epoch, start, rank, world):
         """Stand before a batch of an epoch, as one of the workers."""
-        self.rank, self.world = positive(rank, "rank", 0), positive(world, "world")
-        self.epoch, self.start = positive(epoch, "epoch", 0), positive(start, "start", 0)
+        require(Whole(), rank=rank, epoch=epoch, start=start)
+        require(Whole(1), world=world)
+        self.rank, self.world, self.epoch, self.start = int(rank), int(world), int(epoch), int(start)
         self.position = self.start
         if self.rank >= self.world:
             raise DataError(f"rank={rank} is none of {world} workers: they count from 0")
@@ -117,18 +114,17 @@ class Batches:
             per_cell = self.stream._bytes_per_cell()
             buffer = max(self.size, min(BUFFER_CELLS, BUFFER_BYTES // per_cell))
         # Whole batches, so that none needs two buffers.
-        buffer = -(-positive(buffer, "buffer") // self.size) * self.size
+        buffer = -(-int(buffer) // self.size) * self.size
         # A compressed chunk is unpacked whole, whatever part of it a block needs.
         chunk = max((f.chunk_cells for f in self.stream.files if f.packed), default=0)
         if block is None:
             block = int(np.clip(2 * chunk, min(64, max(1, buffer // BLOCKS)), max(1, buffer // BLOCKS)))
-        block = positive(block, "block")
         if self.shuffle == "block" and chunk > 4 * block:
             warn(
                 f"each block of {block} cells unpacks {chunk:,.0f}: rewrite the file with shared.data.stream.to_rows, "
                 "or name a larger block and buffer"
             )
-        return buffer, block
+        return buffer, int(block)
 
     def _borders(self):
         """First and one past the last position (in `cells`) of every block; none reaches into a second file."""

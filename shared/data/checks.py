@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.data.catalogue import UNITS
+from shared.data.constraints import Maybe, OneOf, Whole, require
 from shared.data.errors import DataError
 from shared.data.findings import CheckReport, Finding, findings
 from shared.data.gene_checks import of_names, of_overlap
@@ -114,16 +115,11 @@ def _once_each(found):
 
 
 def _arguments(need, labels, per_class, organism):
-    if need is not None and (not isinstance(need, str) or need not in NEEDS):
-        raise DataError(f"need={need!r} is not known: choose {', '.join(map(repr, NEEDS))}, or leave it out")
-    if organism not in (None, "human", "mouse"):
-        raise DataError(f"organism={organism!r} has no gene table here: choose 'human' or 'mouse', or leave it out")
-    if per_class is not None:
-        whole = isinstance(per_class, (int, np.integer)) and not isinstance(per_class, bool)
-        if not whole or per_class < 1:
-            raise DataError(f"per_class={per_class!r} should be a whole number of cells, 1 or more")
-        if labels is None:
-            raise DataError("per_class needs labels: name the column of obs that holds the classes")
+    require(Maybe(OneOf(*NEEDS)), need=need)
+    require(Maybe(OneOf("human", "mouse")), organism=organism)
+    require(Maybe(Whole(1)), per_class=per_class)
+    if per_class is not None and labels is None:
+        raise DataError("per_class needs labels: name the column of obs that holds the classes")
 
 
 def _layer(adata, layer):

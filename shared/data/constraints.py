@@ -120,8 +120,14 @@ def check(settings: Mapping[str, object], constraints: Mapping[str, Constraint],
         Or another `error`: which setting, its value, and what it should be.
     """
     for name, constraint in constraints.items():
-        if not constraint.accepts(settings[name]):
-            raise error(f"{name}={settings[name]!r} {constraint.said}")
+        require(constraint, error, **{name: settings[name]})
+
+
+def require(constraint: Constraint, error=SettingError, /, **settings) -> None:
+    """:func:`check` for settings with the same constraint: ``require(Whole(1), epochs=epochs, batch_size=size)``."""
+    for name, value in settings.items():
+        if not constraint.accepts(value):
+            raise error(f"{name}={value!r} {constraint.said}")
 
 
 def is_number(value) -> bool:

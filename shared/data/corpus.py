@@ -18,11 +18,12 @@ import numpy as np
 from scipy import sparse
 
 from shared.data.aligned import Columns, InMemory, OnDisk, OnFile
-from shared.data.batches import BUFFER_BYTES, positive
+from shared.data.batches import BUFFER_BYTES
+from shared.data.constraints import OneOf, Whole, require
 from shared.data.errors import DataError
 from shared.data.fingerprint import shared_cells
 from shared.data.gene_kinds import gene_kind
-from shared.data.genes import check_choice, many, names_of, once, shown
+from shared.data.genes import many, names_of, once, shown
 
 SHARE = 0.05  # of the smaller data set's cells: from here on two sets count as one
 
@@ -165,8 +166,9 @@ class Corpus:
         ------
         Step
         """
-        n_batches, rng = positive(n_batches, "n_batches"), np.random.default_rng(rng)
-        check_choice(shuffle, "shuffle", (None, "full", "block"))
+        require(Whole(1), n_batches=n_batches)
+        rng = np.random.default_rng(rng)
+        require(OneOf(None, "full", "block"), shuffle=shuffle)
         share = memory // max(1, sum(isinstance(X, OnDisk) for X in self.matrices.values()))
         return self._steps([_Epoch(X, n_batches, rng, shuffle, share) for X in self.matrices.values()])
 

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
 from shared.data.checks import check, label_values, value_errors
+from shared.data.constraints import Maybe, OneOf, require
 from shared.data.errors import DataError, warn
 from shared.data.genes import many, names_of, shown, stamp
 from shared.data.store import matrix_sha256, sha256
@@ -69,7 +70,7 @@ def load(name, *, route=None, layer=None, duplicates="refuse") -> ad.AnnData:
         empty, holds NaN, infinities, words or negative counts, or names a cell twice, or a gene without a word on
         `duplicates`.
     """
-    _known(duplicates)
+    require(OneOf(*DUPLICATES), duplicates=duplicates)
     own = _own_path(name)
     if own is not None:
         if route is not None:
@@ -158,11 +159,6 @@ def _kind(path: Path) -> tuple[str, list[Path]]:
 def _stated(adata) -> str | None:
     units = adata.uns.get("units")
     return units if isinstance(units, str) and units in UNITS else None
-
-
-def _known(duplicates):
-    if duplicates not in DUPLICATES:
-        raise DataError(f"duplicates={duplicates!r} is not known: choose {', '.join(map(repr, DUPLICATES))}")
 
 
 def _refuse(findings, what, but=None):
@@ -301,9 +297,8 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     """
     import anndata as ad
 
-    _known(duplicates)
-    if units is not None and units not in UNITS:
-        raise DataError(f"units={units!r} is not known: choose {', '.join(map(repr, UNITS))}, or leave it out")
+    require(OneOf(*DUPLICATES), duplicates=duplicates)
+    require(Maybe(OneOf(*UNITS)), units=units)
     X, genes = _matrix(X), names_of(genes)
     if X.ndim != 2 or X.shape[1] != len(genes):
         raise DataError(

@@ -80,12 +80,6 @@ def shown(names) -> str:
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
-def check_choice(value, what: str, allowed) -> None:
-    """Refuse a value that is none of those `allowed`."""
-    if value not in allowed:
-        raise DataError(f"{what}={value!r} is not known: choose {', '.join(map(repr, allowed))}")
-
-
 def gene_hash(genes) -> str:
     """SHA-256 of a list of genes, one name a line: the same names in another order give another hash.
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import joblib
 
+from shared.data.constraints import Maybe, Whole, require
 from shared.data.errors import DataError, warn
 from shared.data.genes import many, shown
 from shared.data.store import made, read_note, write_note
@@ -121,8 +122,7 @@ def each(
         raise DataError("the client brings its own workers: leave out workers=, or client=")
     if client is not None and not hasattr(client, "submit"):
         raise DataError(f"client should be a distributed.Client, not {type(client).__name__}: make one of the address")
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
-        raise DataError(f"workers={workers!r} should be a whole number: of processes, or 0 to run here")
+    require(Maybe(Whole()), workers=workers)
     arguments = _named(items)
     store = None if out is None else _Store(made(Path(out)), str(version), function_name(function))
     found = {} if store is None else store.read(arguments)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from shared.data import fetch, unpack
 from shared.data.catalogue import Entry, Route, joined_sha256
+from shared.data.constraints import SettingError
 from shared.data.errors import DataError, SimulatedWarning, Unavailable, warn
 from shared.data.store import cache_folder, known_sha256, locked, made, matrix_sha256, read_note, sha256, write_note
 
@@ -115,7 +116,7 @@ def _read(route: Route, paths: list[Path]):
     names = ", ".join(p.name for p in paths)
     try:
         return read(paths, **route.options)
-    except DataError:
+    except (DataError, SettingError):
         raise
     except MemoryError as e:
         raise DataError(f"{names} does not fit into memory: use a machine with more, or a smaller data set") from e

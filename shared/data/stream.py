@@ -19,10 +19,11 @@ import numpy as np
 from scipy import sparse
 
 from shared.data.backed import SPAN, Backed
-from shared.data.batches import Batch, Batches, Mixing, as_torch, positive
+from shared.data.batches import Batch, Batches, Mixing, as_torch
+from shared.data.constraints import Maybe, OneOf, Whole, require
 from shared.data.errors import DataError
 from shared.data.gene_kinds import gene_kind
-from shared.data.genes import check_choice, compare_genes, many, names_of, once, shown
+from shared.data.genes import compare_genes, many, names_of, once, shown
 from shared.data.moments import Statistics, statistics_of
 from shared.data.to_rows import to_rows
 
@@ -74,7 +75,7 @@ class Stream:
         paths = [paths] if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable) else list(paths)
         if not paths or not all(isinstance(p, (str, os.PathLike)) for p in paths):
             raise DataError(f"no file is named by {paths}: give the path of an .h5ad file, or a list of paths")
-        check_choice(missing, "missing", ("refuse", "zero"))
+        require(OneOf("refuse", "zero"), missing=missing)
         self.transform = transform
         self._tried = transform is None
         self.files = tuple(Backed(p, layer) for p in paths)
@@ -313,7 +314,8 @@ class Stream:
         rows : int64 ndarray of shape (n,)
             Positions in ``obs``.
         """
-        size = self._step() if size is None else positive(size, "size")
+        require(Maybe(Whole(1)), size=size)
+        size = self._step() if size is None else int(size)
         cells = self._subset(cells)
         return self._chunks(size, cells, dense, raw)
 

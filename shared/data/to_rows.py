@@ -13,8 +13,8 @@ import numpy as np
 from scipy import sparse
 
 from shared.data.backed import Backed
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
-from shared.data.genes import check_choice
 
 STEP = 2 << 20  # entries held at once
 BANDS = 200  # temporary files open at once at most
@@ -54,7 +54,7 @@ def to_rows(path_in, path_out, *, layer=None, compression=None, progress=True) -
     import h5py
 
     path_in, path_out = Path(path_in), Path(path_out)
-    check_choice(compression, "compression", (None, "lzf", "gzip"))
+    require(OneOf(None, "lzf", "gzip"), compression=compression)
     if path_out.exists():
         raise DataError(f"{path_out.name} exists already: name another file, or delete it first")
     source = Backed(path_in, layer, any_order=True)

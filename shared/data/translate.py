@@ -6,9 +6,10 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.gene_kinds import ENSEMBL, cut_version, damaged_names, gene_kind, renamed_names, wrong_species
-from shared.data.genes import check_choice, check_organism, lookup, many, names_of, shown, stamp, symbols
+from shared.data.genes import check_organism, lookup, many, names_of, shown, stamp, symbols
 from shared.data.structure import structure
 from shared.data.values import summable
 
@@ -240,7 +241,7 @@ def _renamed(adata, new, step, duplicates, kind):
     import numpy as np
     import pandas as pd
 
-    check_choice(duplicates, "duplicates", DUPLICATES)
+    require(OneOf(*DUPLICATES), duplicates=duplicates)
     old = names_of(adata)
     groups: dict[str, list[int]] = {}
     for i, (name, _) in enumerate(new):

@@ -11,6 +11,7 @@ import torch
 
 from shared import data
 from shared.data import DataError
+from shared.data.constraints import SettingError
 from shared.data.readers import gdsc
 
 LINES = ["A375", "H2869", "TT", "KMH2", "NCIH23", "LONELY"]
@@ -70,7 +71,7 @@ def test_fillers_can_be_kept_and_are_told(files):
     got = gdsc.read(list(files.values()), unmeasured="keep")
     assert got.shape == (6, 5) and (got.X == VALUES).all()
     assert got.var["measured"].tolist() == [True, False, True, False, True]
-    with pytest.raises(DataError, match="take 'drop' or 'keep'"):
+    with pytest.raises(SettingError, match=r"unmeasured=.* is not known: choose drop, keep"):
         gdsc.read(list(files.values()), unmeasured="maybe")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from shared.data import many
+from shared.data.constraints import SettingError
 from shared.data.errors import DataError
 from shared.data.many import Failure, SweepWarning, each
 
@@ -272,14 +273,14 @@ def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path, monkeypatch):
         (["a", "a"], {}, "two items are named 'a'"),
         ([1, "1"], {}, "two items are named '1'"),
         ([None], {}, "an item is NoneType: give names"),
-        (["a"], {"workers": -1}, "workers=-1 should be a whole number"),
+        (["a"], {"workers": -1}, "workers=-1 is not a whole number"),
         (["a"], {"workers": True}, "workers=True"),
         (["a"], {"workers": 2, "client": object()}, "leave out workers="),
         (["a"], {"client": object()}, "client should be a distributed.Client"),
     ],
 )
 def test_impossible_calls(items, options, said):
-    with pytest.raises(DataError, match=said):
+    with pytest.raises((DataError, SettingError), match=said):
         each(str.upper, items, progress=False, **options)
 
 

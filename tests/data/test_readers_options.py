@@ -14,6 +14,7 @@ import pytest
 from official_layouts import CASES, HUMAN, SYMBOLS, counts, rows, series_lines, unpacked, write
 from scipy import sparse
 
+from shared.data.constraints import SettingError
 from shared.data.errors import DataError
 from shared.data.readers import READERS
 from shared.data.readers.assemble import distinct
@@ -72,7 +73,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_an_unknown_choice_is_refused(tmp_path, name):
-    with pytest.raises(DataError, match=r"take|one for each|is not known"):
+    with pytest.raises(SettingError, match=r"is not known|one for each"):
         read(CASES[name](tmp_path), **WRONG[name])
 
 

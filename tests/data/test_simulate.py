@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from shared import data
 from shared.data import DataError, simulate
+from shared.data.constraints import SettingError
 from shared.data.simulate import large
 from shared.preprocess import log_normalize
 
@@ -268,7 +269,7 @@ def test_memory_does_not_grow_with_the_file(root, tmp_path):
         (lambda: simulate.cells(0), "n_cells=0 is not a whole number"),
         (lambda: simulate.cells(5, 5, depth=-1), "depth=-1 is not a positive number"),
         (lambda: simulate.cells(5, 5, dispersion=float("nan")), "dispersion=nan"),
-        (lambda: simulate.cells(5, 5, dropout=1.5), "dropout=1.5 is a share"),
+        (lambda: simulate.cells(5, 5, dropout=1.5), "dropout=1.5 is not a number from 0 to 1"),
         (lambda: simulate.cells(5, 5, labels=["a", "a"]), "different names"),
         (lambda: simulate.cells(5, 5, labels=0), "at least one type"),
         (lambda: simulate.cells(5, 5, labels=2, proportions=[1]), "one share for each of 2"),
@@ -284,7 +285,7 @@ def test_memory_does_not_grow_with_the_file(root, tmp_path):
     ],
 )
 def test_impossible_options_are_named(call, says):
-    with pytest.raises(DataError, match=says):
+    with pytest.raises((DataError, SettingError), match=says):
         call()
 
 

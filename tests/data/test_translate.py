@@ -9,6 +9,7 @@ from scipy import sparse
 
 from shared import data
 from shared.data import DataError, gene_hash, gene_kind, to_ensembl, to_human, to_mouse, to_symbols
+from shared.data.constraints import SettingError
 
 
 def test_the_copy_on_y_stays_apart():
@@ -123,7 +124,7 @@ def test_duplicates_are_refused_or_left_out_by_option():
         data.merge_duplicates(adata, "refuse")
     got, report = data.merge_duplicates(adata, "first")
     assert got.X.tolist() == adata.X[:, :2].tolist() and report.duplicates == "first"
-    with pytest.raises(DataError, match="duplicates='mean' is not known"):
+    with pytest.raises(SettingError, match="duplicates='mean' is not known"):
         data.merge_duplicates(adata, "mean")
 
 

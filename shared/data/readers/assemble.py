@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from shared.data.catalogue import UNITS
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes import many, shown
 from shared.data.structure import name_problems
@@ -43,8 +44,7 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
     import anndata as ad
 
     genes = pd.Index(np.asarray(genes, dtype=object), dtype=object, name=None)
-    if units not in UNITS:
-        raise DataError(f"units={units!r} is not known: take one of {', '.join(UNITS)}")
+    require(OneOf(*UNITS), units=units)
     if X.shape != (len(obs), len(genes)):
         raise DataError(
             f"{what}: the matrix is {X.shape[0]:,} cells × {X.shape[1]:,} genes, and there are "

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.readers.tensors import read_tensors
 from shared.data.readers.text import damaged
@@ -55,8 +56,7 @@ def read(paths: list[Path], *, unmeasured: str = "drop"):
     """
     import anndata as ad
 
-    if unmeasured not in ("drop", "keep"):
-        raise DataError(f"unmeasured={unmeasured!r} is unknown: take 'drop' or 'keep'")
+    require(OneOf("drop", "keep"), unmeasured=unmeasured)
     files = {Path(p).name: Path(p) for p in paths}
     missing = [n for n in (EXPRESSION, GENES, *SCREENS.values(), LABELS) if n not in files]
     if missing:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
-from shared.data.genes import check_choice, many, shown
+from shared.data.genes import many, shown
 from shared.data.readers.assemble import MISSING, assembled, distinct, joined, labels, names_of_files, only, plain
 from shared.data.readers.text import AGAIN, LARGEST, Numbers, column, fields, numbers, opened, separator_of, words
 
@@ -179,7 +180,7 @@ def series(paths: list[Path], *, obs: dict | None = None, units: str = "none", m
 
 
 def _series_table(path, begin, missing, units) -> Numbers:
-    check_choice(missing, "missing", ("refuse", "drop"))
+    require(OneOf("refuse", "drop"), missing=missing)
     with opened(path) as stream:
         text = stream.read().decode("utf-8")
     lines = text.splitlines()[begin + 1 :]
@@ -301,7 +302,7 @@ def matrix(
     path, *others = paths
     separator = separator or separator_of(path)
     found = numbers(path, separator, ids=ids, corner=corner, units=units)
-    check_choice(orientation, "orientation", ("genes", "cells"))
+    require(OneOf("genes", "cells"), orientation=orientation)
     if orientation == "genes":
         first = _id(found.ids, short, path)
         genes = distinct(

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
-from shared.data.genes import check_choice, many, shown
+from shared.data.genes import many, shown
 from shared.data.readers.assemble import assembled, joined, labels
 from shared.data.readers.text import AGAIN, column, fields, opened, sound, words
 from shared.data.readers.wide import gene_names, wanted_blocks
@@ -63,7 +64,7 @@ def read(
         tissue or gene is not there.
     """
     path, attributes = paths
-    check_choice(names, "names", ("ensembl", "versioned", "symbol"))
+    require(OneOf("ensembl", "versioned", "symbol"), names=names)
     asked = None if genes is None else {str(g).encode() for g in genes}
     hit: set = set()
 

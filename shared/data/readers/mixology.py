@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
-from shared.data.genes import check_choice, many, shown
+from shared.data.genes import many, shown
 from shared.data.readers.assemble import assembled, joined, labels, names_of_files, only
 from shared.data.readers.text import column, numbers, words
 
@@ -42,7 +43,7 @@ def read(paths: list[Path], *, doublets: str = "keep"):
     """
     from scipy import sparse
 
-    check_choice(doublets, "doublets", ("keep", "drop"))
+    require(OneOf("keep", "drop"), doublets=doublets)
     pairs: dict = {}
     for path in paths:
         kind = next((k for k in (COUNT, META) if k in path.name), None)

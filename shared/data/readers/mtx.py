@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
-from shared.data.genes import check_choice, many, shown
+from shared.data.genes import many, shown
 from shared.data.readers.assemble import assembled, distinct, joined, labels, names_of_files, only, plain
 from shared.data.readers.text import AGAIN, blocks, column, opened, separator_of, sound, words
 
@@ -117,7 +118,7 @@ def _barcodes(names) -> float:
 
 def named(genes: pd.DataFrame, names: str, what: str) -> tuple[np.ndarray, pd.DataFrame]:
     """The names of the genes by choice, and ``var`` with the others."""
-    check_choice(names, "names", ("symbol", "id"))
+    require(OneOf("symbol", "id"), names=names)
     if names == "id" or (genes["id"] == genes["symbol"]).all():
         return genes["id"].to_numpy(), genes
     return distinct(genes["symbol"], genes["id"], what), genes
@@ -258,7 +259,7 @@ def kang(paths: list[Path], *, names: str = "symbol", keep: str = "all"):
     """
     from scipy import sparse
 
-    check_choice(keep, "keep", ("all", "singlets"))
+    require(OneOf("all", "singlets"), keep=keep)
     halves = {"ctrl": "GSM2560248", "stim": "GSM2560249"}
     files = {(c, k): _one(paths, rf"{gsm}.*{end}", k) for c, gsm in halves.items() for k, end in ENDS.items()}
     gene_path, table_path = _one(paths, r"genes\.tsv", "genes"), _one(paths, r"tsne\.df", "the table of cells")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
-from shared.data.genes import check_choice, shown
+from shared.data.genes import shown
 from shared.data.readers.assemble import assembled, joined, labels, names_of_files
 from shared.data.readers.text import AGAIN, blocks, column, fields, opened, sound, stacked, words
 
@@ -48,7 +49,7 @@ def read(paths: list[Path], *, counts: str = "reads"):
     DataError
         If a file is damaged or missing, a run has no metadata, or its length or area is not a positive number.
     """
-    check_choice(counts, "counts", ("reads", "scaled", "raw"))
+    require(OneOf("reads", "scaled", "raw"), counts=counts)
     path, metadata, quality, annotation = _sorted(paths, counts)
     with opened(path) as stream:
         line = stream.readline()

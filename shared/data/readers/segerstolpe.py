@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
-from shared.data.genes import check_choice, shown
+from shared.data.genes import shown
 from shared.data.readers.assemble import assembled, distinct, joined, labels, only
 from shared.data.readers.text import AGAIN, blocks, fields, opened, sound, stacked, words
 
@@ -51,8 +52,8 @@ def read(paths: list[Path], *, values: str = "counts", keep: str = "all"):
     DataError
         If a file is damaged, the rows do not hold each cell twice, or the files do not belong together.
     """
-    check_choice(values, "values", ("counts", "rpkm"))
-    check_choice(keep, "keep", ("all", "good"))
+    require(OneOf("counts", "rpkm"), values=values)
+    require(OneOf("all", "good"), keep=keep)
     path, sdrf = paths
     units = "counts" if values == "counts" else "none"
     with opened(path) as stream:

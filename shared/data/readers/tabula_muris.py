@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
-from shared.data.genes import check_choice, many, shown
+from shared.data.genes import many, shown
 from shared.data.readers.assemble import assembled, joined, labels, names_of_files
 from shared.data.readers.mtx import barcodes, counted, features, fitted, named
 from shared.data.readers.text import AGAIN, column, numbers, refused, words
@@ -58,7 +59,7 @@ def read(paths: list[Path], *, tissues: Iterable | None = None, unannotated: str
     """
     from scipy import sparse
 
-    check_choice(unannotated, "unannotated", ("keep", "drop"))
+    require(OneOf("keep", "drop"), unannotated=unannotated)
     found = _sorted(paths)
     notes = _annotations(found["annotations"])
     tissues = None if tissues is None else {tissues} if isinstance(tissues, str) else set(tissues)

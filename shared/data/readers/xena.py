@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
-from shared.data.genes import check_choice, many, shown
+from shared.data.genes import many, shown
 from shared.data.readers.assemble import MISSING, assembled, joined, labels
 from shared.data.readers.text import AGAIN, column, fields, opened, separator_of, sound, words
 from shared.data.readers.wide import gene_names, wanted_blocks
@@ -83,9 +84,9 @@ def read(
         If a file is damaged, lacks values, or names no sample of the other.
     """
     path, *others = paths
-    check_choice(names, "names", ("ensembl", "versioned", "symbol"))
-    check_choice(missing, "missing", ("refuse", "drop"))
-    check_choice(twice, "twice", ("refuse", "drop"))
+    require(OneOf("ensembl", "versioned", "symbol"), names=names)
+    require(OneOf("refuse", "drop"), missing=missing)
+    require(OneOf("refuse", "drop"), twice=twice)
     phenotypes, probemap = _sorted(others)
     if names == "symbol" and probemap is None:
         raise DataError(f"symbols for {path.name} come from a probemap: give its file too")

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from shared.data.constraints import Positive, Whole, require
 from shared.data.errors import DataError
-from shared.data.simulate.model import check_options, draw_programmes, gene_names, softmax, type_names
+from shared.data.simulate.model import draw_programmes, gene_names, softmax, type_names
 from shared.data.to_rows import Writer
 
 
@@ -41,7 +42,8 @@ def write_large(
     from tqdm.auto import tqdm
 
     sizes = {"n_cells": n_cells, "n_genes": n_genes, "n_batches": n_batches, "chunk": chunk}
-    check_options(whole=sizes, positive={"depth": depth})
+    require(Whole(1), **sizes)
+    require(Positive(), depth=depth)
     path = Path(path)
     if path.exists():
         raise DataError(f"{path} exists: choose another name, or remove it first")

@@ -23,25 +23,6 @@ def type_names(labels) -> list[str]:
     return names
 
 
-# What an option of each group should be, and what is said of one that is not.
-GROUPS = {
-    "whole": (lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1,
-              "is not a whole number from 1 up"),
-    "positive": (lambda v: np.isscalar(v) and np.isfinite(v) and v > 0, "is not a positive number"),
-    "least": (lambda v: np.isscalar(v) and np.isfinite(v) and v >= 0, "is not a number from 0 up"),
-    "share": (lambda v: np.isscalar(v) and 0 <= v <= 1, "is a share: from 0 to 1"),
-}  # fmt: skip
-
-
-def check_options(**groups):
-    """Refuse an option that is not what its group says: whole from 1, positive, 0 at least, or a share."""
-    for group, options in groups.items():
-        allowed, problem = GROUPS[group]
-        for name, value in options.items():
-            if not allowed(value):
-                raise DataError(f"{name}={value!r} {problem}")
-
-
 def draw_programmes(rng, n_genes, n_types, effect):
     """How much each gene is expressed at all, and the programmes of the types: a tenth of the genes each, and a fifth
     that two or more types share. Log rates."""

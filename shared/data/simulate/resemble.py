@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from shared.data.constraints import Whole, require
 from shared.data.errors import DataError
-from shared.data.simulate.model import as_adata, check_options, draw_counts
+from shared.data.simulate.model import as_adata, draw_counts
 
 
 def like(adata, n_cells: int | None = None, *, label: str = "cell_type", seed: int = 0) -> ad.AnnData:
@@ -32,7 +33,7 @@ def like(adata, n_cells: int | None = None, *, label: str = "cell_type", seed: i
     if X.nnz and (X.data.min() < 0 or (X.data != np.round(X.data)).any()):
         raise DataError("like() needs counts: give the data before normalisation, or layers['counts']")
     n_cells = X.shape[0] if n_cells is None else n_cells
-    check_options(whole={"n_cells": n_cells})
+    require(Whole(1), n_cells=n_cells)
     totals = np.asarray(X.sum(1)).ravel()
     if not (totals > 0).all():
         raise DataError(f"{int((totals == 0).sum())} cells have no count: drop them first")

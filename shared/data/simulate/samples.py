@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from shared.data.constraints import NotNegative, OneOf, Positive, Probability, Whole, require
 from shared.data.errors import DataError
-from shared.data.genes import check_choice
 from shared.data.simulate.model import (
     as_adata,
-    check_options,
     draw_counts,
     draw_programmes,
     draw_shares,
@@ -96,13 +95,18 @@ def cells(
         If an option is impossible.
     """
     names = type_names(labels)
-    check_options(
-        whole={"n_cells": n_cells, "n_genes": n_genes, "n_batches": n_batches},
-        positive={"depth": depth},
-        least={"depth_sd": depth_sd, "dispersion": dispersion, "effect": effect, "location": location, "scale": scale,
-               "gene_specific": gene_specific},
-        share={"dropout": dropout, "composition": composition, "confounding": confounding},
-    )  # fmt: skip
+    require(Whole(1), n_cells=n_cells, n_genes=n_genes, n_batches=n_batches)
+    require(Positive(), depth=depth)
+    require(
+        NotNegative(),
+        depth_sd=depth_sd,
+        dispersion=dispersion,
+        effect=effect,
+        location=location,
+        scale=scale,
+        gene_specific=gene_specific,
+    )
+    require(Probability(), dropout=dropout, composition=composition, confounding=confounding)
     rng = np.random.default_rng(seed)
     truth = (
         draw_programmes(rng, n_genes, len(names), effect)
@@ -136,7 +140,7 @@ def many(n_sets: int = 60, *, seed: int = 0, **options) -> Iterator[ad.AnnData]:
     `options` are those of :func:`cells`. Set k has its own seed, batch name ``set<k>`` and, with ``location`` and the
     like, its own batch effect.
     """
-    check_options(whole={"n_sets": n_sets})
+    require(Whole(1), n_sets=n_sets)
     names = type_names(options.get("labels", 6))
     rng = np.random.default_rng(seed)
     shared = draw_programmes(rng, options.get("n_genes", 2000), len(names), options.get("effect", 1.5))
@@ -188,13 +192,11 @@ def bulk(
         ``lengths`` in bases.
     """
     names = type_names(labels)
-    check_choice(units, "units", ("log", "counts", "tpm"))
-    check_options(
-        whole={"n_samples": n_samples, "n_genes": n_genes, "n_batches": n_batches},
-        positive={"depth": depth},
-        least={"dispersion": dispersion, "effect": effect, "location": location, "scale": scale},
-        share={"purity": purity, "confounding": confounding},
-    )
+    require(OneOf("log", "counts", "tpm"), units=units)
+    require(Whole(1), n_samples=n_samples, n_genes=n_genes, n_batches=n_batches)
+    require(Positive(), depth=depth)
+    require(NotNegative(), dispersion=dispersion, effect=effect, location=location, scale=scale)
+    require(Probability(), purity=purity, confounding=confounding)
     rng = np.random.default_rng(seed)
     truth = (
         draw_programmes(rng, n_genes, len(names), effect)
@@ -269,11 +271,9 @@ def drug(
         Log expression; ``obs``: ``cohort`` (line, patient), ``tissue``, ``ln_ic50``, ``response``. ``uns["truth"]``
         adds ``causal`` (gene names), ``weights``, ``gate``, ``cohort_shift``, ``rule``.
     """
-    check_options(
-        whole={"n_lines": n_lines, "n_patients": n_patients, "n_causal": n_causal},
-        least={"noise": noise, "shift": shift},
-    )
-    check_choice(rule, "rule", ("linear", "gated"))
+    require(Whole(1), n_lines=n_lines, n_patients=n_patients, n_causal=n_causal)
+    require(NotNegative(), noise=noise, shift=shift)
+    require(OneOf("linear", "gated"), rule=rule)
     if n_causal >= n_genes:
         raise DataError(f"n_causal={n_causal} of n_genes={n_genes}: leave genes that do not matter")
     adata = bulk(n_lines + n_patients, n_genes, labels=labels, label="tissue", seed=seed)
@@ -339,7 +339,8 @@ def multiome(
         Counts of genes; ``obsm["atac"]``: float32 CSR (n_cells, n_peaks). ``uns["truth"]["links"]``: gene of each
         peak, -1 for none.
     """
-    check_options(whole={"n_peaks": n_peaks, "links": links}, share={"open_share": open_share})
+    require(Whole(1), n_peaks=n_peaks, links=links)
+    require(Probability(), open_share=open_share)
     adata = cells(n_cells, n_genes, seed=seed, **options)
     rng = np.random.default_rng([seed, 2])
     gene = np.full(n_peaks, -1)
@@ -374,7 +375,8 @@ def species(
     orthologs : DataFrame
         Columns ``human``, ``mouse``: one-to-one.
     """
-    check_options(whole={"n_genes": n_genes}, share={"lost": lost, "rewired": rewired})
+    require(Whole(1), n_genes=n_genes)
+    require(Probability(), lost=lost, rewired=rewired)
     first = cells(n_cells, n_genes, seed=seed, genes=[f"HUM{i:05d}" for i in range(n_genes)], **options)
     rng = np.random.default_rng([seed, 3])
     truth = first.uns["truth"]
