@@ -14,10 +14,14 @@ Softmax over the classes turns the scores of all heads into numbers that add up 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize, one_hot
 
 from shared.nn.episodes import EpisodeError
@@ -214,20 +218,20 @@ def ridge(support, query, penalty=1.0):
 
 
 @torch.no_grad()
-def logistic(support, query, C=1.0, steps=30, tol=1e-6):
-    """Multinomial logistic regression with an L2 penalty, by Newton's method on all episodes at once.
+def logistic(support, query, C=1.0, steps=100, tol=1e-7):
+    """Multinomial logistic regression with an L2 penalty: scikit-learn's, one episode after another.
 
     Parameters
     ----------
     support, query
         As in :func:`prototypes`.
     C : float
-        Inverse strength of the penalty; the intercepts are free. As in scikit-learn's ``LogisticRegression`` for three
-        classes or more; with two, that one has one vector of weights in place of two, and its `C` is twice this one.
+        Inverse strength of the penalty; the intercepts are free. As in ``LogisticRegression`` for three classes or
+        more; with two, that one has one vector of weights in place of two, and its `C` is twice this one.
     steps : int
         Newton steps at most; 5 to 12 are usual.
     tol : float
-        Stop when no entry of any gradient is larger.
+        Stop when no entry of the gradient is larger.
 
     Returns
     -------
@@ -240,75 +244,24 @@ def logistic(support, query, C=1.0, steps=30, tol=1e-6):
         As :func:`prototypes`, or if `steps` are not enough.
     """
     _, n_way, K, _, _ = _check(support, query)
-    C = _number("C", C)
+    C = float(_number("C", C)) * (2 if n_way == 2 else 1)
     rows, asked = _compact(support, query)
-    rows, asked = (torch.cat([x, torch.ones_like(x[..., :1])], 2) for x in (rows, asked))
-    target = torch.arange(n_way, device=rows.device).repeat_interleave(K)
-    weights = _newton(rows, one_hot(target, n_way).to(rows), 1 / C, steps, tol)
-    return (asked @ weights).to(support.dtype)
-
-
-def _newton(rows, wanted, penalty, steps, tol):
-    """Weights (episodes × features × classes) at the least cross-entropy; the last feature is the intercept."""
-    decay = torch.full((rows.shape[2], 1), float(penalty), dtype=rows.dtype, device=rows.device)
-    decay[-1] = 0
-    weights = rows.new_zeros(len(rows), rows.shape[2], wanted.shape[1])
-
-    def loss(weights):
-        fit = -(wanted * (rows @ weights).log_softmax(2)).sum((1, 2))
-        return fit + (decay * weights.square()).sum((1, 2)) / 2
-
-    now = loss(weights)
-    for _ in range(steps):
-        p = (rows @ weights).softmax(2)
-        gradient = rows.mT @ (p - wanted) + decay * weights
-        # What moves all classes alike changes no probability: its curvature is 0, and its gradient is rounding.
-        gradient = gradient - gradient.mean(2, keepdim=True)
-        # An episode that has arrived stays: near the end, steps are worked out from rounding too.
-        gradient = torch.where(gradient.abs().amax((1, 2), keepdim=True) > tol, gradient, 0)
-        if not gradient.any():
-            return weights
-        step = _conjugate_gradients(partial(_curvature, rows, p, decay), -gradient)
-        slope, size = (gradient * step).sum((1, 2)), torch.ones_like(now)
-        for _ in range(30):  # halve the step of each episode until it goes down, as convex functions let it
-            new = loss(weights + size[:, None, None] * step)
-            short = new > now + 1e-4 * size * slope + 1e-12 * now.abs()
-            if not short.any():
-                break
-            size = torch.where(short, size / 2, size)
-        size = torch.where(short, 0, size)  # no further than rounding allows
-        weights = weights + size[:, None, None] * step
-        if not size.any():
-            return weights
-        now = loss(weights)
-    raise EpisodeError(
-        f"logistic regression did not settle in {steps} steps: lower C, scale the features, or allow more steps"
-    )
-
-
-def _curvature(rows, p, decay, direction):
-    """The second derivative at probabilities `p`, times a direction; never written out, for it would be large."""
-    change = rows @ direction
-    change = p * (change - (p * change).sum(2, keepdim=True))
-    return rows.mT @ change + decay * direction
-
-
-def _conjugate_gradients(times, b, tol=1e-5, most=500):
-    """Solve ``times(x) = b`` for each episode."""
-    x, left = torch.zeros_like(b), b.clone()
-    direction, size = left.clone(), left.square().sum((1, 2))
-    enough = tol**2 * size
-    for _ in range(min(most, 2 * b[0].numel())):
-        going = size > enough
-        if not going.any():
-            break
-        product = times(direction)
-        along = (direction * product).sum((1, 2))
-        rate = torch.where(going & (along > 0), size / along, 0)[:, None, None]
-        x, left = x + rate * direction, left - rate * product
-        before, size = size, left.square().sum((1, 2))
-        direction = left + torch.where(before > 0, size / before, 0)[:, None, None] * direction
-    return x
+    target = np.arange(n_way).repeat(K)
+    # Its tolerance is of the mean over rows, this one of the sum.
+    model = LogisticRegression(C=C, solver="newton-cg", tol=tol / len(target), max_iter=steps)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?i)(the )?line search")  # steps end where rounding does
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            fits = [model.fit(x, target) and np.c_[model.coef_, model.intercept_] for x in rows.cpu().numpy()]
+        except ConvergenceWarning:
+            raise EpisodeError(
+                f"logistic regression did not settle in {steps} steps: lower C, scale the features, or allow more steps"
+            ) from None
+    weights = torch.from_numpy(np.stack(fits)).to(asked)
+    if n_way == 2:
+        weights = torch.cat([-weights, weights], 1) / 2
+    return (asked @ weights[..., :-1].mT + weights[..., -1][:, None]).to(support.dtype)
 
 
 HEADS: dict[str, Callable] = {
