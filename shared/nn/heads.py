@@ -20,40 +20,35 @@ from functools import partial
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize, one_hot
 
-from shared.nn.episodes import EpisodeError
+from shared.data.constraints import OneOf, Positive, Whole, check
+from shared.data.errors import DataError
 
 METRICS = ("euclidean", "cosine")
+# A learner hands over a tensor, which it trains.
+ABOVE_ZERO = Positive()._replace(accepts=lambda v: isinstance(v, torch.Tensor) or Positive().accepts(v))
 
 
 def _check(support, query):
     """The sizes of an episode: episodes, classes, shots, features, queries."""
     if support.ndim != 4 or query.ndim != 3:
-        raise EpisodeError(
+        raise DataError(
             f"support has shape {tuple(support.shape)} and query {tuple(query.shape)}: give episodes × classes × shots "
             "× features and episodes × queries × features (of one episode, add a first dimension: x[None])"
         )
     (B, C, K, F), (episodes, Q, features) = support.shape, query.shape
     if episodes != B or features != F:
-        raise EpisodeError(
+        raise DataError(
             f"support holds {B} episodes of {F} features and query {episodes} of {features}: give both of one sampler, "
             "through one encoder"
         )
     if C < 2 or K < 1 or F < 1:
-        raise EpisodeError(f"{C} classes, {K} shots, {F} features: a head needs two classes and one of the others")
+        raise DataError(f"{C} classes, {K} shots, {F} features: a head needs two classes and one of the others")
     return B, C, K, F, Q
-
-
-def _number(name, value):
-    """A setting that must be a number above 0, or a tensor that holds one."""
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise EpisodeError(f"{name}={value!r} is not a number above 0")
-    return value
 
 
 # By distance.
@@ -80,17 +75,17 @@ def prototypes(support, query, metric="euclidean", scale=1.0):
 
     Raises
     ------
-    shared.nn.episodes.EpisodeError
-        If shapes do not fit together, or a setting cannot be used.
+    shared.data.errors.DataError
+        If shapes do not fit together.
+    shared.data.constraints.SettingError
+        If a setting cannot be used.
 
     References
     ----------
     Snell, Swersky and Zemel, *Prototypical networks for few-shot learning* (2017).
     """
     _check(support, query)
-    scale = _number("scale", scale)
-    if metric not in METRICS:
-        raise EpisodeError(f"metric={metric!r} is not known: choose {', '.join(METRICS)}")
+    check({"metric": metric, "scale": scale}, {"metric": OneOf(*METRICS), "scale": ABOVE_ZERO})
     means = support.mean(2)
     if metric == "cosine":
         return scale * normalize(query, dim=2) @ normalize(means, dim=2).mT
@@ -124,7 +119,7 @@ def simple_shot(support, query, mean=None, scale=1.0):
     if mean is not None:
         mean = torch.as_tensor(mean, dtype=support.dtype, device=support.device)
         if mean.shape != (F,):
-            raise EpisodeError(f"mean has shape {tuple(mean.shape)} for {F} features: give the source's mean row")
+            raise DataError(f"mean has shape {tuple(mean.shape)} for {F} features: give the source's mean row")
         support, query = support - mean, query - mean
     return prototypes(normalize(support, dim=3), normalize(query, dim=2), scale=scale)
 
@@ -155,8 +150,9 @@ def matching(support, query, scale=10.0):
     Vinyals and others, *Matching networks for one shot learning* (2016), without the full context embeddings.
     """
     B, C, K, F, _ = _check(support, query)
+    check({"scale": scale}, {"scale": ABOVE_ZERO})
     cosine = normalize(query, dim=2) @ normalize(support, dim=3).reshape(B, C * K, F).mT
-    return (_number("scale", scale) * cosine).log_softmax(2).unflatten(2, (C, K)).logsumexp(3)
+    return (scale * cosine).log_softmax(2).unflatten(2, (C, K)).logsumexp(3)
 
 
 # By a linear classifier.
@@ -172,7 +168,7 @@ def _compact(support, query):
     centre = support.mean((1, 2))[:, None]
     rows, query = support.flatten(1, 2) - centre, query - centre
     if not (torch.isfinite(rows).all() and torch.isfinite(query).all()):
-        raise EpisodeError("support or query hold NaN or infinities: look at what gave the features")
+        raise DataError("support or query hold NaN or infinities: look at what gave the features")
     n, F = rows.shape[1:]
     if n >= F:
         return rows.double(), query.double()
@@ -199,6 +195,13 @@ def ridge(support, query, penalty=1.0):
     -------
     float tensor, episodes × queries × classes
 
+    Raises
+    ------
+    shared.data.errors.DataError
+        If shapes do not fit together, or features are not finite.
+    shared.data.constraints.SettingError
+        If a setting cannot be used.
+
     Notes
     -----
     In closed form: one factorisation an episode, of as many rows and columns as there are support rows.
@@ -208,7 +211,7 @@ def ridge(support, query, penalty=1.0):
     Bertinetto, Henriques, Torr and Vedaldi, *Meta-learning with differentiable closed-form solvers* (2019).
     """
     _, C, K, _, _ = _check(support, query)
-    penalty = _number("penalty", penalty)
+    check({"penalty": penalty}, {"penalty": ABOVE_ZERO})
     rows, asked = _compact(support, query)
     wanted = 2 * one_hot(torch.arange(C, device=rows.device).repeat_interleave(K), C).to(rows) - 1
     mean = wanted.mean(0)
@@ -240,22 +243,25 @@ def logistic(support, query, C=1.0, steps=100, tol=1e-7):
 
     Raises
     ------
-    shared.nn.episodes.EpisodeError
-        As :func:`prototypes`, or if `steps` are not enough.
+    shared.data.errors.DataError
+        If shapes do not fit together, features are not finite, or `steps` are not enough.
+    shared.data.constraints.SettingError
+        If a setting cannot be used.
     """
     _, n_way, K, _, _ = _check(support, query)
-    C = float(_number("C", C)) * (2 if n_way == 2 else 1)
+    check({"C": C, "steps": steps, "tol": tol}, {"C": ABOVE_ZERO, "steps": Whole(1), "tol": Positive()})
     rows, asked = _compact(support, query)
     target = np.arange(n_way).repeat(K)
-    # Its tolerance is of the mean over rows, this one of the sum.
-    model = LogisticRegression(C=C, solver="newton-cg", tol=tol / len(target), max_iter=steps)
-    with warnings.catch_warnings():
+    # The library's tolerance is of the gradient's mean over rows, ours of its sum.
+    C, tol = float(C) * (2 if n_way == 2 else 1), tol / len(target)
+    model = LogisticRegression(C=C, solver="newton-cg", tol=tol, max_iter=steps)
+    with warnings.catch_warnings(), config_context(assume_finite=True, skip_parameter_validation=True):
         warnings.filterwarnings("ignore", "(?i)(the )?line search")  # steps end where rounding does
         warnings.simplefilter("error", ConvergenceWarning)
         try:
             fits = [model.fit(x, target) and np.c_[model.coef_, model.intercept_] for x in rows.cpu().numpy()]
         except ConvergenceWarning:
-            raise EpisodeError(
+            raise DataError(
                 f"logistic regression did not settle in {steps} steps: lower C, scale the features, or allow more steps"
             ) from None
     weights = torch.from_numpy(np.stack(fits)).to(asked)
