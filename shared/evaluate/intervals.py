@@ -252,27 +252,22 @@ def from_confusion(tables, own):
     }
 
 
-def _count(k, n):
+def _binomial(k, n, level, how, method):
+    check({"level": level}, {"level": LEVEL})
     if not (0 <= k <= n and n > 0 and int(k) == k and int(n) == n):
         raise DataError(f"{k} of {n} is no share: give whole numbers with 0 <= k <= n and n > 0")
+    low, high = stats.binomtest(int(k), int(n)).proportion_ci(level, how)
+    return Interval(k / n, float(low), float(high), level, method, int(n))
 
 
 def clopper_pearson(k, n, level=0.95) -> Interval:
     """Exact binomial interval for `k` right of `n`; never covers less than `level` (Clopper and Pearson 1934)."""
-    check({"level": level}, {"level": LEVEL})
-    _count(k, n)
-    tail = (1 - level) / 2
-    low = stats.beta.ppf(tail, k, n - k + 1) if k > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, k + 1, n - k) if k < n else 1.0
-    return Interval(k / n, float(low), float(high), level, "Clopper-Pearson", int(n))
+    return _binomial(k, n, level, "exact", "Clopper-Pearson")
 
 
 def wilson(k, n, level=0.95) -> Interval:
     """Score interval for `k` right of `n`: covers `level` on average, shorter than the exact one (Wilson 1927)."""
-    check({"level": level}, {"level": LEVEL})
-    _count(k, n)
-    low, high = stats.binomtest(int(k), int(n)).proportion_ci(level, "wilson")
-    return Interval(k / n, float(low), float(high), level, "Wilson", int(n))
+    return _binomial(k, n, level, "wilson", "Wilson")
 
 
 def over_seeds(values, level=0.95) -> Interval:
