@@ -1,7 +1,7 @@
 """How a result is judged: splits that refuse leaks, metrics, intervals, paired tests, episodes, the baseline ladder."""
 
 from shared.evaluate.episode_intervals import few_shot_interval, few_shot_intervals
-from shared.evaluate.episodes import FewShot, FewShotError, few_shot_accuracy, unknown_curve
+from shared.evaluate.episodes import FewShot, few_shot_accuracy, unknown_curve
 from shared.evaluate.intervals import (
     Interval,
     Paired,
@@ -15,7 +15,6 @@ from shared.evaluate.intervals import (
 from shared.evaluate.ladder import at, ladder, learning_curve, readable
 from shared.evaluate.leave_one_out import leave_one_out
 from shared.evaluate.metrics import (
-    MetricError,
     accuracy,
     ari,
     auroc,
@@ -33,7 +32,6 @@ from shared.evaluate.metrics import (
 )
 from shared.evaluate.splits import (
     LeakError,
-    SplitError,
     check_disjoint,
     few_shot,
     grouped_folds,
@@ -43,7 +41,7 @@ from shared.evaluate.splits import (
 )
 
 __all__ = [
-    "FewShot", "FewShotError", "Interval", "LeakError", "MetricError", "Paired", "SplitError", "accuracy", "ari", "at",
+    "FewShot", "Interval", "LeakError", "Paired", "accuracy", "ari", "at",
     "auroc", "average_precision", "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa",
     "ece", "few_shot", "few_shot_accuracy", "few_shot_interval", "few_shot_intervals", "grouped_folds",
     "grouped_split", "holdout", "ladder", "learning_curve", "leave_one_out", "macro_f1", "macro_ovr", "matched",

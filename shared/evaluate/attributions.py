@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from shared.data.constraints import Whole, check
+from shared.data.errors import DataError
 from shared.nn.keras_net import keras, ops
 
 
@@ -76,12 +78,11 @@ def integrated_gradients(net, X, baseline=None, steps: int = 64, output: int = 0
     ndarray of shape (n_samples, n_inputs)
         Rows sum to the output's difference between row and baseline, up to the error of the steps.
     """
+    check({"steps": steps}, {"steps": Whole(1)})
     X = check_array(X, dtype=np.float32)
     baseline = np.zeros(X.shape[1], np.float32) if baseline is None else np.asarray(baseline, np.float32)
     if baseline.shape != (X.shape[1],):
-        raise ValueError(f"the baseline has shape {baseline.shape}: give one number for each of {X.shape[1]} inputs")
-    if steps < 1:
-        raise ValueError(f"steps={steps}: one or more points are needed")
+        raise DataError(f"the baseline has shape {baseline.shape}: give one number for each of {X.shape[1]} inputs")
     total, way = np.zeros_like(X), X - baseline
     at_once = max(1, 4096 // len(X))  # many points side by side: the gradient of one costs as much
     for begin in range(0, steps, at_once):
@@ -119,7 +120,7 @@ def enrichment(scores, genes: Sequence[str], gene_sets: Mapping[str, Sequence[st
 
     Raises
     ------
-    ValueError
+    DataError
         If scores and genes do not fit, a score is no finite number, or no set has a gene in `genes`.
     """
     import pandas as pd
@@ -127,13 +128,13 @@ def enrichment(scores, genes: Sequence[str], gene_sets: Mapping[str, Sequence[st
 
     scores, place = np.asarray(scores, float), {g: i for i, g in enumerate(genes)}
     if scores.shape != (len(genes),) or len(place) != len(genes):
-        raise ValueError(f"{scores.shape} scores for {len(genes)} genes of {len(place)} names: give one score a gene")
+        raise DataError(f"{scores.shape} scores for {len(genes)} genes of {len(place)} names: give one score a gene")
     if not np.isfinite(scores).all():
-        raise ValueError(f"{np.sum(~np.isfinite(scores))} scores are NaN or infinite: leave those genes out first")
+        raise DataError(f"{np.sum(~np.isfinite(scores))} scores are NaN or infinite: leave those genes out first")
     found = {name: [place[g] for g in dict.fromkeys(members) if g in place] for name, members in gene_sets.items()}
     found = {name: rows for name, rows in found.items() if rows}
     if not found:
-        raise ValueError("no set has a gene among the scores: are both named by symbol?")
+        raise DataError("no set has a gene among the scores: are both named by symbol?")
     rng = np.random.default_rng(seed)
     order = np.argsort(rng.random((n_perm, len(scores))), axis=1)[:, : max(map(len, found.values()))]
     rows = {}

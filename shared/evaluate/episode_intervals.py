@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from shared.evaluate.episodes import FewShot, FewShotError
-from shared.evaluate.intervals import Interval, _check_level, bootstrap, over_seeds
+from shared.data.constraints import OneOf, check
+from shared.data.errors import DataError
+from shared.evaluate.episodes import FewShot
+from shared.evaluate.intervals import LEVEL, Interval, bootstrap, over_seeds
 
 OVER = ("episodes", "seeds", "classes", "seeds and classes")
 
@@ -53,9 +55,11 @@ def few_shot_interval(
 
     Raises
     ------
-    FewShotError
+    DataError
         If results are of several kinds (inductive and transductive, other classes) or too few, or no class can be left
         out.
+    SettingError
+        If a setting cannot be used.
 
     Notes
     -----
@@ -69,10 +73,9 @@ def few_shot_interval(
     Efron and Stein (1981), The Annals of Statistics 9, 586; Arvesen (1969), The Annals of Mathematical Statistics 40,
     2076, for means over subsets.
     """
-    _check_level(level)
+    known = {"over": OneOf(*OVER), "what": OneOf("accuracy", "ari"), "level": LEVEL}
+    check({"over": over, "what": what, "level": level}, known)
     results, values = _values(results, what)
-    if over not in OVER:
-        raise FewShotError(f"over={over!r} is not known: {', '.join(OVER)}")
     other = None
     if against is not None:
         other, subtract = _values(against, what)
@@ -81,9 +84,7 @@ def few_shot_interval(
             for a, b in zip(results, other, strict=True)
         )
         if not same:
-            raise FewShotError(
-                "the two learners were not asked the same episodes: use one sampler and one seed for both"
-            )
+            raise DataError("the two learners were not asked the same episodes: use one sampler and one seed for both")
         values = values - subtract
     if over == "episodes":
         found = replace(over_seeds(values.ravel(), level), method="t over episodes")
@@ -99,23 +100,21 @@ def _values(results, what):
     """The results as a list, and the value of each episode, seeds × episodes."""
     results = [results] if isinstance(results, FewShot) else list(results)
     if not results:
-        raise FewShotError("there is no result")
-    if what not in ("accuracy", "ari"):
-        raise FewShotError(f"what={what!r} is not known: 'accuracy' or 'ari'")
+        raise DataError("there is no result")
     kinds = {(r.mode, r.queries, r.unknown, r.classes.shape, tuple(r.names.tolist())) for r in results}
     if len(kinds) > 1:
-        raise FewShotError(
+        raise DataError(
             "results differ in mode, queries, unknown classes, labels or number of episodes: report each kind by itself"
         )
     values = np.stack([getattr(r, what) for r in results])
     if np.isnan(values).any():
-        raise FewShotError("there is no ARI where all queries are of one class: look at the accuracy")
+        raise DataError("there is no ARI where all queries are of one class: look at the accuracy")
     return results, values
 
 
 def _by_seed(values):
     if len(values) < 2:
-        raise FewShotError(f"an interval over seeds needs two training runs or more, got {len(values)}")
+        raise DataError(f"an interval over seeds needs two training runs or more, got {len(values)}")
     return values.mean(1)
 
 
@@ -125,7 +124,7 @@ def _over_classes(results, other, values, what, over, level):
     n = took_part.shape[1]
     if took_part.all(0).any():
         if over != "classes" or what != "accuracy":
-            raise FewShotError(
+            raise DataError(
                 "a class takes part in every episode and cannot be left out: ask for episodes of fewer than "
                 f"{n} classes"
             )
@@ -167,7 +166,7 @@ def few_shot_intervals(results: FewShot | Sequence[FewShot], *, level: float = 0
             continue
         try:
             found = few_shot_interval(results, over, level=level, **options)
-        except FewShotError:
+        except DataError:
             if over == "episodes":
                 raise
             continue

@@ -14,14 +14,12 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
+from shared.data.constraints import OneOf, Positive, SettingError, Whole, check
+from shared.data.errors import DataError
 from shared.evaluate.metrics import auroc, ece, reliability
 
 # What batch norms go by in each mode.
-MODES, QUERIES = {"inductive": "running", "support": "support", "transductive": "batch"}, ("all", "one class")
-
-
-class FewShotError(ValueError):
-    """Episodes cannot be judged as asked; the message names the problem and the cure."""
+MODES = {"inductive": "running", "support": "support", "transductive": "batch"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +74,12 @@ class FewShot:
 
         Raises
         ------
-        FewShotError
+        DataError
             If none is kept.
         """
         some = {name: getattr(self, name)[keep] for name in ("classes", "target", "scores")}
         if not len(some["classes"]):
-            raise FewShotError(f"none of the {len(self.classes)} episodes is kept: ask for more")
+            raise DataError(f"none of the {len(self.classes)} episodes is kept: ask for more")
         return replace(self, **some)
 
     def table(self) -> pd.DataFrame:
@@ -123,18 +121,16 @@ class FewShot:
         -------
         float64 ndarray, episodes × queries × classes with support
         """
-        if not temperature > 0:
-            raise FewShotError(f"temperature={temperature!r} is not above 0")
+        check({"temperature": temperature}, {"temperature": Positive()})
         return special.softmax(self._logits(how) / temperature, axis=2)
 
     def _logits(self, how):
+        check({"how": how}, {"how": OneOf("softmax", "share")})
         scores = self.scores.astype(np.float64)
         if how == "softmax":
             return scores
-        if how != "share":
-            raise FewShotError(f"how={how!r} is not known: 'softmax' or 'share'")
         if (scores < 0).any():
-            raise FewShotError("some scores are negative, so they are no shares: use how='softmax'")
+            raise DataError("some scores are negative, so they are no shares: use how='softmax'")
         return np.log(scores.clip(1e-12))
 
     def temperature(self, how: str = "softmax") -> float:
@@ -228,9 +224,11 @@ def few_shot_accuracy(
 
     Raises
     ------
-    FewShotError
-        If a setting cannot be used, scores have the wrong shape or are not finite, or in another mode than
-        ``"transductive"`` the answer to a query depends on the others.
+    DataError
+        If scores have the wrong shape or are not finite, or in another mode than ``"transductive"`` the answer to a
+        query depends on the others.
+    SettingError
+        If a setting cannot be used.
     """
     import torch
 
@@ -259,7 +257,7 @@ def few_shot_accuracy(
             rows, asked = rows[..., order], asked[..., order]
             scores = ask(rows, asked)
             if scores.shape != (*asked.shape[:2], rows.shape[1]):
-                raise FewShotError(
+                raise DataError(
                     f"the learner gave scores of shape {tuple(scores.shape)}, and episodes × queries × classes is "
                     f"{(*asked.shape[:2], rows.shape[1])}"
                 )
@@ -268,20 +266,24 @@ def few_shot_accuracy(
             answers.append(scores.float().cpu().numpy())
     scores = np.concatenate(answers)
     if not np.isfinite(scores).all():
-        raise FewShotError("the learner gave scores that are NaN or infinite: did its training go well?")
+        raise DataError("the learner gave scores that are NaN or infinite: did its training go well?")
     return FewShot(np.asarray(sampler.classes_), classes, target, scores, mode, queries, unknown)
 
 
 def _check_settings(sampler, n_episodes, mode, queries, unknown, batch):
-    for name, value, least in (("n_episodes", n_episodes, 1), ("batch", batch, 1), ("unknown", unknown, 0)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise FewShotError(f"{name}={value!r} is not a whole number from {least} up")
-    for name, value, known in (("mode", mode, MODES), ("queries", queries, QUERIES)):
-        if value not in known:
-            raise FewShotError(f"{name}={value!r} is not known: {' or '.join(map(repr, known))}")
+    check(
+        {"n_episodes": n_episodes, "batch": batch, "unknown": unknown, "mode": mode, "queries": queries},
+        {
+            "n_episodes": Whole(1),
+            "batch": Whole(1),
+            "unknown": Whole(),
+            "mode": OneOf(*MODES),
+            "queries": OneOf("all", "one class"),
+        },
+    )
     if sampler.n_way - unknown < 2:
-        raise FewShotError(
-            f"{unknown} of {sampler.n_way} classes unknown leaves fewer than two: raise the sampler's n_way"
+        raise SettingError(
+            f"unknown={unknown} of {sampler.n_way} classes leaves fewer than two: raise the sampler's n_way"
         )
 
 
@@ -289,7 +291,7 @@ def _check_alone(ask, support, query, scores):
     """In the first episode: the first query alone against the same query among others."""
     change = float((ask(support, query[:, :1])[0, 0] - scores[0]).abs().max())
     if change > 1e-4 + 1e-3 * float(scores.max() - scores.min()):
-        raise FewShotError(
+        raise DataError(
             f"a query alone gets other scores than among others (they move by {change:.2g}), so its answer depends on "
             "cells that are asked about: say mode='transductive', or normalise by running statistics"
         )
@@ -348,11 +350,11 @@ def unknown_curve(result: FewShot, how: str | None = "softmax", temperature: flo
 
     Raises
     ------
-    FewShotError
+    DataError
         If no class of the episodes was unknown.
     """
     if not result.unknown or not (result.target < 0).any():
-        raise FewShotError("no query is of an unknown class: ask few_shot_accuracy with unknown=1, queries='all'")
+        raise DataError("no query is of an unknown class: ask few_shot_accuracy with unknown=1, queries='all'")
     graded = result.scores.astype(np.float64) if how is None else result.probabilities(how, temperature)
     top, known = graded.max(2).ravel(), (result.target >= 0).ravel()
     right = (result.scores.argmax(2) == result.target).ravel()[known]

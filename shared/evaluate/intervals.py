@@ -10,8 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from shared.data.constraints import Between, Whole, check
+from shared.data.errors import DataError
 from shared.evaluate.metrics import HARD, paired_labels
 from shared.evaluate.splits import as_column
+
+LEVEL = Between(0, 1)
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,6 @@ class Paired:
         return f"{self.difference:+.3f}, p = {self.p:.2g} ({self.method}, {self.n} pairs)"
 
 
-def _check_level(level):
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} is not between 0 and 1")
-
-
 def bootstrap(statistic, *arrays, n_boot=1000, groups=None, strata=None, level=0.95, random_state=None) -> Interval:
     """Percentile bootstrap: resample rows with replacement, recompute, take the middle `level` of the results.
 
@@ -104,9 +103,11 @@ def bootstrap(statistic, *arrays, n_boot=1000, groups=None, strata=None, level=0
 
     Raises
     ------
-    ValueError
+    DataError
         If lengths differ, a row has no group or stratum, there are fewer than two rows or groups, or the statistic is
         NaN too often.
+    SettingError
+        If `n_boot` or `level` cannot be used.
 
     Notes
     -----
@@ -120,27 +121,25 @@ def bootstrap(statistic, *arrays, n_boot=1000, groups=None, strata=None, level=0
     ----------
     Efron (1979), The Annals of Statistics 7, 1; Efron and Tibshirani (1993), chapter 13.
     """
-    _check_level(level)
-    if n_boot != int(n_boot) or n_boot < 2:
-        raise ValueError(f"n_boot={n_boot}: use a whole number of resamples, two or more")
+    check({"n_boot": n_boot, "level": level}, {"n_boot": Whole(2), "level": LEVEL})
     arrays = [np.asarray(a) for a in arrays]
     if any(a.ndim == 0 for a in arrays):
-        raise ValueError(
+        raise DataError(
             "bootstrap needs arrays with one row a cell; turn sparse matrices and single numbers into those"
         )
     lengths = [len(a) for a in arrays]
     if not arrays or lengths[0] < 2 or len(set(lengths)) > 1:
-        raise ValueError(f"bootstrap needs arrays of one length, two rows or more; got {lengths}")
+        raise DataError(f"bootstrap needs arrays of one length, two rows or more; got {lengths}")
     if groups is not None and strata is not None:
-        raise ValueError("give groups or strata, not both: whole groups cannot keep the size of a stratum")
+        raise DataError("give groups or strata, not both: whole groups cannot keep the size of a stratum")
     whole, member, found = groups is not None, None, ()
     if whole or strata is not None:
         values = as_column(groups if whole else strata, lengths[0], "groups" if whole else "strata")
         member, found = pd.factorize(values, sort=True)
     if whole and len(found) < 2:
-        raise ValueError("all rows are of one group: there is nothing to resample")
+        raise DataError("all rows are of one group: there is nothing to resample")
     method = "bootstrap over groups" if whole else "bootstrap" if strata is None else "stratified bootstrap"
-    rng, n_boot = np.random.default_rng(random_state), int(n_boot)
+    rng = np.random.default_rng(random_state)
 
     value = float(statistic(*arrays))
     if statistic in HARD.values() and len(arrays) == 2:
@@ -149,7 +148,7 @@ def bootstrap(statistic, *arrays, n_boot=1000, groups=None, strata=None, level=0
         resampled = _from_rows(statistic, arrays, _drawer(lengths[0], member, len(found), whole, rng), n_boot)
     lost = np.isnan(resampled).mean()
     if lost > 0.1:
-        raise ValueError(
+        raise DataError(
             f"the statistic is NaN in {lost:.0%} of the resamples: use strata so that no class goes missing"
         )
     low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
@@ -253,38 +252,33 @@ def from_confusion(tables, own):
     }
 
 
-def _count(k, n):
+def _binomial(k, n, level, how, method):
+    check({"level": level}, {"level": LEVEL})
     if not (0 <= k <= n and n > 0 and int(k) == k and int(n) == n):
-        raise ValueError(f"{k} of {n} is no share: give whole numbers with 0 <= k <= n and n > 0")
+        raise DataError(f"{k} of {n} is no share: give whole numbers with 0 <= k <= n and n > 0")
+    low, high = stats.binomtest(int(k), int(n)).proportion_ci(level, how)
+    return Interval(k / n, float(low), float(high), level, method, int(n))
 
 
 def clopper_pearson(k, n, level=0.95) -> Interval:
     """Exact binomial interval for `k` right of `n`; never covers less than `level` (Clopper and Pearson 1934)."""
-    _check_level(level)
-    _count(k, n)
-    tail = (1 - level) / 2
-    low = stats.beta.ppf(tail, k, n - k + 1) if k > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, k + 1, n - k) if k < n else 1.0
-    return Interval(k / n, float(low), float(high), level, "Clopper-Pearson", int(n))
+    return _binomial(k, n, level, "exact", "Clopper-Pearson")
 
 
 def wilson(k, n, level=0.95) -> Interval:
     """Score interval for `k` right of `n`: covers `level` on average, shorter than the exact one (Wilson 1927)."""
-    _check_level(level)
-    _count(k, n)
-    low, high = stats.binomtest(int(k), int(n)).proportion_ci(level, "wilson")
-    return Interval(k / n, float(low), float(high), level, "Wilson", int(n))
+    return _binomial(k, n, level, "wilson", "Wilson")
 
 
 def over_seeds(values, level=0.95) -> Interval:
     """Mean of repeated runs with Student's t interval: what another seed may give, not what other cells may give.
 
-    Runs that are all equal give an interval of no width; fewer than two runs raise ``ValueError``.
+    Runs that are all equal give an interval of no width; fewer than two runs raise ``DataError``.
     """
-    _check_level(level)
+    check({"level": level}, {"level": LEVEL})
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"an interval over seeds needs two finite values or more, got {values.tolist()}")
+        raise DataError(f"an interval over seeds needs two finite values or more, got {values.tolist()}")
     half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     mean = float(values.mean())
     return Interval(mean, mean - float(half), mean + float(half), level, "t over seeds", len(values))
@@ -313,7 +307,7 @@ def paired_test(a, b, level=0.95, n_perm=10_000, random_state=0) -> Paired:
 
     Raises
     ------
-    ValueError
+    DataError
         If the shapes differ, there are fewer than two pairs, or one is not finite.
 
     References
@@ -322,10 +316,10 @@ def paired_test(a, b, level=0.95, n_perm=10_000, random_state=0) -> Paired:
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"paired values have shapes {a.shape} and {b.shape}: give one value of each for every pair")
+        raise DataError(f"paired values have shapes {a.shape} and {b.shape}: give one value of each for every pair")
     d = a - b
     if len(d) < 2 or not np.isfinite(d).all():
-        raise ValueError(
+        raise DataError(
             f"a paired test needs two pairs or more, all finite; got {len(d)}, {int((~np.isfinite(d)).sum())} of them "
             f"not: drop a pair as a whole"
         )
@@ -359,21 +353,21 @@ def mcnemar_exact(right_a, right_b, level=0.95) -> Paired:
 
     Raises
     ------
-    ValueError
+    DataError
         If the shapes differ, there is no cell, or the values are not truth values.
 
     References
     ----------
     Dietterich (1998), Neural Computation 10, 1895; Agresti and Min (2005), Statistics in Medicine 24, 729.
     """
-    _check_level(level)
+    check({"level": level}, {"level": LEVEL})
     a, b = np.asarray(right_a), np.asarray(right_b)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise ValueError(
+        raise DataError(
             f"right_a and right_b have shapes {a.shape} and {b.shape}: give one truth value a cell for both"
         )
     if not all(np.isin(right, [0, 1]).all() for right in (a, b)):
-        raise ValueError("right_a and right_b hold other values than True and False: give y_pred == y_true of each")
+        raise DataError("right_a and right_b hold other values than True and False: give y_pred == y_true of each")
     a, b = a.astype(bool), b.astype(bool)
     n, only_a, only_b = len(a), int((a & ~b).sum()), int((b & ~a).sum())
     differ, gap = only_a + only_b, only_a - only_b

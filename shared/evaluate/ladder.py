@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from shared.data.cells import read
+from shared.data.constraints import Constraint, Whole, check
 from shared.data.errors import DataError
 from shared.evaluate.intervals import Interval, confusion_bootstrap, from_confusion
 from shared.evaluate.metrics import as_labels
@@ -19,6 +20,8 @@ from shared.preprocess import center_by
 
 METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "cohen_kappa")
 CENTRED = "per-study centring + logistic"
+KNOWN = Constraint(lambda v: len(v) > 0 and {*v} <= {*METRICS}, f"are not known: choose of {', '.join(METRICS)}")
+SEEDS = Constraint(len, "are none: give at least one seed")
 
 
 def ladder(
@@ -45,7 +48,7 @@ def ladder(
     metrics : sequence of str
         Of ``balanced_accuracy, accuracy, macro_f1, cohen_kappa``.
     n_boot : int, default 1000
-        Bootstrap resamples of the test cells, within each class.
+        Bootstrap resamples of the test cells, within each class; one for each seed, or more.
     seeds : sequence of int
         A rung with a random part is fitted once for each: its value is the mean, its interval pools the resamples of
         all, so it holds both what other cells and what another seed may give. The others are fitted once.
@@ -61,19 +64,19 @@ def ladder(
 
     Raises
     ------
-    ValueError
-        If the shapes or kinds of labels do not fit, a metric is not known, no seed is given, the study of one side only
-        is given, or two rungs have one name.
+    DataError
+        If the shapes or kinds of labels do not fit, the study of one side only is given, or two rungs have one name.
+    SettingError
+        If a metric is not known, no seed is given, or there are fewer resamples than seeds.
     """
+    known = {"metrics": KNOWN, "seeds": SEEDS, "n_boot": Whole(len(seeds))}
+    check({"metrics": metrics, "seeds": seeds, "n_boot": n_boot}, known)
     X_train, y_train, X_test, y_test = _sides(X_train, y_train, X_test, y_test)
-    _check(y_train, y_test, metrics, seeds)
     if (study_train is None) != (study_test is None):
-        raise ValueError("the study of one side only was given: centring needs study_train and study_test, or neither")
+        raise DataError("the study of one side only was given: centring needs study_train and study_test, or neither")
     if study_train is not None:
         as_column(study_train, len(y_train), "study_train")
         as_column(study_test, len(y_test), "study_test")
-    if isinstance(n_boot, bool) or n_boot != int(n_boot) or n_boot < len(seeds):
-        raise ValueError(f"n_boot={n_boot}: use a whole number of resamples, at least one for each seed")
     if models is None:
         from shared.methods.baselines import rungs
 
@@ -81,7 +84,7 @@ def ladder(
     centring, extra = study_train is not None, extra or {}
     twice = [name for name in extra if name in models] + [CENTRED] * (centring and CENTRED in {**models, **extra})
     if twice:
-        raise ValueError(f"two rungs have the name {twice[0]!r}: give the one in extra another")
+        raise DataError(f"two rungs have the name {twice[0]!r}: give the one in extra another")
     climbed = {**models, **extra} | ({CENTRED: None} if centring else {})
     rows = {}
     for name, model in climbed.items():
@@ -90,7 +93,7 @@ def ladder(
             if sees:
                 # Only here is a dense copy of all cells made; if there is no room for it, one rung is lost.
                 model, here, there = _logistic(models), center_by(X_train, study_train), center_by(X_test, study_test)
-            rows[name] = _rung(model, here, y_train, there, y_test, metrics, int(n_boot), seeds, random_state)
+            rows[name] = _rung(model, here, y_train, there, y_test, metrics, n_boot, seeds, random_state)
         except Exception as e:
             warnings.warn(f"rung {name!r} failed: {type(e).__name__}: {e}", RuntimeWarning, stacklevel=2)
             rows[name] = {"n_seeds": 0, "error": f"{type(e).__name__}: {e}"}
@@ -111,17 +114,10 @@ def _sides(X_train, y_train, X_test, y_test):
         except ValueError as problem:
             raise DataError(f"{which} cells: {problem}") from problem
     train, test = sides
-    return train.X, as_labels(train.y, "y_train"), test.X, as_labels(test.y, "y_test")
-
-
-def _check(y_train, y_test, metrics, seeds):
+    y_train, y_test = as_labels(train.y, "y_train"), as_labels(test.y, "y_test")
     if (y_train.dtype.kind == "U") != (y_test.dtype.kind == "U"):
-        raise ValueError(f"y_train is {y_train.dtype} and y_test {y_test.dtype}: use one kind of label for both")
-    unknown = [m for m in metrics if m not in METRICS]
-    if unknown or not metrics:
-        raise ValueError(f"metric {unknown} is not known; there are {', '.join(METRICS)}")
-    if not len(seeds):
-        raise ValueError("give at least one seed")
+        raise DataError(f"y_train is {y_train.dtype} and y_test {y_test.dtype}: use one kind of label for both")
+    return train.X, y_train, test.X, y_test
 
 
 def _logistic(models):
@@ -204,8 +200,8 @@ def learning_curve(models, X_train, y_train, X_test, y_test, *, sizes, seeds) ->
     DataFrame
         Columns ``model, k, seed, type, recall``. The mean over types is the balanced accuracy.
     """
+    check({"seeds": seeds}, {"seeds": SEEDS})
     X_train, y_train, X_test, y_test = _sides(X_train, y_train, X_test, y_test)
-    _check(y_train, y_test, METRICS, seeds)
     types, label = np.unique(y_test, return_inverse=True)
     rows = []
     for k in sizes:

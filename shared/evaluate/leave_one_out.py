@@ -20,17 +20,23 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from shared.data.constraints import Constraint, Whole, Widths, check
 from shared.data.corpus import SHARE, Corpus
 from shared.data.errors import DataError
 from shared.data.genes import gene_hash, shown
 from shared.data.many import Failure, each, function_name
 from shared.data.stream import Stream
-from shared.evaluate.ladder import _seeded
-from shared.evaluate.metrics import MetricError, macro_ovr, score
+from shared.evaluate.ladder import SEEDS, _seeded
+from shared.evaluate.metrics import HARD, macro_ovr, score
 
-HARD = ("accuracy", "balanced_accuracy", "macro_f1", "cohen_kappa")
 SOFT = ("auroc", "average_precision", "trapezoid", "n_types")
 COLUMNS = ("held_out", "seed", "split", "limit", "arm", *HARD, *SOFT, "n_train", "n_test", "seconds", "make_seconds")
+SETTINGS = {
+    "make": Constraint(callable, "is no function: give one of a corpus and a seed"),
+    "limits": Widths()._replace(said="are no numbers of cells: give one or more, each a whole number from 1 up"),
+    "seeds": SEEDS,
+    "splits": Constraint(lambda v: v == "seed" or Whole(1).accepts(v), f"{Whole(1).said}, nor 'seed'"),
+}
 
 
 def leave_one_out(
@@ -102,6 +108,8 @@ def leave_one_out(
     ------
     DataError
         If files cannot be used, no set has labels, a name is not known, or a fold would have nothing to learn from.
+    SettingError
+        If `make`, `limits`, `seeds` or `splits` cannot be used.
 
     Examples
     --------
@@ -110,15 +118,8 @@ def leave_one_out(
     ...     return {"pretrained": model, "scratch": clone(model).set_params(borrow=False)}
     >>> table = leave_one_out(make, files, out="sweep", client=Client("tcp://10.0.0.1:8786"))  # doctest: +SKIP
     """
-    if not callable(make):
-        raise DataError(f"make={make!r} is no function: give one of a corpus and a seed")
     limits = [limits] if isinstance(limits, (int, np.integer)) else list(limits)
-    numbers = [("limits", n) for n in limits] + ([] if splits == "seed" else [("splits", splits)])
-    for what, value in numbers:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise DataError(f"{what} holds {value!r}, which is no whole number from 1 up")
-    if not len(seeds) or not len(limits):
-        raise DataError("seeds and limits should name one number at least")
+    check({"make": make, "limits": limits, "seeds": seeds, "splits": splits}, SETTINGS)
     files = _files(paths)
     corpus = Corpus(files, genes=genes, to_human=to_human)
     names = _to_hold_out(corpus, files, label, hold_out)
@@ -269,7 +270,7 @@ def _judged(model, X, y, genes, train, val, test, number):
     row = {"n_train": len(labelled), "n_test": len(test), "seconds": time.perf_counter() - start}
     row |= score(y[test], y_pred=called, metrics=HARD) | dict.fromkeys(SOFT, np.nan)
     soft = _scores(fresh, X[test], genes)
-    with contextlib.suppress(MetricError):
+    with contextlib.suppress(DataError):
         row |= {} if soft is None else macro_ovr(y[test], soft, fresh.classes_)
     return row
 

@@ -18,9 +18,8 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
-
-class MetricError(ValueError):
-    """The metric is not defined for what it was given; the message says why and what to give instead."""
+from shared.data.constraints import OneOf, SettingError, Whole, check
+from shared.data.errors import DataError
 
 
 def as_labels(values, what="labels"):
@@ -31,34 +30,34 @@ def as_labels(values, what="labels"):
     """
     values = np.asarray(values)
     if values.ndim != 1:
-        raise MetricError(f"{what} have shape {values.shape}: give one label a cell")
+        raise DataError(f"{what} have shape {values.shape}: give one label a cell")
     if values.dtype.kind not in "OTUbiuf":
-        raise MetricError(f"{what} are of type {values.dtype}: labels are words or whole numbers")
+        raise DataError(f"{what} are of type {values.dtype}: labels are words or whole numbers")
     if pd.isna(values).any():
-        raise MetricError(f"{int(pd.isna(values).sum())} {what} are missing: drop those cells or give them a class")
+        raise DataError(f"{int(pd.isna(values).sum())} {what} are missing: drop those cells or give them a class")
     if values.dtype.kind in "OT":
         if len({isinstance(v, str) for v in values}) > 1:
-            raise MetricError(f"{what} mix words and numbers: use one kind")
+            raise DataError(f"{what} mix words and numbers: use one kind")
         values = as_labels(np.array(values.tolist()), what)
     if values.dtype.kind == "f":
         if np.isinf(values).any() or (values != np.round(values)).any():
-            raise MetricError(f"{what} hold fractions: these are scores, and labels are needed")
+            raise DataError(f"{what} hold fractions: these are scores, and labels are needed")
         values = values.astype(np.int64)
     return values
 
 
 def _check_kinds(y_true, others, what):
     if not len(y_true):
-        raise MetricError("there is no cell to score")
+        raise DataError("there is no cell to score")
     if (y_true.dtype.kind == "U") != (others.dtype.kind == "U"):
-        raise MetricError(f"true labels are {y_true.dtype} and {what} {others.dtype}: use one kind for both")
+        raise DataError(f"true labels are {y_true.dtype} and {what} {others.dtype}: use one kind for both")
 
 
 def paired_labels(y_true, y_pred):
     """True and called labels of the same cells, in one kind."""
     y_true, y_pred = as_labels(y_true, "true labels"), as_labels(y_pred, "called labels")
     if y_true.shape != y_pred.shape:
-        raise MetricError(
+        raise DataError(
             f"labels have shapes {y_true.shape} and {y_pred.shape}: give one true and one called label a cell"
         )
     _check_kinds(y_true, y_pred, "called labels")
@@ -103,21 +102,21 @@ def _matrix(y_true, proba, classes):
     y_true = as_labels(y_true, "true labels")
     proba = np.asarray(proba)
     if proba.ndim != 2 or proba.dtype.kind not in "fiub":
-        raise MetricError(
+        raise DataError(
             "scores are needed, one column a class, not hard labels: use predict_proba or decision_function "
             "(of two classes the latter gives one column s: pass np.column_stack([-s, s]))"
         )
     if classes is None:
-        raise MetricError("classes are needed: the label of each column of the scores (a fitted model's classes_)")
+        raise DataError("classes are needed: the label of each column of the scores (a fitted model's classes_)")
     classes = as_labels(classes, "classes")
     if proba.shape != (len(y_true), len(classes)):
-        raise MetricError(f"scores have shape {proba.shape}; {len(y_true)} cells and {len(classes)} classes were given")
+        raise DataError(f"scores have shape {proba.shape}; {len(y_true)} cells and {len(classes)} classes were given")
     if len(np.unique(classes)) < len(classes):
-        raise MetricError("classes holds a label twice: give each column a label of its own")
+        raise DataError("classes holds a label twice: give each column a label of its own")
     _check_kinds(y_true, classes, "classes")
     proba = proba.astype(np.float64)
     if not np.isfinite(proba).all():
-        raise MetricError(
+        raise DataError(
             f"{int((~np.isfinite(proba)).sum())} scores are NaN or infinite: look at the model that gave them"
         )
     return y_true, proba, classes
@@ -128,7 +127,7 @@ def _scores(y_true, proba, classes):
     y_true, proba, classes = _matrix(y_true, proba, classes)
     one_hot = ((proba == 0) | (proba == 1)).all() and (proba.sum(1) == 1).all()
     if len(classes) > 1 and len(y_true) > 1 and one_hot:
-        raise MetricError("every row is a single 1: these are hard labels, and graded scores are needed")
+        raise DataError("every row is a single 1: these are hard labels, and graded scores are needed")
     return y_true, proba, classes
 
 
@@ -137,9 +136,9 @@ def _against_rest(name, y_true, proba, classes):
     y_true, proba, classes = _scores(y_true, proba, classes)
     present, cells = np.unique(y_true, return_counts=True)
     if len(present) < 2:
-        raise MetricError(f"{name} needs cells of two classes or more; all are {present[0]}")
+        raise DataError(f"{name} needs cells of two classes or more; all are {present[0]}")
     if not np.isin(present, classes).any():
-        raise MetricError(f"{name} needs a class that the model knows; it knows {', '.join(map(str, classes[:5]))}")
+        raise DataError(f"{name} needs a class that the model knows; it knows {', '.join(map(str, classes[:5]))}")
     column = {c: i for i, c in enumerate(classes.tolist())}
     unseen = np.zeros(len(y_true))
     pairs = [(y_true == c, proba[:, column[c]] if c in column else unseen) for c in present.tolist()]
@@ -147,9 +146,8 @@ def _against_rest(name, y_true, proba, classes):
 
 
 def _one_vs_rest(metric, name, y_true, proba, classes, average):
+    check({"average": average}, {"average": OneOf("macro", "weighted", None)})
     present, cells, pairs = _against_rest(name, y_true, proba, classes)
-    if average not in ("macro", "weighted", None):
-        raise MetricError(f"average={average!r} is not known: 'macro', 'weighted' or None")
     each = [metric(is_class, scores) for is_class, scores in pairs]
     if average is None:
         return {str(c): float(v) for c, v in zip(present, each, strict=True)}
@@ -202,16 +200,17 @@ def auroc(y_true, proba, classes, average="macro", multi_class="ovr"):
 
     Raises
     ------
-    MetricError
+    DataError
         On hard labels, shapes that do not fit, NaN, or fewer than two classes among the cells.
+    SettingError
+        If `average` or `multi_class` is not known, or the two do not go together.
     """
-    if multi_class == "ovo":
-        if average != "macro":
-            raise MetricError(f"average={average!r} goes with multi_class='ovr' only")
-        return _one_vs_one(y_true, proba, classes)
-    if multi_class != "ovr":
-        raise MetricError(f"multi_class={multi_class!r} is not known: 'ovr' or 'ovo'")
-    return _one_vs_rest(sk.roc_auc_score, "AUROC", y_true, proba, classes, average)
+    check({"multi_class": multi_class}, {"multi_class": OneOf("ovr", "ovo")})
+    if multi_class == "ovr":
+        return _one_vs_rest(sk.roc_auc_score, "AUROC", y_true, proba, classes, average)
+    if average != "macro":
+        raise SettingError(f"average={average!r} goes with multi_class='ovr' only")
+    return _one_vs_one(y_true, proba, classes)
 
 
 def average_precision(y_true, proba, classes, average="macro"):
@@ -257,14 +256,13 @@ def macro_ovr(y_true, proba, classes, types="present", average="macro"):
 
     Raises
     ------
-    MetricError
+    DataError
         As :func:`auroc`; above all on hard labels, from which the trapezoid makes a number that looks good.
+    SettingError
+        If `types` or `average` is not known.
     """
-    if types not in ("present", "known"):
-        raise MetricError(f"types={types!r} is not known: 'present' or 'known'")
-    if average not in ("macro", None):
-        raise MetricError(f"average={average!r} is not known: 'macro' or None")
-
+    known = {"types": OneOf("present", "known"), "average": OneOf("macro", None)}
+    check({"types": types, "average": average}, known)
     present, cells, pairs = _against_rest("AUROC", y_true, proba, classes)
     parts = ["auroc", "average_precision", "trapezoid"]
     table = pd.DataFrame([_areas(*pair) for pair in pairs], columns=parts, index=present)
@@ -277,7 +275,7 @@ def macro_ovr(y_true, proba, classes, types="present", average="macro"):
 def _groupings(y_true, clusters):
     y_true, clusters = as_labels(y_true, "true labels"), as_labels(clusters, "clusters")
     if y_true.shape != clusters.shape or not len(y_true):
-        raise MetricError(f"groupings have shapes {y_true.shape} and {clusters.shape}: give both for each cell")
+        raise DataError(f"groupings have shapes {y_true.shape} and {clusters.shape}: give both for each cell")
     return y_true, clusters
 
 
@@ -298,9 +296,9 @@ def silhouette(X, labels, metric="euclidean", sample_size=None, random_state=Non
     """
     labels = as_labels(labels)
     if X.ndim != 2 or X.shape[0] != len(labels):
-        raise MetricError(f"X has shape {X.shape} for {len(labels)} labels: give one row a cell")
+        raise DataError(f"X has shape {X.shape} for {len(labels)} labels: give one row a cell")
     if not 1 < len(np.unique(labels)) < len(labels):
-        raise MetricError("silhouette needs two groups or more, and at least one of two cells")
+        raise DataError("silhouette needs two groups or more, and at least one of two cells")
     return float(sk.silhouette_score(X, labels, metric=metric, sample_size=sample_size, random_state=random_state))
 
 
@@ -326,14 +324,15 @@ def reliability(y_true, proba, classes, n_bins=15) -> pd.DataFrame:
 
     Raises
     ------
-    MetricError
+    DataError
         If rows do not sum to one, and as :func:`auroc`.
+    SettingError
+        If `n_bins` is no whole number from 1 up.
     """
+    check({"n_bins": n_bins}, {"n_bins": Whole(1)})
     y_true, proba, classes = _scores(y_true, proba, classes)
     if (proba < -1e-6).any() or not np.allclose(proba.sum(1), 1, atol=1e-3):
-        raise MetricError("rows of proba do not sum to one: calibration needs probabilities, not scores")
-    if n_bins < 1:
-        raise MetricError(f"n_bins={n_bins}: use one bin or more")
+        raise DataError("rows of proba do not sum to one: calibration needs probabilities, not scores")
     confidence, right = proba.max(1), classes[proba.argmax(1)] == y_true
     edges = np.linspace(0, 1, n_bins + 1)
     # Compared with the edges themselves: 0.7 * 10 is a little more than 7, and 0.7 belongs below the edge 0.7.
@@ -379,16 +378,17 @@ def score(y_true, *, y_pred=None, proba=None, classes=None, metrics=tuple(HARD))
 
     Raises
     ------
-    MetricError
-        If a metric is not known, or its scores were not given.
+    SettingError
+        If a metric is not known.
+    DataError
+        If its scores were not given.
     """
-    unknown = [m for m in metrics if m not in HARD | SOFT]
-    if unknown:
-        raise MetricError(f"metric {unknown[0]!r} is not known; there are {', '.join(HARD | SOFT)}")
+    for metric in metrics:
+        check({"metric": metric}, {"metric": OneOf(*HARD, *SOFT)})
     soft = [m for m in metrics if m in SOFT]
     if proba is None and (y_pred is None or soft):
         need = "proba and classes" if y_pred is not None else "y_pred, or proba and classes"
-        raise MetricError(f"{soft[0] if soft else 'any metric'} needs {need}")
+        raise DataError(f"{soft[0] if soft else 'any metric'} needs {need}")
     if y_pred is None:
         _, scores, columns = _matrix(y_true, proba, classes)
         y_pred = columns[scores.argmax(1)]

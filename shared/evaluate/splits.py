@@ -10,12 +10,11 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
+from shared.data.constraints import Between, Whole, check
+from shared.data.errors import DataError
 
-class SplitError(ValueError):
-    """The split asked for cannot be made from these cells."""
 
-
-class LeakError(SplitError):
+class LeakError(DataError):
     """The same animal, patient, donor or study stands on both sides of a split."""
 
 
@@ -24,10 +23,10 @@ def as_column(values, n=None, what="groups"):
     values = np.asarray(values)
     if values.ndim != 1 or (n is not None and len(values) != n):
         given = "" if n is None else f" for {n} rows"
-        raise SplitError(f"{what} has shape {values.shape}{given}: give one value for each of the {n or 'n'} cells")
+        raise DataError(f"{what} has shape {values.shape}{given}: give one value for each of the {n or 'n'} cells")
     missing = pd.isna(values)
     if missing.any():
-        raise SplitError(
+        raise DataError(
             f"{what} holds missing values ({missing.sum()} of {len(values)}): every cell must say which {what} it is of"
         )
     if values.dtype.kind in "OT":
@@ -72,7 +71,7 @@ def check_disjoint(train_groups, test_groups, what="donor") -> None:
     ------
     LeakError
         If they share a group.
-    SplitError
+    DataError
         If a cell does not say which group it is of.
     """
     both = sorted(_names(train_groups, what) & _names(test_groups, what))
@@ -101,20 +100,20 @@ def holdout(groups, test):
 
     Raises
     ------
-    SplitError
+    DataError
         If a group is not there, none is named, or no cell is left to train on.
     """
     groups = as_column(groups)
     wanted = list(test) if isinstance(test, set) else np.atleast_1d(test).tolist()
     if not wanted:
-        raise SplitError(f"no group is named to test on; there are {_shown(np.unique(groups))}")
+        raise DataError(f"no group is named to test on; there are {_shown(np.unique(groups))}")
     there = set(groups.tolist())
     absent = [w for w in wanted if w not in there]
     if absent:
-        raise SplitError(f"there is no group {_shown(absent)}; there are {_shown(np.unique(groups))}")
+        raise DataError(f"there is no group {_shown(absent)}; there are {_shown(np.unique(groups))}")
     mask = np.isin(groups, wanted)
     if mask.all():
-        raise SplitError("every cell is held out: leave at least one group to train on")
+        raise DataError("every cell is held out: leave at least one group to train on")
     return np.flatnonzero(~mask), np.flatnonzero(mask)
 
 
@@ -141,10 +140,12 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
 
     Raises
     ------
-    SplitError
+    DataError
         If there are fewer groups than folds, or a class stands in one group only: leaving that group out would leave
         nothing of the class to learn from, so no fold can judge it. Also if no dealing out of the groups was found that
         leaves every class in training; one group a fold always does.
+    SettingError
+        If `n_splits` is no whole number from 2 up.
 
     Notes
     -----
@@ -152,19 +153,18 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
     `random_state`, wherever those leave every class in training. It does not look for that by itself; here other orders
     are tried.
     """
+    check({"n_splits": n_splits}, {"n_splits": Whole(2)})
     y = as_column(y, what="y")
     groups = as_column(groups, len(y))
-    if isinstance(n_splits, bool) or n_splits != int(n_splits) or n_splits < 2:
-        raise SplitError(f"n_splits={n_splits}: use a whole number of folds, two or more")
     found, member = np.unique(groups, return_inverse=True)
     if len(found) < n_splits:
-        raise SplitError(
+        raise DataError(
             f"{n_splits} folds need {_counted(n_splits, what)}, there are {len(found)} ({_shown(found)}): use fewer"
         )
     table, classes = contingency_matrix(member, y), np.unique(y)  # cells of each class in each group
     alone = classes[(table > 0).sum(0) < 2]
     if len(alone):
-        raise SplitError(
+        raise DataError(
             f"class {_shown(alone)} is found in one {what} only: with that {what} held out nothing of the class is "
             f"left to learn from, and with it kept no test can tell the class from the {what}; these data cannot say. "
             f"Drop the class, or add cells of it from another {what}"
@@ -174,7 +174,7 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
         return [(np.flatnonzero(member != g), np.flatnonzero(member == g)) for g in order]
     short = set()
     for seed in [random_state] + [check_random_state(random_state)] * 49:
-        splitter = StratifiedGroupKFold(int(n_splits), shuffle=True, random_state=seed)
+        splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
             # A class with fewer cells than folds is fine here: some folds test without it.
             warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
@@ -187,7 +187,7 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
         if not lost and all(len(test) for _, test in folds):
             return folds
         short.update(lost)
-    raise SplitError(
+    raise DataError(
         f"no {n_splits} folds of whole {_many(what)} were found that hold cells each and leave every class in training"
         f"{f' (class {_shown(sorted(short))} went missing)' if short else ''}: use n_splits={len(found)}, "
         f"one {what} a fold"
@@ -218,16 +218,17 @@ def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
 
     Raises
     ------
-    SplitError
+    DataError
         If there are fewer than two groups, or each of them holds a class that no other has.
+    SettingError
+        If `test_size` is not between 0 and 1.
     """
+    check({"test_size": test_size}, {"test_size": Between(0, 1)})
     y = as_column(y, what="y")
     groups = as_column(groups, len(y))
-    if not 0 < test_size < 1:
-        raise SplitError(f"test_size={test_size} is not between 0 and 1: it is the share of cells to test on")
     found, member = np.unique(groups, return_inverse=True)
     if len(found) < 2:
-        raise SplitError(
+        raise DataError(
             f"all cells are of one {what} ({_shown(found)}): nothing can be held out, and a split within one "
             f"cannot say how a model does on another"
         )
@@ -235,7 +236,7 @@ def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
     alone = (table > 0).sum(0) == 1
     free = np.flatnonzero((table[:, alone] == 0).all(1))
     if not len(free):
-        raise SplitError(
+        raise DataError(
             f"each {what} holds a class that no other has: class {_shown(classes[alone])} is in one {what} only, and "
             f"would be missing from training with that {what} held out; drop these classes, or add cells of them from "
             f"another {what}"
@@ -280,12 +281,13 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
 
     Raises
     ------
-    SplitError
-        If `k` is no positive whole number, or classes have too few cells; the message names them with their counts.
+    DataError
+        If classes have too few cells; the message names them with their counts.
+    SettingError
+        If `k` is no positive whole number.
     """
+    check({"k": k}, {"k": Whole(1)})
     y = as_column(y, what="y")
-    if isinstance(k, bool) or k != int(k) or k < 1:
-        raise SplitError(f"k={k}: draw a whole number of cells per class, at least one cell")
     rng = np.random.default_rng(random_state)
     free = np.ones(len(y), dtype=bool)
     if exclude is not None:
@@ -293,7 +295,7 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
         if rows.dtype == bool and rows.shape == y.shape:
             rows = np.flatnonzero(rows)
         if rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(y)):
-            raise SplitError(
+            raise DataError(
                 f"exclude does not fit: give row numbers from 0 to {len(y) - 1}, or a mask of {len(y)} cells"
             )
         free[rows.astype(np.int64)] = False
@@ -301,8 +303,8 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
     few = {str(c): len(p) for c, p in pools.items() if len(p) < k}
     if few and not allow_fewer:
         listed = ", ".join(f"{c} ({n})" for c, n in few.items())
-        raise SplitError(f"k={k} is more than some classes have: {listed}; lower k, drop them, or set allow_fewer=True")
-    support = np.concatenate([rng.permutation(pool)[: int(k)] for pool in pools.values()])
+        raise DataError(f"k={k} is more than some classes have: {listed}; lower k, drop them, or set allow_fewer=True")
+    support = np.concatenate([rng.permutation(pool)[:k] for pool in pools.values()])
     free[support] = False
     return support, np.flatnonzero(free)
 
@@ -330,12 +332,12 @@ def matched(y, here, random_state=None):
 
     Raises
     ------
-    SplitError
+    DataError
         If no class has enough cells on both sides.
     """
     y, here = as_column(y, what="y"), np.asarray(here, dtype=bool)
     if here.shape != y.shape:
-        raise SplitError(f"here has shape {here.shape}: give one truth value for each of the {len(y)} cells")
+        raise DataError(f"here has shape {here.shape}: give one truth value for each of the {len(y)} cells")
     rng, known, strange, test = np.random.default_rng(random_state), [], [], []
     for c in np.unique(y):
         inside = rng.permutation(np.flatnonzero((y == c) & here))
@@ -345,5 +347,5 @@ def matched(y, here, random_state=None):
             k = min(half, len(outside))
             known, strange, test = [*known, *inside[:k]], [*strange, *outside[:k]], [*test, *inside[half:]]
     if not test:
-        raise SplitError("no class has four cells here and two elsewhere: there is nothing to match")
+        raise DataError("no class has four cells here and two elsewhere: there is nothing to match")
     return np.array(known), np.array(strange), np.array(test)

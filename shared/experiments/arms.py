@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from shared.evaluate.episodes import FewShot, FewShotError, few_shot_accuracy
+from shared.data.errors import DataError
+from shared.evaluate.episodes import FewShot, few_shot_accuracy
 from shared.methods.tmp import RelationNet
 from shared.methods.tmp.stacked import EpisodeSamplers, RelationNets
 from shared.methods.torch_method import seeded
@@ -187,7 +188,7 @@ def started(arm: Arm, begun: Mapping, n_genes: int, recipe: Recipe, seed: int):
         return network(n_genes, arm.clamp, recipe, seed)
     seeds = sorted(s for start, clamp, s in begun if (start, clamp) == (arm.start, arm.clamp))
     if not seeds:
-        raise FewShotError(f"nothing was rehearsed on {arm.start!r} with clamp={arm.clamp!r}: ask rehearse for it")
+        raise DataError(f"nothing was rehearsed on {arm.start!r} with clamp={arm.clamp!r}: ask rehearse for it")
     return copy.deepcopy(begun[arm.start, arm.clamp, seeds[seed % len(seeds)]])
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import balanced_accuracy_score
 
+from shared.data.constraints import Between, Maybe, OneOf, Whole, check
 from shared.methods.autoencoder_transfer import AutoencoderClassifier
 
 
@@ -38,14 +39,12 @@ def lend(sources, X, y, seeds, *, control=None, shots=1, n_test=300, model=None,
 
     Raises
     ------
-    ValueError
+    SettingError
         If the target leaves nothing to learn from, or the control is no source.
     """
     X, y = np.asarray(X, np.float32), np.asarray(y)
-    if not 0 < n_test < len(X) or shots < 1:
-        raise ValueError(f"{len(X)} samples, n_test={n_test} and shots={shots} leave nothing to test or to learn from")
-    if control is not None and control not in sources:
-        raise ValueError(f"control={control!r} is none of the sources: {', '.join(sources)}")
+    known = {"n_test": Between(0, len(X)), "shots": Whole(1), "control": Maybe(OneOf(*sources))}
+    check({"n_test": n_test, "shots": shots, "control": control}, known)
     rows = {}
     for seed in seeds:
         rng = np.random.default_rng(seed)

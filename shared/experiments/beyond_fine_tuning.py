@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.data.constraints import SettingError
+
 
 def open_study(folder: str | Path | None, seed: int = 0):
     """The Optuna study in `folder`: a journal, which any number of processes on this machine can add to.
@@ -119,14 +121,14 @@ def tune(
 
     Raises
     ------
-    ValueError
+    SettingError
         If several processes are to share a study without a folder.
     """
     X, y = np.asarray(X, np.float32), np.asarray(y, str)
     settings = {"n_trials": int(n_trials), "model": model or {}, "folds": folds, "seed": seed}
     if folder is None:
         if processes > 1:
-            raise ValueError(f"{processes} processes share a study through its folder: give one")
+            raise SettingError(f"processes={processes} share a study through its folder: give one")
         study = open_study(None, seed)
         add_trials(study, X, y, settings)
         return study

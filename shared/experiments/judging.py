@@ -90,7 +90,7 @@ def strangers(
 
     Raises
     ------
-    shared.evaluate.episodes.FewShotError
+    shared.data.errors.DataError
         If no episode of a seed has one of its strangers.
     """
     sampler, rows = EpisodeSampler(*there, n_way, recipe.k_shot, recipe.asked), []

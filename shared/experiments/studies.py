@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import sparse
 
-from shared.nn.episodes import EpisodeError, unit_range
+from shared.data.errors import DataError
+from shared.nn.episodes import unit_range
 from shared.preprocess import log_normalize
 
 
@@ -31,13 +32,13 @@ def on_same_genes(source, studies: Mapping, n_genes: int = 600):
 
     Raises
     ------
-    shared.nn.episodes.EpisodeError
+    shared.data.errors.DataError
         If fewer than two genes are shared.
     """
     everywhere = [set(adata.var_names) for adata, _ in studies.values()]
     common = [g for g in source[0].var_names if all(g in names for names in everywhere)]
     if len(common) < 2:
-        raise EpisodeError(f"{len(common)} genes are in all studies: are they named by symbols everywhere?")
+        raise DataError(f"{len(common)} genes are in all studies: are they named by symbols everywhere?")
     X = source[0][:, common].X
     spread = np.asarray(X.todense() if sparse.issparse(X) else X).std(0)
     genes = [common[i] for i in np.argsort(-spread, kind="stable")[:n_genes]]

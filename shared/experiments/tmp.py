@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
 from shared.evaluate.episode_intervals import few_shot_interval
-from shared.evaluate.episodes import FewShotError
 from shared.experiments.arms import (  # noqa: F401  an arm by hand, under one roof with the loops
     Arm,
     Recipe,
@@ -164,7 +165,7 @@ def tune_arms(arms: Mapping[str, Arm], begun, study, recipe: Recipe, seeds, exam
     """
     short = recipe.but(exams=glance or recipe.exams)
     if any(p % points[0] for p in points):
-        raise FewShotError(f"points={tuple(points)} are not multiples of the first")
+        raise SettingError(f"points={tuple(points)} are not multiples of the first")
     jobs = [
         (name, arm, _own(begun, arm), study, recipe, team, exam, points, short)
         for name, arm in arms.items()
@@ -392,7 +393,7 @@ def intervals(met: Mapping[str, list], over: str = "seeds and classes", against:
             continue
         try:
             got = few_shot_interval(found, over, against=rival)
-        except FewShotError:
+        except DataError:
             got = few_shot_interval(found, "seeds", against=rival)
         rows[name] = {"accuracy": got.value, "accuracy_low": got.low, "accuracy_high": got.high}
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -8,13 +8,10 @@ from itertools import pairwise
 import torch
 
 from shared.data.constraints import OneOf, Widths, check
+from shared.data.errors import DataError
 
 NORMS, STATISTICS = ("batch", "running", "layer"), ("running", "batch", "support")
 DIMS = Widths(2)._replace(said="are no dims: give the number of genes and one width or more, whole numbers from 1 up")
-
-
-class EpisodeError(ValueError):
-    """Episodes cannot be drawn or encoded; the message names the problem and the cure."""
 
 
 Parts = Sequence[tuple[int, int]]  # (episodes, rows of each), in the order in which they lie under one another
@@ -42,14 +39,14 @@ class EpisodeNorm(torch.nn.BatchNorm1d):
         if not self.training and self.at_test == "running":
             return super().forward(x)
         if not self.training and self.at_test == "support" and parts is None:
-            raise EpisodeError(
+            raise DataError(
                 "statistics of the support need to be told which rows are support: ask the learner for scores of "
                 "support and query, or use running statistics"
             )
         parts = ((1, len(x)),) if parts is None else parts
         by_support = self.at_test == "support" and not self.training
         if min(rows for _, rows in (parts[:1] if by_support else parts)) < 2:
-            raise EpisodeError(
+            raise DataError(
                 "one row has no variance to be normalised by: give two rows or more, or use running statistics "
                 "(norm='running') or norm='layer'"
             )
@@ -110,7 +107,7 @@ class Blocks(torch.nn.Module):
 
     def __init__(self, dims: Sequence[int], norm: str = "running"):
         super().__init__()
-        check({"norm": norm, "dims": dims}, {"norm": OneOf(*NORMS), "dims": DIMS}, EpisodeError)
+        check({"norm": norm, "dims": dims}, {"norm": OneOf(*NORMS), "dims": DIMS})
         kind = RowNorm if norm == "layer" else EpisodeNorm
         self.linears = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in pairwise(dims))
         self.norms = torch.nn.ModuleList(kind(d) for d in dims[1:])
@@ -157,8 +154,7 @@ def use_statistics(module: torch.nn.Module, which: str) -> torch.nn.Module:
         class among them matters. ``"support"`` normalises support and queries by the support's: no query sees another,
         and yet the statistics are those of the target. The shares that matter then are the support's.
     """
-    if which not in STATISTICS:
-        raise EpisodeError(f"statistics {which!r} are not known: choose {', '.join(map(repr, STATISTICS))}")
+    check({"which": which}, {"which": OneOf(*STATISTICS)})
     for part in module.modules():
         if isinstance(part, EpisodeNorm):
             part.at_test = which

@@ -22,10 +22,10 @@ from scipy import sparse
 
 from shared.data.cells import digest
 from shared.data.constraints import Whole, check
+from shared.data.errors import DataError
 from shared.nn.blocks import (  # noqa: F401  the layers for episodes, under one roof with the episodes
     NORMS,
     Blocks,
-    EpisodeError,
     EpisodeNorm,
     RowNorm,
     encode,
@@ -69,11 +69,11 @@ def unit_range(X):
 
     Raises
     ------
-    EpisodeError
+    DataError
         If `X` has not two dimensions, or holds NaN or infinities.
     """
     if X.ndim != 2:
-        raise EpisodeError(f"X has {X.ndim} dimensions: give cells in rows and genes in columns")
+        raise DataError(f"X has {X.ndim} dimensions: give cells in rows and genes in columns")
     if sparse.issparse(X):
         X = X.tocsr().astype(np.float32, copy=True)
         X.sum_duplicates()
@@ -98,7 +98,7 @@ def unit_range(X):
 
 def _finite(rows):
     if not rows.all():
-        raise EpisodeError(f"{int((~rows).sum())} rows hold NaN or infinities: fill or drop them first")
+        raise DataError(f"{int((~rows).sum())} rows hold NaN or infinities: fill or drop them first")
 
 
 class EpisodeSampler:
@@ -130,23 +130,25 @@ class EpisodeSampler:
 
     Raises
     ------
-    EpisodeError
-        If `X` and `y` do not fit together, sizes cannot be used, or fewer than `n_way` classes have enough rows.
+    DataError
+        If `X` and `y` do not fit together, or fewer than `n_way` classes have enough rows.
+    SettingError
+        If a size cannot be used.
     """
 
     def __init__(self, X, y, n_way=5, k_shot=5, n_query=10, seed=0, shuffle=False, device=None):
         sizes = {"n_way": n_way, "k_shot": k_shot, "n_query": n_query}
-        check(sizes, dict.fromkeys(sizes, Whole(1)), EpisodeError)
+        check(sizes, dict.fromkeys(sizes, Whole(1)))
         self.X, self.device = _table(X, device)
         y = np.asarray(y)
         if y.shape != (self.X.shape[0],):
-            raise EpisodeError(f"y has shape {y.shape} and X has {self.X.shape[0]} rows: give one label a row")
+            raise DataError(f"y has shape {y.shape} and X has {self.X.shape[0]} rows: give one label a row")
         self.n_way, self.k_shot, self.n_query, self.shuffle = n_way, k_shot, n_query, shuffle
         labels, code, sizes = np.unique(y, return_inverse=True, return_counts=True)
         enough = sizes >= k_shot + n_query
         self.classes_, self.left_out = labels[enough], tuple(labels[~enough].tolist())
         if len(self.classes_) < n_way:
-            raise EpisodeError(
+            raise DataError(
                 f"{len(self.classes_)} of {len(labels)} classes have the {k_shot + n_query} rows that {k_shot} support "
                 f"and {n_query} query rows need, and n_way={n_way}: ask for fewer classes or fewer rows"
             )
@@ -249,12 +251,12 @@ def _table(X, device):
         X = values = torch.from_numpy(X if X.flags.writeable else X.copy())
         X = X.to(device or "cpu")
     if X.ndim != 2 or not X.shape[0]:
-        raise EpisodeError(f"X has shape {tuple(X.shape)}: give cells in rows and genes in columns, one row or more")
+        raise DataError(f"X has shape {tuple(X.shape)}: give cells in rows and genes in columns, one row or more")
     # One pass and no copy: a sum is finite only if every row is.
     total = values.sum(1) if isinstance(values, torch.Tensor) else values
     bad = int((~torch.isfinite(torch.as_tensor(total))).sum())
     if bad:
-        raise EpisodeError(
+        raise DataError(
             f"X holds NaN or infinities in {bad} {'entries' if sparse.issparse(X) else 'rows'}: fill them first"
         )
     return X, torch.device(device or (X.device if isinstance(X, torch.Tensor) else "cpu"))
@@ -287,7 +289,7 @@ def few_shot_split(y, n_samples=15, n_classes=None, min_size=None, seed=0):
 
     Raises
     ------
-    EpisodeError
+    DataError
         If too few classes are large enough.
     """
     labels, code, sizes = np.unique(np.asarray(y), return_inverse=True, return_counts=True)
@@ -295,7 +297,7 @@ def few_shot_split(y, n_samples=15, n_classes=None, min_size=None, seed=0):
     fit, rng = np.flatnonzero(sizes >= least), np.random.default_rng(seed)
     wanted = len(fit) if n_classes is None else n_classes
     if not 1 <= wanted <= len(fit):
-        raise EpisodeError(
+        raise DataError(
             f"{len(fit)} of {len(labels)} classes have {least} rows, n_classes={n_classes} are asked for: "
             "lower n_samples, min_size or n_classes"
         )

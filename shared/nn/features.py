@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from shared.nn.episodes import EpisodeError
+from shared.data.errors import DataError
 
 
 def components(fit_on, *others, n_components=50, seed=0):
@@ -39,7 +39,7 @@ def components(fit_on, *others, n_components=50, seed=0):
 
     Raises
     ------
-    EpisodeError
+    DataError
         If `fit_on` has fewer than two rows or columns, or the tables differ in their number of genes.
     """
     from sklearn.decomposition import PCA
@@ -47,12 +47,12 @@ def components(fit_on, *others, n_components=50, seed=0):
     tables = [X.tocsr() if sparse.issparse(X) else np.asarray(X) for X in (fit_on, *others)]
     widths = sorted({X.shape[1] if X.ndim == 2 else -1 for X in tables})
     if len(widths) > 1 or widths[0] < 0:
-        raise EpisodeError(
+        raise DataError(
             f"tables have shapes {', '.join(str(X.shape) for X in tables)}: give cells × genes, the same genes in the "
             "same order in all"
         )
     if min(tables[0].shape) < 2:
-        raise EpisodeError(f"the table to fit has shape {tables[0].shape}: components need two cells and two genes")
+        raise DataError(f"the table to fit has shape {tables[0].shape}: components need two cells and two genes")
     k = min(n_components, min(tables[0].shape) - 1)
     # ARPACK is exact: one table gives one answer, sparse or dense.
     pca = PCA(k, svd_solver="arpack", random_state=seed).fit(tables[0])
@@ -79,7 +79,7 @@ def encoded(encoder, X, batch_size=1024):
 
     Raises
     ------
-    EpisodeError
+    DataError
         If a row's features depend on the rows beside it.
     """
     device = next((t.device for t in [*encoder.parameters(), *encoder.buffers()]), torch.device("cpu"))
@@ -99,7 +99,7 @@ def encoded(encoder, X, batch_size=1024):
         encoder.train(mode)
     features = torch.cat(parts).float()
     if not torch.allclose(beside.float(), features[:few], rtol=1e-3, atol=1e-4 * float(features.abs().max())):
-        raise EpisodeError(
+        raise DataError(
             "the features of a row depend on the rows beside it: "
             "shared.nn.episodes.use_statistics(encoder, 'running') gives each its own"
         )
@@ -150,7 +150,7 @@ def scvi_codes(
     ------
     ImportError
         If scvi-tools is not installed: it is the extra ``scvi``.
-    EpisodeError
+    DataError
         If the layer or column is missing, values are no counts, or a batch is met that was not fitted.
 
     Notes
@@ -208,23 +208,23 @@ def scvi_codes(
 def _for_scvi(adata, fit_on, layer, batch_key):
     """Counts as CSR, rows to fit on, and the batch of each cell, all checked."""
     if layer is not None and layer not in adata.layers:
-        raise EpisodeError(f"there is no layer {layer!r}, only {list(adata.layers)}: pass layer=, or None for X")
+        raise DataError(f"there is no layer {layer!r}, only {list(adata.layers)}: pass layer=, or None for X")
     counts = sparse.csr_matrix(adata.X if layer is None else adata.layers[layer], dtype=np.float32)
     values = counts.data
     if not np.isfinite(values).all() or (values < 0).any() or (values != np.round(values)).any():
-        raise EpisodeError("scVI models counts, and these hold NaN, negative values or fractions: pass the raw counts")
+        raise DataError("scVI models counts, and these hold NaN, negative values or fractions: pass the raw counts")
     rows = np.arange(adata.n_obs)
     rows = rows if fit_on is None else rows[np.asarray(fit_on)]
     if len(rows) < 2:
-        raise EpisodeError(f"fit_on names {len(rows)} cells: a model needs more")
+        raise DataError(f"fit_on names {len(rows)} cells: a model needs more")
     if batch_key is None:
         return counts, rows, None
     if batch_key not in adata.obs:
-        raise EpisodeError(f"obs has no column {batch_key!r}: pass one of {list(adata.obs)}")
+        raise DataError(f"obs has no column {batch_key!r}: pass one of {list(adata.obs)}")
     batch = adata.obs[batch_key].astype(str).to_numpy()
     new = sorted(set(batch) - set(batch[rows]))
     if new:
-        raise EpisodeError(
+        raise DataError(
             f"batches {', '.join(new)} are not among the fitted cells, so their effect is not known: fit on all cells "
             "(fit_on=None), or leave batch_key out"
         )

@@ -14,42 +14,41 @@ Softmax over the classes turns the scores of all heads into numbers that add up 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
+from sklearn import config_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize, one_hot
 
-from shared.nn.episodes import EpisodeError
+from shared.data.constraints import OneOf, Positive, Whole, check
+from shared.data.errors import DataError
 
 METRICS = ("euclidean", "cosine")
+# A learner hands over a tensor, which it trains.
+ABOVE_ZERO = Positive()._replace(accepts=lambda v: isinstance(v, torch.Tensor) or Positive().accepts(v))
 
 
 def _check(support, query):
     """The sizes of an episode: episodes, classes, shots, features, queries."""
     if support.ndim != 4 or query.ndim != 3:
-        raise EpisodeError(
+        raise DataError(
             f"support has shape {tuple(support.shape)} and query {tuple(query.shape)}: give episodes × classes × shots "
             "× features and episodes × queries × features (of one episode, add a first dimension: x[None])"
         )
     (B, C, K, F), (episodes, Q, features) = support.shape, query.shape
     if episodes != B or features != F:
-        raise EpisodeError(
+        raise DataError(
             f"support holds {B} episodes of {F} features and query {episodes} of {features}: give both of one sampler, "
             "through one encoder"
         )
     if C < 2 or K < 1 or F < 1:
-        raise EpisodeError(f"{C} classes, {K} shots, {F} features: a head needs two classes and one of the others")
+        raise DataError(f"{C} classes, {K} shots, {F} features: a head needs two classes and one of the others")
     return B, C, K, F, Q
-
-
-def _number(name, value):
-    """A setting that must be a number above 0, or a tensor that holds one."""
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise EpisodeError(f"{name}={value!r} is not a number above 0")
-    return value
 
 
 # By distance.
@@ -76,17 +75,17 @@ def prototypes(support, query, metric="euclidean", scale=1.0):
 
     Raises
     ------
-    shared.nn.episodes.EpisodeError
-        If shapes do not fit together, or a setting cannot be used.
+    shared.data.errors.DataError
+        If shapes do not fit together.
+    shared.data.constraints.SettingError
+        If a setting cannot be used.
 
     References
     ----------
     Snell, Swersky and Zemel, *Prototypical networks for few-shot learning* (2017).
     """
     _check(support, query)
-    scale = _number("scale", scale)
-    if metric not in METRICS:
-        raise EpisodeError(f"metric={metric!r} is not known: choose {', '.join(METRICS)}")
+    check({"metric": metric, "scale": scale}, {"metric": OneOf(*METRICS), "scale": ABOVE_ZERO})
     means = support.mean(2)
     if metric == "cosine":
         return scale * normalize(query, dim=2) @ normalize(means, dim=2).mT
@@ -120,7 +119,7 @@ def simple_shot(support, query, mean=None, scale=1.0):
     if mean is not None:
         mean = torch.as_tensor(mean, dtype=support.dtype, device=support.device)
         if mean.shape != (F,):
-            raise EpisodeError(f"mean has shape {tuple(mean.shape)} for {F} features: give the source's mean row")
+            raise DataError(f"mean has shape {tuple(mean.shape)} for {F} features: give the source's mean row")
         support, query = support - mean, query - mean
     return prototypes(normalize(support, dim=3), normalize(query, dim=2), scale=scale)
 
@@ -151,8 +150,9 @@ def matching(support, query, scale=10.0):
     Vinyals and others, *Matching networks for one shot learning* (2016), without the full context embeddings.
     """
     B, C, K, F, _ = _check(support, query)
+    check({"scale": scale}, {"scale": ABOVE_ZERO})
     cosine = normalize(query, dim=2) @ normalize(support, dim=3).reshape(B, C * K, F).mT
-    return (_number("scale", scale) * cosine).log_softmax(2).unflatten(2, (C, K)).logsumexp(3)
+    return (scale * cosine).log_softmax(2).unflatten(2, (C, K)).logsumexp(3)
 
 
 # By a linear classifier.
@@ -168,7 +168,7 @@ def _compact(support, query):
     centre = support.mean((1, 2))[:, None]
     rows, query = support.flatten(1, 2) - centre, query - centre
     if not (torch.isfinite(rows).all() and torch.isfinite(query).all()):
-        raise EpisodeError("support or query hold NaN or infinities: look at what gave the features")
+        raise DataError("support or query hold NaN or infinities: look at what gave the features")
     n, F = rows.shape[1:]
     if n >= F:
         return rows.double(), query.double()
@@ -195,6 +195,13 @@ def ridge(support, query, penalty=1.0):
     -------
     float tensor, episodes × queries × classes
 
+    Raises
+    ------
+    shared.data.errors.DataError
+        If shapes do not fit together, or features are not finite.
+    shared.data.constraints.SettingError
+        If a setting cannot be used.
+
     Notes
     -----
     In closed form: one factorisation an episode, of as many rows and columns as there are support rows.
@@ -204,7 +211,7 @@ def ridge(support, query, penalty=1.0):
     Bertinetto, Henriques, Torr and Vedaldi, *Meta-learning with differentiable closed-form solvers* (2019).
     """
     _, C, K, _, _ = _check(support, query)
-    penalty = _number("penalty", penalty)
+    check({"penalty": penalty}, {"penalty": ABOVE_ZERO})
     rows, asked = _compact(support, query)
     wanted = 2 * one_hot(torch.arange(C, device=rows.device).repeat_interleave(K), C).to(rows) - 1
     mean = wanted.mean(0)
@@ -214,20 +221,20 @@ def ridge(support, query, penalty=1.0):
 
 
 @torch.no_grad()
-def logistic(support, query, C=1.0, steps=30, tol=1e-6):
-    """Multinomial logistic regression with an L2 penalty, by Newton's method on all episodes at once.
+def logistic(support, query, C=1.0, steps=100, tol=1e-7):
+    """Multinomial logistic regression with an L2 penalty: scikit-learn's, one episode after another.
 
     Parameters
     ----------
     support, query
         As in :func:`prototypes`.
     C : float
-        Inverse strength of the penalty; the intercepts are free. As in scikit-learn's ``LogisticRegression`` for three
-        classes or more; with two, that one has one vector of weights in place of two, and its `C` is twice this one.
+        Inverse strength of the penalty; the intercepts are free. As in ``LogisticRegression`` for three classes or
+        more; with two, that one has one vector of weights in place of two, and its `C` is twice this one.
     steps : int
         Newton steps at most; 5 to 12 are usual.
     tol : float
-        Stop when no entry of any gradient is larger.
+        Stop when no entry of the gradient is larger.
 
     Returns
     -------
@@ -236,79 +243,31 @@ def logistic(support, query, C=1.0, steps=30, tol=1e-6):
 
     Raises
     ------
-    shared.nn.episodes.EpisodeError
-        As :func:`prototypes`, or if `steps` are not enough.
+    shared.data.errors.DataError
+        If shapes do not fit together, features are not finite, or `steps` are not enough.
+    shared.data.constraints.SettingError
+        If a setting cannot be used.
     """
     _, n_way, K, _, _ = _check(support, query)
-    C = _number("C", C)
+    check({"C": C, "steps": steps, "tol": tol}, {"C": ABOVE_ZERO, "steps": Whole(1), "tol": Positive()})
     rows, asked = _compact(support, query)
-    rows, asked = (torch.cat([x, torch.ones_like(x[..., :1])], 2) for x in (rows, asked))
-    target = torch.arange(n_way, device=rows.device).repeat_interleave(K)
-    weights = _newton(rows, one_hot(target, n_way).to(rows), 1 / C, steps, tol)
-    return (asked @ weights).to(support.dtype)
-
-
-def _newton(rows, wanted, penalty, steps, tol):
-    """Weights (episodes × features × classes) at the least cross-entropy; the last feature is the intercept."""
-    decay = torch.full((rows.shape[2], 1), float(penalty), dtype=rows.dtype, device=rows.device)
-    decay[-1] = 0
-    weights = rows.new_zeros(len(rows), rows.shape[2], wanted.shape[1])
-
-    def loss(weights):
-        fit = -(wanted * (rows @ weights).log_softmax(2)).sum((1, 2))
-        return fit + (decay * weights.square()).sum((1, 2)) / 2
-
-    now = loss(weights)
-    for _ in range(steps):
-        p = (rows @ weights).softmax(2)
-        gradient = rows.mT @ (p - wanted) + decay * weights
-        # What moves all classes alike changes no probability: its curvature is 0, and its gradient is rounding.
-        gradient = gradient - gradient.mean(2, keepdim=True)
-        # An episode that has arrived stays: near the end, steps are worked out from rounding too.
-        gradient = torch.where(gradient.abs().amax((1, 2), keepdim=True) > tol, gradient, 0)
-        if not gradient.any():
-            return weights
-        step = _conjugate_gradients(partial(_curvature, rows, p, decay), -gradient)
-        slope, size = (gradient * step).sum((1, 2)), torch.ones_like(now)
-        for _ in range(30):  # halve the step of each episode until it goes down, as convex functions let it
-            new = loss(weights + size[:, None, None] * step)
-            short = new > now + 1e-4 * size * slope + 1e-12 * now.abs()
-            if not short.any():
-                break
-            size = torch.where(short, size / 2, size)
-        size = torch.where(short, 0, size)  # no further than rounding allows
-        weights = weights + size[:, None, None] * step
-        if not size.any():
-            return weights
-        now = loss(weights)
-    raise EpisodeError(
-        f"logistic regression did not settle in {steps} steps: lower C, scale the features, or allow more steps"
-    )
-
-
-def _curvature(rows, p, decay, direction):
-    """The second derivative at probabilities `p`, times a direction; never written out, for it would be large."""
-    change = rows @ direction
-    change = p * (change - (p * change).sum(2, keepdim=True))
-    return rows.mT @ change + decay * direction
-
-
-def _conjugate_gradients(times, b, tol=1e-5, most=500):
-    """Solve ``times(x) = b`` for each episode."""
-    x, left = torch.zeros_like(b), b.clone()
-    direction, size = left.clone(), left.square().sum((1, 2))
-    enough = tol**2 * size
-    for _ in range(min(most, 2 * b[0].numel())):
-        going = size > enough
-        if not going.any():
-            break
-        product = times(direction)
-        along = (direction * product).sum((1, 2))
-        rate = torch.where(going & (along > 0), size / along, 0)[:, None, None]
-        x, left = x + rate * direction, left - rate * product
-        before, size = size, left.square().sum((1, 2))
-        direction = left + torch.where(before > 0, size / before, 0)[:, None, None] * direction
-    return x
+    target = np.arange(n_way).repeat(K)
+    # The library's tolerance is of the gradient's mean over rows, ours of its sum.
+    C, tol = float(C) * (2 if n_way == 2 else 1), tol / len(target)
+    model = LogisticRegression(C=C, solver="newton-cg", tol=tol, max_iter=steps)
+    with warnings.catch_warnings(), config_context(assume_finite=True, skip_parameter_validation=True):
+        warnings.filterwarnings("ignore", "(?i)(the )?line search")  # steps end where rounding does
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            fits = [model.fit(x, target) and np.c_[model.coef_, model.intercept_] for x in rows.cpu().numpy()]
+        except ConvergenceWarning:
+            raise DataError(
+                f"logistic regression did not settle in {steps} steps: lower C, scale the features, or allow more steps"
+            ) from None
+    weights = torch.from_numpy(np.stack(fits)).to(asked)
+    if n_way == 2:
+        weights = torch.cat([-weights, weights], 1) / 2
+    return (asked @ weights[..., :-1].mT + weights[..., -1][:, None]).to(support.dtype)
 
 
 HEADS: dict[str, Callable] = {

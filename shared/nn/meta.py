@@ -23,7 +23,9 @@ import torch
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy, linear
 
-from shared.nn.episodes import EpisodeError, EpisodeNorm, encode
+from shared.data.constraints import Constraint, Maybe, OneOf, Positive, Whole, check
+from shared.data.errors import DataError
+from shared.nn.episodes import EpisodeNorm, encode
 from shared.nn.heads import HEADS, METRICS, matching, prototypes
 
 
@@ -72,8 +74,7 @@ class _Compares(Learner):
 
     def __init__(self, encoder, scale, learn_scale):
         super().__init__(encoder)
-        if not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
-            raise EpisodeError(f"scale={scale!r} is not a number above 0")
+        check({"scale": scale}, {"scale": Positive()})
         self.log_scale = torch.nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
 
 
@@ -97,8 +98,7 @@ class Prototypical(_Compares):
     """
 
     def __init__(self, encoder, metric="euclidean", scale=None, learn_scale=True):
-        if metric not in METRICS:
-            raise EpisodeError(f"metric={metric!r} is not known: choose {', '.join(METRICS)}")
+        check({"metric": metric}, {"metric": OneOf(*METRICS)})
         super().__init__(encoder, (1.0 if metric == "euclidean" else 10.0) if scale is None else scale, learn_scale)
         self.metric = metric
 
@@ -147,8 +147,8 @@ class Frozen(Learner):
 
     def __init__(self, encoder: torch.nn.Module, head: str | Callable = "nearest centroid", **options):
         super().__init__(encoder)
-        if not callable(head) and head not in HEADS:
-            raise EpisodeError(f"head={head!r} is not known: choose {', '.join(HEADS)}, or give a function")
+        known = Constraint(lambda v: callable(v) or v in HEADS, f"{OneOf(*HEADS).said}, or give a function")
+        check({"head": head}, {"head": known})
         self.head, self.options = head if callable(head) else HEADS[head], options
 
     @torch.no_grad()
@@ -212,11 +212,10 @@ class ANIL(Learner):
 
     def __init__(self, encoder, n_way=5, n_features=None, inner_lr=0.1, inner_steps=10, first_order=False):
         super().__init__(encoder)
-        for name, value in {"n_way": 2 if n_way is None else n_way, "inner_steps": inner_steps}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1 + (name == "n_way"):
-                raise EpisodeError(f"{name}={value!r} is not a whole number from {1 + (name == 'n_way')} up")
-        if not isinstance(inner_lr, (int, float)) or not 0 < inner_lr < math.inf:
-            raise EpisodeError(f"inner_lr={inner_lr!r} is not a number above 0")
+        check(
+            {"n_way": n_way, "inner_lr": inner_lr, "inner_steps": inner_steps},
+            {"n_way": Maybe(Whole(2)), "inner_lr": Positive(), "inner_steps": Whole(1)},
+        )
         self.n_way, self.inner_lr, self.inner_steps, self.first_order = n_way, inner_lr, inner_steps, first_order
         if n_way is not None:
             start = torch.nn.Linear(_width(encoder) if n_features is None else n_features, n_way)
@@ -230,12 +229,12 @@ class ANIL(Learner):
                 "head.bias": features.new_zeros(n_way),
             }
         if n_way != self.n_way:
-            raise EpisodeError(
+            raise DataError(
                 f"episodes have {n_way} classes and the learner a start for {self.n_way}: use episodes of that many, "
                 "or n_way=None, which starts from zero"
             )
         if features.shape[-1] != self.weight.shape[1]:
-            raise EpisodeError(
+            raise DataError(
                 f"the encoder gives {features.shape[-1]} features and the classifier reads {self.weight.shape[1]}: "
                 f"pass n_features={features.shape[-1]}"
             )
@@ -288,9 +287,7 @@ class MAML(ANIL):
     def __init__(self, encoder, n_way=5, n_features=None, inner_lr=0.01, inner_steps=5, first_order=False, chunk=None):
         super().__init__(encoder, n_way, n_features, inner_lr, inner_steps, first_order)
         if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in encoder.modules()):
-            raise EpisodeError(
-                "MAML gives each episode its own weights, which batch norm cannot serve: use norm='layer'"
-            )
+            raise DataError("MAML gives each episode its own weights, which batch norm cannot serve: use norm='layer'")
         self.chunk = chunk
 
     def scores(self, support, query):
@@ -321,7 +318,7 @@ def _classify(params, features):
 def _width(encoder):
     found = [m.out_features for m in encoder.modules() if isinstance(m, torch.nn.Linear)]
     if not found:
-        raise EpisodeError("the encoder has no linear layer that tells how many features it gives: pass n_features")
+        raise DataError("the encoder has no linear layer that tells how many features it gives: pass n_features")
     return found[-1]
 
 
@@ -358,7 +355,7 @@ class ScaleShift(ANIL):
 
     Raises
     ------
-    shared.nn.episodes.EpisodeError
+    shared.data.errors.DataError
         If the encoder has no linear layer, or normalises by the rows at hand, which would undo scale and shift.
 
     References
@@ -372,7 +369,7 @@ class ScaleShift(ANIL):
         encoder = copy.deepcopy(encoder).requires_grad_(False)
         layers = [name for name, m in encoder.named_modules() if isinstance(m, torch.nn.Linear)]
         if not layers:
-            raise EpisodeError("the encoder has no linear layer to scale and shift")
+            raise DataError("the encoder has no linear layer to scale and shift")
         for name in layers:
             if not name:  # the encoder is one linear layer
                 encoder = ScaledLinear(encoder)
@@ -385,7 +382,7 @@ class ScaleShift(ANIL):
     @staticmethod
     def _check_norms(encoder):
         if any(isinstance(m, EpisodeNorm) and m.at_test == "batch" for m in encoder.modules()):
-            raise EpisodeError(
+            raise DataError(
                 "batch norm by the rows at hand divides every scale away and subtracts every shift: "
                 "shared.nn.episodes.use_statistics(encoder, 'running') has it use what it collected"
             )

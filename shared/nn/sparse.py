@@ -21,6 +21,9 @@ import torch
 from scipy import sparse
 from torch.nn.functional import embedding_bag
 
+from shared.data.constraints import Whole, check
+from shared.data.errors import DataError
+
 COMMON = 0.2  # share of cells that express a gene, from which a dense product is faster than a sum of bags
 
 
@@ -53,7 +56,7 @@ class Rows:
 
     Raises
     ------
-    ValueError
+    DataError
         If a matrix is not sparse or numbers of genes differ.
     """
 
@@ -61,9 +64,9 @@ class Rows:
         matrices = list(matrix) if isinstance(matrix, Sequence) else [matrix]
         for m in matrices:
             if not sparse.issparse(m):
-                raise ValueError(f"rows come as SciPy CSR matrices, not as {type(m).__name__}: use scipy.sparse")
+                raise DataError(f"rows come as SciPy CSR matrices, not as {type(m).__name__}: use scipy.sparse")
         if len({m.shape[1] for m in matrices}) != 1:
-            raise ValueError(f"matrices have {', '.join(str(m.shape[1]) for m in matrices)} genes: align them first")
+            raise DataError(f"matrices have {', '.join(str(m.shape[1]) for m in matrices)} genes: align them first")
         self.parts = [m.shape[0] for m in matrices]
         X = sparse.vstack(matrices, format="csr") if len(matrices) > 1 else matrices[0].tocsr()
         if columns is not None:
@@ -141,8 +144,7 @@ class SparseLinear(torch.nn.Module):
 
     def __init__(self, n_genes: int, width: int):
         super().__init__()
-        if n_genes < 1 or width < 1:
-            raise ValueError(f"n_genes={n_genes} and width={width} must be 1 or more")
+        check({"n_genes": n_genes, "width": width}, {"n_genes": Whole(1), "width": Whole(1)})
         self.n_genes, self.width = n_genes, width
         bound = n_genes**-0.5
         self.weight = torch.nn.Parameter(torch.empty(n_genes, width).uniform_(-bound, bound))
@@ -153,11 +155,11 @@ class SparseLinear(torch.nn.Module):
 
         Raises
         ------
-        ValueError
+        DataError
             If the cells have another number of genes than the layer.
         """
         if rows.shape[-1] != self.n_genes:
-            raise ValueError(f"the layer reads {self.n_genes} genes and the cells have {rows.shape[-1]}: align them")
+            raise DataError(f"the layer reads {self.n_genes} genes and the cells have {rows.shape[-1]}: align them")
         if isinstance(rows, torch.Tensor):
             return rows @ self.weight + self.bias
         if rows.device.type not in ("cpu", "cuda") or not len(rows.gene):  # torch sums bags on these two only

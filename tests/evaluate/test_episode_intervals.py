@@ -5,8 +5,10 @@ import pytest
 from scipy import stats
 
 from shared import evaluate
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
 from shared.evaluate.episode_intervals import few_shot_interval, few_shot_intervals
-from shared.evaluate.episodes import FewShotError, few_shot_accuracy
+from shared.evaluate.episodes import few_shot_accuracy
 from shared.nn.blocks import encoder
 from shared.nn.heads import nearest_centroid
 from shared.nn.meta import Prototypical
@@ -23,7 +25,7 @@ def test_intervals_over_episodes_and_seeds_are_students():
     over = few_shot_interval(runs, "seeds", what="ari")
     expected = evaluate.over_seeds([r.ari.mean() for r in runs])
     assert (over.value, over.low, over.high) == pytest.approx((expected.value, expected.low, expected.high))
-    with pytest.raises(FewShotError, match="two training runs or more, got 1"):
+    with pytest.raises(DataError, match="two training runs or more, got 1"):
         few_shot_interval(runs[0], "seeds")
 
 
@@ -71,7 +73,7 @@ def test_as_many_classes_as_an_episode_has_cannot_be_left_out():
     means = result.recall().mean()
     assert means.min() <= found.low and found.high <= means.max()
     for options in ({"what": "ari"}, {"over": "seeds and classes"}):
-        with pytest.raises(FewShotError, match="ask for episodes of fewer than 4 classes"):
+        with pytest.raises(DataError, match="ask for episodes of fewer than 4 classes"):
             few_shot_interval([result, result], **options)
 
 
@@ -87,7 +89,7 @@ def test_a_difference_is_of_the_same_episodes():
     assert (same.value, same.low, same.high) == (0, 0, 0)
     backwards = few_shot_interval(bad, against=good)
     assert backwards.high < 0 and backwards.low < -0.5, "a difference is not cut at zero"
-    with pytest.raises(FewShotError, match="not asked the same episodes"):
+    with pytest.raises(DataError, match="not asked the same episodes"):
         few_shot_interval(good, against=few_shot_accuracy(nearest_centroid, drawn, 60, seed=1))
     few = sampler(kinds=4)
     pair = [few_shot_accuracy(f, few, 60) for f in (nearest_centroid, lambda s, q: -nearest_centroid(s, q))]
@@ -105,15 +107,15 @@ def test_the_table_of_intervals_holds_what_the_results_allow():
 
 def test_intervals_that_cannot_be_made_are_refused():
     result = few_shot_accuracy(nearest_centroid, sampler(), 5)
+    with pytest.raises(DataError, match="there is no result"):
+        few_shot_interval([])
     for options, said in (
-        ({"results": []}, "there is no result"),
         ({"over": "donors"}, "over='donors' is not known"),
         ({"what": "f1"}, "what='f1'"),
+        ({"level": 95}, "level=95"),
     ):
-        with pytest.raises(FewShotError, match=said):
-            few_shot_interval(**{"results": result} | options)
-    with pytest.raises(ValueError, match="level=95"):
-        few_shot_interval(result, level=95)
+        with pytest.raises(SettingError, match=said):
+            few_shot_interval(result, **options)
 
 
 def worlds(N, n, rng, ways=5, episodes=300):

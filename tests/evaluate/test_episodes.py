@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared import evaluate
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
 from shared.evaluate import few_shot_interval
-from shared.evaluate.episodes import FewShot, FewShotError, _ari, few_shot_accuracy, unknown_curve
+from shared.evaluate.episodes import FewShot, _ari, few_shot_accuracy, unknown_curve
 from shared.nn.episodes import encoder, use_statistics
 from shared.nn.heads import nearest_centroid
 from shared.nn.meta import ANIL, Frozen, Prototypical
@@ -54,11 +56,11 @@ def test_probabilities_and_calibration_are_those_of_the_metrics():
     sigmoid = answers(result.target, 1 / (1 + np.exp(-logits)))
     shares = sigmoid.scores / sigmoid.scores.sum(2, keepdims=True)
     np.testing.assert_allclose(sigmoid.probabilities("share"), shares, rtol=1e-5)
-    with pytest.raises(FewShotError, match="some scores are negative"):
+    with pytest.raises(DataError, match="some scores are negative"):
         result.probabilities("share")
-    with pytest.raises(FewShotError, match="how='x'"):
+    with pytest.raises(SettingError, match="how='x'"):
         result.ece("x")
-    with pytest.raises(FewShotError, match="temperature=0"):
+    with pytest.raises(SettingError, match="temperature=0"):
         result.probabilities(temperature=0)
 
 
@@ -121,7 +123,7 @@ def test_inductive_and_transductive_answers_differ_where_batch_norm_looks_around
     learner(*sampler().batch(20)[:2])  # collects running statistics
     inductive, transductive = (few_shot_accuracy(learner, sampler(), 20, mode=m) for m in ("inductive", "transductive"))
     assert np.abs(inductive.scores - transductive.scores).max() > 0.1
-    with pytest.raises(FewShotError, match="differ in mode"):
+    with pytest.raises(DataError, match="differ in mode"):
         few_shot_interval([inductive, transductive], "seeds")
 
 
@@ -145,7 +147,7 @@ def test_an_answer_that_leans_on_other_queries_is_not_called_inductive():
     def centred(support, query):
         return nearest_centroid(support - support.mean((1, 2), keepdim=True), query - query.mean(1, keepdim=True))
 
-    with pytest.raises(FewShotError, match="depends on cells that are asked about: say mode='transductive'"):
+    with pytest.raises(DataError, match="depends on cells that are asked about: say mode='transductive'"):
         few_shot_accuracy(centred, sampler(), 5)
     assert few_shot_accuracy(centred, sampler(), 5, mode="transductive").mode == "transductive"
 
@@ -165,7 +167,7 @@ def test_label_shift_breaks_what_leans_on_equal_shares_only():
     assert min(means["fair", "all"], means["fair", "one class"], means["leaning", "all"]) > 0.97
     assert means["leaning", "one class"] < 0.6
     assert np.isnan(shifted.ari).all()
-    with pytest.raises(FewShotError, match="no ARI where all queries are of one class"):
+    with pytest.raises(DataError, match="no ARI where all queries are of one class"):
         few_shot_interval(shifted, what="ari")
 
 
@@ -190,21 +192,21 @@ def test_learners_that_step_are_asked_without_gradients():
     [
         ({"n_episodes": 0}, "n_episodes=0"),
         ({"batch": 1.5}, "batch=1.5"),
-        ({"mode": "eval"}, "mode='eval' is not known: 'inductive' or 'support' or 'transductive'"),
+        ({"mode": "eval"}, "mode='eval' is not known: choose inductive, support, transductive"),
         ({"queries": "some"}, "queries='some'"),
         ({"unknown": -1}, "unknown=-1"),
-        ({"unknown": 3}, "3 of 4 classes unknown leaves fewer than two"),
+        ({"unknown": 3}, "unknown=3 of 4 classes leaves fewer than two"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(options, said):
-    with pytest.raises(FewShotError, match=said):
+    with pytest.raises(SettingError, match=said):
         few_shot_accuracy(nearest_centroid, sampler(), **options)
 
 
 def test_scores_that_cannot_be_used_are_refused():
-    with pytest.raises(FewShotError, match=r"shape \(5, 4, 20\)"):
+    with pytest.raises(DataError, match=r"shape \(5, 4, 20\)"):
         few_shot_accuracy(lambda s, q: nearest_centroid(s, q).mT, sampler(), 5)
-    with pytest.raises(FewShotError, match="NaN or infinite"):
+    with pytest.raises(DataError, match="NaN or infinite"):
         few_shot_accuracy(lambda s, q: nearest_centroid(s, q) * float("nan"), sampler(), 5, mode="transductive")
 
 
@@ -230,7 +232,7 @@ def test_some_of_the_episodes_are_kept():
     some = result.only(np.array([True, False, True]))
     assert some.classes.tolist() == [[0, 1], [2, 0]] and some.accuracy.tolist() == [0.5, 0] and some.mode == "support"
     assert result.only([1]).accuracy.tolist() == [1]
-    with pytest.raises(FewShotError, match="none of the 3 episodes is kept"):
+    with pytest.raises(DataError, match="none of the 3 episodes is kept"):
         result.only(np.zeros(3, bool))
 
 
@@ -246,5 +248,5 @@ def test_unknown_classes_have_no_support_and_a_distance_tells_them():
     assert curve["threshold"].is_monotonic_increasing and curve["refused"].is_monotonic_increasing
     assert curve["named"].is_monotonic_decreasing and len(curve) <= 200
     assert unknown_curve(result, temperature=20.0)["threshold"].between(0, 1).all()
-    with pytest.raises(FewShotError, match="no query is of an unknown class"):
+    with pytest.raises(DataError, match="no query is of an unknown class"):
         unknown_curve(few_shot_accuracy(nearest_centroid, drawn, 5))

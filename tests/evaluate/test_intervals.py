@@ -110,8 +110,8 @@ def test_strata_keep_the_rare_class():
         (lambda: evaluate.bootstrap(np.mean, [1.0, 2], groups=[0, 0]), "of one group"),
         (lambda: evaluate.bootstrap(np.mean, [1.0, 2], groups=[0, 1], strata=[0, 1]), "not both"),
         (lambda: evaluate.bootstrap(lambda x: x.mean() if x.std() else np.nan, [1.0, 2]), "is NaN in"),
-        (lambda: evaluate.bootstrap(np.mean, [1.0, 2], level=95), "not between 0 and 1"),
-        (lambda: evaluate.bootstrap(np.mean, [1.0, 2], n_boot=1), "two or more"),
+        (lambda: evaluate.bootstrap(np.mean, [1.0, 2], level=95), "level=.* is not a number between 0 and 1"),
+        (lambda: evaluate.bootstrap(np.mean, [1.0, 2], n_boot=1), "n_boot=1 is not a whole number from 2 up"),
         (lambda: evaluate.bootstrap(np.mean, np.arange(9.0), groups=[0, 1, 2]), r"groups has shape \(3,\) for 9 rows"),
         (lambda: evaluate.bootstrap(np.mean, np.arange(9.0), strata=[0, 1, 2]), r"strata has shape \(3,\) for 9 rows"),
         (lambda: evaluate.bootstrap(np.mean, [1.0, 2], groups=["a", None]), "groups holds missing values"),
@@ -125,7 +125,7 @@ def test_strata_keep_the_rare_class():
         (lambda: evaluate.mcnemar_exact([True], [True, False]), "one truth value a cell"),
         (lambda: evaluate.mcnemar_exact(["no", "no"], ["yes", "no"]), "other values than True and False"),
         (lambda: evaluate.mcnemar_exact([1, 0], [1, np.nan]), "other values than True and False"),
-        (lambda: evaluate.mcnemar_exact([True], [True], level=2), "not between 0 and 1"),
+        (lambda: evaluate.mcnemar_exact([True], [True], level=2), "level=.* is not a number between 0 and 1"),
     ],
 )
 def test_what_has_no_interval_is_refused(call, says):

@@ -89,7 +89,7 @@ def test_a_rung_that_calls_nonsense_keeps_its_row():
         def predict(self, X):
             return np.zeros(len(X) - 1, dtype=int)
 
-    with pytest.warns(RuntimeWarning, match="'new' failed: MetricError: labels have shapes"):
+    with pytest.warns(RuntimeWarning, match="'new' failed: DataError: labels have shapes"):
         table = ladder(*cells(), *cells(seed=1), models=MODELS, extra={"new": Nonsense()}, n_boot=20)
     assert table.loc["new", "n_seeds"] == 0 and table["accuracy"].notna().sum() == 4
 
@@ -165,7 +165,7 @@ def test_models_are_not_changed():
         (lambda X, y, Z, t: ((X, y, Z[:, :-1], t), {}), "test cells: these are not the 30 genes of before"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"metrics": ("auroc",)}), "auroc"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"seeds": ()}), "at least one seed"),
-        (lambda X, y, Z, t: ((X, y, Z, t), {"n_boot": 2}), "at least one for each seed"),
+        (lambda X, y, Z, t: ((X, y, Z, t), {"n_boot": 2}), "n_boot=2 is not a whole number from 3 up"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"study_test": t}), "study of one side only"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"study_train": y, "study_test": t[1:]}), r"study_test has shape \(179,\)"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"extra": {"logistic": Breaks()}}), "two rungs have the name 'logistic'"),

@@ -17,6 +17,7 @@ from sklearn.svm import LinearSVC
 
 from shared import data
 from shared.data import Corpus, DataError, simulate
+from shared.data.constraints import SettingError
 from shared.data.many import SweepWarning
 from shared.evaluate import leave_one_out, paired_test
 from shared.preprocess import log_normalize
@@ -271,14 +272,8 @@ def test_a_fold_that_fails_is_told_and_the_others_stay(paths):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"make": 3}, "is no function"),
         ({"paths": ["a.h5ad"]}, "dict of names"),
         ({"paths": {"a": ad.AnnData(np.ones((2, 2)))}}, "write_h5ad"),
-        ({"splits": 0}, "splits holds 0"),
-        ({"splits": "seeds"}, "splits holds 'seeds'"),
-        ({"limits": (5, 0)}, "limits holds 0"),
-        ({"limits": ()}, "one number at least"),
-        ({"seeds": ()}, "one number at least"),
         ({"hold_out": ["a", "d"]}, "no data set d"),
         ({"hold_out": ["bare"]}, "bare has no column 'cell_type' of two types"),
         ({"label": "kind"}, "no column 'kind' of two types"),
@@ -288,10 +283,27 @@ def test_a_fold_that_fails_is_told_and_the_others_stay(paths):
     ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
 )
 def test_what_is_refused(paths, options, says):
-    make, keep = options.pop("make", unseen), options.pop("keep", None)
+    keep = options.pop("keep", None)
     chosen = options.pop("paths", {n: paths[n] for n in keep} if keep else paths)
     with pytest.raises(DataError, match=says):
-        leave_one_out(make, chosen, **HERE | options)
+        leave_one_out(unseen, chosen, **HERE | options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"make": 3}, "make=3 is no function"),
+        ({"splits": 0}, "splits=0 is not a whole number from 1 up, nor 'seed'"),
+        ({"splits": "seeds"}, "splits='seeds'"),
+        ({"limits": (5, 0)}, r"limits=\[5, 0\]"),
+        ({"limits": True}, r"limits=\[True\]"),
+        ({"limits": ()}, "give one or more"),
+        ({"seeds": ()}, "at least one seed"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(paths, options, says):
+    with pytest.raises(SettingError, match=says):
+        leave_one_out(**{"make": unseen, "paths": paths} | HERE | options)
 
 
 def test_the_corpus_is_let_go(paths):

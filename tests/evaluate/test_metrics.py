@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from shared import evaluate
-from shared.evaluate import MetricError
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
 
 CLASSES = np.array(["B", "NK", "T"])
 LABELS = st.lists(st.sampled_from(CLASSES.tolist()), min_size=4, max_size=40).filter(lambda v: len(set(v)) > 1)
@@ -81,7 +82,7 @@ def test_a_class_the_model_never_saw_counts_as_one_it_cannot_find():
     assert evaluate.auroc(y, scores, ["a", "b"], multi_class="ovo") == pytest.approx(5 / 6)
     assert evaluate.average_precision(y, scores, ["a", "b"], average=None)["z"] == pytest.approx(1 / 3)
     assert evaluate.balanced_accuracy(y, list("aabbab")) == pytest.approx(2 / 3)
-    with pytest.raises(MetricError, match="a class that the model knows; it knows x, y"):
+    with pytest.raises(DataError, match="a class that the model knows; it knows x, y"):
         evaluate.auroc(y, scores, ["x", "y"])
 
 
@@ -97,9 +98,9 @@ def test_average_over_pairs_agrees_with_scikit_learn():
     common = np.concatenate([np.flatnonzero(y != "B"), np.flatnonzero(y == "B").repeat(9)])
     assert evaluate.auroc(y[common], proba[common], CLASSES, multi_class="ovo") == pytest.approx(ours)
     assert evaluate.auroc(y[common], proba[common], CLASSES) != pytest.approx(evaluate.auroc(y, proba, CLASSES))
-    with pytest.raises(MetricError, match="goes with multi_class='ovr'"):
+    with pytest.raises(SettingError, match="goes with multi_class='ovr'"):
         evaluate.auroc(y, proba, CLASSES, average=None, multi_class="ovo")
-    with pytest.raises(MetricError, match="multi_class='raise'"):
+    with pytest.raises(SettingError, match="multi_class='raise'"):
         evaluate.auroc(y, proba, CLASSES, multi_class="raise")
 
 
@@ -152,7 +153,7 @@ def test_whole_numbers_are_labels_however_they_are_stored():
     ],
 )
 def test_columns_need_labels_of_their_own(name, classes, says):
-    with pytest.raises(MetricError, match=says):
+    with pytest.raises(DataError, match=says):
         getattr(evaluate, name)(*soft(50), classes)
 
 
@@ -171,15 +172,15 @@ def test_columns_need_labels_of_their_own(name, classes, says):
 )
 def test_what_is_no_score_is_refused(name, change, says):
     y, proba = change(*soft(100))
-    with pytest.raises(MetricError, match=says):
+    with pytest.raises(DataError, match=says):
         getattr(evaluate, name)(y, proba, CLASSES)
 
 
 def test_one_class_only_has_no_curve():
     _, proba = soft(20)
-    with pytest.raises(MetricError, match="two classes or more"):
+    with pytest.raises(DataError, match="two classes or more"):
         evaluate.auroc(np.repeat("B", 20), proba, CLASSES)
-    with pytest.raises(MetricError, match="median"):
+    with pytest.raises(SettingError, match="average='median' is not known"):
         evaluate.auroc(*soft(20), CLASSES, average="median")
 
 
@@ -205,9 +206,9 @@ def test_which_types_a_mean_of_areas_runs_over():
     assert some.loc["T", ["auroc", "average_precision", "trapezoid"]].tolist() == pytest.approx([0.5, share, share])
     known = evaluate.macro_ovr(y, proba[:, :2], CLASSES[:2], types="known")
     assert known["n_types"] == 2 and known["auroc"] == pytest.approx(some["auroc"][:2].mean())
-    with pytest.raises(MetricError, match="types='all' is not known"):
+    with pytest.raises(SettingError, match="types='all' is not known"):
         evaluate.macro_ovr(y, proba, CLASSES, types="all")
-    with pytest.raises(MetricError, match="average='weighted' is not known"):
+    with pytest.raises(SettingError, match="average='weighted' is not known"):
         evaluate.macro_ovr(y, proba, CLASSES, average="weighted")
 
 
@@ -215,7 +216,7 @@ def test_areas_of_hard_labels_are_refused_because_the_trapezoid_flatters_them():
     y, proba = soft(300)
     called = np.eye(3)[proba.argmax(1)]
     for hard in (called, proba.argmax(1), CLASSES[proba.argmax(1)]):
-        with pytest.raises(MetricError, match="hard labels"):
+        with pytest.raises(DataError, match="hard labels"):
             evaluate.macro_ovr(y, hard, CLASSES)
     rng = np.random.default_rng(0)
     rare = rng.random(2000) < 0.05
@@ -263,9 +264,9 @@ def test_reliability_table_adds_up():
     assert share == pytest.approx(evaluate.accuracy(y, CLASSES[proba.argmax(1)]))
     assert (table["confidence"].dropna() <= table["high"][table["count"] > 0]).all()
     for wrong in (proba * 2, proba - 1 / 3, np.log(proba)):
-        with pytest.raises(MetricError, match="do not sum to one"):
+        with pytest.raises(DataError, match="do not sum to one"):
             evaluate.reliability(y, wrong, CLASSES)
-    with pytest.raises(MetricError, match="one bin or more"):
+    with pytest.raises(SettingError, match="n_bins=0"):
         evaluate.ece(y, proba, CLASSES, n_bins=0)
 
 
@@ -288,7 +289,7 @@ def test_reliability_table_adds_up():
     ],
 )
 def test_labels_that_do_not_pair_are_refused(metric, y, called, says):
-    with pytest.raises(MetricError, match=says):
+    with pytest.raises(DataError, match=says):
         getattr(evaluate, metric)(y, called)
 
 
@@ -298,13 +299,13 @@ def test_clusterings():
     assert abs(evaluate.ari(y, np.random.default_rng(0).permutation(y))) < 0.1
     X = np.random.default_rng(0).normal(size=(60, 4)) + 10 * y[:, None]
     assert evaluate.silhouette(X, y) > 0.6
-    with pytest.raises(MetricError, match="two groups"):
+    with pytest.raises(DataError, match="two groups"):
         evaluate.silhouette(X, np.zeros(60))
-    with pytest.raises(MetricError, match="one row a cell"):
+    with pytest.raises(DataError, match="one row a cell"):
         evaluate.silhouette(X, y[:-1])
     assert evaluate.ari(np.array(list("abc"))[y], y) == 1
     for metric in (evaluate.ari, evaluate.nmi):
-        with pytest.raises(MetricError, match="give both for each cell"):
+        with pytest.raises(DataError, match="give both for each cell"):
             metric(y, y[:-1])
 
 
@@ -312,14 +313,14 @@ def test_score_gives_several_and_asks_for_what_it_needs():
     y, proba = soft(100)
     got = evaluate.score(y, proba=proba, classes=CLASSES, metrics=("accuracy", "auroc", "ece"))
     assert got["accuracy"] == evaluate.accuracy(y, CLASSES[proba.argmax(1)]) and len(got) == 3
-    with pytest.raises(MetricError, match="auroc needs proba"):
+    with pytest.raises(DataError, match="auroc needs proba"):
         evaluate.score(y, y_pred=y, metrics=("auroc",))
     assert evaluate.score(y, proba=np.eye(3)[proba.argmax(1)], classes=CLASSES)["accuracy"] == got["accuracy"]
-    with pytest.raises(MetricError, match="any metric needs y_pred, or proba"):
+    with pytest.raises(DataError, match="any metric needs y_pred, or proba"):
         evaluate.score(y)
-    with pytest.raises(MetricError, match="classes are needed"):
+    with pytest.raises(DataError, match="classes are needed"):
         evaluate.score(y, proba=proba)
-    with pytest.raises(MetricError, match="300 scores are NaN"):
+    with pytest.raises(DataError, match="300 scores are NaN"):
         evaluate.score(y, proba=proba * np.nan, classes=CLASSES)
-    with pytest.raises(MetricError, match="'f2' is not known"):
+    with pytest.raises(SettingError, match="metric='f2' is not known"):
         evaluate.score(y, y_pred=y, metrics=("f2",))

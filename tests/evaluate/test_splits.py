@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
 from shared.evaluate import (
     LeakError,
-    SplitError,
     check_disjoint,
     few_shot,
     grouped_folds,
@@ -49,7 +50,7 @@ def test_a_donor_is_the_same_however_a_table_stores_it(here, there):
 def test_the_leak_is_told_with_its_cure():
     with pytest.raises(LeakError, match=r"2 studies are .* split by study, with grouped_split"):
         check_disjoint(["a", "b"], ["b", "a"], what="study")
-    with pytest.raises(SplitError, match="patient holds missing values"):
+    with pytest.raises(DataError, match="patient holds missing values"):
         check_disjoint(["a", None], ["b"], what="patient")
 
 
@@ -63,7 +64,7 @@ def test_folds_keep_groups_whole_lose_no_cell_and_test_no_class_unseen(cells, n_
     y, groups = columns(cells)
     try:
         folds = grouped_folds(y, groups, n_splits, random_state=seed)
-    except SplitError as e:
+    except DataError as e:
         n = len(set(groups.tolist()))
         # One group a fold is always possible when no class is alone in a group.
         assert n < n_splits or lonely(y, groups) or (n > n_splits and f"use n_splits={n}" in str(e))
@@ -84,7 +85,7 @@ def test_split_is_refused_only_where_none_exists(cells, size, seed):
     fixed = {g for c in lonely(y, groups) for g in groups[y == c].tolist()}
     found = set(groups.tolist())
     if len(found) < 2 or found == fixed:
-        with pytest.raises(SplitError):
+        with pytest.raises(DataError):
             grouped_split(y, groups, size, random_state=seed)
         return
     train, test = grouped_split(y, groups, size, random_state=seed)
@@ -97,7 +98,7 @@ def test_no_fold_tests_a_class_it_never_trained_on():
     """Three donors, each class in two of them: any two donors in one fold take a class along."""
     y, groups = np.array(list("aabbcc")), np.array([0, 1, 1, 2, 0, 2])
     for seed in range(5):
-        with pytest.raises(SplitError, match=r"class [abc].* went missing\): use n_splits=3, one donor a fold"):
+        with pytest.raises(DataError, match=r"class [abc].* went missing\): use n_splits=3, one donor a fold"):
             grouped_folds(y, groups, 2, random_state=seed)
         assert len(grouped_folds(y, groups, 3, random_state=seed)) == 3
     rare = np.concatenate([y, np.repeat(["d"], 8)]), np.concatenate([groups, np.arange(3, 11)])
@@ -143,9 +144,9 @@ def test_same_seed_same_split(call):
 
 def test_a_class_of_one_donor_is_refused_with_the_reason():
     y, groups = np.repeat(["sick", "well"], 10), np.repeat([0, 1], 10)
-    with pytest.raises(SplitError, match="class sick, well is found in one donor only"):
+    with pytest.raises(DataError, match="class sick, well is found in one donor only"):
         grouped_folds(y, groups, 2)
-    with pytest.raises(SplitError, match="is in one donor only"):
+    with pytest.raises(DataError, match="is in one donor only"):
         grouped_split(y, groups)
 
 
@@ -156,25 +157,35 @@ def test_a_class_of_one_donor_is_refused_with_the_reason():
         (lambda: grouped_folds(list("ab"), [0, 1, 2]), "one value for each of the 2 cells"),
         (lambda: grouped_folds(list("ab"), [0, np.nan]), "missing"),
         (lambda: grouped_folds(list("ab"), np.array(["x", np.nan], dtype=object)), "missing"),
-        (lambda: grouped_folds(list("abab"), [0, 0, 1, 1], 1), "two or more"),
-        (lambda: grouped_folds(list("abab"), [0, 0, 1, 1], 2.5), "whole number of folds"),
         (lambda: grouped_folds(list("abac"), [0, 0, 1, 1], 2), "class b, c is found in one .* Drop the class"),
         (lambda: holdout([1, 1, 2], []), "no group is named"),
-        (lambda: few_shot(list("aabb"), 1.5), "whole number"),
         (lambda: few_shot(list("aabb"), 1, exclude=[4]), "row numbers from 0 to 3"),
         (lambda: few_shot(list("aabb"), 1, exclude=[-1]), "row numbers from 0 to 3"),
         (lambda: few_shot(list("aabb"), 1, exclude=[True, False]), "a mask of 4 cells"),
         (lambda: few_shot(np.array(["a", None, "b"]), 1), "y holds missing values"),
         (lambda: grouped_split(list("ab"), [0, 0]), "all cells are of one donor"),
-        (lambda: grouped_split(list("ab"), [0, 1], 1.5), "not between 0 and 1"),
         (lambda: holdout([1, 1, 2], 3), "no group 3; there are 1, 2"),
         (lambda: holdout([1, 1, 2], [1, 2]), "every cell is held out"),
         (lambda: few_shot(list("aab"), 2), r"b \(1\); lower k"),
-        (lambda: few_shot(list("aab"), 0), "at least one cell"),
     ],
 )
 def test_impossible_requests_say_why(call, says):
-    with pytest.raises(SplitError, match=says):
+    with pytest.raises(DataError, match=says):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: grouped_folds(list("abab"), [0, 0, 1, 1], 1), "n_splits=1 is not a whole number from 2 up"),
+        (lambda: grouped_folds(list("abab"), [0, 0, 1, 1], 2.5), "n_splits=2.5"),
+        (lambda: grouped_split(list("ab"), [0, 1], 1.5), "test_size=1.5 is not a number between 0 and 1"),
+        (lambda: few_shot(list("aabb"), 1.5), "k=1.5 is not a whole number from 1 up"),
+        (lambda: few_shot(list("aab"), 0), "k=0"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(call, says):
+    with pytest.raises(SettingError, match=says):
         call()
 
 
@@ -202,7 +213,7 @@ def test_few_shot_excludes_and_names_what_is_short():
     assert not {0, 1, 3} & {*support, *rest} and y[support].tolist() == ["a", "b"]
     masked, _ = few_shot(y, 1, 0, exclude=np.isin(np.arange(6), [0, 1, 3]))
     assert (masked == support).all()
-    with pytest.raises(SplitError, match=r"some classes have: b \(2\)"):
+    with pytest.raises(DataError, match=r"some classes have: b \(2\)"):
         few_shot(y[:5], 3)
 
 
@@ -217,7 +228,7 @@ def test_matched_sets_have_the_same_classes_and_the_test_stays_apart(cells, seed
     y, here = np.array([c for c, _ in cells]), np.array([h for _, h in cells])
     try:
         known, strange, test = matched(y, here, random_state=seed)
-    except SplitError:
+    except DataError:
         assert not any((y[here] == c).sum() >= 4 and (y[~here] == c).sum() >= 2 for c in "abc")
         return
     assert sorted(y[known]) == sorted(y[strange]) and set(y[known]) == set(y[test])
@@ -231,5 +242,5 @@ def test_matched_sets_have_the_same_classes_and_the_test_stays_apart(cells, seed
     [(list("aaab"), [True] * 4, "nothing to match"), (list("aab"), [True, False], "one truth value for each of the 3")],
 )
 def test_what_cannot_be_matched_is_refused(y, here, says):
-    with pytest.raises(SplitError, match=says):
+    with pytest.raises(DataError, match=says):
         matched(y, here)

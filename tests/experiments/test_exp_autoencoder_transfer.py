@@ -64,7 +64,7 @@ def test_only_a_few_labels_and_no_test_label_are_looked_at(worlds, monkeypatch):
 
 def test_what_cannot_be_tried_is_named(worlds):
     X, y, related, _ = worlds
-    with pytest.raises(ValueError, match="none of the sources: related"):
+    with pytest.raises(ValueError, match="control='noise' is not known: choose related"):
         lend({"related": related}, X, y, [0], control="noise", n_test=60)
-    with pytest.raises(ValueError, match="leave nothing"):
+    with pytest.raises(ValueError, match="n_test=150 is not a number between 0 and 150"):
         lend({"related": related}, X, y, [0], n_test=150)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.evaluate.episodes import FewShotError
+from shared.data.errors import DataError
 from shared.experiments import judging
 from shared.experiments.arms import Arm, Recipe, exam_on, examine, network
 from shared.nn.heads import logistic, nearest_centroid
@@ -62,7 +62,7 @@ def test_a_stranger_was_never_met_in_tuning(monkeypatch):
 
 def test_studies_without_a_stranger_in_common_are_refused():
     X, y = study(1)
-    with pytest.raises(FewShotError, match="none of the 24 episodes is kept: ask for more"):
+    with pytest.raises(DataError, match="none of the 24 episodes is kept: ask for more"):
         judging.strangers(Arm("", "none"), study(0), (X, np.char.add("another ", y)), RECIPE.but(tuning=1), (0,))
 
 

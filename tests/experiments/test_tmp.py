@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from shared.evaluate.episodes import FewShotError
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
 from shared.experiments import arms as one_arm
 from shared.experiments import tmp as bench
 from shared.experiments.tmp import ARMS, Arm, Recipe
 from shared.nn import meta
 from shared.nn.blocks import EpisodeNorm, encoder
-from shared.nn.episodes import EpisodeError, EpisodeSampler, few_shot_split
+from shared.nn.episodes import EpisodeSampler, few_shot_split
 from shared.preprocess import log_normalize
 
 RECIPE = Recipe(widths=(24, 12), relation=(12,), rehearsal=30, tuning=20, exams=8, n_query=4)
@@ -66,7 +67,7 @@ def test_studies_are_put_on_shared_genes_most_varied_of_the_source_first():
 
 def test_studies_without_shared_genes_are_refused():
     one, two = (adata(np.eye(3, dtype=np.float32), list("xyz"), [f"{p}{i}" for i in range(3)]) for p in "AB")
-    with pytest.raises(EpisodeError, match="0 genes are in all studies"):
+    with pytest.raises(DataError, match="0 genes are in all studies"):
         bench.on_same_genes((one, "kind"), {"two": (two, "kind")})
 
 
@@ -104,7 +105,7 @@ def test_rehearsals_are_used_in_turn_where_there_are_fewer_than_seeds(world):
     begun = world[2]
     assert same(bench.started(Arm("source"), begun, 40, RECIPE, 2), begun["source", "all", 0])
     assert same(bench.started(Arm("source"), begun, 40, RECIPE, 3), begun["source", "all", 1])
-    with pytest.raises(FewShotError, match="nothing was rehearsed on 'source' with clamp='weight'"):
+    with pytest.raises(DataError, match="nothing was rehearsed on 'source' with clamp='weight'"):
         bench.started(Arm("source", "weight"), begun, 40, RECIPE, 0)
 
 
@@ -179,7 +180,7 @@ def test_curves_pass_through_the_points_and_end_with_the_network(world):
         assert at["accuracy"].tolist() == [answer.accuracy.mean() for answer in last[name]]
     _, more = bench.tune_arms(arms, begun, studies["a"], RECIPE.but(tuning=40), SEEDS, exam, (5, 10, 20, 40))
     pd.testing.assert_frame_equal(more[more["episodes"] <= 20].reset_index(drop=True), curve)
-    with pytest.raises(FewShotError, match="not multiples"):
+    with pytest.raises(SettingError, match="not multiples"):
         bench.tune_arms(arms, begun, studies["a"], RECIPE, SEEDS, exam, points=(10, 15))
 
 

@@ -12,9 +12,10 @@ from sklearn.base import clone
 
 from shared.data import DataWarning, load
 from shared.data.constraints import SettingError
+from shared.data.errors import DataError
 from shared.methods.tmp import RELEASED, TMP
 from shared.methods.tmp.network import LOSSES, PROTOTYPES
-from shared.nn.episodes import EpisodeError, few_shot_split, unit_range
+from shared.nn.episodes import few_shot_split, unit_range
 from shared.preprocess import log_normalize
 
 
@@ -156,7 +157,7 @@ def test_batch_statistics_take_all_queries_at_once(cells):
     model = small(norm="batch").fit(*profiles(5, 15, seed=1, centres=6))
     X = cells[1].X
     assert not np.allclose(model.scores(X[:30]), model.scores(X)[:30], atol=1e-2)
-    with pytest.raises(EpisodeError, match="one row has no variance"):
+    with pytest.raises(DataError, match="one row has no variance"):
         model.predict(X[:1])
 
 
@@ -302,7 +303,7 @@ def test_too_little_to_learn_from():
     X, y = profiles(3, 5)
     with pytest.raises(ValueError, match="one class only"):
         small().fit(X[:5], y[:5])
-    with pytest.raises(EpisodeError, match="0 of 3 classes have the 15 rows"):
+    with pytest.raises(DataError, match="0 of 3 classes have the 15 rows"):
         small().pretrain(X, y)
     with pytest.raises(SettingError, match="other settings"):
         model = small(episodes=2, n_way=3, k_shot=2, n_query=2).pretrain(X, y)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from shared.nn.blocks import Blocks, EpisodeError, EpisodeNorm, by_support, encode, encoder, use_statistics
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
+from shared.nn.blocks import Blocks, EpisodeNorm, by_support, encode, encoder, use_statistics
 
 
 def plain(blocks):
@@ -130,17 +132,17 @@ def test_the_supports_statistics_serve_the_queries_and_are_not_collected():
         torch.testing.assert_close(found[1][e], x, atol=1e-5, rtol=1e-5)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert by_support(net) and not by_support(net.train()) and not by_support(use_statistics(net.eval(), "batch"))
-    with pytest.raises(EpisodeError, match="which rows are support"):
+    with pytest.raises(DataError, match="which rows are support"):
         use_statistics(net, "support")(query[0])
-    with pytest.raises(EpisodeError, match="two rows"):
+    with pytest.raises(DataError, match="two rows"):
         encode(net, support[:, :1, :1], query)
 
 
 def test_one_row_has_no_variance():
     net = built()
-    with pytest.raises(EpisodeError, match="norm='running'"):
+    with pytest.raises(DataError, match="norm='running'"):
         net(random(1, 12))
-    with pytest.raises(EpisodeError, match="two rows"):
+    with pytest.raises(DataError, match="two rows"):
         use_statistics(net.eval(), "batch")(random(1, 12))
     assert net.train() and use_statistics(net.eval(), "running")(random(1, 12)).shape == (1, 5)
 
@@ -152,11 +154,11 @@ def test_one_row_has_no_variance():
         (lambda: encoder((12, 0)), "dims"),
         (lambda: encoder((12, 3.5)), "dims"),
         (lambda: encoder((12, 3), "group"), "norm='group' is not known"),
-        (lambda: use_statistics(torch.nn.Linear(2, 2), "mine"), "'mine' are not known"),
+        (lambda: use_statistics(torch.nn.Linear(2, 2), "mine"), "which='mine' is not known"),
     ],
 )
 def test_what_cannot_be_built_is_refused(make, said):
-    with pytest.raises(EpisodeError, match=said):
+    with pytest.raises(SettingError, match=said):
         make()
 
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.preprocessing import MinMaxScaler
 
-from shared.nn.episodes import EpisodeError, EpisodeSampler, episode_sizes, few_shot_split, unit_range
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
+from shared.nn.episodes import EpisodeSampler, episode_sizes, few_shot_split, unit_range
 
 
 def table(sizes=(20, 16, 15, 30), genes=6, seed=0):
@@ -60,9 +62,9 @@ def test_an_entry_stored_in_two_parts_is_one_entry():
 def test_what_cannot_be_scaled_is_refused(kind):
     X = np.ones((3, 4), np.float32)
     X[1, 2] = np.nan
-    with pytest.raises(EpisodeError, match="1 rows hold NaN"):
+    with pytest.raises(DataError, match="1 rows hold NaN"):
         unit_range(kind(X))
-    with pytest.raises(EpisodeError, match="1 dimensions"):
+    with pytest.raises(DataError, match="1 dimensions"):
         unit_range(np.ones(4))
 
 
@@ -82,7 +84,7 @@ def test_episodes_of_any_table(sizes, n_way, k_shot, n_query, n, seed):
     X, y = table(sizes)
     large = [c for c, size in enumerate(sizes) if size >= k_shot + n_query]
     if len(large) < n_way:
-        with pytest.raises(EpisodeError, match="have the"):
+        with pytest.raises(DataError, match="have the"):
             EpisodeSampler(X, y, n_way, k_shot, n_query)
         return
     sampler = EpisodeSampler(X, y, n_way, k_shot, n_query, seed)
@@ -178,9 +180,6 @@ def test_the_digest_tells_samplers_apart():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"n_way": 0}, "n_way=0"),
-        ({"k_shot": 2.5}, "k_shot=2.5"),
-        ({"n_query": True}, "n_query=True"),
         ({"n_way": 5}, "4 of 4 classes"),
         ({"k_shot": 10, "n_query": 10}, "2 of 4 classes have the 20 rows"),
         ({"y": np.zeros(3)}, "y has shape"),
@@ -191,8 +190,14 @@ def test_the_digest_tells_samplers_apart():
 )
 def test_what_cannot_be_drawn_from_is_refused(options, said):
     X, y = table()
-    with pytest.raises(EpisodeError, match=said):
+    with pytest.raises(DataError, match=said):
         EpisodeSampler(**{"X": X, "y": y, "n_way": 3, "k_shot": 5, "n_query": 10} | options)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_way", 0), ("k_shot", 2.5), ("n_query", True)])
+def test_sizes_that_cannot_be_used_are_refused(name, value):
+    with pytest.raises(SettingError, match=f"{name}={value}"):
+        EpisodeSampler(*table(), **{name: value})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -223,9 +228,9 @@ def test_classes_are_chosen_among_the_large_ones():
         support, rest = few_shot_split(y, 10, n_classes=2, min_size=16, seed=seed)
         assert len(np.unique(y[support])) == 2 and "type 2" not in y[support]
         assert set(y[rest]) == set(y)  # the others are tested on
-    with pytest.raises(EpisodeError, match="3 of 4 classes have 16 rows"):
+    with pytest.raises(DataError, match="3 of 4 classes have 16 rows"):
         few_shot_split(y, 10, n_classes=4, min_size=16)
-    with pytest.raises(EpisodeError, match="0 of 4"):
+    with pytest.raises(DataError, match="0 of 4"):
         few_shot_split(y, 100)
 
 

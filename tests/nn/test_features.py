@@ -12,7 +12,8 @@ import torch
 from scipy import sparse
 from sklearn.decomposition import PCA
 
-from shared.nn.episodes import EpisodeError, EpisodeSampler, encode, encoder, use_statistics
+from shared.data.errors import DataError
+from shared.nn.episodes import EpisodeSampler, encode, encoder, use_statistics
 from shared.nn.features import components, encoded, scvi_codes
 from shared.nn.heads import ridge
 
@@ -54,9 +55,9 @@ def test_components_of_sparse_and_dense_and_of_a_small_table():
 
 
 def test_tables_that_cannot_have_components_are_refused():
-    with pytest.raises(EpisodeError, match=r"shapes \(5, 4\), \(5, 3\)"):
+    with pytest.raises(DataError, match=r"shapes \(5, 4\), \(5, 3\)"):
         components(np.ones((5, 4)), np.ones((5, 3)))
-    with pytest.raises(EpisodeError, match="two cells and two genes"):
+    with pytest.raises(DataError, match="two cells and two genes"):
         components(np.ones((1, 4)))
 
 
@@ -83,7 +84,7 @@ def test_encoded_rows_are_what_the_learner_would_see(norm):
 
 def test_rows_that_lean_on_their_neighbours_are_refused():
     X, net = np.random.default_rng(0).normal(size=(50, 40)).astype(np.float32), encoder((40, 8, 4), "batch")
-    with pytest.raises(EpisodeError, match=r"rows beside it.*running"):
+    with pytest.raises(DataError, match=r"rows beside it.*running"):
         encoded(net, X)
     assert encoded(use_statistics(net, "running"), X).shape == (50, 4)
 
@@ -108,7 +109,7 @@ def test_without_scvi_the_message_names_the_extra(monkeypatch):
 )
 def test_what_scvi_cannot_take_is_refused_before_it_is_imported(monkeypatch, options, said):
     monkeypatch.setitem(sys.modules, "scvi", None)
-    with pytest.raises(EpisodeError, match=said):
+    with pytest.raises(DataError, match=said):
         scvi_codes(counts(), **options)
 
 
@@ -116,7 +117,7 @@ def test_what_scvi_cannot_take_is_refused_before_it_is_imported(monkeypatch, opt
 def test_what_is_no_count_is_refused(bad):
     adata = counts()
     adata.layers["counts"].data[3] = bad
-    with pytest.raises(EpisodeError, match="pass the raw counts"):
+    with pytest.raises(DataError, match="pass the raw counts"):
         scvi_codes(adata)
 
 

@@ -12,7 +12,9 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import normalize
 
 from shared.data import load
-from shared.nn.episodes import EpisodeError, EpisodeSampler, unit_range
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
+from shared.nn.episodes import EpisodeSampler, unit_range
 from shared.nn.heads import HEADS, logistic, matching, nearest_centroid, prototypes, ridge, simple_shot
 from shared.preprocess import log_normalize
 
@@ -150,7 +152,7 @@ def test_logistic_settles_when_some_episodes_arrive_before_others():
 def test_logistic_settles_or_says_so():
     support, query = episodes(apart=30, F=50)
     assert np.isfinite(ask(logistic, support, query, C=1e4)).all()
-    with pytest.raises(EpisodeError, match="did not settle in 1 steps: lower C"):
+    with pytest.raises(DataError, match="did not settle in 1 steps: lower C"):
         ask(logistic, support, query, steps=1)
 
 
@@ -191,19 +193,22 @@ def test_constant_features_give_no_nan(name):
 )
 @pytest.mark.parametrize("name", HEADS)
 def test_shapes_that_do_not_fit_are_refused(name, support, query, said):
-    with pytest.raises(EpisodeError, match=said):
+    with pytest.raises(DataError, match=said):
         HEADS[name](torch.zeros(support), torch.zeros(query))
 
 
 def test_settings_that_cannot_be_used_are_refused():
     support, query = map(torch.from_numpy, episodes())
-    with pytest.raises(EpisodeError, match="metric='manhattan' is not known: choose euclidean, cosine"):
+    with pytest.raises(SettingError, match="metric='manhattan' is not known: choose euclidean, cosine"):
         prototypes(support, query, metric="manhattan")
     for head, name in ((ridge, "penalty"), (logistic, "C"), (matching, "scale"), (prototypes, "scale")):
         for bad in (0, -1, float("nan"), float("inf"), True, "1"):
-            with pytest.raises(EpisodeError, match=f"{name}=.* is not a number above 0"):
+            with pytest.raises(SettingError, match=f"{name}=.* is not a positive number"):
                 head(support, query, **{name: bad})
-    with pytest.raises(EpisodeError, match=r"mean has shape \(3,\) for 12 features"):
+    for options in ({"steps": 0}, {"tol": 0.0}):
+        with pytest.raises(SettingError, match=f"{next(iter(options))}=0"):
+            logistic(support, query, **options)
+    with pytest.raises(DataError, match=r"mean has shape \(3,\) for 12 features"):
         simple_shot(support, query, mean=torch.zeros(3))
 
 
@@ -211,7 +216,7 @@ def test_settings_that_cannot_be_used_are_refused():
 def test_nan_is_named(head):
     support, query = episodes()
     support[1, 2, 3, 4] = np.nan
-    with pytest.raises(EpisodeError, match="hold NaN or infinities"):
+    with pytest.raises(DataError, match="hold NaN or infinities"):
         ask(head, support, query)
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from shared.nn.episodes import EpisodeError, EpisodeSampler, encoder, use_statistics
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError
+from shared.nn.episodes import EpisodeSampler, encoder, use_statistics
 from shared.nn.heads import matching, prototypes, ridge
 from shared.nn.meta import ANIL, MAML, Frozen, Matching, Prototypical, ScaledLinear, ScaleShift, descend
 from shared.train import TrainingError
@@ -180,18 +182,18 @@ def test_scale_and_shift_train_two_numbers_an_output_and_leave_the_rest():
 
 def test_scale_and_shift_of_a_single_layer_and_of_none():
     assert isinstance(ScaleShift(torch.nn.Linear(G, F)).encoder, ScaledLinear)
-    with pytest.raises(EpisodeError, match="no linear layer to scale"):
+    with pytest.raises(DataError, match="no linear layer to scale"):
         ScaleShift(torch.nn.Identity(), n_features=G)
 
 
 def test_scale_and_shift_refuse_statistics_that_would_undo_them():
     released = small("batch")
-    with pytest.raises(EpisodeError, match="use_statistics\\(encoder, 'running'\\)"):
+    with pytest.raises(DataError, match="use_statistics\\(encoder, 'running'\\)"):
         ScaleShift(released)
     learner = ScaleShift(use_statistics(released, "running"), n_way=WAYS)
     support, query, _ = sampler().batch(1)
     learner.scores(support, query)
-    with pytest.raises(EpisodeError, match="divides every scale away"):
+    with pytest.raises(DataError, match="divides every scale away"):
         use_statistics(learner, "batch").scores(support, query)
 
 
@@ -272,28 +274,28 @@ def test_any_number_of_classes_from_a_start_of_zero():
     support, query, _ = sampler(n_way=5).batch(1)
     for kind in (MAML, ANIL, ScaleShift):
         assert kind(small(), n_way=None).scores(support, query).shape == (1, 20, 5)
-        with pytest.raises(EpisodeError, match=r"episodes have 5 classes and the learner a start for 3.*n_way=None"):
+        with pytest.raises(DataError, match=r"episodes have 5 classes and the learner a start for 3.*n_way=None"):
             kind(small(), n_way=3).scores(support, query)
 
 
 @pytest.mark.parametrize("norm", ["batch", "running"])
 def test_maml_refuses_batch_norm(norm):
-    with pytest.raises(EpisodeError, match="use norm='layer'"):
+    with pytest.raises(DataError, match="use norm='layer'"):
         MAML(small(norm))
 
 
 def test_settings_that_cannot_be_used_are_refused():
-    with pytest.raises(EpisodeError, match="pass n_features"):
+    with pytest.raises(DataError, match="pass n_features"):
         ANIL(torch.nn.Identity())
-    with pytest.raises(EpisodeError, match="gives 6 features and the classifier reads 4: pass n_features=6"):
+    with pytest.raises(DataError, match="gives 6 features and the classifier reads 4: pass n_features=6"):
         ANIL(small(), n_way=WAYS, n_features=4).scores(*sampler().batch(1)[:2])
     for bad in ({"n_way": 1}, {"n_way": 2.5}, {"inner_steps": 0}, {"inner_steps": True}, {"inner_lr": -1}):
-        with pytest.raises(EpisodeError, match=f"{next(iter(bad))}="):
+        with pytest.raises(SettingError, match=f"{next(iter(bad))}="):
             ANIL(small(), **bad)
     for kind in (Prototypical, Matching):
-        with pytest.raises(EpisodeError, match="scale=0 is not"):
+        with pytest.raises(SettingError, match="scale=0 is not"):
             kind(small(), scale=0)
-    with pytest.raises(EpisodeError, match="metric='x'"):
+    with pytest.raises(SettingError, match="metric='x'"):
         Prototypical(small(), metric="x")
-    with pytest.raises(EpisodeError, match="head='svm' is not known: choose nearest centroid"):
+    with pytest.raises(SettingError, match="head='svm' is not known: choose nearest centroid"):
         Frozen(small(), "svm")

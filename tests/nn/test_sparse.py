@@ -148,5 +148,5 @@ def test_what_does_not_fit_is_refused():
     for wrong in (Rows(cells()), torch.zeros(2, 11)):
         with pytest.raises(ValueError, match="reads 12 genes and the cells have 11"):
             SparseLinear(12, 3)(wrong)
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="n_genes=0 is not a whole number from 1 up"):
         SparseLinear(0, 3)
