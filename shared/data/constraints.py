@@ -111,23 +111,23 @@ def Maybe(constraint: Constraint) -> Constraint:
     return Constraint(lambda v: v is None or constraint.accepts(v), f"{constraint.said}, or None")
 
 
-def check(settings: Mapping[str, object], constraints: Mapping[str, Constraint], error=SettingError) -> None:
+def check(settings: Mapping[str, object], constraints: Mapping[str, Constraint]) -> None:
     """Refuse the first setting that cannot be used.
 
     Raises
     ------
     SettingError
-        Or another `error`: which setting, its value, and what it should be.
+        It names the setting, its value, and what it should be.
     """
     for name, constraint in constraints.items():
-        require(constraint, error, **{name: settings[name]})
+        require(constraint, **{name: settings[name]})
 
 
-def require(constraint: Constraint, error=SettingError, /, **settings) -> None:
+def require(constraint: Constraint, /, **settings) -> None:
     """:func:`check` for settings with the same constraint: ``require(Whole(1), epochs=epochs, batch_size=size)``."""
     for name, value in settings.items():
         if not constraint.accepts(value):
-            raise error(f"{name}={value!r} {constraint.said}")
+            raise SettingError(f"{name}={value!r} {constraint.said}")
 
 
 def is_number(value) -> bool:

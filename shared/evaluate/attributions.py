@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from shared.data.constraints import Whole, check
+from shared.data.constraints import Whole, require
 from shared.data.errors import DataError
 from shared.nn.keras_net import keras, ops
 
@@ -78,7 +78,7 @@ def integrated_gradients(net, X, baseline=None, steps: int = 64, output: int = 0
     ndarray of shape (n_samples, n_inputs)
         Rows sum to the output's difference between row and baseline, up to the error of the steps.
     """
-    check({"steps": steps}, {"steps": Whole(1)})
+    require(Whole(1), steps=steps)
     X = check_array(X, dtype=np.float32)
     baseline = np.zeros(X.shape[1], np.float32) if baseline is None else np.asarray(baseline, np.float32)
     if baseline.shape != (X.shape[1],):

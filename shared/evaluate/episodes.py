@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
-from shared.data.constraints import OneOf, Positive, SettingError, Whole, check
+from shared.data.constraints import OneOf, Positive, SettingError, Whole, check, require
 from shared.data.errors import DataError
 from shared.evaluate.metrics import auroc, ece, reliability
 
@@ -121,11 +121,11 @@ class FewShot:
         -------
         float64 ndarray, episodes × queries × classes with support
         """
-        check({"temperature": temperature}, {"temperature": Positive()})
+        require(Positive(), temperature=temperature)
         return special.softmax(self._logits(how) / temperature, axis=2)
 
     def _logits(self, how):
-        check({"how": how}, {"how": OneOf("softmax", "share")})
+        require(OneOf("softmax", "share"), how=how)
         scores = self.scores.astype(np.float64)
         if how == "softmax":
             return scores

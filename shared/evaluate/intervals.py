@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from shared.data.constraints import Between, Whole, check
+from shared.data.constraints import Between, Whole, check, require
 from shared.data.errors import DataError
 from shared.evaluate.metrics import HARD, paired_labels
 from shared.evaluate.splits import as_column
@@ -253,7 +253,7 @@ def from_confusion(tables, own):
 
 
 def _binomial(k, n, level, how, method):
-    check({"level": level}, {"level": LEVEL})
+    require(LEVEL, level=level)
     if not (0 <= k <= n and n > 0 and int(k) == k and int(n) == n):
         raise DataError(f"{k} of {n} is no share: give whole numbers with 0 <= k <= n and n > 0")
     low, high = stats.binomtest(int(k), int(n)).proportion_ci(level, how)
@@ -275,7 +275,7 @@ def over_seeds(values, level=0.95) -> Interval:
 
     Runs that are all equal give an interval of no width; fewer than two runs raise ``DataError``.
     """
-    check({"level": level}, {"level": LEVEL})
+    require(LEVEL, level=level)
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise DataError(f"an interval over seeds needs two finite values or more, got {values.tolist()}")
@@ -360,7 +360,7 @@ def mcnemar_exact(right_a, right_b, level=0.95) -> Paired:
     ----------
     Dietterich (1998), Neural Computation 10, 1895; Agresti and Min (2005), Statistics in Medicine 24, 729.
     """
-    check({"level": level}, {"level": LEVEL})
+    require(LEVEL, level=level)
     a, b = np.asarray(right_a), np.asarray(right_b)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise DataError(

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from shared.data.cells import read
-from shared.data.constraints import Constraint, Whole, check
+from shared.data.constraints import Constraint, Whole, check, require
 from shared.data.errors import DataError
 from shared.evaluate.intervals import Interval, confusion_bootstrap, from_confusion
 from shared.evaluate.metrics import as_labels
@@ -200,7 +200,7 @@ def learning_curve(models, X_train, y_train, X_test, y_test, *, sizes, seeds) ->
     DataFrame
         Columns ``model, k, seed, type, recall``. The mean over types is the balanced accuracy.
     """
-    check({"seeds": seeds}, {"seeds": SEEDS})
+    require(SEEDS, seeds=seeds)
     X_train, y_train, X_test, y_test = _sides(X_train, y_train, X_test, y_test)
     types, label = np.unique(y_test, return_inverse=True)
     rows = []

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
-from shared.data.constraints import OneOf, SettingError, Whole, check
+from shared.data.constraints import OneOf, SettingError, Whole, check, require
 from shared.data.errors import DataError
 
 
@@ -146,7 +146,7 @@ def _against_rest(name, y_true, proba, classes):
 
 
 def _one_vs_rest(metric, name, y_true, proba, classes, average):
-    check({"average": average}, {"average": OneOf("macro", "weighted", None)})
+    require(OneOf("macro", "weighted", None), average=average)
     present, cells, pairs = _against_rest(name, y_true, proba, classes)
     each = [metric(is_class, scores) for is_class, scores in pairs]
     if average is None:
@@ -205,7 +205,7 @@ def auroc(y_true, proba, classes, average="macro", multi_class="ovr"):
     SettingError
         If `average` or `multi_class` is not known, or the two do not go together.
     """
-    check({"multi_class": multi_class}, {"multi_class": OneOf("ovr", "ovo")})
+    require(OneOf("ovr", "ovo"), multi_class=multi_class)
     if multi_class == "ovr":
         return _one_vs_rest(sk.roc_auc_score, "AUROC", y_true, proba, classes, average)
     if average != "macro":
@@ -329,7 +329,7 @@ def reliability(y_true, proba, classes, n_bins=15) -> pd.DataFrame:
     SettingError
         If `n_bins` is no whole number from 1 up.
     """
-    check({"n_bins": n_bins}, {"n_bins": Whole(1)})
+    require(Whole(1), n_bins=n_bins)
     y_true, proba, classes = _scores(y_true, proba, classes)
     if (proba < -1e-6).any() or not np.allclose(proba.sum(1), 1, atol=1e-3):
         raise DataError("rows of proba do not sum to one: calibration needs probabilities, not scores")
@@ -384,7 +384,7 @@ def score(y_true, *, y_pred=None, proba=None, classes=None, metrics=tuple(HARD))
         If its scores were not given.
     """
     for metric in metrics:
-        check({"metric": metric}, {"metric": OneOf(*HARD, *SOFT)})
+        require(OneOf(*HARD, *SOFT), metric=metric)
     soft = [m for m in metrics if m in SOFT]
     if proba is None and (y_pred is None or soft):
         need = "proba and classes" if y_pred is not None else "y_pred, or proba and classes"

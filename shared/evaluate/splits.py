@@ -10,7 +10,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
-from shared.data.constraints import Between, Whole, check
+from shared.data.constraints import Between, Whole, require
 from shared.data.errors import DataError
 
 
@@ -153,7 +153,7 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
     `random_state`, wherever those leave every class in training. It does not look for that by itself; here other orders
     are tried.
     """
-    check({"n_splits": n_splits}, {"n_splits": Whole(2)})
+    require(Whole(2), n_splits=n_splits)
     y = as_column(y, what="y")
     groups = as_column(groups, len(y))
     found, member = np.unique(groups, return_inverse=True)
@@ -223,7 +223,7 @@ def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
     SettingError
         If `test_size` is not between 0 and 1.
     """
-    check({"test_size": test_size}, {"test_size": Between(0, 1)})
+    require(Between(0, 1), test_size=test_size)
     y = as_column(y, what="y")
     groups = as_column(groups, len(y))
     found, member = np.unique(groups, return_inverse=True)
@@ -286,7 +286,7 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
     SettingError
         If `k` is no positive whole number.
     """
-    check({"k": k}, {"k": Whole(1)})
+    require(Whole(1), k=k)
     y = as_column(y, what="y")
     rng = np.random.default_rng(random_state)
     free = np.ones(len(y), dtype=bool)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from shared.data.constraints import OneOf, Widths, check
+from shared.data.constraints import OneOf, Widths, check, require
 from shared.data.errors import DataError
 
 NORMS, STATISTICS = ("batch", "running", "layer"), ("running", "batch", "support")
@@ -154,7 +154,7 @@ def use_statistics(module: torch.nn.Module, which: str) -> torch.nn.Module:
         class among them matters. ``"support"`` normalises support and queries by the support's: no query sees another,
         and yet the statistics are those of the target. The shares that matter then are the support's.
     """
-    check({"which": which}, {"which": OneOf(*STATISTICS)})
+    require(OneOf(*STATISTICS), which=which)
     for part in module.modules():
         if isinstance(part, EpisodeNorm):
             part.at_test = which

@@ -21,7 +21,7 @@ import torch
 from scipy import sparse
 
 from shared.data.cells import digest
-from shared.data.constraints import Whole, check
+from shared.data.constraints import Whole, require
 from shared.data.errors import DataError
 from shared.nn.blocks import (  # noqa: F401  the layers for episodes, under one roof with the episodes
     NORMS,
@@ -138,7 +138,7 @@ class EpisodeSampler:
 
     def __init__(self, X, y, n_way=5, k_shot=5, n_query=10, seed=0, shuffle=False, device=None):
         sizes = {"n_way": n_way, "k_shot": k_shot, "n_query": n_query}
-        check(sizes, dict.fromkeys(sizes, Whole(1)))
+        require(Whole(1), **sizes)
         self.X, self.device = _table(X, device)
         y = np.asarray(y)
         if y.shape != (self.X.shape[0],):

@@ -25,7 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import normalize, one_hot
 
-from shared.data.constraints import OneOf, Positive, Whole, check
+from shared.data.constraints import OneOf, Positive, Whole, check, require
 from shared.data.errors import DataError
 
 METRICS = ("euclidean", "cosine")
@@ -150,7 +150,7 @@ def matching(support, query, scale=10.0):
     Vinyals and others, *Matching networks for one shot learning* (2016), without the full context embeddings.
     """
     B, C, K, F, _ = _check(support, query)
-    check({"scale": scale}, {"scale": ABOVE_ZERO})
+    require(ABOVE_ZERO, scale=scale)
     cosine = normalize(query, dim=2) @ normalize(support, dim=3).reshape(B, C * K, F).mT
     return (scale * cosine).log_softmax(2).unflatten(2, (C, K)).logsumexp(3)
 
@@ -211,7 +211,7 @@ def ridge(support, query, penalty=1.0):
     Bertinetto, Henriques, Torr and Vedaldi, *Meta-learning with differentiable closed-form solvers* (2019).
     """
     _, C, K, _, _ = _check(support, query)
-    check({"penalty": penalty}, {"penalty": ABOVE_ZERO})
+    require(ABOVE_ZERO, penalty=penalty)
     rows, asked = _compact(support, query)
     wanted = 2 * one_hot(torch.arange(C, device=rows.device).repeat_interleave(K), C).to(rows) - 1
     mean = wanted.mean(0)

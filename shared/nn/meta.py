@@ -23,7 +23,7 @@ import torch
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy, linear
 
-from shared.data.constraints import Constraint, Maybe, OneOf, Positive, Whole, check
+from shared.data.constraints import Constraint, Maybe, OneOf, Positive, Whole, check, require
 from shared.data.errors import DataError
 from shared.nn.episodes import EpisodeNorm, encode
 from shared.nn.heads import HEADS, METRICS, matching, prototypes
@@ -74,7 +74,7 @@ class _Compares(Learner):
 
     def __init__(self, encoder, scale, learn_scale):
         super().__init__(encoder)
-        check({"scale": scale}, {"scale": Positive()})
+        require(Positive(), scale=scale)
         self.log_scale = torch.nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
 
 
@@ -98,7 +98,7 @@ class Prototypical(_Compares):
     """
 
     def __init__(self, encoder, metric="euclidean", scale=None, learn_scale=True):
-        check({"metric": metric}, {"metric": OneOf(*METRICS)})
+        require(OneOf(*METRICS), metric=metric)
         super().__init__(encoder, (1.0 if metric == "euclidean" else 10.0) if scale is None else scale, learn_scale)
         self.metric = metric
 
@@ -148,7 +148,7 @@ class Frozen(Learner):
     def __init__(self, encoder: torch.nn.Module, head: str | Callable = "nearest centroid", **options):
         super().__init__(encoder)
         known = Constraint(lambda v: callable(v) or v in HEADS, f"{OneOf(*HEADS).said}, or give a function")
-        check({"head": head}, {"head": known})
+        require(known, head=head)
         self.head, self.options = head if callable(head) else HEADS[head], options
 
     @torch.no_grad()

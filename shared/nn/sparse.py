@@ -21,7 +21,7 @@ import torch
 from scipy import sparse
 from torch.nn.functional import embedding_bag
 
-from shared.data.constraints import Whole, check
+from shared.data.constraints import Whole, require
 from shared.data.errors import DataError
 
 COMMON = 0.2  # share of cells that express a gene, from which a dense product is faster than a sum of bags
@@ -144,7 +144,7 @@ class SparseLinear(torch.nn.Module):
 
     def __init__(self, n_genes: int, width: int):
         super().__init__()
-        check({"n_genes": n_genes, "width": width}, {"n_genes": Whole(1), "width": Whole(1)})
+        require(Whole(1), n_genes=n_genes, width=width)
         self.n_genes, self.width = n_genes, width
         bound = n_genes**-0.5
         self.weight = torch.nn.Parameter(torch.empty(n_genes, width).uniform_(-bound, bound))

@@ -73,7 +73,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_an_unknown_choice_is_refused(tmp_path, name):
-    with pytest.raises(SettingError, match=r"is not known|one for each"):
+    with pytest.raises((DataError, SettingError), match=r"is not known|one for each"):
         read(CASES[name](tmp_path), **WRONG[name])
 
 
