@@ -219,7 +219,9 @@ def read(
         _like(like, names, len(names))
         if np.ndim(X) == 2 and len(names) != np.shape(X)[1]:
             raise DataError(f"{len(names)} genes are named and X has {np.shape(X)[1]} columns: name each column once")
-        validate_data(estimator, pd.DataFrame(columns=names), reset=reset, skip_check_array=True)
+        validate_data(
+            estimator, pd.DataFrame(np.empty((0, len(names))), columns=names), reset=reset, skip_check_array=True
+        )
     finite = "allow-nan" if allow_nan is True else True
     checks = {
         "accept_sparse": "csr" if accept_sparse else False,
