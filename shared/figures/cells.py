@@ -160,10 +160,8 @@ def zeros(table, *, title: str):
         axes.plot(table["mean"], line, color=(CYCLE[1], INK)[i % 2], linestyle=("-", "--")[i % 2], label=model)
         said.append(f"{(table['observed'] - table[model]).mean():+.3f} from the {model}'s")
     axes.set(xscale="log", ylim=(-0.02, 1.02), xlabel="Mean count of the gene", ylabel="Share of cells without it")
-    with mpl.rc_context(STYLE):
-        axes.legend(title="Expected", loc="lower left")
     told = f"Over {len(table)} genes the share of zeros differs on average by {listed(said)}."
-    return finished(figure, title, told)
+    return finished(figure, title, told, legend="inside", title="Expected", loc="lower left")
 
 
 def histograms(panels: dict, *, title: str, ylabel="Share", bins=40, log=False):
@@ -195,10 +193,8 @@ def histograms(panels: dict, *, title: str, ylabel="Share", bins=40, log=False):
             low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
             said.append(f"{xlabel}, {label}: median {middle:.2f}, nine tenths from {low:.2f} to {high:.2f}")
         axis.set(xlabel=xlabel, yscale="log" if log else "linear")
-        with mpl.rc_context(STYLE):
-            axis.legend()
     axes[0, 0].set_ylabel(ylabel)
-    return finished(figure, title, f"{'; '.join(said)}.")
+    return finished(figure, title, f"{'; '.join(said)}.", legend="inside")
 
 
 def bubbles(table, *, title: str, xlabel: str, ylabel: str):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import numpy as np
 
-from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, STYLE, finished, listed, new
+from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, finished, listed, new
 
 
 def as_rows(intervals: dict, metric: str):
@@ -143,11 +142,9 @@ def curves(runs, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: st
     axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
     axes.minorticks_off()
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    outside = len(reference or {}) > 1  # several published lines leave no room for a legend inside
-    if not outside:
-        with mpl.rc_context(STYLE):
-            axes.legend()
-    return finished(figure, title, f"{ylabel} against {xlabel}: {listed(said)}.", legend=2 * outside)
+    # Several published lines leave no room for a legend inside.
+    legend = 2 if len(reference or {}) > 1 else "inside"
+    return finished(figure, title, f"{ylabel} against {xlabel}: {listed(said)}.", legend=legend)
 
 
 def versus(x, ys: dict, *, title: str, xlabel: str, ylabel: str, roles=None):
@@ -224,9 +221,8 @@ def reliability(tables: dict, *, title: str):
         said.append(f"{label} is {abs(gap):.2f} {'over' if gap > 0 else 'under'}confident on average")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
     axes.set(xlabel="Confidence of the top class", ylabel="Share that is right")
-    with mpl.rc_context(STYLE):
-        axes.legend(loc="upper left")
-    return finished(figure, title, f"Against the diagonal of perfect calibration, {listed(said)}.")
+    told = f"Against the diagonal of perfect calibration, {listed(said)}."
+    return finished(figure, title, told, legend="inside", loc="upper left")
 
 
 def precision_recall(is_class, scores, hard, *, title: str):

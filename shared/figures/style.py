@@ -92,14 +92,18 @@ def show(figure, name: str, caption: str) -> None:
     display(Markdown(f"*{caption}*"), metadata={"caption_of": name})
 
 
-def finished(figure, title, told, *, legend=0, **legend_options):
-    """The figure with its title, its alternative text (the title and what is `told`) and a `legend` of so many columns.
+def finished(figure, title, told, /, *, legend=0, **legend_options):
+    """The figure with its title, its alternative text (the title and what is `told`) and a `legend` of so many columns
+    under it, or one inside each panel.
 
     The title stands over the whole figure, because long row labels must not push it off the page, at the left edge, on
     as many lines as its width needs (nine letters an inch).
     """
     with mpl.rc_context(STYLE):
-        if legend:
+        if legend == "inside":
+            for axis in figure.axes:
+                axis.legend(**legend_options)
+        elif legend:
             handles = figure.axes[0].get_legend_handles_labels()
             figure.legend(*handles, loc="outside lower center", ncols=legend, **legend_options)
         lines = textwrap.fill(title, int(9 * figure.get_figwidth()))

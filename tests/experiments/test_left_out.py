@@ -43,14 +43,12 @@ def test_a_regression_on_numbers_is_that_of_the_curves(model, sets):
         assert list(arm.predict(adata.X[test], genes=genes)) == list(classes[wanted.argmax(1)])
 
 
-def test_all_epochs_keeps_nothing_to_stop_by(model, sets):
-    adata = sets["set 0"]
-    genes, y = list(adata.var_names), adata.obs["cell_type"].to_numpy(str)
-    arm = left_out.AllEpochs(model.set_params(fit_patience=1)).fit(adata.X[:30], y[:30], genes=genes)
-    rows = arm.model_.history_.rows
-    assert len(rows) == model.fit_epochs and "val_accuracy" not in rows[0]
-    assert arm.predict_proba(adata.X[30:], genes=genes).shape == (90, 3)
-    assert not hasattr(model, "network_"), "the encoder it was given stays as it is"
+def test_an_arm_keeps_nothing_to_stop_by_unless_it_is_called_stopped(sets):
+    arms = left_out.borrowers(Corpus(dict(sets)), 0, recipe=TINY, stop=True)
+    nets = {name: arm for name, arm in arms.items() if isinstance(arm, ScPretrain)}
+    assert set(nets) == {*NETWORKS, *(f"{name}, stopped" for name in NETWORKS[:3])}
+    for name, net in nets.items():
+        assert (net.validation == 0 and net.fit_patience is None) == ("stopped" not in name)
 
 
 @pytest.fixture(scope="module")
