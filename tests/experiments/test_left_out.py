@@ -111,7 +111,7 @@ def test_a_sweep_goes_on_where_it_stopped_and_sees_another_recipe(swept, monkeyp
 def test_every_seed_has_an_encoder_of_its_own(model, sets):
     corpus, other = Corpus(sets).without("set 0"), clone(model)
     arms = left_out.borrowers(corpus, 1, recipe=TINY, everything={0: model, 1: other}, stop=True)
-    assert arms["all in"].model is other and arms["all in, logistic"].encoder is other
+    assert arms["all in"].pretrained_ is other.pretrained_ and arms["all in, logistic"].encoder is other
     assert arms["raw clusters"].model.random_state == 1 and arms["component clusters"].model.space == "pca"
     assert not arms["from scratch"].model.borrow and arms["raw clusters, stopped"] is arms["raw clusters"].model
     start = arms["PCA start"].model
