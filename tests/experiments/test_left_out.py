@@ -111,11 +111,12 @@ def test_a_sweep_goes_on_where_it_stopped_and_sees_another_recipe(swept, monkeyp
 def test_every_seed_has_an_encoder_of_its_own(model, sets):
     corpus, other = Corpus(sets).without("set 0"), clone(model)
     arms = left_out.borrowers(corpus, 1, recipe=TINY, everything={0: model, 1: other}, stop=True)
-    assert arms["all in"].pretrained_ is other.pretrained_ and arms["all in, logistic"].encoder is other
-    assert arms["raw clusters"].model.random_state == 1 and arms["component clusters"].model.space == "pca"
-    assert not arms["from scratch"].model.borrow and arms["raw clusters, stopped"] is arms["raw clusters"].model
-    start = arms["PCA start"].model
-    assert start is arms["PCA, logistic"].encoder and (start.rounds, start.start) == (0, "pca")
+    assert arms["all in, logistic"].encoder is other and arms["all in"].pretrained_ is other.pretrained_
+    assert arms["raw clusters"].random_state == 1 and arms["component clusters"].space == "pca"
+    assert not arms["from scratch"].borrow
+    assert arms["raw clusters, stopped"].pretrained_ is arms["raw clusters"].pretrained_
+    start = arms["PCA start"]
+    assert start.pretrained_ is arms["PCA, logistic"].encoder.pretrained_ and (start.rounds, start.start) == (0, "pca")
 
 
 def test_the_encoder_of_a_fold_has_not_read_the_set(sets, monkeypatch):
