@@ -181,7 +181,7 @@ def _each(args, held, one, say_one) -> list[dict]:
         result = {"name": entry.name, "route": args.route, held: [], "error": None}
         try:
             result |= one(entry)
-        except DataError as e:
+        except (DataError, SettingError) as e:
             result["error"] = str(e)
         results.append(result)
         if not args.json:

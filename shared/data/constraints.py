@@ -71,7 +71,7 @@ def OneOf(*values) -> Constraint:
     """One of some values, of the same type: 1 is not True."""
     plain = lambda v: v.item() if isinstance(v, np.generic) else v  # noqa: E731  a search hands over words of NumPy
     return Constraint(
-        lambda v: any(type(plain(v)) is type(known) and plain(v) == known for known in values),
+        lambda v: any(isinstance(plain(v), type(plain(known))) and plain(v) == plain(known) for known in values),
         f"is not known: choose {', '.join(v if isinstance(v, str) else repr(v) for v in values)}",
     )
 

@@ -1,12 +1,16 @@
 """The errors and warnings that data raise, and where a warning points."""
 
+import os
 import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-# What is run on the way from a reader's line to a warning: this package, and scikit-learn's pipelines and searches.
-INSIDE = (str(Path(__file__).parents[1]), str(Path(find_spec("sklearn").origin).parent))
+# What is run on the way from a reader's line to a warning: this package, and pipelines and searches.
+INSIDE = (
+    f"{Path(__file__).parents[1]}{os.sep}",
+    *(f"{Path(find_spec(name).origin).parent}{os.sep}" for name in ("sklearn", "joblib")),
+)
 
 
 class DataError(ValueError):

@@ -29,7 +29,15 @@ from shared.evaluate.leave_one_out import leave_one_out
 from shared.methods.scpretrain import ScPretrain, cluster_numbers, logged
 
 
-class OnNumbers(ClassifierMixin, BaseEstimator):
+class _Graded(ClassifierMixin, BaseEstimator):
+    """A classifier that calls the most probable type."""
+
+    def predict(self, X, *, genes):
+        """The most probable type of each cell."""
+        return self.classes_[self.predict_proba(X, genes=genes).argmax(1)]
+
+
+class OnNumbers(_Graded):
     """Logistic regression on an encoder's numbers, or on log(1 + count) itself, as an arm of a sweep.
 
     The numbers are centred, and divided by one spread for all of them, as in
@@ -64,9 +72,28 @@ class OnNumbers(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.predict_proba(self._numbers(X, genes))
 
-    def predict(self, X, *, genes):
-        """The most probable type of each cell."""
-        return self.classes_[self.predict_proba(X, genes=genes).argmax(1)]
+
+class AllEpochs(_Graded):
+    """A network tuned on every labelled cell for all its epochs, as an arm of a sweep: nothing is kept to stop by.
+
+    Parameters
+    ----------
+    model : ScPretrain
+    """
+
+    def __init__(self, model):
+        self.model = model
+
+    def fit(self, X, y, *, genes):
+        """Fit to counts, cells × `genes`."""
+        self.model_ = clone(self.model).set_params(validation=0, fit_patience=None).fit(X, y, genes=genes)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict_proba(self, X, *, genes):
+        """Probability of each type."""
+        check_is_fitted(self, "model_")
+        return self.model_.predict_proba(X, genes=genes)
 
 
 def borrowers(
@@ -105,8 +132,7 @@ def borrowers(
     lent |= {} if everything is None else {"all in": everything[seed]}
     lent["PCA"] = lender(rounds=0, start="pca")
     nets |= {"PCA start" if name == "PCA" else name: net for name, net in lent.items()}
-    # Tuned on every labelled cell for all epochs: nothing is kept to stop by.
-    found = {name: clone(net).set_params(validation=0, fit_patience=None) for name, net in nets.items()} | stopped
+    found = {name: AllEpochs(net) for name, net in nets.items()} | stopped
     found |= {f"{name}, logistic": OnNumbers(one) for name, one in lent.items()} | {"genes, logistic": OnNumbers()}
     return found if arms is None else {name: found[name] for name in arms}
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
-from sklearn.metrics import r2_score
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
@@ -24,11 +23,10 @@ class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     Its columns have names (``get_feature_names_out``, ``set_output``): the class with a number.
     """
 
-    embedding = "hidden"  # the setting that says how wide it is, the last of several layers
-
     @property
-    def _n_features_out(self):
-        return int(np.ravel(getattr(self, self.embedding))[-1])
+    def _n_features_out(self) -> int:
+        # Of what was built, not of settings that may have changed since.
+        return self.built_["settings"]["hidden"][-1]
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -83,9 +81,15 @@ class Classifier(ClassifierMixin):
 
     def score(self, X, y="cell_type", sample_weight=None) -> float:
         """Accuracy, in which "unknown" is wrong; of an AnnData `y` may name a column of ``obs``, as in `fit`."""
-        names, y = self.predict(X), column_or_1d(column(table_of_cells(X), y))
-        check_consistent_length(names, y, sample_weight)
-        return float(np.average(names == y, weights=sample_weight))
+        y = column(table_of_cells(X), y)
+        if self.unknown is None:
+            return super().score(X, y, sample_weight)
+        check_is_fitted(self, "classes_")
+        self._check_unknown()
+        scores = self._scores(X, None)
+        weight = np.ones(len(scores)) if sample_weight is None else np.asarray(sample_weight)
+        right = {"normalize": False, "sample_weight": weight * (scores.max(1) >= self.unknown)}
+        return float(accuracy_score(y, self.classes_[scores.argmax(1)], **right) / weight.sum())
 
 
 class Regressor(RegressorMixin):
@@ -109,12 +113,20 @@ class Regressor(RegressorMixin):
         return y[:, 0] if self.one_output_ else y
 
     def score(self, X, y, sample_weight=None) -> float:
-        """R² over what was measured, averaged over outputs; of an AnnData `y` may name a column of ``obs``."""
-        y = np.asarray(column(table_of_cells(X), y, numbers=True), np.float64)
-        weights, predicted = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight), self.predict(X)
-        check_consistent_length(predicted, y, weights)
-        pairs = [(a, b, np.isfinite(a)) for a, b in zip(np.atleast_2d(y.T), np.atleast_2d(predicted.T), strict=True)]
-        return float(np.mean([r2_score(a[known], b[known], sample_weight=weights[known]) for a, b, known in pairs]))
+        """R² over what was measured (NaN was not), averaged over outputs with two measured values or more.
+
+        Of an AnnData `y` may name a column of ``obs``.
+        """
+        y, predicted = np.asarray(column(table_of_cells(X), y, numbers=True), np.float64), self.predict(X)
+        y, predicted = (part.reshape(len(part), -1) for part in (y, predicted))
+        if y.shape != predicted.shape:
+            raise DataError(f"y is {y.shape}, cells × outputs, and the prediction {predicted.shape}: give as many")
+        weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+        pairs = [(a, b, ~np.isnan(a)) for a, b in zip(y.T, predicted.T, strict=True)]
+        each = [r2_score(a[m], b[m], sample_weight=weight[m]) for a, b, m in pairs if m.sum() > 1]
+        if not each:
+            raise DataError("no output has two measured values, so there is nothing to score")
+        return float(np.mean(each))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -252,19 +252,26 @@ def logistic(support, query, C=1.0, steps=100, tol=1e-7):
     check({"C": C, "steps": steps, "tol": tol}, {"C": ABOVE_ZERO, "steps": Whole(1), "tol": Positive()})
     rows, asked = _compact(support, query)
     target = np.arange(n_way).repeat(K)
+    # Features of any size are made alike, and the penalty with them: steps end by the size of a gradient.
+    size = rows.abs().amax((1, 2), keepdim=True)
+    size = torch.where(size > 0, size, 1)
+    rows, asked = rows / size, asked / size
+    Cs = (float(C) * (2 if n_way == 2 else 1) * size.ravel() ** 2).tolist()
     # The library's tolerance is of the gradient's mean over rows, ours of its sum.
-    C, tol = float(C) * (2 if n_way == 2 else 1), tol / len(target)
-    model = LogisticRegression(C=C, solver="newton-cg", tol=tol, max_iter=steps)
+    model = LogisticRegression(solver="newton-cg", tol=tol / len(target), max_iter=steps)
     with warnings.catch_warnings(), config_context(assume_finite=True, skip_parameter_validation=True):
         warnings.filterwarnings("ignore", "(?i)(the )?line search")  # steps end where rounding does
         warnings.simplefilter("error", ConvergenceWarning)
         try:
-            fits = [model.fit(x, target) and np.c_[model.coef_, model.intercept_] for x in rows.cpu().numpy()]
+            fits = [
+                model.set_params(C=one).fit(x, target) and np.c_[model.coef_, model.intercept_]
+                for one, x in zip(Cs, rows.cpu().numpy(), strict=True)
+            ]
         except ConvergenceWarning:
             raise DataError(
                 f"logistic regression did not settle in {steps} steps: lower C, scale the features, or allow more steps"
             ) from None
-    weights = torch.from_numpy(np.stack(fits)).to(asked)
+    weights = torch.from_numpy(np.reshape(fits, (len(rows), 1 if n_way == 2 else n_way, rows.shape[2] + 1))).to(asked)
     if n_way == 2:
         weights = torch.cat([-weights, weights], 1) / 2
     return (asked @ weights[..., :-1].mT + weights[..., -1][:, None]).to(support.dtype)

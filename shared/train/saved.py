@@ -22,7 +22,7 @@ from shared.data.cells import difference
 from shared.data.genes import UNWRITABLE, gene_hash
 from shared.train.settings import TrainingError
 
-FORMAT = "shared.model 2"
+FORMAT = "shared.model 3"
 CURE = "delete the file to start anew, or choose another checkpoint path"
 
 

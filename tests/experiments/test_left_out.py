@@ -43,12 +43,14 @@ def test_a_regression_on_numbers_is_that_of_the_curves(model, sets):
         assert list(arm.predict(adata.X[test], genes=genes)) == list(classes[wanted.argmax(1)])
 
 
-def test_an_arm_keeps_nothing_to_stop_by_unless_it_is_called_stopped(sets):
-    arms = left_out.borrowers(Corpus(dict(sets)), 0, recipe=TINY, stop=True)
-    nets = {name: arm for name, arm in arms.items() if isinstance(arm, ScPretrain)}
-    assert set(nets) == {*NETWORKS, *(f"{name}, stopped" for name in NETWORKS[:3])}
-    for name, net in nets.items():
-        assert (net.validation == 0 and net.fit_patience is None) == ("stopped" not in name)
+def test_all_epochs_keeps_nothing_to_stop_by(model, sets):
+    adata = sets["set 0"]
+    genes, y = list(adata.var_names), adata.obs["cell_type"].to_numpy(str)
+    arm = left_out.AllEpochs(model.set_params(fit_patience=1)).fit(adata.X[:30], y[:30], genes=genes)
+    rows = arm.model_.history_.rows
+    assert len(rows) == model.fit_epochs and "val_accuracy" not in rows[0]
+    assert arm.predict_proba(adata.X[30:], genes=genes).shape == (90, 3)
+    assert not hasattr(model, "network_"), "the encoder it was given stays as it is"
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +113,11 @@ def test_a_sweep_goes_on_where_it_stopped_and_sees_another_recipe(swept, monkeyp
 def test_every_seed_has_an_encoder_of_its_own(model, sets):
     corpus, other = Corpus(sets).without("set 0"), clone(model)
     arms = left_out.borrowers(corpus, 1, recipe=TINY, everything={0: model, 1: other}, stop=True)
-    assert arms["all in, logistic"].encoder is other and arms["all in"].pretrained_ is other.pretrained_
-    assert arms["raw clusters"].random_state == 1 and arms["component clusters"].space == "pca"
-    assert not arms["from scratch"].borrow
-    assert arms["raw clusters, stopped"].pretrained_ is arms["raw clusters"].pretrained_
-    start = arms["PCA start"]
-    assert start.pretrained_ is arms["PCA, logistic"].encoder.pretrained_ and (start.rounds, start.start) == (0, "pca")
+    assert arms["all in"].model is other and arms["all in, logistic"].encoder is other
+    assert arms["raw clusters"].model.random_state == 1 and arms["component clusters"].model.space == "pca"
+    assert not arms["from scratch"].model.borrow and arms["raw clusters, stopped"] is arms["raw clusters"].model
+    start = arms["PCA start"].model
+    assert start is arms["PCA, logistic"].encoder and (start.rounds, start.start) == (0, "pca")
 
 
 def test_the_encoder_of_a_fold_has_not_read_the_set(sets, monkeypatch):

@@ -477,6 +477,7 @@ def test_a_setting_changed_after_pretraining_is_refused_and_one_changed_after_fi
     fitted = clone(model).fit(*target)
     answers = fitted.predict_proba(target[0])
     assert np.array_equal(fitted.set_params(**changed).predict_proba(target[0]), answers)
+    assert len(fitted.get_feature_names_out()) == fitted.transform(target[0]).shape[1]
 
 
 def test_what_was_adapted_is_held_to_its_genes_and_forgotten_by_a_new_pretraining(source, target):
@@ -487,4 +488,8 @@ def test_what_was_adapted_is_held_to_its_genes_and_forgotten_by_a_new_pretrainin
         clone(model).fit(X, y, genes=genes[::-1])
     with pytest.raises(SettingError, match="scaling='log'"):
         quick(scaling="log").adapt(X)
+    with pytest.raises(SettingError, match="scaling='unit' was set after adapt: adapt again"):
+        clone(model).set_params(scaling="unit").fit(X, y, genes=genes)
     assert not hasattr(model.pretrain(source, genes=genes), "adapted_")
+    with pytest.raises(SettingError, match="scaling was changed after pretrain"):
+        model.set_params(scaling="unit").adapt(X, genes=genes)

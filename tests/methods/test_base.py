@@ -78,6 +78,12 @@ def test_a_score_looks_at_what_was_measured():
         first = r2_score(y, called[:, 0], sample_weight=w)
         second = r2_score(y[known], called[known, 1], sample_weight=w[known])
         assert model.score(CELLS, two, w) == pytest.approx((first + second) / 2)
+    with pytest.raises(ValueError, match="infinity"):
+        model.score(CELLS, np.where(np.isnan(two), np.inf, two))
+    with pytest.raises(DataError, match=r"y is \(60, 1\).*the prediction \(60, 2\)"):
+        model.score(CELLS, y)
+    with pytest.raises(DataError, match="no output has two measured values"):
+        model.score(CELLS, two * np.nan)
 
 
 def test_unknown_counts_as_wrong_also_where_classes_are_numbers():
@@ -90,6 +96,10 @@ def test_unknown_counts_as_wrong_also_where_classes_are_numbers():
     assert model.score(CELLS, y, sample_weight=y) == pytest.approx(np.average(right & sure, weights=y))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.score(CELLS, y[1:])
+    for unknown in (None, 0.6):
+        model.unknown = unknown
+        with pytest.raises(ValueError, match="Mix of label input types"):
+            model.score(CELLS, y.astype(str))
 
 
 # Domains.
@@ -117,6 +127,9 @@ def test_a_warning_points_at_the_line_of_the_reader():
     with pytest.warns(DataWarning, match="look like counts") as given:
         make_pipeline(NetworkClassifier(epochs=1)).fit(counts, CELLS.obs["cell_type"])
     assert {w.filename for w in given} == {__file__}
+    with pytest.warns(DataWarning, match="look like counts") as given:
+        GridSearchCV(NetworkClassifier(epochs=1), {}, cv=2).fit(counts, CELLS.obs["cell_type"])
+    assert {w.filename for w in given if w.category is DataWarning} == {__file__}
 
 
 # Pre-trained parts.

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold
@@ -204,6 +205,20 @@ def test_an_embedding_can_be_a_table_whose_columns_have_names(model, example):
     assert list(table.columns) == list(names) and len(set(names)) == len(names)
     assert list(table.index) == list(example.cells.obs_names)
     assert np.array_equal(table, model.transform(example.cells.to_df()))
+
+
+@every("names of columns", lambda kind: hasattr(kind, "get_feature_names_out"))
+def test_what_is_predicted_does_not_depend_on_the_container_of_the_embedding(model, example):
+    wanted = outputs(model, example.cells)
+    with config_context(transform_output="pandas"):
+        found = outputs(model, example.cells)
+    assert same(wanted, found)
+
+
+@every("names of columns", lambda kind: hasattr(kind, "get_feature_names_out"))
+def test_an_embedding_has_no_names_before_there_is_one(example):
+    with pytest.raises(NotFittedError):
+        clone(example.model).get_feature_names_out()
 
 
 # What goes in.

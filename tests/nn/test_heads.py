@@ -149,6 +149,18 @@ def test_logistic_settles_when_some_episodes_arrive_before_others():
     np.testing.assert_allclose(scores[7], alone[0], atol=1e-4)
 
 
+def test_logistic_does_not_depend_on_the_unit_of_the_features():
+    support, query = episodes(F=30)
+    scores = ask(logistic, support, query, C=4.0)
+    for unit in (1e-3, 1e3):
+        np.testing.assert_allclose(ask(logistic, unit * support, unit * query, C=4.0 / unit**2), scores, atol=1e-3)
+
+
+def test_logistic_of_no_episode_gives_none():
+    support, query = episodes(B=1, C=4)
+    assert ask(logistic, support[:0], query[:0]).shape == (0, query.shape[1], 4)
+
+
 def test_logistic_settles_or_says_so():
     support, query = episodes(apart=30, F=50)
     assert np.isfinite(ask(logistic, support, query, C=1e4)).all()

@@ -42,7 +42,7 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
         "noise": Share(),
         "jit": OneOf("auto", True, False),
     }
-    kept, embedding = ("pretrained_", "adapted_"), "code"
+    kept = ("pretrained_", "adapted_")
 
     hidden: Sequence[int] = (1024,)
     code: int = 256
@@ -142,6 +142,7 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
         next `fit` must read the same genes; the next `pretrain` forgets it. Returns self.
         """
         self._check_settings()
+        self._check_unchanged()
         pretrained = hasattr(self, "pretrained_")
         cells = self._read_pretrained(X, genes=genes) if pretrained else read(X, genes=genes)
         if self.per_study or not pretrained:
@@ -149,21 +150,28 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
             self.adapted_ = known | {"scale": Scale.fit(cells.X, self.scaling)}
         return self
 
+    def _check_unchanged(self):
+        """Refuse settings that no longer describe what was pre-trained."""
+        known = getattr(self, "pretrained_", None)
+        mine = (tuple(self.hidden), self.code, self.variational, self.scaling)
+        if known and mine != (*(known["network"][k] for k in ("hidden", "code", "variational")), known["scale"].kind):
+            raise SettingError(
+                "hidden, code, variational or scaling was changed after pretrain: set it back, or pre-train again"
+            )
+
     def _fit(self, cells, target, weight):
         """Fine-tune on labelled samples: sets ``encoder_weights_``, ``head_weights_``, ``losses_``."""
         rng, source = self._rng(), getattr(self, "pretrained_", None)
         shapes = [s for a, b in itertools.pairwise((cells.n_genes, *self.hidden, self.code)) for s in ((a, b), (b,))]
         encoder = source["weights"][: len(shapes)] if source else initial(shapes, rng)
-        theirs = source and (*(source["network"][k] for k in ("hidden", "code", "variational")), source["scale"].kind)
-        if source and theirs != (tuple(self.hidden), self.code, self.variational, self.scaling):
-            raise SettingError(
-                "hidden, code, variational or scaling was changed after pretrain: set it back, or pre-train again"
-            )
+        self._check_unchanged()
         outputs = self.head(cells)[0]
         head = [*initial([(self.code, outputs), (outputs,)], rng), np.float32(self.l2)]
         scale = source["scale"] if source and not self.per_study else Scale.fit(cells.X, self.scaling)
         if hasattr(self, "adapted_"):
-            self._same_genes(cells, self.adapted_, when="adapted")
+            self._same_genes(cells, self.adapted_, reset=False, when="adapted")
+            if self.adapted_["scale"].kind != self.scaling:
+                raise SettingError(f"scaling={self.scaling!r} was set after adapt: adapt again")
             scale = self.adapted_["scale"]
         X, net, frozen = scale(cells.X), self.build(cells), self.tuning == "frozen"
         X, start = (_codes(X, encoder, self.variational), head) if frozen else (X, [*encoder, *head])
@@ -181,6 +189,11 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
         return self
 
     # What it knows.
+
+    @property
+    def _n_features_out(self):
+        fitted = hasattr(self, "encoder_weights_")
+        return len(self.encoder_weights_[-1]) if fitted else self.pretrained_["network"]["code"]
 
     def transform(self, X, *, genes=None):
         """Codes, float32 (n_samples, code): of the fine-tuned encoder after `fit`, of the pre-trained one before."""
@@ -215,7 +228,7 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
         """The head's numbers, float32 (n_samples, outputs)."""
         check_is_fitted(self, "head_weights_")
         W, b = self.head_weights_
-        return self.transform(X, genes=genes) @ W + b
+        return np.asarray(self.transform(X, genes=genes)) @ W + b
 
     def _scaled(self, X, genes):
         """Samples as the encoder takes them, held to the genes of `fit`, or before it of `pretrain`."""

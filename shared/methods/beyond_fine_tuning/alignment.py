@@ -227,6 +227,10 @@ class Aligned(DomainAware, Classifier, Transformer, KerasMethod):
         self.layers_ = [[at[id(variable)] for variable in net.get_layer(name).weights] for name in names]
         return self
 
+    @property
+    def _n_features_out(self):
+        return self.layers_[-1][0].shape[0]
+
     def transform(self, X, *, genes=None):
         """Codes, float32 (n_samples, hidden[-1])."""
         check_is_fitted(self, "layers_")
@@ -237,6 +241,6 @@ class Aligned(DomainAware, Classifier, Transformer, KerasMethod):
 
     def predict_proba(self, X, *, genes=None):
         """Probabilities, float32 (n_samples, n_classes), columns as in ``classes_``."""
-        codes = self.transform(X, genes=genes)
+        codes = np.asarray(self.transform(X, genes=genes))
         W, b = self.layers_[-1]
         return softmax(codes @ W + b)

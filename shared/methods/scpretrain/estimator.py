@@ -96,7 +96,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
     not move them: the result is the same, and with the bundled blood cells almost half of the work is saved.
     """
 
-    expects, nonnegative, embedding = "counts", True, "width"
+    expects, nonnegative = "counts", True
     exempt = {"gene order of the pre-training": "genes are matched by name: any list will do that shares some"}
     constraints = {
         "rounds": Whole(0),
@@ -286,6 +286,10 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
             bias[:] = self.pretrained_["bias"]
 
     # Using what was learned.
+
+    @property
+    def _n_features_out(self):
+        return len(self.network_.encoder.bias if hasattr(self, "network_") else self.pretrained_["bias"])
 
     def transform(self, X, *, genes=None):
         """The encoder's linear output: float32 ndarray, cells × width; of the fine-tuned encoder after `fit`.

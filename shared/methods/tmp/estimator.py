@@ -81,8 +81,8 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
     history_ : shared.train.History
         Of `fit`; of `pretrain` it is ``pretrained_["history"]``.
     pretrained_ : dict
-        ``state`` (tensors by name), ``history``, ``genes`` (names or None), ``n_genes``, and ``is_log``, whether it
-        read logarithms or the like. A clone shares it, so that one pre-training serves many `fit`.
+        ``state`` (tensors by name), ``history``, ``width``, ``genes`` (names or None), ``n_genes``, and ``is_log``,
+        whether it read logarithms or the like. A clone shares it, so that one pre-training serves many `fit`.
     n_features_in_ : int
         Number of genes; ``feature_names_in_`` holds their names where they were given.
 
@@ -105,8 +105,6 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
         "stop_at": Maybe(Between(-1, 2)),
         "compile": Constraint(lambda v: isinstance(v, (bool, str)), "is neither True, False nor the name of a mode"),
     }
-
-    embedding = "widths"
 
     widths: Sequence[int] = (256, 128, 64)
     relation: Sequence[int] = (64, 32)
@@ -178,7 +176,7 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
         net = self.new_network(cells, seed=seed)
         sampler = self._sampler(self._scaled(cells), cells.y, self.n_way, self.k_shot, self.n_query)
         history = self._meta_train(net, sampler, callbacks, seed=seed, stop_at=None)
-        return self._keep(cells, state=dict(net.state_dict()), history=history)
+        return self._keep(cells, state=dict(net.state_dict()), history=history, width=self.widths[-1])
 
     def fit(self, X, y="cell_type", *, genes=None, callbacks=()):
         """Fine-tune on a few cells of each class, and remember them to compare with.
@@ -255,6 +253,10 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
     def _encode(self, net, X):
         return self.forward(net.encoder, X, self._chunk(X.shape[0]))
 
+    @property
+    def _n_features_out(self):
+        return self.prototypes_.shape[1] if hasattr(self, "network_") else self.pretrained_["width"]
+
     def transform(self, X, *, genes=None):
         """Embedding of each cell: float32 ndarray, cells × ``widths[-1]``; before `fit`, by the pre-trained encoder."""
         if hasattr(self, "network_"):
@@ -265,7 +267,7 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
     def scores(self, X, *, genes=None):
         """How alike each cell and each class are, from 0 to 1: float32 ndarray, cells × classes."""
         check_is_fitted(self, "network_")
-        features, scores = torch.from_numpy(self.transform(X, genes=genes)), []
+        features, scores = torch.from_numpy(np.array(self.transform(X, genes=genes), order="C")), []
         with torch.inference_mode():
             for some in features.split(self._chunk(len(features))):
                 # In float64 the sigmoid of a cell does not depend, in the last digit, on where in the table it stands.
