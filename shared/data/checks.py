@@ -70,8 +70,10 @@ def check(
 
     Raises
     ------
+    SettingError
+        If `need`, `organism` or `per_class` cannot be used.
     DataError
-        If an argument makes no sense, or, with `strict`, if there is an error.
+        If `per_class` comes without `labels`, or, with `strict`, if there is an error.
     """
     import anndata as ad
 

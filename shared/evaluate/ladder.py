@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from itertools import chain
 
 import numpy as np
@@ -12,7 +11,7 @@ from sklearn.base import clone
 
 from shared.data.cells import read
 from shared.data.constraints import Constraint, Whole, check, require
-from shared.data.errors import DataError
+from shared.data.errors import DataError, warn
 from shared.evaluate.intervals import Interval, confusion_bootstrap, from_confusion
 from shared.evaluate.metrics import as_labels
 from shared.evaluate.splits import as_column, few_shot
@@ -95,7 +94,7 @@ def ladder(
                 model, here, there = _logistic(models), center_by(X_train, study_train), center_by(X_test, study_test)
             rows[name] = _rung(model, here, y_train, there, y_test, metrics, n_boot, seeds, random_state)
         except Exception as e:
-            warnings.warn(f"rung {name!r} failed: {type(e).__name__}: {e}", RuntimeWarning, stacklevel=2)
+            warn(f"rung {name!r} failed: {type(e).__name__}: {e}", RuntimeWarning)
             rows[name] = {"n_seeds": 0, "error": f"{type(e).__name__}: {e}"}
         rows[name]["sees_test_cells"] = sees
     columns = [c for m in metrics for c in (m, f"{m}_low", f"{m}_high")]

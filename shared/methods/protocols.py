@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.cells import Cells, column, column_names, read, table_of_cells
-from shared.data.constraints import Maybe, Probability, check
+from shared.data.constraints import Maybe, Probability, require
 from shared.data.errors import DataError, warn
 
 
@@ -56,7 +56,7 @@ class Classifier(ClassifierMixin):
 
     def _check_unknown(self):
         """Refuse a threshold that no score is compared with, and a class that goes by the name of the others."""
-        check({"unknown": self.unknown}, {"unknown": Maybe(Probability())})
+        require(Maybe(Probability()), unknown=self.unknown)
         if self.unknown is not None and "unknown" in self.classes_.tolist():
             raise DataError(
                 'a class is called "unknown", which is also the answer for cells that are like no class: rename it, '
@@ -67,16 +67,20 @@ class Classifier(ClassifierMixin):
         """What classes are chosen and rejected by: (n_cells, n_classes), from 0 to 1."""
         return self.predict_proba(X, genes=genes)
 
-    def predict(self, X, *, genes=None) -> np.ndarray:
-        """The class with the best score; ``"unknown"`` where even that one is below `unknown`: (n_cells,)."""
+    def _best(self, X, genes=None) -> tuple[np.ndarray, np.ndarray]:
+        """The class with the best score, and whether even that one is below `unknown`: (n_cells,) each."""
         check_is_fitted(self, "classes_")
         self._check_unknown()
         scores = self._scores(X, genes)
-        names = self.classes_[scores.argmax(1)]
+        return self.classes_[scores.argmax(1)], scores.max(1) < (-np.inf if self.unknown is None else self.unknown)
+
+    def predict(self, X, *, genes=None) -> np.ndarray:
+        """The class with the best score; ``"unknown"`` where even that one is below `unknown`: (n_cells,)."""
+        names, rejected = self._best(X, genes)
         if self.unknown is None:
             return names
         names = names.astype(object)
-        names[scores.max(1) < self.unknown] = "unknown"
+        names[rejected] = "unknown"
         return names
 
     def score(self, X, y="cell_type", sample_weight=None) -> float:
@@ -84,12 +88,9 @@ class Classifier(ClassifierMixin):
         y = column(table_of_cells(X), y)
         if self.unknown is None:
             return super().score(X, y, sample_weight)
-        check_is_fitted(self, "classes_")
-        self._check_unknown()
-        scores = self._scores(X, None)
-        weight = np.ones(len(scores)) if sample_weight is None else np.asarray(sample_weight)
-        right = {"normalize": False, "sample_weight": weight * (scores.max(1) >= self.unknown)}
-        return float(accuracy_score(y, self.classes_[scores.argmax(1)], **right) / weight.sum())
+        names, rejected = self._best(X)
+        weight = np.ones(len(names)) if sample_weight is None else np.asarray(sample_weight)
+        return float(accuracy_score(y, names, normalize=False, sample_weight=weight * ~rejected) / weight.sum())
 
 
 class Regressor(RegressorMixin):

@@ -91,8 +91,10 @@ def cells(
 
     Raises
     ------
+    SettingError
+        If a number, or a choice, is impossible.
     DataError
-        If an option is impossible.
+        If options do not fit together.
     """
     names = type_names(labels)
     require(Whole(1), n_cells=n_cells, n_genes=n_genes, n_batches=n_batches)

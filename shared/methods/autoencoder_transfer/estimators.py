@@ -161,10 +161,10 @@ class _AutoencoderTransfer(Pretrained, Transformer, KerasMethod):
 
     def _fit(self, cells, target, weight):
         """Fine-tune on labelled samples: sets ``encoder_weights_``, ``head_weights_``, ``losses_``."""
+        self._check_unchanged()
         rng, source = self._rng(), getattr(self, "pretrained_", None)
         shapes = [s for a, b in itertools.pairwise((cells.n_genes, *self.hidden, self.code)) for s in ((a, b), (b,))]
         encoder = source["weights"][: len(shapes)] if source else initial(shapes, rng)
-        self._check_unchanged()
         outputs = self.head(cells)[0]
         head = [*initial([(self.code, outputs), (outputs,)], rng), np.float32(self.l2)]
         scale = source["scale"] if source and not self.per_study else Scale.fit(cells.X, self.scaling)
