@@ -13,7 +13,6 @@ from shared.evaluate.intervals import (
     wilson,
 )
 from shared.evaluate.ladder import at, ladder, learning_curve, readable
-from shared.evaluate.leave_one_out import leave_one_out
 from shared.evaluate.metrics import (
     accuracy,
     ari,
@@ -44,7 +43,7 @@ __all__ = [
     "FewShot", "Interval", "LeakError", "Paired", "accuracy", "ari", "at",
     "auroc", "average_precision", "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa",
     "ece", "few_shot", "few_shot_accuracy", "few_shot_interval", "few_shot_intervals", "grouped_folds",
-    "grouped_split", "holdout", "ladder", "learning_curve", "leave_one_out", "macro_f1", "macro_ovr", "matched",
+    "grouped_split", "holdout", "ladder", "learning_curve", "macro_f1", "macro_ovr", "matched",
     "mcnemar_exact", "nmi", "over_seeds", "paired_test", "readable", "reliability", "score", "silhouette",
     "trapezoid_auprc", "unknown_curve", "wilson",
 ]  # fmt: skip

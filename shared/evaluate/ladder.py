@@ -131,8 +131,8 @@ def _logistic(models):
 CONVEX = {"lbfgs", "newton-cg", "newton-cholesky", "cholesky", "svd", "auto", "sparse_cg", "lsqr", "saga", "liblinear"}
 
 
-def _seeded(model):
-    """Names of the parameters that set a random part of the model."""
+def seeded_parts(model) -> list[str]:
+    """Names of the parameters that set a random part of an estimator, such as ``"pca__random_state"``."""
     params, found = model.get_params(deep=True), []
     for name in params:
         owner, _, last = name.rpartition("random_state")
@@ -143,7 +143,7 @@ def _seeded(model):
 
 
 def _rung(model, X_train, y_train, X_test, y_test, metrics, n_boot, seeds, random_state):
-    parts = _seeded(model)
+    parts = seeded_parts(model)
     used = list(seeds) if parts else [seeds[0]]
     values, resampled, seconds = [], [], []
     for i, seed in enumerate(used):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
 from shared.data.constraints import SettingError
+from shared.data.parallel import each
+
+PATIENCE = 60  # seconds that a process waits for the others
 
 
 def open_study(folder: str | Path | None, seed: int = 0):
@@ -86,18 +88,24 @@ def work(folder: str | Path, place: int = 0) -> None:
     add_trials(open_study(folder, settings["seed"] + 1000 * (done + place)), X, y, settings)
 
 
-def join(folder: str | Path) -> None:
-    """What each further process runs: say that it is there, then work."""
-    import shared.methods.autoencoder_transfer  # noqa: F401  loaded before the others begin
+def _work_beside(folder, processes, place) -> None:
+    """One of several processes: wait until all have loaded their libraries, then work.
 
-    Path(folder, f"ready-{os.getpid()}").touch()
-    work(folder, os.getpid())
+    Libraries take seconds to load, and trials less: without this, one process would do all the work.
+    """
+    import shared.methods.autoencoder_transfer  # noqa: F401
+
+    Path(folder, f"ready-{place}").touch()
+    until = time.monotonic() + PATIENCE
+    while len(list(Path(folder).glob("ready-*"))) < processes and time.monotonic() < until:
+        time.sleep(0.05)
+    work(folder, place)
 
 
 def tune(
     folder: str | Path | None, X, y, n_trials: int, *, model=None, folds: int = 4, processes: int = 1, seed: int = 0
 ):
-    """Tune the step, the penalty and the length of training of an ``AutoencoderClassifier`` that starts from scratch.
+    """Tune learning rate, penalty and length of training of an ``AutoencoderClassifier`` that starts from scratch.
 
     Called again on one folder it goes on where it stopped, with trials that ran to their end or were pruned counted
     in `n_trials`; several processes add to one study.
@@ -113,7 +121,7 @@ def tune(
     model : dict, optional
         Settings that stay fixed.
     folds, processes, seed : int
-        Of the inner cross-validation; at work on the study, this one included; of the samplers.
+        Of the inner cross-validation; at work on the study; of the samplers.
 
     Returns
     -------
@@ -139,16 +147,10 @@ def tune(
     study = open_study(folder, seed)  # made before the others look for it
     for sign in folder.glob("ready-*"):
         sign.unlink()
-    code = f"from shared.experiments.beyond_fine_tuning import join; join({str(folder)!r})"
-    others = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(processes - 1)]
-    try:
-        # Libraries take seconds to load, and trials less: without this, one process would do all the work.
-        while others and len(list(folder.glob("ready-*"))) < len(others) and all(o.poll() is None for o in others):
-            time.sleep(0.05)
+    if processes == 1:
         work(folder)
-    finally:
-        for other in others:
-            said = other.communicate()[1].decode(errors="replace")
-            if other.returncode:
-                raise RuntimeError(f"a process that shared the study ended with {other.returncode}:\n{said[-800:]}")
+    else:
+        places = {str(place): place for place in range(processes)}
+        run = functools.partial(_work_beside, folder, processes)
+        each(run, places, workers=processes, errors="raise", progress=False)
     return study

@@ -18,9 +18,10 @@ from sklearn.svm import LinearSVC
 from shared import data
 from shared.data import Corpus, DataError, simulate
 from shared.data.constraints import SettingError
-from shared.data.many import SweepWarning
-from shared.evaluate import leave_one_out, paired_test
+from shared.data.parallel import SweepWarning
+from shared.evaluate import paired_test
 from shared.preprocess import log_normalize
+from shared.studies.leave_one_out import leave_one_out
 
 HERE = {"workers": 0, "progress": False}
 CELLS = {"n_cells": 90, "n_genes": 150, "labels": 3, "depth": 300}
@@ -70,6 +71,7 @@ def test_nothing_is_learned_from_the_set_that_is_left_out(paths, folder):
     table = leave_one_out(functools.partial(arms, folder), paths, splits=2, **HERE)
     assert marks(folder) == ["a,b,bare,published again", "a,c,bare,published again", "b,c,bare", "b,c,bare"]
     assert table.attrs == {
+        "unit": "held_out",
         "left_out": {"a": ["published again"], "b": [], "c": [], "published again": ["a"]},
         "failed": {},
     }
@@ -87,7 +89,6 @@ def test_nothing_is_learned_from_the_set_that_is_left_out(paths, folder):
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(paths, folder, tmp_path):
-    pytest.importorskip("distributed")
     make = functools.partial(arms, folder)
     here = leave_one_out(make, paths, hold_out=["a", "c"], splits=1, seeds=(0, 4), **HERE)
     how = {"hold_out": ["a", "c"], "splits": 1, "seeds": (0, 4), "out": tmp_path / "out", "progress": False}
@@ -307,7 +308,7 @@ def test_settings_that_cannot_be_used_are_refused(paths, options, says):
 
 
 def test_the_corpus_is_let_go(paths):
-    from shared.evaluate.leave_one_out import _KEPT
+    from shared.studies.leave_one_out import _KEPT
 
     leave_one_out(unseen, {n: paths[n] for n in "ab"}, splits=1, **HERE)
     assert not _KEPT and Corpus(paths).hashes["a"] == Corpus(paths).hashes["published again"]

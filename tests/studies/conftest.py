@@ -1,4 +1,4 @@
-"""Two simulated data sets and an encoder of the second, for the tests of what encoders lend."""
+"""Two simulated data sets and an encoder of the second, for the tests of studies with encoders."""
 
 import pytest
 

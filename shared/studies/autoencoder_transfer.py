@@ -10,8 +10,8 @@ from shared.data.constraints import Between, Maybe, OneOf, Whole, check
 from shared.methods.autoencoder_transfer import AutoencoderClassifier
 
 
-def lend(sources, X, y, seeds, *, control=None, shots=1, n_test=300, model=None, frozen=None, full=None):
-    """Tune the encoder of each source on few labels of a target, and the same network from scratch.
+def compare_sources(sources, X, y, seeds, *, control=None, shots=1, n_test=300, model=None, frozen=None, full=None):
+    """Fine-tune the encoder of each source on few labels of a target, and the same network from scratch.
 
     Every seed draws test samples, labels, first weights and the control's order of genes anew.
 
@@ -20,17 +20,17 @@ def lend(sources, X, y, seeds, *, control=None, shots=1, n_test=300, model=None,
     sources : mapping of name to array of shape (n_samples, n_genes)
         Unlabelled profiles, with the genes of `X` in their order.
     X, y : arrays
-        The target and its classes. Samples outside the test set lend their genes' centres, and some their labels.
+        The target and its classes. Samples outside the test set give the genes' centres, and some their labels.
     seeds : sequence of int
         One draw each.
     control : str, optional
-        A source that is tried a second time with its genes shuffled.
+        A source that is used a second time with its genes shuffled.
     shots : int
         Labels a class, fewer where the class has fewer.
     n_test : int
         Samples held out.
     model, frozen, full : dict, optional
-        Settings of the ``AutoencoderClassifier``; of tuning a source's frozen encoder; of tuning from scratch.
+        Settings of the ``AutoencoderClassifier``; of fine-tuning a source's frozen encoder; of training from scratch.
 
     Returns
     -------

@@ -11,13 +11,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 
-from shared.data import many
+from shared.data import parallel
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError
-from shared.data.many import Failure, SweepWarning, each
+from shared.data.parallel import Failure, SweepWarning, each
 
 KILLED = getattr(signal, "SIGKILL", signal.SIGTERM)
 HERE = {"workers": 0, "progress": False}
@@ -85,16 +86,7 @@ def client():
         yield found
 
 
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_workers_are_killed_in_the_middle_and_all_results_arrive_once(folder, tmp_path, monkeypatch):
-    pytest.importorskip("distributed")
     killed, written = [], []
 
     def kill():
@@ -105,8 +97,8 @@ def test_workers_are_killed_in_the_middle_and_all_results_arrive_once(folder, tm
                 return
             time.sleep(0.02)
 
-    write = many.write_note
-    monkeypatch.setattr(many, "write_note", lambda path, n: (written.append(n["item"]), write(path, n)))
+    write = parallel.write_note
+    monkeypatch.setattr(parallel, "write_note", lambda path, n: (written.append(n["item"]), write(path, n)))
     thread = threading.Thread(target=kill)
     thread.start()
     try:
@@ -124,11 +116,13 @@ def test_workers_are_killed_in_the_middle_and_all_results_arrive_once(folder, tm
     assert killed[0] not in (None, os.getpid()) and marks(folder)["3"] == marks(folder)["5"] == 2
     pids = {int(p.name.split("-")[1]) for p in folder.iterdir()}
     assert len(pids) >= 3 and os.getpid() not in pids
-    assert not any(map(alive, pids)), "no process outlives the sweep"
 
 
-def test_two_processes_share_the_work_with_one_thread_each(client, folder):
-    found = each(functools.partial(square, folder), range(12), client=client, progress=False)
+@pytest.mark.parametrize("where", ["cluster", "address", "processes"])
+def test_two_processes_share_the_work_with_one_thread_each(where, request, folder):
+    client = None if where == "processes" else request.getfixturevalue("client")
+    how = {"client": client.scheduler.address if where == "address" else client} if client else {"workers": 2}
+    found = each(functools.partial(square, folder), range(12), **how, progress=False)
     assert [r["square"] for r in found.values()] == [n * n for n in range(12)]
     assert {r["threads"] for r in found.values()} == {"1"}
     pids = {r["pid"] for r in found.values()}
@@ -230,18 +224,72 @@ def test_a_mapping_gives_each_name_its_argument(folder):
     assert each(sum, [], **HERE) == {}
 
 
-def test_what_is_finished_needs_no_dask(tmp_path, monkeypatch):
-    each(str.upper, ["a"], out=tmp_path, **HERE)
+def test_processes_need_no_dask_and_a_cluster_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    assert each(str.upper, ["a"], out=tmp_path, progress=False) == {"a": "A"}
-    with pytest.raises(DataError, match=r'pip install "borrowed-strength\[sweep\]", or run here with workers=0'):
-        each(str.upper, ["b"], out=tmp_path, progress=False)
+    assert each(str.upper, ["a", "b"], workers=2, progress=False) == {"a": "A", "b": "B"}
+    with pytest.raises(DataError, match=r'pip install "borrowed-strength\[sweep\]", or leave out client='):
+        each(str.upper, ["b"], client="tcp://127.0.0.1:1", progress=False)
 
 
-def test_a_function_that_cannot_be_sent(client):
-    lock = threading.Lock()
+def test_an_address_without_a_cluster(monkeypatch):
+    distributed = pytest.importorskip("distributed")
+
+    def refused(*args, **kwargs):
+        raise OSError("Timed out trying to connect")
+
+    monkeypatch.setattr(distributed, "Client", refused)
+    with pytest.raises(DataError, match="no cluster at tcp://127.0.0.1:1 .*start its scheduler"):
+        each(str.upper, ["a"], client="tcp://127.0.0.1:1", progress=False)
+
+
+@pytest.mark.parametrize("where", ["cluster", "processes"])
+def test_a_function_that_cannot_be_sent(where, request):
+    lock, how = threading.Lock(), {"workers": 2}
+    if where == "cluster":
+        how = {"client": request.getfixturevalue("client")}
     with pytest.raises(DataError, match=r"cannot be sent to another process .*open files inside it"):
-        each(lambda name: lock, ["a"], client=client, progress=False)
+        each(lambda name: lock, ["a", "b"], **how, progress=False)
+
+
+def test_a_result_that_cannot_be_sent():
+    with pytest.raises(DataError, match="cannot be sent to another process"):
+        each(lambda name: threading.Lock(), ["a", "b"], workers=2, progress=False)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_is_raised_where_it_is_asked_for(workers):
+    with pytest.raises(ZeroDivisionError):
+        each(lambda n: 1 / n, {"a": 1, "b": 0, "c": 2}, workers=workers, errors="raise", progress=False)
+
+
+def test_a_lost_process_is_an_error_where_it_is_asked_for():
+    with pytest.raises(DataError, match="'b': its process was lost"):
+        each(lambda n: n or os.kill(os.getpid(), KILLED), {"a": 1, "b": 0}, workers=2, errors="raise", progress=False)
+
+
+def test_jobs_are_copies():
+    common = [0]
+
+    def grown(row):
+        row.append(1)
+        return len(row)
+
+    how = {"workers": 2, "progress": False}
+    assert each(grown, {str(i): common for i in range(4)}, **how) == {str(i): 2 for i in range(4)}
+    assert common == [0]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_processes_have_the_threads_that_are_asked_for(monkeypatch, threads):
+    """joblib would share the cores out, and torch goes by MKL's variable before OpenMP's."""
+    monkeypatch.setattr(joblib._parallel_backends, "cpu_count", lambda *a, **k: 8)
+
+    def count(_):
+        import torch
+
+        return torch.get_num_threads()
+
+    assert set(each(count, ["a", "b"], workers=2, threads=threads, progress=False).values()) == {threads}
 
 
 def test_a_cluster_that_goes_away():
@@ -259,8 +307,8 @@ def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return write(path, n)
 
-    write = many.write_note
-    monkeypatch.setattr(many, "write_note", full)
+    write = parallel.write_note
+    monkeypatch.setattr(parallel, "write_note", full)
     with pytest.raises(DataError, match=r"result of 'b' cannot be written .*No space left.*what was written stays"):
         each(str.upper, ["a", "b"], out=tmp_path, **HERE)
     assert [json.loads(p.read_text())["result"] for p in tmp_path.iterdir()] == ["A"]
@@ -275,6 +323,8 @@ def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path, monkeypatch):
         ([None], {}, "an item is NoneType: give names"),
         (["a"], {"workers": -1}, "workers=-1 is not a whole number"),
         (["a"], {"workers": True}, "workers=True"),
+        (["a"], {"threads": 0}, "threads=0"),
+        (["a"], {"errors": "ignore"}, "errors='ignore'"),
         (["a"], {"workers": 2, "client": object()}, "leave out workers="),
         (["a"], {"client": object()}, "client should be a distributed.Client"),
     ],
@@ -296,20 +346,13 @@ def test_an_out_that_is_a_file(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guarded", [True, False])
-def test_a_script_needs_its_guard_and_is_told_so(tmp_path, guarded):
-    pytest.importorskip("distributed")
-    call = 'print(each(twice, ["a", "b"], workers=2, progress=False))'
-    lines = ["from shared.data.many import each", "def twice(x):", "    return x * 2", ""]
-    lines += ['if __name__ == "__main__":', "    " + call] if guarded else [call]
+def test_a_script_needs_no_guard_and_leaves_in_silence(tmp_path):
+    lines = ["from shared.data.parallel import each", "def twice(x):", "    return x * 2", ""]
+    lines += ['print(each(twice, ["a", "b"], workers=2, progress=False))']
     (tmp_path / "script.py").write_text("\n".join(lines))
-    env = os.environ | {"PYTHONPATH": str(Path(many.__file__).resolve().parents[2])}
+    env = os.environ | {"PYTHONPATH": str(Path(parallel.__file__).resolve().parents[2])}
     done = subprocess.run(
         [sys.executable, "-W", "error::ResourceWarning", "script.py"],
         cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    if guarded:
-        assert (done.stdout, done.stderr, done.returncode) == ("{'a': 'aa', 'b': 'bb'}\n", "", 0)
-    else:
-        assert "a worker process began the sweep again" in done.stderr
-        assert done.returncode and "if __name__ ==" in done.stderr.strip().splitlines()[-1]
+    assert (done.stdout, done.stderr, done.returncode) == ("{'a': 'aa', 'b': 'bb'}\n", "", 0)

@@ -1,7 +1,8 @@
-"""Labelled data sets, each left out in turn: what networks and regressions borrow from all the others.
+"""Labelled data sets, each left out in turn: what networks and regressions gain from all the others.
 
-:func:`sweep` runs the arms on any data sets, by :func:`shared.evaluate.leave_one_out`; :func:`versus` says by how much
-one is ahead of another, as a mean over data sets. The rest makes data sets of files.
+:func:`sweep` runs the arms on any data sets, by :func:`shared.studies.leave_one_out.leave_one_out`;
+:func:`shared.studies.compare` says by how much they differ, as a mean over data sets. The rest makes data sets of
+files.
 """
 
 from __future__ import annotations
@@ -24,12 +25,11 @@ from sklearn.utils.validation import check_is_fitted
 from shared.data import Corpus, DataError, to_human, to_symbols
 from shared.data.gene_kinds import gene_kind
 from shared.data.stream import Stream
-from shared.evaluate.intervals import Interval, over_seeds
-from shared.evaluate.leave_one_out import leave_one_out
 from shared.methods.scpretrain import ScPretrain, cluster_numbers, logged
+from shared.studies.leave_one_out import leave_one_out
 
 
-class _Graded(ClassifierMixin, BaseEstimator):
+class _ByProbability(ClassifierMixin, BaseEstimator):
     """A classifier that calls the most probable type."""
 
     def predict(self, X, *, genes):
@@ -37,11 +37,11 @@ class _Graded(ClassifierMixin, BaseEstimator):
         return self.classes_[self.predict_proba(X, genes=genes).argmax(1)]
 
 
-class OnNumbers(_Graded):
-    """Logistic regression on an encoder's numbers, or on log(1 + count) itself, as an arm of a sweep.
+class OnEmbedding(_ByProbability):
+    """Logistic regression on an encoder's embedding, or on log(1 + count) itself, as an arm of a sweep.
 
-    The numbers are centred, and divided by one spread for all of them, as in
-    :func:`shared.experiments.scpretrain.graded`.
+    The embedding is centred, and divided by one spread for all of them, as in
+    :func:`shared.studies.scpretrain.class_scores`.
 
     Parameters
     ----------
@@ -52,16 +52,16 @@ class OnNumbers(_Graded):
     def __init__(self, encoder=None):
         self.encoder = encoder
 
-    def _numbers(self, X, genes):
+    def _embedding(self, X, genes):
         return logged(X) if self.encoder is None else self.encoder.transform(X, genes=genes)
 
     def fit(self, X, y, *, genes):
         """Fit to counts, cells × `genes`."""
-        Z = self._numbers(X, genes)
+        Z = self._embedding(X, genes)
         Z = Z.toarray() if sparse.issparse(Z) else Z
         mean, spread = Z.mean(0), Z.std()
         self.model_ = LogisticRegression(max_iter=1000).fit((Z - mean) / spread, y)
-        # The same scores of numbers as they come, so that sparse ones can stay sparse.
+        # The same scores of values as they come, so that sparse ones can stay sparse.
         self.model_.coef_ = self.model_.coef_ / spread
         self.model_.intercept_ = self.model_.intercept_ - self.model_.coef_ @ mean
         self.classes_ = self.model_.classes_
@@ -70,11 +70,11 @@ class OnNumbers(_Graded):
     def predict_proba(self, X, *, genes):
         """Probability of each type."""
         check_is_fitted(self, "model_")
-        return self.model_.predict_proba(self._numbers(X, genes))
+        return self.model_.predict_proba(self._embedding(X, genes))
 
 
-class AllEpochs(_Graded):
-    """A network tuned on every labelled cell for all its epochs, as an arm of a sweep: nothing is kept to stop by.
+class AllEpochs(_ByProbability):
+    """A network fine-tuned on every labelled cell for all its epochs, as an arm of a sweep: nothing is kept to stop by.
 
     Parameters
     ----------
@@ -96,10 +96,10 @@ class AllEpochs(_Graded):
         return self.model_.predict_proba(X, genes=genes)
 
 
-def borrowers(
-    corpus, seed: int, *, recipe: dict, everything: Mapping | None = None, stop: bool = False, arms=None
+def fold_arms(
+    corpus, seed: int, *, config: dict, everything: Mapping | None = None, stop: bool = False, arms=None
 ) -> dict:
-    """The arms of one fold, for :func:`shared.evaluate.leave_one_out`.
+    """The arms of one fold, for :func:`shared.studies.leave_one_out.leave_one_out`.
 
     Parameters
     ----------
@@ -107,12 +107,12 @@ def borrowers(
         Without the set that is left out.
     seed : int
         Of the encoders.
-    recipe : dict
-        Settings of :class:`shared.methods.scpretrain.ScPretrain`, those of tuning included.
+    config : dict
+        Settings of :class:`shared.methods.scpretrain.ScPretrain`, those of fine-tuning included.
     everything : dict of int to ScPretrain, optional
         An encoder for each seed that has read the set as well: the arm ``"all in"``.
     stop : bool, default False
-        Add the published protocol, in which a tenth of the cells says when tuning stops: ``"..., stopped"``.
+        Add the published protocol, in which a tenth of the cells says when fine-tuning stops: ``"..., stopped"``.
     arms : sequence of str, optional
         Only these of the arms below.
 
@@ -120,26 +120,26 @@ def borrowers(
     -------
     dict
         Networks: ``"from scratch"``, ``"raw clusters"`` and ``"component clusters"`` by what was clustered first, and
-        ``"PCA start"``. Regressions: on the numbers of each encoder, and ``"genes, logistic"``.
+        ``"PCA start"``. Regressions: on the embedding by each encoder, and ``"genes, logistic"``.
     """
 
-    def lender(**settings):
-        return ScPretrain(**recipe | settings, random_state=seed).pretrain(corpus)
+    def pretrained(**settings):
+        return ScPretrain(**config | settings, random_state=seed).pretrain(corpus)
 
-    lent = {"raw clusters": lender(), "component clusters": lender(space="pca")}
-    nets = {"from scratch": clone(lent["raw clusters"]).set_params(borrow=False), **lent}
+    encoders = {"raw clusters": pretrained(), "component clusters": pretrained(space="pca")}
+    nets = {"from scratch": clone(encoders["raw clusters"]).set_params(borrow=False), **encoders}
     stopped = {f"{name}, stopped": net for name, net in nets.items()} if stop else {}
-    lent |= {} if everything is None else {"all in": everything[seed]}
-    lent["PCA"] = lender(rounds=0, start="pca")
-    nets |= {"PCA start" if name == "PCA" else name: net for name, net in lent.items()}
+    encoders |= {} if everything is None else {"all in": everything[seed]}
+    encoders["PCA"] = pretrained(rounds=0, start="pca")
+    nets |= {"PCA start" if name == "PCA" else name: net for name, net in encoders.items()}
     found = {name: AllEpochs(net) for name, net in nets.items()} | stopped
-    found |= {f"{name}, logistic": OnNumbers(one) for name, one in lent.items()} | {"genes, logistic": OnNumbers()}
+    found |= {f"{name}, logistic": OnEmbedding(one) for name, one in (encoders | {"genes": None}).items()}
     return found if arms is None else {name: found[name] for name in arms}
 
 
 def sweep(
     sets,
-    recipe: dict,
+    config: dict,
     *,
     genes,
     limits=(150,),
@@ -151,35 +151,35 @@ def sweep(
     out=None,
     **more,
 ) -> pd.DataFrame:
-    """Leave each labelled data set out in turn and compare the arms of :func:`borrowers` on it.
+    """Leave each labelled data set out in turn and compare the arms of :func:`fold_arms` on it.
 
     Parameters
     ----------
     sets : mapping of str to AnnData or path
         Counts, with types where there are some; a set without types is only learned from. One with too few cells for
-        the recipe's clusters is left out, and a line says so.
-    recipe : dict
-        As in :func:`borrowers`.
+        the configuration's clusters is left out, and a line says so.
+    config : dict
+        As in :func:`fold_arms`.
     genes
         Of the encoders: ``"common"``, ``"union"`` or a list, as :func:`widespread` gives.
     limits, seeds, splits
-        As in :func:`shared.evaluate.leave_one_out`. Unless told otherwise each seed has an encoder and a division of
-        its own.
+        As in :func:`shared.studies.leave_one_out.leave_one_out`. Unless told otherwise each seed has an encoder and a
+        division of its own.
     all_in : bool, default False
         Add the arm whose encoder has read every set.
     stop, arms
-        As in :func:`borrowers`.
+        As in :func:`fold_arms`.
     out : path, optional
         Folder that lets an interrupted sweep go on.
     **more
-        Of :func:`shared.evaluate.leave_one_out`: ``label``, ``hold_out``, ``workers``, ``client``, ``progress``.
+        ``label``, ``hold_out``, ``workers``, ``client``, ``progress`` of the same.
 
     Returns
     -------
     DataFrame
         As that function's.
     """
-    sets = _large_enough(sets, recipe.get("cells_per_cluster", ScPretrain().cells_per_cluster))
+    sets = _large_enough(sets, config.get("cells_per_cluster", ScPretrain().cells_per_cluster))
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
         for i, (name, one) in enumerate(sets.items()):
@@ -189,10 +189,10 @@ def sweep(
         everything = None
         if all_in:
             corpus = Corpus(paths, genes=genes).load()
-            everything = {int(s): ScPretrain(**recipe, random_state=int(s)).pretrain(corpus) for s in seeds}
-        make = functools.partial(borrowers, recipe=recipe, everything=everything, stop=stop, arms=arms)
+            everything = {int(s): ScPretrain(**config, random_state=int(s)).pretrain(corpus) for s in seeds}
+        make = functools.partial(fold_arms, config=config, everything=everything, stop=stop, arms=arms)
         about = json.dumps(
-            {"recipe": recipe, "all in": all_in, "stop": stop, "arms": arms}, sort_keys=True, default=repr
+            {"config": config, "all in": all_in, "stop": stop, "arms": arms}, sort_keys=True, default=repr
         )
         version = hashlib.sha256(about.encode()).hexdigest()
         return leave_one_out(
@@ -221,38 +221,6 @@ def _n_cells(name, one):
         raise FileNotFoundError(f"{name!r}: there is no file {one}")
     with Stream(one) as stream:
         return len(stream)
-
-
-def versus(table: pd.DataFrame, rival: str, metric: str = "accuracy", groups: Mapping | None = None) -> pd.DataFrame:
-    """What each arm of a sweep is ahead of a rival, as a mean over data sets.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of :func:`sweep`, one limit.
-    rival : str
-        The arm to subtract.
-    metric : str, default "accuracy"
-        A column of the table.
-    groups : mapping of str to str, optional
-        Study of each data set: sets of one study then count as one.
-
-    Returns
-    -------
-    DataFrame
-        For each arm ``ahead`` with ``low`` and ``high`` (Student's t over data sets, or over studies), ``wins`` and
-        ``sets`` (how many there are).
-    """
-    mean = table.pivot_table(index="held_out", columns="arm", values=metric)
-    ahead = mean.drop(columns=rival).sub(mean[rival], axis=0)
-    ahead = ahead if groups is None else ahead.groupby(lambda name: groups.get(name, name)).mean()
-    rows = {}
-    for arm, values in ahead.items():
-        values = values.dropna()
-        got = over_seeds(values) if len(values) > 1 else Interval(float(values.mean()), np.nan, np.nan, 0.95, "", 1)
-        rows[arm] = {"ahead": got.value, "low": got.low, "high": got.high}
-        rows[arm] |= {"wins": int((values > 0).sum()), "sets": len(values)}
-    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def widespread(sets: Mapping, n: int) -> list[str]:

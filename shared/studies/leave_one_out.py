@@ -1,4 +1,4 @@
-"""Leave one data set out: pre-train on all others, tune and test on the one that was never seen.
+"""Leave one data set out: pre-train on all others, fine-tune and test on the one that was never seen.
 
 Each fold runs in a process of its own, on this machine or on a Dask cluster, and rebuilds the corpus from the files. A
 data set that shares cells with the one that is left out goes with it, whatever its name, and the table says which.
@@ -24,10 +24,11 @@ from shared.data.constraints import Constraint, Whole, Widths, check
 from shared.data.corpus import SHARE, Corpus
 from shared.data.errors import DataError
 from shared.data.genes import gene_hash, shown
-from shared.data.many import Failure, each, function_name
+from shared.data.parallel import function_name
 from shared.data.stream import Stream
-from shared.evaluate.ladder import SEEDS, _seeded
+from shared.evaluate.ladder import SEEDS, seeded_parts
 from shared.evaluate.metrics import HARD, macro_ovr, score
+from shared.studies.harness import run
 
 SOFT = ("auroc", "average_precision", "trapezoid", "n_types")
 COLUMNS = ("held_out", "seed", "split", "limit", "arm", *HARD, *SOFT, "n_train", "n_test", "seconds", "make_seconds")
@@ -90,8 +91,8 @@ def leave_one_out(
     in_memory : bool, default True
         Each process holds the corpus; False reads it from the files.
     client, workers, out, progress
-        As in :func:`shared.data.many.each`: a cluster by address, processes of this machine, the folder that lets an
-        interrupted run go on, and a bar.
+        As in :func:`shared.data.parallel.each`: a cluster by address, processes of this machine, the folder that lets
+        an interrupted run go on, and a bar.
     version : str, default "1"
         Of what `make` does: change it when you change that. Data and settings are told apart by themselves.
 
@@ -134,18 +135,16 @@ def leave_one_out(
         "limits": sorted(map(int, limits)),
     }
     plan["about"] = _about(make, plan, corpus, [label, version])
-    items = {
-        f"{name}, seed {seed}": {"name": name, "seed": int(seed), "left_out": left_out[name]}
-        for name in names
-        for seed in seeds
-    }
-    run = functools.partial(_fold, make, plan)
-    found = each(run, items, client=client, workers=workers, out=out, version=plan["about"], progress=progress)
+    sets = {name: (left_out[name], None) for name in names}
+    arm, metric = functools.partial(_make, make, plan), functools.partial(_scored, plan)
+    how = {"client": client, "workers": workers, "out": out, "progress": progress, "version": plan["about"]}
+    found = run({"": arm}, sets, seeds, metric, **how)
     _KEPT.clear()
-    rows = [row for rows in found.values() if not isinstance(rows, Failure) for row in rows]
-    table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys((*HARD, *SOFT), float))
-    table.attrs["left_out"] = {name: gone[1:] for name, gone in left_out.items()}
-    table.attrs["failed"] = {name: rows.error for name, rows in found.items() if isinstance(rows, Failure)}
+    table = (
+        found.rename(columns={"data": "held_out"}).reindex(columns=COLUMNS).astype(dict.fromkeys((*HARD, *SOFT), float))
+    )
+    table.attrs = {"unit": "held_out", "left_out": {name: gone[1:] for name, gone in left_out.items()}}
+    table.attrs["failed"] = found.attrs["failed"]
     return table
 
 
@@ -218,17 +217,21 @@ def _corpus(plan):
     return _KEPT[key]
 
 
-def _fold(make, plan, item):
+def _make(make, plan, left_out, seed):
+    """The arms of one set and seed, the seconds it took to make them, and which set is left out."""
+    corpus = _corpus(plan)
+    rest = corpus.select([n for n in corpus if n not in left_out])
+    start = time.perf_counter()
+    arms = make(rest, seed)
+    seconds = time.perf_counter() - start
+    return arms if isinstance(arms, Mapping) else {type(arms).__name__: arms}, seconds, left_out[0]
+
+
+def _scored(plan, made, _, seed):
     """Rows of one set and seed."""
     from shared.methods.scpretrain import paper_split
 
-    name, seed = item["name"], item["seed"]
-    corpus = _corpus(plan)
-    rest = corpus.select([n for n in corpus if n not in item["left_out"]])
-    start = time.perf_counter()
-    arms = make(rest, seed)
-    made = time.perf_counter() - start
-    arms = arms if isinstance(arms, Mapping) else {type(arms).__name__: arms}
+    arms, make_seconds, name = made
     X, y, names = _held_out(plan, name)
     rows = []
     for number in [seed] if plan["splits"] == "seed" else range(plan["splits"]):
@@ -236,9 +239,8 @@ def _fold(make, plan, item):
         for limit in plan["limits"]:
             train, val = _first(split, limit, number)
             for arm, model in arms.items():
-                about = {"held_out": name, "seed": seed, "split": number, "limit": limit, "arm": arm}
-                found = _judged(model, X, y, names, train, val, split.test, number)
-                rows.append(about | found | {"make_seconds": made})
+                found = _fitted_and_scored(model, X, y, names, train, val, split.test, number)
+                rows.append({"split": number, "limit": limit, "arm": arm} | found | {"make_seconds": make_seconds})
     return rows
 
 
@@ -259,9 +261,9 @@ def _first(split, limit, number):
     return np.sort(train[:n]), np.sort(val[: max(1, round(len(val) * n / len(train)))])
 
 
-def _judged(model, X, y, genes, train, val, test, number):
+def _fitted_and_scored(model, X, y, genes, train, val, test, number):
     fresh = clone(model)
-    fresh.set_params(**dict.fromkeys(_seeded(fresh), number))
+    fresh.set_params(**dict.fromkeys(seeded_parts(fresh), number))
     labelled = np.sort(np.concatenate([train, val]))
     more = {"genes": genes, "val": np.searchsorted(labelled, val)}
     start = time.perf_counter()

@@ -9,11 +9,10 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 
-from shared import evaluate
 from shared.data import Corpus, simulate
-from shared.experiments import left_out
-from shared.experiments import scpretrain as borrowed
 from shared.methods.scpretrain import ScPretrain
+from shared.studies import scpretrain as study
+from shared.studies.scpretrain import left_out
 
 TINY = {
     "cells_per_cluster": (30, 20, 60),
@@ -32,13 +31,13 @@ def counted(adata):
     return ad.AnnData(adata.X * 0, adata.obs[["cell_type"]], adata.var[[]], layers={"counts": adata.X})
 
 
-def test_a_regression_on_numbers_is_that_of_the_curves(model, sets):
+def test_a_regression_on_an_embedding_is_that_of_the_curves(model, sets):
     adata = sets["set 0"]
-    y, (pool, test) = adata.obs["cell_type"].to_numpy(str), borrowed.draw(adata.n_obs, 0)
+    y, (pool, test) = adata.obs["cell_type"].to_numpy(str), study.draw(adata.n_obs, 0)
     genes, dense = list(adata.var_names), np.log1p(adata.X.toarray())
     for encoder, Z in ((model, model.transform(adata)), (None, dense)):
-        arm = left_out.OnNumbers(encoder).fit(adata.X[pool], y[pool], genes=genes)
-        wanted, classes = borrowed.graded(Z, y, pool, test)
+        arm = left_out.OnEmbedding(encoder).fit(adata.X[pool], y[pool], genes=genes)
+        wanted, classes = study.class_scores(Z, y, pool, test)
         np.testing.assert_allclose(arm.predict_proba(adata.X[test], genes=genes), wanted, atol=1e-4)
         assert list(arm.predict(adata.X[test], genes=genes)) == list(classes[wanted.argmax(1)])
 
@@ -70,8 +69,8 @@ def swept(sets, tmp_path_factory):
 
 def test_a_sweep_gives_every_arm_the_same_cells_of_every_set(swept):
     table = swept[0]
-    lent = ["raw clusters", "component clusters", "all in"]
-    wanted = {*NETWORKS, "all in", "genes, logistic", *(f"{name}, logistic" for name in (*lent, "PCA"))}
+    encoders = ["raw clusters", "component clusters", "all in"]
+    wanted = {*NETWORKS, "all in", "genes, logistic", *(f"{name}, logistic" for name in (*encoders, "PCA"))}
     wanted |= {f"{name}, stopped" for name in NETWORKS[:3]}
     assert set(table["arm"]) == wanted
     assert set(table["held_out"]) == {"set 0", "set 1", "third"}
@@ -82,7 +81,7 @@ def test_a_sweep_gives_every_arm_the_same_cells_of_every_set(swept):
 
 
 def test_a_set_left_out_alone_gives_what_it_gives_in_company(swept):
-    """So a sweep may be cut into parts that run beside each other."""
+    """So a sweep may be cut into parts that run in parallel."""
     table, data, how, _ = swept
     how = how | {"hold_out": ["set 1"], "seeds": [1]}
     alone = left_out.sweep(data, TINY, all_in=True, stop=True, **how)
@@ -91,16 +90,16 @@ def test_a_set_left_out_alone_gives_what_it_gives_in_company(swept):
     pd.testing.assert_frame_equal(alone.drop(columns=timed), rows.drop(columns=timed), check_exact=True)
 
 
-def test_a_sweep_goes_on_where_it_stopped_and_sees_another_recipe(swept, monkeypatch):
+def test_a_sweep_goes_on_where_it_stopped_and_sees_another_config(swept, monkeypatch):
     table, data, how, path = swept
-    made, real = [], left_out.borrowers
+    made, real = [], left_out.fold_arms
 
     @functools.wraps(real)
     def spy(*args, **more):
         made.append(1)
         return real(*args, **more)
 
-    monkeypatch.setattr(left_out, "borrowers", spy)
+    monkeypatch.setattr(left_out, "fold_arms", spy)
     again = left_out.sweep(data, TINY, all_in=True, stop=True, out=path.parent, **how)
     pd.testing.assert_frame_equal(again, table)
     assert not made
@@ -112,7 +111,7 @@ def test_a_sweep_goes_on_where_it_stopped_and_sees_another_recipe(swept, monkeyp
 
 def test_every_seed_has_an_encoder_of_its_own(model, sets):
     corpus, other = Corpus(sets).without("set 0"), clone(model)
-    arms = left_out.borrowers(corpus, 1, recipe=TINY, everything={0: model, 1: other}, stop=True)
+    arms = left_out.fold_arms(corpus, 1, config=TINY, everything={0: model, 1: other}, stop=True)
     assert arms["all in"].model is other and arms["all in, logistic"].encoder is other
     assert arms["raw clusters"].model.random_state == 1 and arms["component clusters"].model.space == "pca"
     assert not arms["from scratch"].model.borrow and arms["raw clusters, stopped"] is arms["raw clusters"].model
@@ -130,19 +129,6 @@ def test_the_encoder_of_a_fold_has_not_read_the_set(sets, monkeypatch):
     some = ["genes, logistic", "raw clusters"]
     table = left_out.sweep(sets, TINY, arms=some, **how)
     assert seen == [["set 1"]] * 3 and list(table["arm"]) == some
-
-
-def test_what_an_arm_is_ahead_is_a_mean_over_sets_or_studies():
-    rows = [("a", 0.5, 0.6), ("b", 0.5, 0.8), ("c", 0.5, 0.4)]
-    table = pd.DataFrame(
-        [(s, k, v) for s, x, y in rows for k, v in (("old", x), ("new", y))], columns=["held_out", "arm", "accuracy"]
-    )
-    got = left_out.versus(table, "old").loc["new"]
-    wanted = evaluate.over_seeds([0.1, 0.3, -0.1])
-    assert got[["ahead", "low", "high"]].tolist() == pytest.approx([wanted.value, wanted.low, wanted.high])
-    assert got["wins"] == 2 and got["sets"] == 3
-    got = left_out.versus(table, "old", groups={"a": "one", "b": "one"}).loc["new"]
-    assert got["ahead"] == pytest.approx(0.05) and got["sets"] == 2 and got["wins"] == 1
 
 
 def test_widespread_genes_are_those_of_most_cells_of_most_sets():

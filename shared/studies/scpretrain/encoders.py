@@ -1,11 +1,11 @@
-"""What was borrowed, asked in one way: an encoder, a labelled data set, a seed, and rivals on the same cells.
+"""What pre-training is worth to one labelled data set: an encoder, a seed, and baselines on the same cells.
 
-The chapter on scPretrain is made of these questions. Each function takes one encoder or its numbers, one data set and
-one seed. Arms that are compared get the same cells.
+Each function takes one encoder or its embedding, one data set and one seed. Arms that are compared get the same cells.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,13 +23,12 @@ from sklearn.svm import SVC
 from shared.data import DataError
 from shared.evaluate.intervals import Interval
 from shared.evaluate.metrics import accuracy, ari, cohen_kappa, macro_ovr, trapezoid_auprc
-from shared.experiments.left_out import labelled_sets, sweep, versus, widespread  # noqa: F401
-from shared.experiments.processes import side_by_side
 from shared.methods.scpretrain import PseudoLabeller, ScPretrain, finetune, logged, paper_split
+from shared.studies.harness import fit_arms
 
 
 def scores(y_true, proba, classes) -> dict[str, float]:
-    """Accuracy, Cohen's kappa, and the areas of :func:`shared.evaluate.macro_ovr`, of graded scores."""
+    """Accuracy, Cohen's kappa, and the areas of :func:`shared.evaluate.macro_ovr`, , of scores of each class."""
     called = np.asarray(classes)[np.argmax(proba, axis=1)]
     return {
         "accuracy": accuracy(y_true, called),
@@ -73,7 +72,7 @@ def own_genes(adata, n: int):
 
 
 def agreement(counts, classes: Mapping, spaces: Mapping, seeds, cells_per_cluster: int = 100) -> pd.DataFrame:
-    """What clusters follow: their adjusted Rand index with every way to class the cells.
+    """What clusters agree with: their adjusted Rand index with every way to class the cells.
 
     Parameters
     ----------
@@ -102,18 +101,19 @@ def agreement(counts, classes: Mapping, spaces: Mapping, seeds, cells_per_cluste
     return pd.DataFrame(rows)
 
 
-def lenders(corpora: Mapping, recipe: dict, seeds, workers: int = 1, **settings) -> dict:
+def pretrain(corpora: Mapping, config: dict, seeds, workers: int = 1, **settings) -> dict:
     """An encoder of each corpus and seed: a dict of (name of the corpus, seed) to ScPretrain.
 
-    `settings` go before those of `recipe`; with several `workers` they train in as many processes, and are the same.
+    `settings` go before those of `config`; with several `workers` they train in as many processes, and are the same.
     """
-    jobs = {(name, seed): (corpus, recipe | settings, seed) for name, corpus in corpora.items() for seed in seeds}
-    return dict(zip(jobs, side_by_side(pretrained, jobs.values(), workers), strict=True))
+    arm = functools.partial(pretrain_one, **config | settings)
+    done = fit_arms({"": arm}, corpora, seeds, workers=workers)
+    return {(name, seed): model for (name, _, seed), model in done.items()}
 
 
-def pretrained(corpus, recipe: dict, seed: int) -> ScPretrain:
-    """An encoder that has read the corpus."""
-    return ScPretrain(**recipe, random_state=seed).pretrain(corpus)
+def pretrain_one(corpus, seed: int, **config) -> ScPretrain:
+    """An encoder pre-trained on the corpus."""
+    return ScPretrain(**config, random_state=seed).pretrain(corpus)
 
 
 def draw(n_cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -131,12 +131,12 @@ def wrong_genes(model: ScPretrain, seed: int) -> ScPretrain:
 
 
 def scratch(model: ScPretrain, **settings) -> ScPretrain:
-    """The same network with nothing borrowed, and with other settings where some are given."""
+    """The same network without what was pre-trained, and with other settings where some are given."""
     return clone(model).set_params(borrow=False, **settings)
 
 
-def numbers(encoders: Mapping, adata) -> dict:
-    """What regressions read of a data set: the numbers of each encoder, and log(1 + count) of its own genes.
+def embeddings(encoders: Mapping, adata) -> dict:
+    """What regressions read of a data set: the embedding by each encoder, and log(1 + count) of its own genes.
 
     The names say how they are read: ``"..., logistic"`` for each of `encoders`, and ``"genes, logistic"``.
     """
@@ -172,8 +172,8 @@ def published_protocol(
     return {name: scores(truth, one.predict_proba(test), one.classes_) for name, one in fitted.items()}
 
 
-def on_network(model: ScPretrain, adata, train, test, *, seed: int, label: str = "cell_type", **settings) -> dict:
-    """Scores of the network tuned on cells `train`, for all its epochs, on cells `test`.
+def network_scores(model: ScPretrain, adata, train, test, *, seed: int, label: str = "cell_type", **settings) -> dict:
+    """Scores of the network fine-tuned on cells `train`, for all its epochs, on cells `test`.
 
     `settings` go to the model: ``borrow=False`` leaves out what was pre-trained.
     """
@@ -182,10 +182,10 @@ def on_network(model: ScPretrain, adata, train, test, *, seed: int, label: str =
     return scores(adata.obs[label].to_numpy(str)[test], one.predict_proba(adata[test]), one.classes_)
 
 
-def graded(Z, y, train, test, model=None) -> tuple[np.ndarray, np.ndarray]:
-    """Graded scores of cells `test` and their classes, by a classifier on numbers `Z`.
+def class_scores(Z, y, train, test, model=None) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of each class for cells `test`, and the classes, by a classifier on embeddings `Z`.
 
-    The numbers are centred, and divided by one spread for all of them, both taken from the cells `train`; directions
+    The embeddings are centred, and divided by one spread for all of them, both taken from the cells `train`; directions
     keep their proportions. Without `model` it is logistic regression with the library's penalty.
     """
     Z = (Z - Z[train].mean(0)) / Z[train].std()
@@ -195,28 +195,28 @@ def graded(Z, y, train, test, model=None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_accuracy(Z, y, n: int, seeds) -> float:
-    """Accuracy of logistic regression on numbers `Z` with `n` labels, as a mean over draws of cells."""
+    """Accuracy of logistic regression on embeddings `Z` with `n` labels, as a mean over draws of cells."""
     found = []
     for pool, test in (draw(len(y), seed) for seed in seeds):
-        proba, classes = graded(Z, y, pool[:n], test)
+        proba, classes = class_scores(Z, y, pool[:n], test)
         found.append(accuracy(y[test], classes[np.argmax(proba, axis=1)]))
     return float(np.mean(found))
 
 
-def on_numbers(Z, y, train, test, model=None) -> dict[str, float]:
-    """Scores of a classifier on numbers `Z` (:func:`graded`)."""
-    return scores(y[test], *graded(Z, y, train, test, model))
+def embedding_scores(Z, y, train, test, model=None) -> dict[str, float]:
+    """Scores of a classifier on embeddings `Z` (:func:`class_scores`)."""
+    return scores(y[test], *class_scores(Z, y, train, test, model))
 
 
-def label_curve(networks, numbers, adata, budgets, seed: int, once=None, label: str = "cell_type", **settings):
+def label_curve(networks, embeddings, adata, budgets, seed: int, once=None, label: str = "cell_type", **settings):
     """Scores of every arm at every number of labels; all arms get the same cells.
 
     Parameters
     ----------
     networks : dict of str to ScPretrain
-        Arms to be tuned (:func:`on_network`); one with ``borrow=False`` starts from scratch.
-    numbers : dict of str to ndarray, cells × anything
-        Arms to be read by logistic regression (:func:`on_numbers`).
+        Arms to be fine-tuned (:func:`network_scores`); one with ``borrow=False`` starts from scratch.
+    embeddings : dict of str to ndarray, cells × features
+        Arms to be read by logistic regression (:func:`embedding_scores`).
     adata : AnnData
         The labelled data set.
     budgets : sequence of int
@@ -238,39 +238,39 @@ def label_curve(networks, numbers, adata, budgets, seed: int, once=None, label: 
     y, (pool, test) = adata.obs[label].to_numpy(str), draw(adata.n_obs, seed)
     for i, n in enumerate(budgets):
         for name, model in {**networks, **({} if i else once or {})}.items():
-            got = on_network(model, adata, pool[:n], test, seed=seed, label=label, **settings)
+            got = network_scores(model, adata, pool[:n], test, seed=seed, label=label, **settings)
             yield {"labels": n, "model": name, **got}
-        for name, Z in numbers.items():
-            yield {"labels": n, "model": name, **on_numbers(Z, y, pool[:n], test)}
+        for name, Z in embeddings.items():
+            yield {"labels": n, "model": name, **embedding_scores(Z, y, pool[:n], test)}
 
 
-def as_rung(model: ScPretrain, genes):
-    """Logistic regression on the numbers of a pre-trained encoder, for log(1 + count) of `genes`."""
+def as_baseline(model: ScPretrain, genes):
+    """Logistic regression on the embedding by a pre-trained encoder, for log(1 + count) of `genes`."""
     reader = clone(model).set_params(logged=True)
     read = FunctionTransformer(reader.transform, kw_args={"genes": list(genes)}, accept_sparse=True)
     return make_pipeline(read, StandardScaler(), LogisticRegression(max_iter=1000))
 
 
 def other_heads(Z, y, train, test, seed: int) -> dict[str, float]:
-    """AUROC of the paper's three other classifiers on numbers `Z`, and ARI of k-means told the number of types."""
+    """AUROC of the paper's three other classifiers on embeddings `Z`, and ARI of k-means told the number of types."""
     heads = {
         "random forest": RandomForestClassifier(10, max_depth=5, random_state=seed),
         "logistic": LogisticRegression(max_iter=1000),
         "SVM": SVC(kernel="linear", decision_function_shape="ovr"),
     }
-    found = {name: on_numbers(Z, y, train, test, head)["auroc"] for name, head in heads.items()}
+    found = {name: embedding_scores(Z, y, train, test, head)["auroc"] for name, head in heads.items()}
     clusters = KMeans(len(set(y)), n_init=3, random_state=seed).fit_predict(Z)
     return found | {"k-means": ari(y, clusters.astype(str))}
 
 
-def hard_areas(y_true, proba, classes) -> pd.DataFrame:
+def hard_label_areas(y_true, proba, classes) -> pd.DataFrame:
     """What hard labels do to areas under precision and recall, type by type.
 
     Returns
     -------
     DataFrame
-        ``graded``: average precision of the scores; ``straight``: area under straight lines through the one point that
-        a hard label is; ``steps``: average precision of hard labels.
+        ``scores``: average precision of the scores; ``trapezoid``: area under straight lines
+        through the one point that a hard label is; ``steps``: average precision of hard labels.
     """
     hard = np.eye(len(classes))[np.argmax(proba, axis=1)]
     rows = {}
@@ -278,20 +278,20 @@ def hard_areas(y_true, proba, classes) -> pd.DataFrame:
         is_kind = np.asarray(y_true) == kind
         if is_kind.any():
             rows[kind] = {
-                "graded": average_precision_score(is_kind, proba[:, k]),
-                "straight": trapezoid_auprc(is_kind, hard[:, k]),
+                "scores": average_precision_score(is_kind, proba[:, k]),
+                "trapezoid": trapezoid_auprc(is_kind, hard[:, k]),
                 "steps": average_precision_score(is_kind, hard[:, k]),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def stability(table: pd.DataFrame, arm: str, rival: str, metric: str = "average_precision") -> Interval:
-    """Correlation, over data sets, of the rival's variance between splits with what the arm gains on it.
+def stability(table: pd.DataFrame, arm: str, baseline: str, metric: str = "average_precision") -> Interval:
+    """Correlation, over data sets, of the baseline's variance between splits with what the arm gains on it.
 
-    Section 3.6 of the paper says that borrowed weights help most where random ones end elsewhere each time.
+    Section 3.6 of the paper says that pre-trained weights help most where random ones end elsewhere each time.
     """
     one = table.pivot_table(index=["held_out", "split"], columns="arm", values=metric)
-    unstable = one[rival].groupby("held_out").var()
-    helped = (one[arm] - one[rival]).groupby("held_out").mean()
+    unstable = one[baseline].groupby("held_out").var()
+    helped = (one[arm] - one[baseline]).groupby("held_out").mean()
     both = pd.concat([unstable, helped], axis=1).dropna()
     return correlation(np.corrcoef(both.to_numpy().T)[0, 1], len(both))

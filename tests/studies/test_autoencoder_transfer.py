@@ -5,14 +5,14 @@ import pytest
 
 pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-strength[keras]'")
 
-from shared.experiments.autoencoder_transfer import lend
+from shared.studies.autoencoder_transfer import compare_sources
 
 MODEL = {"hidden": (16,), "code": 6, "scaling": "centre", "pretrain_epochs": 30, "pretrain_lr": 1e-2}
 HOW = {"model": MODEL, "frozen": {"epochs": 30, "lr": 1e-2}, "full": {"epochs": 5}}
 
 
 @pytest.fixture(scope="module")
-def worlds():
+def made():
     """Three classes along a few directions of many genes; the related source varies along them, unlabelled."""
     rng = np.random.default_rng(0)
     axes = rng.normal(size=(3, 120))
@@ -22,23 +22,23 @@ def worlds():
     return X, np.array(["a", "b", "c"])[y], related, rng.normal(size=(200, 120)) * related.std(0)
 
 
-def test_a_related_source_lends_more_than_noise_and_its_shuffled_self(worlds):
-    X, y, related, noise = worlds
-    found = lend({"related": related, "noise": noise}, X, y, range(4), control="related", n_test=60, **HOW)
+def test_a_related_source_gives_more_than_noise_and_its_shuffled_self(made):
+    X, y, related, noise = made
+    found = compare_sources({"related": related, "noise": noise}, X, y, range(4), control="related", n_test=60, **HOW)
     assert list(found.index) == [0, 1, 2, 3]
     assert set(found) == {"related", "noise", "scratch", "related, shuffled"}
     mean = found.mean()
     assert mean["related"] > max(mean["noise"], mean["related, shuffled"]) + 0.1
     assert found["related"].nunique() > 1, "every seed drew the same"
-    again = lend({"related": related}, X, y, [2], control="related", n_test=60, **HOW)
+    again = compare_sources({"related": related}, X, y, [2], control="related", n_test=60, **HOW)
     assert again.loc[2, "related, shuffled"] == found.loc[2, "related, shuffled"]
     assert again.loc[2, "scratch"] == found.loc[2, "scratch"]
 
 
-def test_only_a_few_labels_and_no_test_label_are_looked_at(worlds, monkeypatch):
-    X, y, related, _ = worlds
+def test_only_a_few_labels_and_no_test_label_are_looked_at(made, monkeypatch):
+    X, y, related, _ = made
     seen = []
-    from shared.experiments import autoencoder_transfer as module
+    from shared.studies import autoencoder_transfer as module
 
     class Spy(module.AutoencoderClassifier):
         def adapt(self, X):
@@ -54,7 +54,7 @@ def test_only_a_few_labels_and_no_test_label_are_looked_at(worlds, monkeypatch):
             return super().predict(X)
 
     monkeypatch.setattr(module, "AutoencoderClassifier", Spy)
-    lend({"related": related}, X, y, [0], shots=2, n_test=60, model={**MODEL, "pretrain_epochs": 1})
+    compare_sources({"related": related}, X, y, [0], shots=2, n_test=60, model={**MODEL, "pretrain_epochs": 1})
     assert [arm[-1] for arm in seen] == ["frozen", "full"]
     for pool, train, labels, test, _ in seen:
         test = {row.tobytes() for row in test}
@@ -62,9 +62,9 @@ def test_only_a_few_labels_and_no_test_label_are_looked_at(worlds, monkeypatch):
         assert not any(row.tobytes() in test for part in (pool, train) for row in part)
 
 
-def test_what_cannot_be_tried_is_named(worlds):
-    X, y, related, _ = worlds
+def test_what_cannot_be_tried_is_named(made):
+    X, y, related, _ = made
     with pytest.raises(ValueError, match="control='noise' is not known: choose related"):
-        lend({"related": related}, X, y, [0], control="noise", n_test=60)
+        compare_sources({"related": related}, X, y, [0], control="noise", n_test=60)
     with pytest.raises(ValueError, match="n_test=150 is not a number between 0 and 150"):
-        lend({"related": related}, X, y, [0], n_test=150)
+        compare_sources({"related": related}, X, y, [0], n_test=150)

@@ -1,4 +1,4 @@
-"""Studies as the experiments take them: tables on the genes they share, with classes put aside."""
+"""Studies on the genes that they share, and classes held out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def on_same_genes(source, studies: Mapping, n_genes: int = 600):
     source : (AnnData, str)
         Log expression or z-scores, and the column of ``obs`` with the labels.
     studies : dict of name to (AnnData, str)
-        Those to tune and to examine on. Values may have another unit: each profile is scaled by its own range.
+        Those to fine-tune and to evaluate on. Values may have another unit: each profile is scaled by its own range.
     n_genes : int
         At most so many.
 
@@ -50,8 +50,8 @@ def on_same_genes(source, studies: Mapping, n_genes: int = 600):
     return genes, read(*source), {name: read(*study) for name, study in studies.items()}
 
 
-def put_aside(y, n: int, seed: int = 0) -> np.ndarray:
-    """Rows of `n` classes drawn at random, as a mask: what a rehearsal never meets."""
+def hold_out_classes(y, n: int, seed: int = 0) -> np.ndarray:
+    """Rows of `n` classes drawn at random, as a mask: what a pre-training never sees."""
     return np.isin(y, np.random.default_rng(seed).permutation(np.unique(y))[:n])
 
 

@@ -1,4 +1,4 @@
-"""Work over many data sets: one function, a list of names, as many processes as the machine or a cluster has.
+"""Run one function over many items: in processes of this machine (joblib), or on a cluster by its address (Dask).
 
 ``each(function, names)`` runs ``function(name)`` in worker processes and gives the results by name. A sweep of hours
 may be interrupted: with a folder ``out``, every result is written there when it comes, and the next call goes on.
@@ -11,30 +11,26 @@ import contextlib
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import joblib
 
-from shared.data.constraints import Maybe, Whole, require
+from shared.data.constraints import Maybe, OneOf, Whole, check
 from shared.data.errors import DataError, warn
 from shared.data.genes import many, shown
 from shared.data.store import made, read_note, write_note
 
 TRIES = 2
-# One thread a process: the processes fill the cores already.
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
-# A task is lost with its worker twice at most, and no task waits at a worker that another one brings down.
-PLAN = {"distributed.scheduler.allowed-failures": TRIES - 1, "distributed.scheduler.worker-saturation": 1.0}
+SETTINGS = {"workers": Maybe(Whole()), "threads": Whole(1), "errors": OneOf("keep", "raise")}
 
 
 class SweepWarning(UserWarning):
@@ -68,8 +64,10 @@ def each(
     *,
     client=None,
     workers: int | None = None,
+    threads: int = 1,
     out=None,
     version: str = "1",
+    errors: str = "keep",
     progress: bool = True,
 ) -> dict:
     """Run ``function(item)`` for every item, several at a time.
@@ -77,52 +75,52 @@ def each(
     Parameters
     ----------
     function : function
-        Of one argument. Worker processes import it, or get a copy where it was typed in a notebook. In a script, the
-        call of ``each`` belongs under ``if __name__ == "__main__":``.
+        Of one argument. Worker processes import it, or get a copy where it was typed in a notebook. What it draws must
+        depend on its argument, not on what ran before in its process.
     items : iterable of str, int or Path, or mapping
         Names of the items, each once, which are also the arguments; a mapping gives each name an argument of its own.
-    client : distributed.Client, optional
-        Of a cluster: ``Client("tcp://10.0.0.1:8786")``. Its workers must be able to import `function`, and see the
-        files it reads. Without it, processes of this machine, with one thread each, for the time of this call.
+    client : str or distributed.Client, optional
+        A Dask cluster, or its address: ``"tcp://10.0.0.1:8786"``. Its workers must be able to import `function`, and
+        see the files it reads. Without it, processes of this machine, kept a while for the next call.
     workers : int, optional
-        Processes on this machine, if there is no `client`; as many as it has cores if not given. 0 runs the items
-        here, one after another, without Dask.
+        Processes on this machine, if there is no `client`; as many as it has cores if not given. 0 and 1 run the items
+        here, one after another.
+    threads : int, default 1
+        Of each process on this machine. Sums are rounded by how many threads share them: with as many as this process
+        has, processes find what a loop here would find.
     out : path, optional
         Folder in which every finished item leaves one JSON file, at once and whole. Items that lie there already are
         not run again; items that failed are. Results are then what JSON holds: words, numbers, lists and dicts with
         words as keys (numpy's numbers and arrays become numbers and lists).
     version : str, default "1"
         Of what `function` does. Results of another version are left where they are, and not used.
+    errors : {"keep", "raise"}
+        An item that raised, or whose process was lost, is tried once more; if that fails too, its result is a
+        :class:`Failure`, which is false, and a :class:`SweepWarning` says so. ``"raise"`` raises the first error.
     progress : bool, default True
         Show a bar, on a terminal.
 
     Returns
     -------
     dict
-        The result of each item by its name, in the order of `items`. An item that raised, or whose process was lost,
-        was tried once more; if that failed too, its result is a :class:`Failure`, which is false, and a
-        :class:`SweepWarning` says so.
+        The result of each item by its name, in the order of `items`.
 
     Raises
     ------
     DataError
-        If Dask is missing or cannot start, the cluster goes away, `out` cannot be written or holds results of another
-        function, two items have one name, or a result does not fit in JSON.
+        If Dask is missing, the cluster goes away, `out` cannot be written or holds results of another function, two
+        items have one name, a result does not fit in JSON, or nothing of this can be sent to another process.
 
     Examples
     --------
     >>> each(len, {"a": [1, 2], "b": []}, workers=0, progress=False)
     {'a': 2, 'b': 0}
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise DataError("a worker process began the sweep again: put each(...) under 'if __name__ == \"__main__\":'")
     if not callable(function):
         raise DataError(f"{function!r} is no function: give a function of one argument")
     if client is not None and workers is not None:
         raise DataError("the client brings its own workers: leave out workers=, or client=")
-    if client is not None and not hasattr(client, "submit"):
-        raise DataError(f"client should be a distributed.Client, not {type(client).__name__}: make one of the address")
-    require(Maybe(Whole()), workers=workers)
+    check({"workers": workers, "threads": threads, "errors": errors}, SETTINGS)
     arguments = _named(items)
     store = None if out is None else _Store(made(Path(out)), str(version), function_name(function))
     found = {} if store is None else store.read(arguments)
@@ -130,17 +128,22 @@ def each(
     if waiting:
         from tqdm import tqdm
 
-        run = functools.partial(_attempt, function, store is not None)
+        run = functools.partial(_attempt, function, store is not None, errors == "raise")
         hide = None if progress else True  # None shows a bar on a terminal only
         with contextlib.ExitStack() as stack:
-            if client is None and workers != 0:
-                client = stack.enter_context(_local(min(workers or joblib.cpu_count(), len(waiting))))
-            here = ((name, run(name, item)) for name, item in waiting.items())
-            finished = here if client is None else _on_cluster(client, run, waiting)
+            processes = min(joblib.cpu_count() if workers is None else workers, len(waiting))
+            if client is not None:
+                finished = _on_cluster(stack.enter_context(_connected(client)), run, waiting)
+            elif workers is None or processes > 1:
+                finished = _in_processes(run, waiting, processes, threads)
+            else:
+                finished = ((name, run(name, item)) for name, item in waiting.items())
             bar = stack.enter_context(
                 tqdm(total=len(arguments), initial=len(found), unit="item", desc="sweep", disable=hide)
             )
             for name, value in stack.enter_context(contextlib.closing(finished)):
+                if errors == "raise" and isinstance(value, Failure):
+                    raise DataError(f"{name!r}: {value.error}")
                 found[name] = value
                 if store is not None:
                     store.write(name, value)
@@ -221,17 +224,20 @@ def _line(error) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _attempt(function, as_json, name, item):
+def _attempt(function, as_json, raises, name, item):
     """The result of one item, or a :class:`Failure`; only one that does not fit in JSON is raised."""
-    for tries in range(1, TRIES + 1):
-        try:
-            value = function(item)
-            break
-        except (Exception, SystemExit) as e:
-            # Not raised: an exception may be of a class that only the worker can import.
-            failure = Failure(_line(e), "".join(traceback.format_exception(e)), tries)
+    if raises:
+        value = function(item)
     else:
-        return failure
+        for tries in range(1, TRIES + 1):
+            try:
+                value = function(item)
+                break
+            except (Exception, SystemExit) as e:
+                # Not raised: an exception may be of a class that only the worker can import.
+                failure = Failure(_line(e), "".join(traceback.format_exception(e)), tries)
+        else:
+            return failure
     try:
         return json.loads(json.dumps(value, default=_plain)) if as_json else value
     except (TypeError, ValueError, RecursionError) as e:
@@ -239,6 +245,76 @@ def _attempt(function, as_json, name, item):
             f"the result of {name!r} does not fit in JSON ({' '.join(str(e).split())}): return words, numbers, lists "
             "and dicts with words as keys, or write the rest to a file of its own and return its name"
         ) from e
+
+
+LOST = Failure("its process was lost each time: too little memory?", "", TRIES)
+
+
+def _cannot_be_sent(name, error):
+    said = " ".join(str(error).split())[:200]
+    return DataError(
+        f"the function or the item {name!r} cannot be sent to another process ({said}): use a function "
+        "that needs nothing but its argument, and open files inside it"
+    )
+
+
+def _noted(run, name, item, sign):
+    """One item in a process, which leaves a sign that it began."""
+    sign.touch()
+    return name, run(name, item)
+
+
+def _in_processes(run, waiting, workers, threads):
+    """Results as they come. Where a process is lost, all that had begun run once more, each alone."""
+    done, lost, groups = set(), Counter(), [list(waiting)]
+    with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+        config = joblib.parallel_config("loky", inner_max_num_threads=threads)
+        while groups:
+            group, place = groups.pop(), Path(tempfile.mkdtemp(dir=folder))
+            signs = {name: place / str(i) for i, name in enumerate(group)}
+            # One item a message: items sent together would share what they have in common, and could change it.
+            parallel = {"batch_size": 1, "max_nbytes": None, "return_as": "generator_unordered"}
+            jobs = [joblib.delayed(_noted)(run, name, waiting[name], signs[name]) for name in group]
+            try:
+                with config:
+                    results = joblib.Parallel(min(workers, max(2, len(group))), **parallel)(jobs)
+                for name, value in results:
+                    done.add(name)
+                    yield name, value
+            except BrokenProcessPool:
+                left = [name for name in group if name not in done]
+                suspects = [name for name in left if signs[name].exists()]
+                lost.update(suspects)
+                yield from ((name, LOST) for name in suspects if lost[name] == TRIES)
+                groups.append([name for name in left if name not in suspects])
+                groups += [[name] for name in suspects if lost[name] < TRIES]
+                groups = [some for some in groups if some]
+            except Exception as e:
+                if "pickle" not in repr(e):
+                    raise
+                raise _cannot_be_sent(next((n for n in group if n not in done), group[0]), e) from e
+
+
+@contextlib.contextmanager
+def _connected(client):
+    """A client of a Dask cluster, from its address where it is one."""
+    if hasattr(client, "submit"):
+        yield client
+        return
+    if not isinstance(client, str):
+        raise DataError(f"client should be a distributed.Client or an address, not {type(client).__name__}")
+    try:
+        from distributed import Client
+    except ImportError as e:
+        raise DataError('clusters need Dask: pip install "borrowed-strength[sweep]", or leave out client=') from e
+    try:
+        found = Client(client, timeout=10)
+    except (OSError, ValueError) as e:
+        raise DataError(
+            f"there is no cluster at {client} ({_line(e)}): start its scheduler, or leave out client="
+        ) from e
+    with found:
+        yield found
 
 
 def _on_cluster(client, run, waiting):
@@ -253,11 +329,7 @@ def _on_cluster(client, run, waiting):
             try:
                 running[client.submit(run, name, item, pure=False)] = name
             except Exception as e:
-                said = " ".join(str(e).split())[:200]
-                raise DataError(
-                    f"the function or the item {name!r} cannot be sent to another process ({said}): use a function "
-                    "that needs nothing but its argument, and open files inside it"
-                ) from e
+                raise _cannot_be_sent(name, e) from e
         for future in as_completed(list(running)):
             name = running.pop(future)
             try:
@@ -270,38 +342,9 @@ def _on_cluster(client, run, waiting):
                     "the cluster went away: start it again, and call again; with out= finished items stay"
                 ) from e
             except KilledWorker:
-                # Dask has replaced the worker and tried the item again.
-                value = Failure("its process was lost each time: too little memory?", "", TRIES)
+                value = LOST  # Dask has replaced the worker and tried the item again
             except Exception as e:
                 value = Failure(_line(e), "", 1)
             yield name, value
     finally:
         client.cancel(list(running))
-
-
-@contextlib.contextmanager
-def _local(workers):
-    """Worker processes of this machine, gone with all they left at the end."""
-    try:
-        import dask
-        from distributed import Client
-    except ImportError as e:
-        raise DataError(
-            'sweeps over processes need Dask: pip install "borrowed-strength[sweep]", or run here with workers=0'
-        ) from e
-    how = {"threads_per_worker": 1, "processes": True, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as folder:
-        try:
-            # Dask logs a lost worker at length; what became of its item is said here.
-            with dask.config.set(PLAN):
-                client = Client(
-                    n_workers=workers, local_directory=folder, env=ONE_THREAD, silence_logs="CRITICAL", **how
-                )
-        except (OSError, RuntimeError) as e:
-            said = " ".join(str(e).split()) or type(e).__name__
-            raise DataError(
-                f"worker processes could not be started ({said}): in a script, call each(...) under "
-                "'if __name__ == \"__main__\":', or run here with workers=0"
-            ) from e
-        with client:
-            yield client
