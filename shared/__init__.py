@@ -2,7 +2,7 @@
 
 Data flows one way through its rooms, and a room imports only the rooms before it::
 
-    data -> preprocess -> nn -> train -> methods -> evaluate -> experiments -> results -> figures -> chapter
+    data -> preprocess -> nn -> train -> methods -> evaluate -> studies -> results -> figures -> chapter
 
 Importing ``shared`` itself loads nothing heavy. Import the room you need: ``from shared.data import load``.
 """

@@ -12,7 +12,7 @@ import pytest
 from book import notebooks
 from book.imports import imported, without_magics
 
-ROOMS = ("data", "preprocess", "nn", "train", "methods", "evaluate", "experiments", "results", "figures", "chapter")
+ROOMS = ("data", "preprocess", "nn", "train", "methods", "evaluate", "studies", "results", "figures", "chapter")
 HEAVY = {"torch", "tensorflow", "keras", "scanpy", "anndata", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
 IMPORT_SECONDS = 0.3
 CLONE_MB = 30

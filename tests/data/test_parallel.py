@@ -238,7 +238,7 @@ def test_an_address_without_a_cluster(monkeypatch):
         raise OSError("Timed out trying to connect")
 
     monkeypatch.setattr(distributed, "Client", refused)
-    with pytest.raises(DataError, match="no cluster at tcp://127.0.0.1:1 .*start its scheduler"):
+    with pytest.raises(DataError, match=r"no cluster at tcp://127.0.0.1:1 .*start its scheduler"):
         each(str.upper, ["a"], client="tcp://127.0.0.1:1", progress=False)
 
 

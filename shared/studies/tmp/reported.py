@@ -20,13 +20,13 @@ PAPER_TYPES = {
 }
 # What stands beside the chapter's records: where the paper reports it, and what.
 PAPER_NUMBERS = {
-    "unseen_nonnegative": "table S3: .79, .85",
-    "accuracy_pretrained_only": "figure 3a: .33 to .53",
+    "unseen_non_negative": "table S3: .79, .85",
+    "accuracy_pre_trained_only": "figure 3a: .33 to .53",
     "accuracy_from_scratch_15": "3a: .42 to .53",
-    "accuracy_pretrained_15": "3a: .50 to .80",
-    "gain_nonnegative": "3a: .07 to .34",
+    "accuracy_pre_trained_15": "3a: .50 to .80",
+    "gain_non_negative": "3a: .07 to .34",
     "accuracy_from_scratch_all_cells": "3a: .79 to .92",
-    "accuracy_pretrained_all_cells": "3a: .79 to .93",
+    "accuracy_pre_trained_all_cells": "3a: .79 to .93",
     "late_from_scratch_15": "2a: .93; 3b: .42 to .53",
     "ahead_late_from_scratch_15": "3b, equal lengths: -.30 to -.03",
     "types_gap": "2b: .36",
