@@ -306,14 +306,14 @@ def test_networks_trained_as_one_are_networks_trained_in_turn(clamp):
         assert (min(p.min() for p in net.encoder.parameters()) >= 0) == (clamp == "all")
 
 
-def test_a_network_does_not_hang_on_those_beside_it():
+def test_a_network_does_not_depend_on_those_beside_it():
     nets, draws = three()
     (X, y), rule = profiles(7, 14, seed=50, centres=50), MetaConfig(episodes=12, lr=5e-3, device="cpu")
     other = [network(seed=9, dims=(40, 12, 8), relation=(8, 6)), EpisodeSampler(unit_range(X), y, 4, 3, 2)]
     found = []
     for third in ((nets[2], draws[2], 2), (*other, 7)):
-        team, samplers, seeds = zip((nets[0], draws[0], 0), (nets[1], draws[1], 1), third)
-        together = RelationNets(copy.deepcopy(team))
+        stacked, samplers, seeds = zip((nets[0], draws[0], 0), (nets[1], draws[1], 1), third)
+        together = RelationNets(copy.deepcopy(stacked))
         meta_train(together, EpisodeSamplers(samplers, seeds), rule)
         found.append(together.unstack()[0].state_dict())
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
