@@ -17,6 +17,12 @@ from book.imports import imported, without_magics
 
 ROOMS = ("data", "preprocess", "nn", "train", "methods", "evaluate", "experiments", "results", "figures", "chapter")
 HEAVY = {"torch", "tensorflow", "keras", "scanpy", "anndata", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
+TESTS_OF_MORE = {  # test files that are named after no module
+    "tests/data/test_bundled.py": "the files of data/ and the scripts that made them",
+    "tests/experiments/test_exp_autoencoder_transfer.py": "on its way to another name",
+    "tests/methods/test_contract.py": "every estimator",
+    "tests/train/test_fit.py": "the loop, and what is set, kept and read around it",
+}
 IMPORT_SECONDS = 0.3
 CLONE_MB = 30
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".cfg", ".json", ".ipynb", ".bib", ".cff", ".css", ".csv", ""}
@@ -181,6 +187,32 @@ def names_of(slug: str) -> dict[str, str]:
     }
 
 
+def stray_tests(modules: set[str], tests: set[str]) -> list[str]:
+    """Tests of a room that bear the name of none of its modules and folders; a test in a folder is of that folder."""
+    parts = [Path(m).with_suffix("").parts[1:] for m in modules]
+    known = {
+        (folder, name.strip("_")) for p in parts for i, name in enumerate(p) for folder in [p[:j] for j in range(i + 1)]
+    }
+    known |= {(folder, folder[-1]) for folder, _ in known if folder}
+    return [
+        test
+        for test in sorted(tests)
+        if (folder := Path(test).parts[1:-1]) and folder[0] in ROOMS
+        if (folder, Path(test).stem.removeprefix("test_")) not in known
+    ]
+
+
+def test_tests_follow_the_modules(root):
+    modules = {
+        p.relative_to(root).as_posix() for p in tracked(root) if p.suffix == ".py" and p.is_relative_to(root / "shared")
+    }
+    tests = {p.relative_to(root).as_posix() for p in (root / "tests").rglob("test_*.py")}
+    assert stray_tests(modules, tests) == sorted(TESTS_OF_MORE), (
+        "name a test after its module; take off what needs no word"
+    )
+    assert [r for r in ROOMS if not any(t.startswith((f"tests/{r}/", f"tests/test_{r}.py")) for t in tests)] == []
+
+
 def test_imports_go_one_way(root):
     sources = shared_sources(root)
     assert {"shared", "shared.results", "shared.chapter"} <= sources.keys()
@@ -312,6 +344,30 @@ HOUSE = {
 def test_a_word_of_a_later_room_is_seen(source):
     assert order_problems(HOUSE) == []
     assert order_problems({**HOUSE, "shared.nn.meta": source})
+
+
+def test_a_test_of_no_module_is_seen():
+    modules = {"shared/data/load.py", "shared/data/readers/geo.py", "shared/data/__main__.py", "shared/nn/heads.py"}
+    good = {
+        "tests/data/test_load.py",
+        "tests/data/readers/test_geo.py",
+        "tests/data/test_geo.py",
+        "tests/data/test_main.py",
+    }
+    good |= {
+        "tests/data/test_readers.py",
+        "tests/data/test_data.py",
+        "tests/book/test_pages.py",
+        "tests/test_results.py",
+    }
+    assert stray_tests(modules, good) == []
+    bad = {
+        "tests/data/test_heads.py",
+        "tests/data/readers/test_load.py",
+        "tests/data/test_load_more.py",
+        "tests/nn/test_data.py",
+    }
+    assert stray_tests(modules, bad | good) == sorted(bad)
 
 
 def test_plain_words_and_own_names_are_no_word_of_a_later_room():
