@@ -344,7 +344,7 @@ def _of_storage(X, v) -> list[Finding]:
             Finding(
                 "parts",
                 "warning",
-                f"stores {many(v.parts, 'entry').replace('entrys', 'entries')} in several parts",
+                f"stores {many(v.parts, 'entry')} in several parts",
                 "X.sum_duplicates() adds them up; so does shared.data.load",
             ),
         ),
