@@ -202,7 +202,7 @@ def _forget_dead(goal: Path):
 
 
 def _runs(pid):
-    """True when the process is a live chapter run, and not a stranger with its number or one that nobody buried."""
+    """True when the process is a live chapter run, and not another one with its number or one that nobody buried."""
     import psutil
 
     try:

@@ -107,7 +107,7 @@ class Run:
         if not str(name).isidentifier():
             raise ResultError(f"{name!r} cannot name a result: use letters, digits and underscores")
         if not self.data:
-            raise ResultError(f"{name!r} has no data behind it: load data with chapter.load() before recording")
+            raise ResultError(f"{name!r} has no data behind it: load its data set before recording")
         if published is not None and not source:
             raise ResultError(f"{name!r} quotes a published figure: say where it is published (source=...)")
         if not isinstance(value, str):

@@ -33,7 +33,7 @@ def learning():
     return pd.DataFrame(rows, columns=["cells", "seed", "model", "score"])
 
 
-def lender():
+def pretrained():
     from types import SimpleNamespace
 
     weight = np.arange(6.0).reshape(3, 2)
@@ -113,7 +113,9 @@ DRAWN = {
     "wiring": lambda: figures.wiring(
         {"run 1": ["5", "10", "3"], "run 2": ["8", "16", "5"]}, middle="genes → 200", title="One encoder, six heads"
     ),
-    "transplanted": lambda: figures.transplanted(lender(), ["LYZ", "NEW", "CD3E"], title="Known genes move", n_units=2),
+    "transplanted": lambda: figures.transplanted(
+        pretrained(), ["LYZ", "NEW", "CD3E"], title="Known genes move", n_units=2
+    ),
     "versus": lambda: figures.versus(
         pd.Series([0.5, 0.6], ["one", "two"]),
         {"pre-trained": pd.Series([0.5, 0.7], ["two", "one"])},

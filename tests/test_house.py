@@ -1,10 +1,13 @@
 """The rooms of the house: one-way imports, one name for each method, a light front door, nothing unpickled."""
 
 import ast
+import functools
+import io
 import os
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,12 @@ from book.imports import imported, without_magics
 
 ROOMS = ("data", "preprocess", "nn", "train", "methods", "evaluate", "studies", "results", "figures", "chapter")
 HEAVY = {"torch", "tensorflow", "keras", "scanpy", "anndata", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
+TESTS_OF_MORE = {  # test files that are named after no module
+    "tests/data/test_bundled.py": "the files of data/ and the scripts that made them",
+    "tests/experiments/test_exp_autoencoder_transfer.py": "on its way to another name",
+    "tests/methods/test_contract.py": "every estimator",
+    "tests/train/test_fit.py": "the loop, and what is set, kept and read around it",
+}
 IMPORT_SECONDS = 0.3
 CLONE_MB = 30
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".cfg", ".json", ".ipynb", ".bib", ".cff", ".css", ".csv", ""}
@@ -32,21 +41,82 @@ def room(module: str) -> str:
     return module.split(".")[1] if module.count(".") else ""
 
 
+parsed = functools.cache(ast.parse)
+
+
+def prose(text: str) -> str:
+    """The comments and strings of a module, docstrings among them, one after another."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    said = [t.string for t in tokens if t.type == tokenize.COMMENT]
+    strings = (n.value for n in ast.walk(parsed(text)) if isinstance(n, ast.Constant))
+    return "\n".join([*said, *(s for s in strings if isinstance(s, str))])
+
+
+def defined(text: str) -> set[str]:
+    """Public functions and classes at the top of a module."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return {n.name for n in parsed(text).body if isinstance(n, kinds) and not n.name.startswith("_")}
+
+
+def named(text: str, package: str = "") -> set[str]:
+    """Dotted names below ``shared`` that a module writes: in prose, as an attribute, from a string, in a lazy table."""
+    dotted = re.findall(r"(?<![\w.])shared[./]\w+(?:[./]\w+)*", text)
+    tree = parsed(text)
+    short = [a.asname for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names if a.name == "shared"]
+    for alias in filter(None, short):
+        dotted += [f"shared.{name}" for name in re.findall(rf"(?<![\w.]){alias}\.(\w[\w.]*)", text)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and re.fullmatch(r"\.\.+\w+(\.\w+)*", str(node.value)):
+            ups = len(node.value) - len(node.value.lstrip("."))
+            dotted.append(".".join([*package.split(".")[: len(package.split(".")) - ups + 1], node.value[ups:]]))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
+            homes = [h.value for h in ast.walk(node.value) if isinstance(h, ast.Constant)]
+            dotted += [f"{package}.{h}" for h in homes if re.fullmatch(r"\w+(\.\w+)*", str(h))]
+    return {name.replace("/", ".") for name in dotted}
+
+
+def homes(sources: dict[str, str]) -> dict[str, int]:
+    """The first room of each public function and class, and of each module as ``room.module``."""
+    found: dict[str, int] = {}
+    for module, text in sorted(sources.items(), key=lambda s: ROOMS.index(room(s[0])) if room(s[0]) in ROOMS else -1):
+        if room(module) in ROOMS:
+            for name in (*defined(text), module.removeprefix("shared.")):
+                found.setdefault(name, ROOMS.index(room(module)))
+    return found
+
+
+def told(text: str, here: int, known: dict[str, int]) -> set[str]:
+    """What prose says of later rooms without ``shared.``: ``evaluate.splits``, ``chapter.load``, ``meta_train``."""
+    words = prose(text)
+    own = {getattr(n, "id", getattr(n, "attr", getattr(n, "arg", None))) for n in ast.walk(parsed(text))}
+    pairs = re.findall(r"(?<![\w./])((\w+)[./](\w+))", words)
+    said = {dotted for dotted, first, name in pairs if first in ROOMS[here + 1 :] and {dotted, name} & known.keys()}
+    compound = re.findall(r"\b[a-z0-9]+_[a-z0-9_]+\b|\b[A-Z]\w*[a-z]\w*[A-Z]\w*\b", words)
+    return said | {name for name in compound if known.get(name, 0) > here and name not in own}
+
+
 def order_problems(sources: dict[str, str]) -> list[str]:
-    """Imports that go against the order of the rooms; `sources` maps a module's dotted name to its text."""
-    said = []
+    """Where a room imports or speaks of a room after it; `sources` maps a module's dotted name to its text."""
+    said, known = [], homes(sources)
     for module, text in sources.items():
         here = room(module)
         if here and here not in ROOMS:
             said.append(f"{module} is in no room: {', '.join(ROOMS)}")
             continue
-        package = module if (module + ".__init__") in sources else module.rpartition(".")[0]
-        for name in imported(text, package):
-            there = room(name)
-            if not name.startswith("shared.") or there not in ROOMS:
-                continue
-            if not here or ROOMS.index(there) > ROOMS.index(here):
-                said.append(f"{module} imports {name}, a room to its right")
+        package = module if any(m.startswith(module + ".") for m in sources) else module.rpartition(".")[0]
+        brought = {n for n in imported(text, package) if n.startswith("shared.")}
+        spoken = named(text, package) - brought
+        if not here:  # the front door tells of every room, and opens none
+            spoken &= {n for n in spoken if n not in prose(text)}
+        for does, names in (("imports", brought), ("names", spoken)):
+            for name in names:
+                there = room(name)
+                if there in ROOMS and (not here or ROOMS.index(there) > ROOMS.index(here)):
+                    said.append(f"{module} {does} {name}, a room to its right")
+        if here:
+            said += [f"{module} speaks of {n}, of a room to its right" for n in told(text, ROOMS.index(here), known)]
+        if re.search(r"""\bshared\.(?:\{|["'] *[+%])""", text):
+            said.append(f"{module} builds the name of a room from parts")
     return sorted(set(said))
 
 
@@ -115,6 +185,32 @@ def names_of(slug: str) -> dict[str, str]:
         "test": f"tests/methods/test_{name}.py",
         "result": f"book/results/{slug}.json",
     }
+
+
+def stray_tests(modules: set[str], tests: set[str]) -> list[str]:
+    """Tests of a room that bear the name of none of its modules and folders; a test in a folder is of that folder."""
+    parts = [Path(m).with_suffix("").parts[1:] for m in modules]
+    known = {
+        (folder, name.strip("_")) for p in parts for i, name in enumerate(p) for folder in [p[:j] for j in range(i + 1)]
+    }
+    known |= {(folder, folder[-1]) for folder, _ in known if folder}
+    return [
+        test
+        for test in sorted(tests)
+        if (folder := Path(test).parts[1:-1]) and folder[0] in ROOMS
+        if (folder, Path(test).stem.removeprefix("test_")) not in known
+    ]
+
+
+def test_tests_follow_the_modules(root):
+    modules = {
+        p.relative_to(root).as_posix() for p in tracked(root) if p.suffix == ".py" and p.is_relative_to(root / "shared")
+    }
+    tests = {p.relative_to(root).as_posix() for p in (root / "tests").rglob("test_*.py")}
+    assert stray_tests(modules, tests) == sorted(TESTS_OF_MORE), (
+        "name a test after its module; take off what needs no word"
+    )
+    assert [r for r in ROOMS if not any(t.startswith((f"tests/{r}/", f"tests/test_{r}.py")) for t in tests)] == []
 
 
 def test_imports_go_one_way(root):
@@ -211,6 +307,72 @@ def test_wrong_way_imports_are_seen():
     assert order_problems({"shared.nn.losses": "from ..evaluate import metrics"})
     assert order_problems({"shared.attic": ""}) == [f"shared.attic is in no room: {', '.join(ROOMS)}"]
     assert order_problems({"shared": "import shared.data"})
+    assert order_problems({"shared": '_HOMES = {"load": "data"}'})
+
+
+EARLY = {  # what a module of `nn` may not say of `train`, `evaluate` or `chapter`, and how
+    "docstring": '"""Any of them; see :func:`shared.train.loop.fit`."""',
+    "comment": "x = 1  # as shared.evaluate.splits has it",
+    "path": "x = 1  # as shared/evaluate/splits.py has it",
+    "message": 'raise ValueError(f"{x} is short: shared.train.fit stops it")',
+    "annotation": 'def f(x: "shared.evaluate.Interval"): ...',
+    "attribute": "import shared\nshared.evaluate.splits.few(1)",
+    "alias": "import shared as s\ns.evaluate.splits.few(1)",
+    "by name": 'import importlib\nimportlib.import_module("shared.train")',
+    "by relative name": 'import importlib\nimportlib.import_module("..train", __package__)',
+    "lazy table": '_HOMES = {"fit": "shared.train.loop"}',
+    "relative table": '_HOMES = {"fit": "..train.loop"}',
+    "built": 'import importlib\nroom = "train"\nimportlib.import_module(f"shared.{room}")',
+    "added": 'room = "train"\n__import__("shared." + room)',
+    "room and module": '"""Split as ``evaluate.splits`` does."""',
+    "room and function": "x = 1  # chapter.setup says which",
+    "function": '"""Give it to ``meta_train``."""',
+    "class": "x = 1  # a MetaConfig",
+}
+HOUSE = {
+    "shared": '"""Rooms: ``shared.data``, ``shared.chapter``."""',
+    "shared.nn": "",
+    "shared.nn.meta": "",
+    "shared.train": "",
+    "shared.train.loop": "def fit(): ...\ndef meta_train(): ...\nclass MetaConfig: ...",
+    "shared.evaluate.splits": '"""After :mod:`shared.nn.meta` and ``meta_train``."""\ndef few(): ...',
+    "shared.chapter": "def setup(): ...",
+}
+
+
+@pytest.mark.parametrize("source", EARLY.values(), ids=EARLY)
+def test_a_word_of_a_later_room_is_seen(source):
+    assert order_problems(HOUSE) == []
+    assert order_problems({**HOUSE, "shared.nn.meta": source})
+
+
+def test_a_test_of_no_module_is_seen():
+    modules = {"shared/data/load.py", "shared/data/readers/geo.py", "shared/data/__main__.py", "shared/nn/heads.py"}
+    good = {
+        "tests/data/test_load.py",
+        "tests/data/readers/test_geo.py",
+        "tests/data/test_geo.py",
+        "tests/data/test_main.py",
+    }
+    good |= {
+        "tests/data/test_readers.py",
+        "tests/data/test_data.py",
+        "tests/book/test_pages.py",
+        "tests/test_results.py",
+    }
+    assert stray_tests(modules, good) == []
+    bad = {
+        "tests/data/test_heads.py",
+        "tests/data/readers/test_load.py",
+        "tests/data/test_load_more.py",
+        "tests/nn/test_data.py",
+    }
+    assert stray_tests(modules, bad | good) == sorted(bad)
+
+
+def test_plain_words_and_own_names_are_no_word_of_a_later_room():
+    fine = '"""Fit it; results.json, chapter 3, evaluate/this."""\ndef f(meta_train): "From `meta_train`."\n'
+    assert order_problems({**HOUSE, "shared.nn.meta": fine}) == []
 
 
 @pytest.mark.parametrize(

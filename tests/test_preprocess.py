@@ -213,7 +213,7 @@ def test_align_there_and_back_changes_nothing(first, second):
     assert (back.X != X).nnz == 0 and str(report) == "6 kept; nothing lost"
 
 
-def test_align_refuses_strangers_and_twins():
+def test_align_refuses_other_species_and_duplicates():
     with pytest.raises(DataError, match="Is it another species"):
         align_genes(frame(np.ones((2, 2)), ["Cd3e", "Gnly"]), ["CD3E", "GNLY"])
     with pytest.raises(DataError, match="reference list names genes twice"):

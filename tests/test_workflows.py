@@ -23,7 +23,7 @@ def problems(text: str) -> list[str]:
     if found.get("permissions") != {"contents": "read"}:
         said.append("the workflow's rights are not {contents: read}")
     if "pull_request_target" in (found.get(True) or found.get("on") or {}):
-        said.append("it runs strangers' code with the repository's rights")
+        said.append("it runs anybody's code with the repository's rights")
     for name, job in found["jobs"].items():
         rights = job.get("permissions", {})
         if not isinstance(rights, dict) or any(v == "write" and k not in MAY_WRITE for k, v in rights.items()):
@@ -76,7 +76,7 @@ GOOD = "on: push\npermissions: {contents: read}\njobs: {a: {timeout-minutes: 5, 
         ("{contents: read}", "write-all", "rights are not"),
         ("timeout-minutes: 5, ", "", "no time limit"),
         ("timeout-minutes: 5, ", "timeout-minutes: 5, permissions: {contents: write}, ", "may write more"),
-        ("on: push", "on: {pull_request_target: {}}", "strangers"),
+        ("on: push", "on: {pull_request_target: {}}", "anybody's code"),
     ],
 )
 def test_bad_workflows_are_seen(old, new, said):

@@ -14,7 +14,13 @@ from types import MappingProxyType
 from shared.data.errors import DataError
 
 ROUTES = ("bundled", "package", "official", "simulated")
-UNITS = ("counts", "log", "tpm", "z", "none")
+UNITS = {  # and what they are called in words
+    "counts": "counts as measured",
+    "log": "logarithms of expression",
+    "tpm": "transcripts per million, or their logarithm where the notes say so",
+    "z": "standard scores",
+    "none": "values in the source's own units",
+}
 
 
 @dataclass(frozen=True)

@@ -196,9 +196,9 @@ ELSE_COUNTS = {
     "scaled to one total": ("is scaled to the same total in every cell", COUNTS),
     "linear": ("holds fractions as concentrations or intensities do (FPKM, TPM, array)", COUNTS),
 }
-NOT_LOGGED = "shared.preprocess.log_normalize logs counts; log other values with numpy.log1p"
+NOT_LOGGED = "scale counts to one total a cell first; then, as other values, log them with numpy.log1p"
 ELSE_LOG = {
-    "counts": ("holds counts that are not logged", "shared.preprocess.log_normalize scales and logs them"),
+    "counts": ("holds counts that are not logged", "scale each cell to one total, then take numpy.log1p"),
     "expected counts": ("is not logged, its largest value is {top}", NOT_LOGGED),
     "per million": ("is not logged, its largest value is {top}", NOT_LOGGED),
     "scaled to one total": ("is not logged, its largest value is {top}", NOT_LOGGED),
@@ -247,7 +247,7 @@ def _of_looks(v, looks, need, units, adata, layer) -> list[Finding]:
         ),
         (
             need == "z" and looks != "signed",
-            Finding("not z", "warning", "holds no negative value, so it is not centred", "shared.preprocess.center_by"),
+            Finding("not z", "warning", "holds no negative value, so it is not centred", "subtract each gene's mean"),
         ),
         (
             looks == "logged twice",
@@ -298,7 +298,7 @@ def _of_totals(v, looks, adata) -> list[Finding]:
                 "empty cells",
                 "warning",
                 f"has {many(len(blank), 'cell')} without any expression ({shown(adata.obs_names[blank[:9]])})",
-                "shared.preprocess.quality_control drops them",
+                "drop them in quality control",
             ),
         ),
         (
@@ -307,7 +307,7 @@ def _of_totals(v, looks, adata) -> list[Finding]:
                 "empty genes",
                 "note",
                 f"has {many(unseen, 'gene')} with no expression in any cell",
-                "shared.preprocess.quality_control drops them",
+                "drop them in quality control",
             ),
         ),
         (
@@ -344,7 +344,7 @@ def _of_storage(X, v) -> list[Finding]:
             Finding(
                 "parts",
                 "warning",
-                f"stores {many(v.parts, 'entry').replace('entrys', 'entries')} in several parts",
+                f"stores {many(v.parts, 'entry')} in several parts",
                 "X.sum_duplicates() adds them up; so does shared.data.load",
             ),
         ),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from shared.data.catalogue import Entry, File, Route
+from shared.data.catalogue import UNITS, Entry, File, Route
 
 REPOSITORY = "https://github.com/borrowed-strength/borrowed-strength"
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
@@ -69,13 +69,6 @@ PAGES = (
     (r"SRP\d+", "https://www.ncbi.nlm.nih.gov/sra/?term={}"),
     (r"TCGA-[A-Z]+", "https://portal.gdc.cancer.gov/projects/{}"),
 )
-UNITS = {
-    "counts": "counts as measured",
-    "log": "logarithms of expression",
-    "tpm": "transcripts per million, or their logarithm where the notes say so",
-    "z": "standard scores",
-    "none": "values in the source's own units",
-}
 
 
 def document(entry: Entry) -> dict:

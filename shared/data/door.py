@@ -184,7 +184,7 @@ def _merged(adata, what, duplicates, call) -> ad.AnnData:
 def _checked(adata, what, units, sha256, source) -> ad.AnnData:
     """Refuse what no analysis can use; set X, units, hashes, notes and source; keep counts in a layer."""
     structure(adata, what)
-    adata.X, units, notes = _settled(adata.X, what, units)
+    adata.X, units, notes = _as_float32(adata.X, what, units)
     if units == "counts":
         # Of X, so that the two agree whatever layer X was read from; and whole, because X.eliminate_zeros() on index
         # arrays that both share would turn the counts into others without a word.
@@ -194,7 +194,7 @@ def _checked(adata, what, units, sha256, source) -> ad.AnnData:
     return adata
 
 
-def _settled(X, what, units, copy=False):
+def _as_float32(X, what, units, copy=False):
     """`X` as float32 CSR or ndarray, its units, and what was changed; bad values are refused.
 
     With `copy` the result shares no memory with `X`; without it may, and may have changed `X` in place.
@@ -220,7 +220,7 @@ def _settled(X, what, units, copy=False):
 
 
 def _csr(X, values, copy):
-    """`X` as float32 CSR with each entry once and no stored zero; see :func:`_settled` for `copy`."""
+    """`X` as float32 CSR with each entry once and no stored zero; see :func:`_as_float32` for `copy`."""
     if values.parts:
         # Added up before they are rounded, and where small integers have room.
         X = X.astype(np.float64).tocsr()
@@ -309,7 +309,7 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     if 0 in X.shape:
         raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
     _refuse(chain(name_problems(genes, obs.index), matrix_problems(X)), "the matrix", but="genes twice")
-    X, units, notes = _settled(X, "the matrix", units, copy=True)
+    X, units, notes = _as_float32(X, "the matrix", units, copy=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # seen to next
         adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes))

@@ -70,8 +70,8 @@ def _one_number(value) -> bool:
 
 
 def many(n: int, what: str) -> str:
-    """``many(1, "gene")`` is "1 gene", ``many(2000, "gene")`` "2,000 genes"."""
-    return f"{n:,} {what}" + ("" if n == 1 else "s")
+    """``many(1, "gene")`` is "1 gene", ``many(2000, "gene")`` "2,000 genes", ``many(2, "entry")`` "2 entries"."""
+    return f"{n:,} " + (what if n == 1 else re.sub("(?<![aeiou])y$", "ie", what) + "s")
 
 
 def shown(names) -> str:

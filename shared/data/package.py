@@ -23,7 +23,7 @@ from urllib.request import url2pathname
 from shared.data.catalogue import File
 from shared.data.errors import DataError, Unavailable
 from shared.data.store import CHUNK
-from shared.data.transfer import Refused, ask, host
+from shared.data.transfer import DownloadError, ask, host
 
 LARGEST_PAGE = 64 << 20  # bytes
 PIP_SECONDS = 60
@@ -57,7 +57,7 @@ def addresses(file: File) -> list[str]:
     for url in (*pages, *settings.get("find-links", "").split()):
         try:
             offered += [(address, sha256) for name, address, sha256 in _links(url) if name == file.name]
-        except Refused as e:
+        except DownloadError as e:
             said.append(f"{host(url)}: {e}")
     found = dict.fromkeys(address for address, sha256 in offered if sha256 in (None, file.sha256))
     if found:
@@ -143,7 +143,7 @@ def _links(url: str) -> list[tuple[str, str, str | None]]:
         if page.is_file():
             return _parsed(page.read_bytes(), "text/html", page.as_uri())
         if not path.is_dir():
-            raise Refused("there is no such folder")
+            raise DownloadError("there is no such folder")
         return [(p.name, p.absolute().as_uri(), None) for p in sorted(path.iterdir()) if p.is_file()]
     with ask(url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, **options()) as response:
         body = b""
@@ -151,9 +151,9 @@ def _links(url: str) -> list[tuple[str, str, str | None]]:
             for chunk in response.iter_content(CHUNK):
                 body += chunk
                 if len(body) > LARGEST_PAGE:
-                    raise Refused("its page is too long for a list of files")
+                    raise DownloadError("its page is too long for a list of files")
         except OSError:  # what requests raises is one, too
-            raise Refused("the connection broke") from None
+            raise DownloadError("the connection broke") from None
         links = _parsed(body, response.headers.get("Content-Type", ""), response.url)
     return [(name, _with_user(address, url), sha256) for name, address, sha256 in links]
 
@@ -165,7 +165,7 @@ def _parsed(body: bytes, kind: str, url: str):
             files = json.loads(body)["files"]
             return [(f["filename"], urljoin(url, f["url"]), f.get("hashes", {}).get("sha256")) for f in files]
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise Refused("its answer is no list of files") from None
+            raise DownloadError("its answer is no list of files") from None
     page = _Page()
     page.feed(body.decode("utf-8", "replace"))
     links = []

@@ -47,9 +47,8 @@ class Stream:
     layer : str, optional
         Read ``layers[layer]`` instead of ``X``; ``"raw"`` reads ``raw.X`` with its own genes.
     transform : function, optional
-        From cells × genes (CSR or ndarray) to the same shape, each cell by itself, such as
-        ``shared.preprocess.log_normalize``. It sees all genes of the file, so that a cell's total is its total;
-        `genes` are picked afterwards.
+        From cells × genes (CSR or ndarray) to the same shape, each cell by itself, such as log-normalisation. It sees
+        all genes of the file, so that a cell's total is its total; `genes` are picked afterwards.
 
     Attributes
     ----------
@@ -67,7 +66,7 @@ class Stream:
 
     Examples
     --------
-    >>> stream = Stream("atlas.h5ad", transform=log_normalize)  # doctest: +SKIP
+    >>> stream = Stream("atlas.h5ad", transform=np.log1p)  # doctest: +SKIP
     >>> for X, y, rows in stream.batches(256, labels="cell_type"): ...  # doctest: +SKIP
     """
 

@@ -31,11 +31,11 @@ _slots = threading.BoundedSemaphore(CONNECTIONS)
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-class Refused(Exception):
+class DownloadError(Exception):
     """This address does not give the file."""
 
 
-class _Damaged(Refused):
+class _Damaged(DownloadError):
     """It gives something, which is not the file."""
 
 
@@ -84,7 +84,7 @@ def without_user(url: str) -> str:
 
 
 def ask(url: str, headers: dict | None = None, **options):
-    """A response whose status is good, its body unread; :class:`Refused` with plain words where there is none.
+    """A response whose status is good, its body unread; :class:`DownloadError` with plain words where there is none.
 
     The words never hold the address: it may carry a password.
     """
@@ -102,7 +102,7 @@ def ask(url: str, headers: dict | None = None, **options):
             r.TooManyRedirects: "it sends from one address to the next without end",
             Exception: f"the address cannot be used ({type(e).__name__})",
         }
-        raise Refused(next(said for kind, said in words.items() if isinstance(e, kind))) from None
+        raise DownloadError(next(said for kind, said in words.items() if isinstance(e, kind))) from None
     wrong = ""
     if url.startswith("https:") and response.url.startswith("http:"):
         wrong = "it sends on to an address that is not encrypted"
@@ -110,7 +110,7 @@ def ask(url: str, headers: dict | None = None, **options):
         wrong = f"it answers {response.status_code} {response.reason or ''}".strip()
     if wrong:
         response.close()
-        raise Refused(wrong)
+        raise DownloadError(wrong)
     return response
 
 
@@ -141,10 +141,10 @@ class Download:
                 continue
             try:
                 return self._local(url) if url.startswith("file:") else self._from(url)
-            except Refused as e:
+            except DownloadError as e:
                 said.append(f"{host(url)}: {e}")
                 damaged = damaged or isinstance(e, _Damaged)
-            except OSError as e:  # of the disk: what the network raises has become Refused
+            except OSError as e:  # of the disk: what the network raises has become DownloadError
                 if e.errno in _FULL:
                     self._drop()
                 what = "the disk is full" if e.errno in _FULL else e.strerror or e
@@ -161,7 +161,7 @@ class Download:
 
         path = Path(url2pathname(urlsplit(url).path))
         if not path.is_file():
-            raise Refused("the file is not there")
+            raise DownloadError("the file is not there")
         wrong = problem(path, self.file)
         if wrong:
             raise _Damaged(wrong)
@@ -197,7 +197,7 @@ class Download:
                 tries = 0 if have >= most + CHUNK else tries + 1
                 most = max(most, have)
                 if tries >= TRIES:
-                    raise Refused(str(e)) from None
+                    raise DownloadError(str(e)) from None
             self.stop.wait(min(WAIT * 2 ** max(tries - 1, 0), LONGEST_WAIT))
 
     def _have(self, url: str) -> int:
@@ -227,7 +227,7 @@ class Download:
             if not have:
                 wrong = head_problem(head, self.file)
                 if wrong:
-                    raise Refused(wrong)
+                    raise DownloadError(wrong)
                 self._drop()
             self._room((total or self.file.size or 0) - have)
             if not have:
@@ -238,7 +238,7 @@ class Download:
         """True if the body goes on from byte `have`, False if it is the file from its start."""
         kind = response.headers.get("Content-Type", "").lower()
         if "html" in kind and not self.file.name.lower().endswith((".html", ".htm")):
-            raise Refused("it sends a web page (HTML) and no data: a login or an error, perhaps")
+            raise DownloadError("it sends a web page (HTML) and no data: a login or an error, perhaps")
         if response.status_code == 200:
             return False
         span = response.headers.get("Content-Range", "")

@@ -248,7 +248,7 @@ def few_shot_accuracy(
         permuted = np.random.default_rng(permute_genes).permutation(sampler.X.shape[1])
         order = torch.from_numpy(permuted).to(sampler.device)
     ask, answers = getattr(learner, "scores", learner), []
-    with _settled(learner, mode), torch.no_grad():
+    with _evaluating(learner, mode), torch.no_grad():
         for start in range(0, n_episodes, batch):
             some = (x[start : start + batch] for x in (support, query, target))
             rows, asked, _ = sampler.gather(
@@ -303,7 +303,7 @@ def _module(learner):
 
 
 @contextlib.contextmanager
-def _settled(learner, mode):
+def _evaluating(learner, mode):
     """A module in evaluation mode with the statistics the mode names; left as it was found."""
     import torch
 

@@ -13,19 +13,18 @@ from shared.data.cells import read
 from shared.data.constraints import Constraint, Whole, check, require
 from shared.data.errors import DataError, warn
 from shared.evaluate.intervals import Interval, confusion_bootstrap, from_confusion
-from shared.evaluate.metrics import as_labels
+from shared.evaluate.metrics import HARD, as_labels
 from shared.evaluate.splits import as_column, few_shot
 from shared.preprocess import center_by
 
-METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "cohen_kappa")
 CENTRED = "per-study centring + logistic"
-KNOWN = Constraint(lambda v: len(v) > 0 and {*v} <= {*METRICS}, f"are not known: choose of {', '.join(METRICS)}")
+KNOWN = Constraint(lambda v: len(v) > 0 and {*v} <= HARD.keys(), f"are not known: choose of {', '.join(HARD)}")
 SEEDS = Constraint(len, "are none: give at least one seed")
 
 
 def ladder(
     X_train, y_train, X_test, y_test, *,
-    study_train=None, study_test=None, models=None, extra=None, metrics=METRICS, n_boot=1000, seeds=(0, 1, 2),
+    study_train=None, study_test=None, models=None, extra=None, metrics=tuple(HARD), n_boot=1000, seeds=(0, 1, 2),
     random_state=0,
 ) -> pd.DataFrame:  # fmt: skip
     """Fit every rung on the training cells, score it on the test cells.

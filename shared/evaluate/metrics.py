@@ -356,7 +356,7 @@ def ece(y_true, proba, classes, n_bins=15) -> float:
     return float((gap * table["count"]).sum() / table["count"].sum())
 
 
-HARD = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1, "cohen_kappa": cohen_kappa}
+HARD = {"balanced_accuracy": balanced_accuracy, "accuracy": accuracy, "macro_f1": macro_f1, "cohen_kappa": cohen_kappa}
 SOFT = {"auroc": auroc, "average_precision": average_precision, "ece": ece}
 
 
@@ -374,7 +374,7 @@ def score(y_true, *, y_pred=None, proba=None, classes=None, metrics=tuple(HARD))
     classes : sequence of shape (n_classes,), optional
         The label of each column.
     metrics : sequence of str
-        Of ``accuracy, balanced_accuracy, macro_f1, cohen_kappa, auroc, average_precision, ece``.
+        Of ``balanced_accuracy, accuracy, macro_f1, cohen_kappa, auroc, average_precision, ece``.
 
     Raises
     ------

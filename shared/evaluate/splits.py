@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 
 from shared.data.constraints import Between, Whole, require
 from shared.data.errors import DataError
+from shared.data.genes import many, shown
 
 
 class LeakError(DataError):
@@ -34,19 +35,6 @@ def as_column(values, n=None, what="groups"):
         mixed = len({isinstance(v, str) for v in values}) > 1
         values = np.array([str(v) for v in values] if mixed else values.tolist())
     return values
-
-
-def _shown(values):
-    values = list(map(str, values))
-    return ", ".join(values[:5]) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
-
-
-def _many(what):
-    return f"{what[:-1]}ies" if what.endswith("y") and what[-2:-1] not in "aeiou" else f"{what}s"
-
-
-def _counted(n, what):
-    return f"{n} {what if n == 1 else _many(what)}"
 
 
 def _names(groups, what):
@@ -77,8 +65,8 @@ def check_disjoint(train_groups, test_groups, what="donor") -> None:
     both = sorted(_names(train_groups, what) & _names(test_groups, what))
     if both:
         raise LeakError(
-            f"{_counted(len(both), what)} {'is' if len(both) == 1 else 'are'} on both sides of the split "
-            f"({_shown(both)}): a model may recognise the {what} instead of learning the label; split by {what}, with "
+            f"{many(len(both), what)} {'is' if len(both) == 1 else 'are'} on both sides of the split "
+            f"({shown(both)}): a model may recognise the {what} instead of learning the label; split by {what}, with "
             f"grouped_split, grouped_folds or holdout"
         )
 
@@ -106,11 +94,11 @@ def holdout(groups, test):
     groups = as_column(groups)
     wanted = list(test) if isinstance(test, set) else np.atleast_1d(test).tolist()
     if not wanted:
-        raise DataError(f"no group is named to test on; there are {_shown(np.unique(groups))}")
+        raise DataError(f"no group is named to test on; there are {shown(np.unique(groups))}")
     there = set(groups.tolist())
     absent = [w for w in wanted if w not in there]
     if absent:
-        raise DataError(f"there is no group {_shown(absent)}; there are {_shown(np.unique(groups))}")
+        raise DataError(f"there is no group {shown(absent)}; there are {shown(np.unique(groups))}")
     mask = np.isin(groups, wanted)
     if mask.all():
         raise DataError("every cell is held out: leave at least one group to train on")
@@ -159,13 +147,13 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
     found, member = np.unique(groups, return_inverse=True)
     if len(found) < n_splits:
         raise DataError(
-            f"{n_splits} folds need {_counted(n_splits, what)}, there are {len(found)} ({_shown(found)}): use fewer"
+            f"{n_splits} folds need {many(n_splits, what)}, there are {len(found)} ({shown(found)}): use fewer"
         )
     table, classes = contingency_matrix(member, y), np.unique(y)  # cells of each class in each group
     alone = classes[(table > 0).sum(0) < 2]
     if len(alone):
         raise DataError(
-            f"class {_shown(alone)} is found in one {what} only: with that {what} held out nothing of the class is "
+            f"class {shown(alone)} is found in one {what} only: with that {what} held out nothing of the class is "
             f"left to learn from, and with it kept no test can tell the class from the {what}; these data cannot say. "
             f"Drop the class, or add cells of it from another {what}"
         )
@@ -188,8 +176,8 @@ def grouped_folds(y, groups, n_splits=5, random_state=None, what="donor"):
             return folds
         short.update(lost)
     raise DataError(
-        f"no {n_splits} folds of whole {_many(what)} were found that hold cells each and leave every class in training"
-        f"{f' (class {_shown(sorted(short))} went missing)' if short else ''}: use n_splits={len(found)}, "
+        f"no {n_splits} folds were found that keep each {what} whole, hold cells each and leave every class in training"
+        f"{f' (class {shown(sorted(short))} went missing)' if short else ''}: use n_splits={len(found)}, "
         f"one {what} a fold"
     )
 
@@ -229,7 +217,7 @@ def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
     found, member = np.unique(groups, return_inverse=True)
     if len(found) < 2:
         raise DataError(
-            f"all cells are of one {what} ({_shown(found)}): nothing can be held out, and a split within one "
+            f"all cells are of one {what} ({shown(found)}): nothing can be held out, and a split within one "
             f"cannot say how a model does on another"
         )
     table, classes = contingency_matrix(member, y), np.unique(y)
@@ -237,7 +225,7 @@ def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
     free = np.flatnonzero((table[:, alone] == 0).all(1))
     if not len(free):
         raise DataError(
-            f"each {what} holds a class that no other has: class {_shown(classes[alone])} is in one {what} only, and "
+            f"each {what} holds a class that no other has: class {shown(classes[alone])} is in one {what} only, and "
             f"would be missing from training with that {what} held out; drop these classes, or add cells of them from "
             f"another {what}"
         )

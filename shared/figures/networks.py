@@ -1,4 +1,4 @@
-"""Figures of networks: how they are wired, and which weights were lent."""
+"""Figures of networks: how they are wired, and which weights were copied."""
 
 from __future__ import annotations
 

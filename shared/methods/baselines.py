@@ -280,7 +280,7 @@ def rungs(random_state: int | None = 0) -> dict[str, BaseEstimator]:
     """The ladder of baselines, lowest rung first, not yet fitted.
 
     ``logistic`` and ``network`` are those of :func:`models`, under the same names, so ``rungs() | models()`` holds each
-    once. The rung that centres each study needs the test cells too, and belongs to ``shared.evaluate.ladder``.
+    once. Centring each study needs the test cells too, so no rung here does it.
 
     Parameters
     ----------

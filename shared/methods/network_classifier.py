@@ -140,7 +140,7 @@ class NetworkClassifier(Classifier, TorchMethod):
         target, weight = cells.codes, compute_sample_weight(self.class_weight, cells.y).astype(np.float32)
         kept, held = np.arange(len(cells)), np.arange(0)
         if self.patience is not None:
-            kept, held = hold_out(target, self.validation, rng)
+            kept, held = stratified_split(target, self.validation, rng)
         batch, val = ((cells.X[rows], target[rows], weight[rows]) for rows in (kept, held))
         net = self.new_network(cells, seed=seed)
         self.history_ = self.train(
@@ -158,7 +158,7 @@ class NetworkClassifier(Classifier, TorchMethod):
         return self.probabilities(self.network_, self._read(X, genes=genes).X)
 
 
-def hold_out(target, share, rng):
+def stratified_split(target, share, rng):
     """Rows to train on and rows held out: of each type the given share, rounded down."""
     held = [
         rng.permutation(rows)[: int(share * len(rows))]

@@ -269,7 +269,7 @@ def logistic(support, query, C=1.0, steps=100, tol=1e-7):
             ]
         except ConvergenceWarning:
             raise DataError(
-                f"logistic regression did not settle in {steps} steps: lower C, scale the features, or allow more steps"
+                f"logistic regression did not converge in {steps} steps: lower C, scale the features, or raise steps"
             ) from None
     weights = torch.from_numpy(np.reshape(fits, (len(rows), 1 if n_way == 2 else n_way, rows.shape[2] + 1))).to(asked)
     if n_way == 2:

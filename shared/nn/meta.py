@@ -1,10 +1,10 @@
 """Learners of episodes: networks that are trained, over many small tasks, to learn the next one from a few rows.
 
 Every learner has ``scores(support, query)``, episodes × queries × classes, the highest of which names the query, and
-``loss(support, query, target)``; :func:`shared.train.episodes.meta_train` trains any of them::
+``loss(support, query, target)``, which meta-training lowers over many episodes::
 
     learner = Prototypical(encoder((n_genes, 256, 64), norm="layer"))
-    meta_train(learner, EpisodeSampler(X, y), MetaConfig(episodes=2000))
+    learner.loss(support, query, target).backward()
 
 The encoder is any module from rows × genes to rows × features. The softmax of the scores over the classes is the
 learner's probability, and the loss is its cross-entropy, averaged over the queries.

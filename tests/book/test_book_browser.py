@@ -81,7 +81,7 @@ def look(browser, theme, width):
     )
 
 
-def settled(browser):
+def wait_for_scripts(browser):
     """Wait until the page's own scripts are through, mathematics included."""
     browser.execute_async_script(
         "const done = arguments[0]; const go = () => (window.MathJax && MathJax.startup && MathJax.startup.promise"
@@ -147,7 +147,7 @@ def visits(site, browser, address):
     browser.get_log("browser"), browser.get_log("performance")
     for name in [*site.written, "search.html", "genindex.html"]:
         browser.get(f"{address}/{name}")
-        settled(browser)
+        wait_for_scripts(browser)
         browser.execute_script(axe)
         # The reference pages are one template; the longest of them stands for all in the two further ways.
         alike = name.startswith("book/api/") and name != "book/api/evaluate.html"
@@ -191,7 +191,7 @@ def test_no_request_leaves_the_machine(visits):
 def opened(browser, url, theme="light", width=1300):
     browser.get(url)
     look(browser, theme, width)
-    settled(browser)
+    wait_for_scripts(browser)
     yield browser
     browser.get_log("browser"), browser.get_log("performance")
 

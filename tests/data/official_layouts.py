@@ -10,9 +10,12 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anndata as ad
 import h5py
 import numpy as np
 from scipy import sparse
+
+from shared.data.readers import READERS
 
 
 @dataclass
@@ -68,6 +71,21 @@ def repack(path, data: bytes) -> None:
 
 def quoted(names):
     return [f'"{n}"' for n in names]
+
+
+def dense(adata):
+    """`X` as an array."""
+    return adata.X.toarray() if sparse.issparse(adata.X) else adata.X
+
+
+def read(case, **options):
+    """The case by its reader."""
+    return READERS[case.reader](case.paths, **(case.options | options))
+
+
+def h5ad(fixtures, name):
+    """The same data as others read them."""
+    return ad.read_h5ad(fixtures(f"h5ad/{name}.h5ad"))
 
 
 SYMBOLS = ["INS", "GCG", "SST", "PPY", "GHRL", "KRT19", "CPA1", "VIM", "CD3E"]

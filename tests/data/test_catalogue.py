@@ -7,6 +7,7 @@ import inspect
 import re
 from urllib.parse import urlsplit
 
+import anndata as ad
 import pandas as pd
 import pytest
 
@@ -276,3 +277,33 @@ def test_an_unknown_option_would_be_seen():
 def test_known_units_and_routes_are_the_catalogues():
     assert {e.units for e in CATALOG.values()} <= set(catalogue.UNITS)
     assert not [n for n, e in CATALOG.items() if catalogue.problems(e)]
+
+
+# Inside a published package
+
+
+@pytest.fixture(scope="module")
+def immune(packaged):
+    return READERS["table"](packaged(data.catalog()["celltypist-immune"]))
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_the_catalogue_tells_the_truth_of_celltypist(immune, fixtures):
+    entry = data.catalog()["celltypist-immune"]
+    assert immune.shape == entry.shape and "cell_type" not in immune.obs
+    assert (immune.X % 1 == 0).all() and immune.X.min() == 0 and list(immune.obs_names[:2]) == ["Cell_1", "Cell_2"]
+    known = ad.read_h5ad(fixtures("h5ad/celltypist_sample_immune_559.h5ad"))
+    assert list(known.var_names) == list(immune.var_names) and (known.X.toarray() == immune.X).all()
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_celltypist_loads_by_name(packaged, immune, tmp_path, monkeypatch):
+    """By the whole way: archive, member, reader, cache and door."""
+    entry = data.catalog()["celltypist-immune"]
+    packaged(entry)
+    monkeypatch.setenv("BORROWED_CACHE", str(tmp_path))
+    monkeypatch.setattr(routes, "readers", lambda: {"table": lambda paths: immune.copy()})
+    got = data.load("celltypist-immune")
+    assert got.shape == entry.shape and got.uns["units"] == "counts" and "counts" in got.layers

@@ -1,8 +1,11 @@
 """Every official layout is read right, and every damage to it is refused by name or makes no difference."""
 
 import gzip
+import inspect
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -12,10 +15,11 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from official_layouts import CASES, archive, repack, unpacked, write
+from official_layouts import CASES, archive, dense, read, repack, unpacked, write
 from scipy import sparse
 
 from shared.data.catalogue import UNITS
+from shared.data.constraints import SettingError
 from shared.data.errors import DataError
 from shared.data.readers import READERS
 
@@ -49,14 +53,6 @@ def case(made, tmp_path):
         return replace(found, paths=[Path(shutil.copy(p, tmp_path / p.name)) for p in found.paths])
 
     return copy
-
-
-def read(case):
-    return READERS[case.reader](case.paths, **case.options)
-
-
-def dense(adata):
-    return adata.X.toarray() if sparse.issparse(adata.X) else adata.X
 
 
 def close(a, case):
@@ -95,6 +91,54 @@ def refused(case, path, *words):
     for word in words:
         assert word in said, said
     return said
+
+
+# The list of readers
+
+
+def test_readers_are_named_and_imported_on_use():
+    code = (
+        "import sys; from shared.data.readers import READERS; "
+        "assert not [m for m in sys.modules if m.startswith('shared.data.readers.')], 'imported early'; "
+        "assert callable(READERS['genelab']) and READERS.get('nothing') is None; "
+        "assert 'shared.data.readers.genelab' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_says_its_layout_and_errors(name):
+    read = READERS[name]
+    assert next(iter(inspect.signature(read).parameters)) == "paths"
+    assert all(p.kind is p.KEYWORD_ONLY for p in list(inspect.signature(read).parameters.values())[1:])
+    assert "Raises\n" in read.__doc__ and "DataError" in read.__doc__ and "Returns\n" in read.__doc__
+    for option in list(inspect.signature(read).parameters)[1:]:
+        assert re.search(rf"^ *(\w+, )*{option}(, \w+)* : ", read.__doc__, re.MULTILINE), (
+            f"{name} does not explain {option}"
+        )
+
+
+WRONG = {
+    "mixology": {"doublets": "x"},
+    "kang": {"keep": "x"},
+    "segerstolpe": {"values": "x"},
+    "recount3": {"counts": "x"},
+    "xena_toil": {"names": "x"},
+    "gct": {"names": "x"},
+    "tenx_v2": {"names": "x"},
+    "h5_v3": {"names": "x"},
+    "facs": {"unannotated": "x"},
+    "series_matrix": {"missing": "x"},
+    "xin": {"orientation": "x"},
+    "genelab": {"units": "x"},
+    "scjoint": {"batches": ["one"]},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_unknown_choice_is_refused(tmp_path, name):
+    with pytest.raises((DataError, SettingError), match=r"is not known|one for each"):
+        read(CASES[name](tmp_path), **WRONG[name])
 
 
 # Read right

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from shared.methods.network_classifier import NetworkClassifier, hold_out
+from shared.methods.network_classifier import NetworkClassifier, stratified_split
 from shared.train import TrainingError
 
 
@@ -39,12 +39,12 @@ def test_one_seed_one_network_and_no_trace_in_the_global_generators(fitted):
 
 def test_early_stopping_holds_out_a_share_of_each_type():
     target = np.repeat([0, 1, 2], [40, 25, 3])
-    kept, held = hold_out(target, 0.1, np.random.RandomState(0))
+    kept, held = stratified_split(target, 0.1, np.random.RandomState(0))
     assert np.bincount(target[held]).tolist() == [4, 2]
     assert sorted([*kept, *held]) == list(range(68))
 
 
-def test_two_cells_a_type_leave_none_tohold_out(blood):
+def test_two_cells_a_type_leave_none_to_hold_out(blood):
     X, y = blood(per_type=2)
     model = NetworkClassifier(random_state=0, epochs=7).fit(X, y)
     assert len(model.history_.rows) == 7 and "val_loss" not in model.history_.rows[0]

@@ -67,7 +67,7 @@ def annotated(n=120, seed=5, genes=GENES):
 
 
 @pytest.fixture(scope="module")
-def lender():
+def pretrained():
     return small().pretrain(corpus())
 
 
@@ -205,14 +205,14 @@ def test_a_round_is_the_published_loop():
     assert np.array_equal(model.pretrained_["weight"][96:], start[96:]), "unexpressed genes keep their first weights"
 
 
-def test_pretraining_learns_the_pseudo_labels_and_says_so(lender):
-    history = pd.DataFrame(lender.pretrained_["history"])
+def test_pretraining_learns_the_pseudo_labels_and_says_so(pretrained):
+    history = pd.DataFrame(pretrained.pretrained_["history"])
     assert list(history) == ["round", "epoch", "loss"] and history["round"].tolist() == [1, 1, 1, 2, 2, 2]
     assert history.groupby("round")["loss"].apply(lambda v: v.iloc[-1] < v.iloc[0]).all()
-    labels = lender.pretrained_["labels"]
+    labels = pretrained.pretrained_["labels"]
     assert [list(r) for r in labels] == [["set 0", "set 1"]] * 2
     assert labels[0]["set 1"].shape == (90, 3) and labels[0]["set 1"].dtype == np.int32
-    assert len(lender.pretrained_["inertia"]) == len(lender.pretrained_["seconds"]) == 2
+    assert len(pretrained.pretrained_["inertia"]) == len(pretrained.pretrained_["seconds"]) == 2
 
 
 def test_later_rounds_cluster_the_code():
@@ -234,7 +234,7 @@ def test_later_rounds_cluster_the_code():
     assert np.array_equal(model.pretrained_["labels"][1]["set 0"], wanted)
 
 
-def test_one_seed_one_encoder_and_no_trace_in_the_global_generators(lender):
+def test_one_seed_one_encoder_and_no_trace_in_the_global_generators(pretrained):
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002
     wanted = torch.rand(1), np.random.rand()  # noqa: NPY002
@@ -242,8 +242,8 @@ def test_one_seed_one_encoder_and_no_trace_in_the_global_generators(lender):
     np.random.seed(5)  # noqa: NPY002
     again, other = small().pretrain(corpus()), small(random_state=1).pretrain(corpus())
     assert (torch.rand(1), np.random.rand()) == wanted  # noqa: NPY002
-    assert np.array_equal(again.pretrained_["weight"], lender.pretrained_["weight"])
-    assert not np.array_equal(other.pretrained_["weight"], lender.pretrained_["weight"])
+    assert np.array_equal(again.pretrained_["weight"], pretrained.pretrained_["weight"])
+    assert not np.array_equal(other.pretrained_["weight"], pretrained.pretrained_["weight"])
     one = small(rounds=1).pretrain(corpus())
     assert again.pretrained_["history"][:3] == one.pretrained_["history"], "more rounds go on from fewer"
 
@@ -260,13 +260,13 @@ class OnDisk:
         return self.X[rows]
 
 
-def test_a_corpus_on_disk_gives_the_same_encoder(lender, monkeypatch):
+def test_a_corpus_on_disk_gives_the_same_encoder(pretrained, monkeypatch):
     monkeypatch.setattr(rounds, "CHUNK", 50)
     data = corpus()
     data.matrices = {k: OnDisk(v) for k, v in data.matrices.items()}
     data.counts = {k: OnDisk(v) for k, v in data.counts.items()}
     got = small().pretrain(data)
-    assert np.array_equal(got.pretrained_["weight"], lender.pretrained_["weight"])
+    assert np.array_equal(got.pretrained_["weight"], pretrained.pretrained_["weight"])
     assert max(X.most for X in data.matrices.values()) <= 90
 
 
@@ -286,10 +286,10 @@ def test_a_corpus_on_disk_gives_the_same_encoder(lender, monkeypatch):
     ],
     ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items()),
 )
-def test_each_option_changes_what_is_learned(lender, options):
+def test_each_option_changes_what_is_learned(pretrained, options):
     got = small(**options).pretrain(corpus())
     assert np.isfinite(got.pretrained_["weight"]).all()
-    assert not np.allclose(got.pretrained_["weight"], lender.pretrained_["weight"], atol=1e-3)
+    assert not np.allclose(got.pretrained_["weight"], pretrained.pretrained_["weight"], atol=1e-3)
 
 
 def test_a_start_from_components_keeps_their_distances():
@@ -452,63 +452,63 @@ def test_lists_that_cannot_be_matched_are_refused():
             transplant(weight, bad[0], start, bad[1])
 
 
-def test_a_tuned_network_starts_from_the_borrowed_rows(lender):
+def test_a_tuned_network_starts_from_the_borrowed_rows(pretrained):
     X, y = cells(60)
     genes = [*GENES[60:], *(f"new {i}" for i in range(60))]
-    model = clone(lender).set_params(fit_lr=1e-12, fit_epochs=1, fit_patience=None)
+    model = clone(pretrained).set_params(fit_lr=1e-12, fit_epochs=1, fit_patience=None)
     barely = model.fit(X, y, genes=genes)
     weight = barely.network_.encoder.weight.detach().numpy()
     assert barely.shared_.tolist() == [True] * 60 + [False] * 60
-    np.testing.assert_allclose(weight[:60], lender.pretrained_["weight"][60:], atol=1e-6)
+    np.testing.assert_allclose(weight[:60], pretrained.pretrained_["weight"][60:], atol=1e-6)
     assert np.abs(weight[60:]).max() <= 120**-0.5 and weight[60:].std() > 0
-    np.testing.assert_allclose(barely.network_.encoder.bias.detach(), lender.pretrained_["bias"], atol=1e-6)
+    np.testing.assert_allclose(barely.network_.encoder.bias.detach(), pretrained.pretrained_["bias"], atol=1e-6)
     alone = clone(model).set_params(borrow=False).fit(X, y, genes=genes)
     assert not alone.shared_.any()
     np.testing.assert_allclose(alone.network_.encoder.weight.detach().numpy()[60:], weight[60:], atol=1e-6)
 
 
-def test_tuning_leaves_the_encoder_as_it_was(lender):
-    before = {k: lender.pretrained_[k].copy() for k in ("weight", "bias")}
+def test_tuning_leaves_the_encoder_as_it_was(pretrained):
+    before = {k: pretrained.pretrained_[k].copy() for k in ("weight", "bias")}
     X, y = cells(100)
-    other = clone(lender).fit(X, y, genes=GENES)
+    other = clone(pretrained).fit(X, y, genes=GENES)
     assert not np.allclose(other.network_.encoder.bias.detach(), before["bias"], atol=1e-3)
-    assert all(np.array_equal(lender.pretrained_[k], v) for k, v in before.items())
+    assert all(np.array_equal(pretrained.pretrained_[k], v) for k, v in before.items())
     assert np.array_equal(other.pretrained_["weight"], before["weight"])
 
 
-def test_codes_of_any_list_of_genes(lender):
+def test_codes_of_any_list_of_genes(pretrained):
     X, _ = cells(30)
-    full = lender.transform(X, genes=GENES)
+    full = pretrained.transform(X, genes=GENES)
     assert full.shape == (30, 16) and full.dtype == np.float32
-    by_hand = np.log1p(X.toarray()) @ lender.pretrained_["weight"] + lender.pretrained_["bias"]
+    by_hand = np.log1p(X.toarray()) @ pretrained.pretrained_["weight"] + pretrained.pretrained_["bias"]
     np.testing.assert_allclose(full, by_hand, atol=1e-4)
-    np.testing.assert_allclose(lender.transform(X[:, ::-1], genes=GENES[::-1]), full, atol=1e-4)
+    np.testing.assert_allclose(pretrained.transform(X[:, ::-1], genes=GENES[::-1]), full, atol=1e-4)
     with pytest.warns(DataWarning, match="no names and are taken to be the genes of the pre-training"):
-        np.testing.assert_array_equal(lender.transform(X), full)
+        np.testing.assert_array_equal(pretrained.transform(X), full)
     with pytest.raises(DataError, match="takes genes by name"):
-        lender.transform(X[:, :-1])
+        pretrained.transform(X[:, :-1])
     without = X.toarray()
     without[:, :40] = 0
     np.testing.assert_allclose(
-        lender.transform(X[:, 40:], genes=GENES[40:]), lender.transform(without, genes=GENES), atol=1e-4
+        pretrained.transform(X[:, 40:], genes=GENES[40:]), pretrained.transform(without, genes=GENES), atol=1e-4
     )
 
 
 # Tuning.
 
 
-def test_it_learns_the_types_from_counts_logs_arrays_and_tables(lender):
+def test_it_learns_the_types_from_counts_logs_arrays_and_tables(pretrained):
     X, y = cells(150, seed=3)
     new, truth = cells(100, seed=4)
-    model = clone(lender).fit(X, y, genes=GENES)
+    model = clone(pretrained).fit(X, y, genes=GENES)
     proba = model.predict_proba(new, genes=GENES)
     assert proba.dtype == np.float32 and np.allclose(proba.sum(1), 1, atol=1e-5)
     named = pd.DataFrame(new.toarray(), columns=GENES)
     assert model.score(named, truth) > 0.9 and (model.classes_[proba.argmax(1)] == model.predict(named)).all()
     frame = pd.DataFrame(X.toarray(), columns=GENES)
     for one, other in (
-        (model, clone(lender).fit(frame, y)),
-        (model, clone(lender).set_params(logged=True).fit(logged(X), y, genes=GENES)),
+        (model, clone(pretrained).fit(frame, y)),
+        (model, clone(pretrained).set_params(logged=True).fit(logged(X), y, genes=GENES)),
     ):
         inputs = logged(new) if other.logged else named
         np.testing.assert_allclose(other.predict_proba(inputs, genes=GENES), one.predict_proba(named), atol=1e-5)
@@ -525,22 +525,22 @@ def test_five_lines_on_annotated_data(tmp_path):
     assert model.transform(mine).shape == (120, 16)
 
 
-def test_small_batches_are_trained_on_too(lender):
+def test_small_batches_are_trained_on_too(pretrained):
     X, y = cells(150, seed=3)
-    model = clone(lender).set_params(fit_batch_size=40, fit_epochs=15).fit(X, y, genes=GENES)
+    model = clone(pretrained).set_params(fit_batch_size=40, fit_epochs=15).fit(X, y, genes=GENES)
     assert (model.predict(X, genes=GENES) == y).mean() > 0.9
 
 
-def test_early_stopping_judges_by_accuracy_and_keeps_the_best(lender):
+def test_early_stopping_judges_by_accuracy_and_keeps_the_best(pretrained):
     X, y = cells(150, seed=3)
-    model = clone(lender).set_params(fit_epochs=400, fit_patience=4).fit(X, y, genes=GENES)
+    model = clone(pretrained).set_params(fit_epochs=400, fit_patience=4).fit(X, y, genes=GENES)
     accuracy = [row["val_accuracy"] for row in model.history_.rows]
     assert model.history_.stopped == "patience" and model.history_.best_epoch == int(np.argmax(accuracy)) + 1
     assert len(accuracy) == model.history_.best_epoch + 4
     val = np.arange(20)
     model = clone(model).fit(X, y, genes=GENES, val=val)
     assert max(r["val_accuracy"] for r in model.history_.rows) == (model.predict(X[val], genes=GENES) == y[val]).mean()
-    none = clone(lender).set_params(validation=0, fit_epochs=3, fit_patience=1).fit(X, y, genes=GENES)
+    none = clone(pretrained).set_params(validation=0, fit_epochs=3, fit_patience=1).fit(X, y, genes=GENES)
     assert len(none.history_.rows) == 3 and "val_accuracy" not in none.history_.rows[0]
 
 
@@ -554,19 +554,19 @@ def test_a_scaled_start_is_centred_and_of_unit_variance(norm):
     assert isinstance(model.network_.norm, torch.nn.LayerNorm) == (norm == "layer")
 
 
-def test_both_arms_get_the_same_cells(lender):
+def test_both_arms_get_the_same_cells(pretrained):
     X, y = cells(200, seed=3)
-    arms, split = finetune(lender, X, y, genes=GENES, split_seed=4)
+    arms, split = finetune(pretrained, X, y, genes=GENES, split_seed=4)
     assert list(arms) == ["pretrained", "scratch"] and arms["pretrained"].shared_.all()
     assert not arms["scratch"].shared_.any()
-    again, same = finetune(lender, X, y, genes=GENES, split_seed=4, arms={"one": {"norm": "layer"}})
+    again, same = finetune(pretrained, X, y, genes=GENES, split_seed=4, arms={"one": {"norm": "layer"}})
     assert all(np.array_equal(a, b) for a, b in zip(split, same)) and list(again) == ["one"]
     labelled = np.sort(np.concatenate([split.train, split.val]))
     val = np.isin(labelled, split.val).nonzero()[0]
-    by_hand = clone(lender).fit(X[labelled], y[labelled], genes=GENES, val=val)
+    by_hand = clone(pretrained).fit(X[labelled], y[labelled], genes=GENES, val=val)
     mine, test = annotated(200, 3), pd.DataFrame(X[split.test].toarray(), columns=GENES)
     np.testing.assert_array_equal(by_hand.predict_proba(test), arms["pretrained"].predict_proba(test))
-    annotated_arms, _ = finetune(lender, mine, split_seed=4)
+    annotated_arms, _ = finetune(pretrained, mine, split_seed=4)
     np.testing.assert_array_equal(
         annotated_arms["scratch"].predict_proba(mine[split.test]), arms["scratch"].predict_proba(test)
     )
@@ -626,25 +626,25 @@ def test_a_loss_that_is_no_number_is_said():
         small().pretrain(data)
 
 
-def test_cells_that_cannot_be_used_are_refused(lender):
+def test_cells_that_cannot_be_used_are_refused(pretrained):
     X, y = cells(40)
     bad = X.toarray()
     for change, said in ((np.nan, "NaN"), (-1, "Negative values")):
         bad[0, 0] = change
         with pytest.raises(ValueError, match=said):
-            clone(lender).fit(bad, y, genes=GENES)
+            clone(pretrained).fit(bad, y, genes=GENES)
     for fit, said in (
-        (lambda: clone(lender).fit(X[:, 1:], y), "takes genes by name"),
-        (lambda: clone(lender).fit(X, y, genes=GENES[:-1]), "119 genes are named and X has 120"),
-        (lambda: clone(lender).fit(X, y, genes=["G0"] * 120), "more than once"),
-        (lambda: clone(lender).fit(X, y, genes=[g.lower() for g in GENES]), "no gene is shared"),
-        (lambda: clone(lender).fit(X, np.repeat("a", 40), genes=GENES), "one class only"),
-        (lambda: clone(lender).fit(X, "cell_type", genes=GENES), "no AnnData"),
-        (lambda: clone(lender).fit(annotated(), "kind"), "obs has no column 'kind'"),
-        (lambda: clone(lender).fit(X, y, genes=GENES, val=np.arange(40)), "val holds every cell"),
-        (lambda: clone(lender).set_params(width=8).fit(X, y, genes=GENES), "pre-trained with width=16"),
+        (lambda: clone(pretrained).fit(X[:, 1:], y), "takes genes by name"),
+        (lambda: clone(pretrained).fit(X, y, genes=GENES[:-1]), "119 genes are named and X has 120"),
+        (lambda: clone(pretrained).fit(X, y, genes=["G0"] * 120), "more than once"),
+        (lambda: clone(pretrained).fit(X, y, genes=[g.lower() for g in GENES]), "no gene is shared"),
+        (lambda: clone(pretrained).fit(X, np.repeat("a", 40), genes=GENES), "one class only"),
+        (lambda: clone(pretrained).fit(X, "cell_type", genes=GENES), "no AnnData"),
+        (lambda: clone(pretrained).fit(annotated(), "kind"), "obs has no column 'kind'"),
+        (lambda: clone(pretrained).fit(X, y, genes=GENES, val=np.arange(40)), "val holds every cell"),
+        (lambda: clone(pretrained).set_params(width=8).fit(X, y, genes=GENES), "pre-trained with width=16"),
         (lambda: small().transform(X), "nothing was pre-trained or fitted"),
-        (lambda: clone(lender).predict(X), "not fitted"),
+        (lambda: clone(pretrained).predict(X), "not fitted"),
     ):
         with pytest.raises(ValueError, match=said):
             fit()
@@ -660,9 +660,9 @@ def test_cells_that_cannot_be_used_are_refused(lender):
 # Saved and loaded.
 
 
-def test_a_saved_model_comes_back(tmp_path, lender):
+def test_a_saved_model_comes_back(tmp_path, pretrained):
     mine = annotated()
-    model = clone(lender).fit(mine)
+    model = clone(pretrained).fit(mine)
     folder = model.save(tmp_path / "model")
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "genes.txt", "model.safetensors"]
     for genes in (None, GENES, mine.var_names):
@@ -670,19 +670,19 @@ def test_a_saved_model_comes_back(tmp_path, lender):
         assert np.array_equal(back.predict_proba(mine), model.predict_proba(mine))
         assert (back.shared_ == model.shared_).all() and back.history_ == model.history_
         assert back.get_params() == model.get_params() | {"device": "auto"}
-    learned, again = lender.pretrained_, back.pretrained_
+    learned, again = pretrained.pretrained_, back.pretrained_
     assert learned.keys() == again.keys() and again["genes"] == GENES
     assert all(np.array_equal(learned[key], again[key]) for key in ("weight", "bias"))
     assert all(learned[key] == again[key] for key in ("history", "inertia", "seconds", "n_genes", "is_log"))
     assert all(np.array_equal(a[n], b[n]) for a, b in zip(learned["labels"], again["labels"]) for n in a)
     encoder = clone(back)
     assert not hasattr(encoder, "network_")
-    assert np.array_equal(encoder.transform(mine), lender.transform(mine))
+    assert np.array_equal(encoder.transform(mine), pretrained.transform(mine))
     assert np.array_equal(encoder.fit(mine).predict_proba(mine), model.predict_proba(mine))
     with pytest.raises(ModelError, match="align the data first"):
         ScPretrain.load(folder, GENES[::-1])
-    lender.save(tmp_path / "encoder")
-    assert np.array_equal(ScPretrain.load(tmp_path / "encoder").transform(mine), lender.transform(mine))
+    pretrained.save(tmp_path / "encoder")
+    assert np.array_equal(ScPretrain.load(tmp_path / "encoder").transform(mine), pretrained.transform(mine))
 
 
 def test_the_small_network_is_the_papers():

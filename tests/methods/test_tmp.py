@@ -173,12 +173,12 @@ def test_unknown_is_said_below_the_threshold(fitted, cells):
         said = model.set_params(unknown=threshold).predict(cells[1])
         assert np.array_equal(said == "unknown", scores < threshold)
         assert (said[scores >= threshold] == names[scores >= threshold]).all()
-    strangers = profiles(3, 20, centres=77)[0]
+    unseen = profiles(3, 20, centres=77)[0]
     genes = cells[1].var_names
-    known, strange = (np.median(fitted.scores(X, genes=genes).max(1)) for X in (cells[1].X, strangers))
-    assert strange < known
+    known, unknown = (np.median(fitted.scores(X, genes=genes).max(1)) for X in (cells[1].X, unseen))
+    assert unknown < known
     numbers = small(unknown=1.0, fit_episodes=0).fit(profiles(3)[0], np.repeat([4, 5, 6], 20))
-    assert set(numbers.predict(strangers)) == {"unknown"}
+    assert set(numbers.predict(unseen)) == {"unknown"}
 
 
 def test_features(pretrained, fitted, cells):

@@ -141,7 +141,7 @@ def test_logistic_of_two_classes_is_scikit_learns_at_twice_C():
         np.testing.assert_allclose(softmax(scores[i], axis=1), exact, atol=1e-3)
 
 
-def test_logistic_settles_when_some_episodes_arrive_before_others():
+def test_logistic_converges_when_some_episodes_do_so_before_others():
     parts = [episodes(B=5, C=5, F=30, apart=apart, seed=i) for i, apart in enumerate((0.1, 1, 3, 10, 30))]
     support, query = (np.concatenate(part) for part in zip(*parts, strict=True))
     scores = ask(logistic, 3 * support, 3 * query)
@@ -161,10 +161,10 @@ def test_logistic_of_no_episode_gives_none():
     assert ask(logistic, support[:0], query[:0]).shape == (0, query.shape[1], 4)
 
 
-def test_logistic_settles_or_says_so():
+def test_logistic_converges_or_says_so():
     support, query = episodes(apart=30, F=50)
     assert np.isfinite(ask(logistic, support, query, C=1e4)).all()
-    with pytest.raises(DataError, match="did not settle in 1 steps: lower C"):
+    with pytest.raises(DataError, match="did not converge in 1 steps: lower C"):
         ask(logistic, support, query, steps=1)
 
 

@@ -67,11 +67,11 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     try:
         found = Walk(io.BytesIO(path.read_bytes()), {REBUILD, FROM_BYTES, ORDERED}, Budget(MOST_STEPS, size)).run()
         if not isinstance(found, dict) or not found:
-            raise Refused(f"it holds a {_kind(found)} where a dict of tensors is needed")
+            raise TensorError(f"it holds a {_kind(found)} where a dict of tensors is needed")
         wrong = next((k for k, v in found.items() if not isinstance(v, np.ndarray)), None)
         if wrong is not None:
-            raise Refused(f"{wrong[:80]!r} is a {_kind(found[wrong])}, not a tensor")
-    except Refused as e:
+            raise TensorError(f"{wrong[:80]!r} is a {_kind(found[wrong])}, not a tensor")
+    except TensorError as e:
         raise DataError(f"{path.name} is refused: {e}; only tensors, words and dicts are read") from e
     # A cut or flipped file makes the walk fail in any of these ways.
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError) as e:
@@ -79,7 +79,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-class Refused(Exception):
+class TensorError(Exception):
     """Why a file is no dict of tensors."""
 
 
@@ -137,12 +137,12 @@ class Walk:
         for op, value, _ in pickletools.genops(self.file):
             self.budget.steps -= 1
             if self.budget.steps < 0:
-                raise Refused("it has far more instructions than a table of tensors needs")
+                raise TensorError("it has far more instructions than a table of tensors needs")
             if op.name == "STOP":
                 (result,) = self.stack
                 return result
             if op.name not in STEPS:
-                raise Refused(f"it uses the instruction {op.name}, which no dict of tensors needs")
+                raise TensorError(f"it uses the instruction {op.name}, which no dict of tensors needs")
             STEPS[op.name](self, value)
         raise ValueError("it ends early")
 
@@ -173,27 +173,27 @@ class Walk:
         if value is None:  # both words lie on the stack
             words = self.pop(2)
             if not all(isinstance(word, str) for word in words):
-                raise Refused("it asks for a function by something that is no name")
+                raise TensorError("it asks for a function by something that is no name")
             value = " ".join(words)
         if value not in self.known:
-            raise Refused(f"it asks for {value[:80].replace(' ', '.')}")
+            raise TensorError(f"it asks for {value[:80].replace(' ', '.')}")
         self.push(Name(value))
 
     def fill(self, pairs):
         into = self.stack[-1]
         if type(into) is not dict:
-            raise Refused(f"it fills a {_kind(into)} as if it were a dict")
+            raise TensorError(f"it fills a {_kind(into)} as if it were a dict")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if not isinstance(key, str):  # another key could be slow to hash, on purpose
-                raise Refused(f"a dict has a {_kind(key)} for a key")
+                raise TensorError(f"a dict has a {_kind(key)} for a key")
             key.encode()  # half a character is a name for pickle, but for nobody else
             if key in into:
-                raise Refused(f"it names {key[:80]!r} twice")
+                raise TensorError(f"it names {key[:80]!r} twice")
             into[key] = value
 
     def extend(self, values):
         if type(self.stack[-1]) is not list:
-            raise Refused(f"it fills a {_kind(self.stack[-1])} as if it were a list")
+            raise TensorError(f"it fills a {_kind(self.stack[-1])} as if it were a list")
         self.stack[-1].extend(values)
 
     def call(self, _):
@@ -201,9 +201,9 @@ class Walk:
         function, given = self.pop(2)
         ours = {REBUILD: _tensor, FROM_BYTES: self.storage, ORDERED: dict} if isinstance(function, Name) else {}
         if _kind(function) not in ours or not isinstance(given, tuple):
-            raise Refused(f"it calls a {_kind(function)}")
+            raise TensorError(f"it calls a {_kind(function)}")
         if function.name == ORDERED and given:
-            raise Refused("it fills an OrderedDict, which a tensor leaves empty")
+            raise TensorError("it fills an OrderedDict, which a tensor leaves empty")
         self.push(ours[function.name](*given))
 
     def persistent(self, _):
@@ -211,21 +211,21 @@ class Walk:
         kind, name, key, place, n, view = self.pop(1)[0]
         right = kind == "storage" and _kind(name) in DTYPES and isinstance(key, str) and place == "cpu" and view is None
         if not right or type(n) is not int:
-            raise Refused("a tensor's numbers are not described as torch describes them")
+            raise TensorError("a tensor's numbers are not described as torch describes them")
         self.push(Stored(DTYPES[name.name], key, n))
 
     def storage(self, content):
         """Numbers in the format torch wrote before it used zip files: five small pickles, then the bytes."""
         if not isinstance(content, bytes):
-            raise Refused("a tensor's numbers are no bytes")
+            raise TensorError("a tensor's numbers are no bytes")
         self.budget.bytes -= len(content)
         if self.budget.bytes < 0:
-            raise Refused("its tensors together are larger than the file")
+            raise TensorError("its tensors together are larger than the file")
         file = io.BytesIO(content)
         magic, version, system, found, keys = (Walk(file, set(DTYPES), self.budget).run() for _ in range(5))
         little = isinstance(system, dict) and system.get("little_endian") is True
         if magic != MAGIC or version != VERSION or not little:
-            raise Refused("a tensor is not in torch's old format")
+            raise TensorError("a tensor is not in torch's old format")
         if not isinstance(found, Stored) or keys != [found.key]:
             raise ValueError("a tensor and its numbers do not belong together")
         numbers = memoryview(content)[file.tell() :]
@@ -237,12 +237,12 @@ class Walk:
 def _tensor(storage, offset, size, stride, gradient, hooks):
     """The numbers of `storage` in the shape `size`."""
     if not isinstance(storage, Storage) or storage.taken:
-        raise Refused("a tensor shares its numbers with another one, or has none")
+        raise TensorError("a tensor shares its numbers with another one, or has none")
     whole = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) <= 8
     if not whole or not all(type(n) is int and 0 <= n < 2**48 for n in (offset, *size, *stride)):
-        raise Refused("a tensor's shape is not made of a few whole numbers")
+        raise TensorError("a tensor's shape is not made of a few whole numbers")
     if stride != tuple(math.prod(size[i + 1 :]) for i in range(len(size))):
-        raise Refused("a tensor's numbers do not lie in a row")
+        raise TensorError("a tensor's numbers do not lie in a row")
     if offset + math.prod(size) > len(storage.values):
         raise ValueError(f"a tensor of shape {size} is larger than its {len(storage.values)} numbers")
     storage.taken = True

@@ -8,10 +8,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scipy.special import softmax
 
 from shared.data.constraints import Positive, Whole, require
 from shared.data.errors import DataError
-from shared.data.simulate.model import draw_programmes, gene_names, softmax, type_names
+from shared.data.simulate.model import draw_programmes, gene_names, type_names
 from shared.data.to_rows import Writer
 
 
@@ -51,7 +52,7 @@ def write_large(
     names, rng = type_names(labels), np.random.default_rng(seed)
     truth = draw_programmes(rng, n_genes, len(names), 1.5)
     eta = truth["base"] + truth["types"] + 0.3 * rng.normal(size=(n_batches, 1, n_genes))
-    ladder = np.cumsum(softmax(eta), axis=-1)  # batches × types × genes
+    ladder = np.cumsum(softmax(eta, axis=-1), axis=-1)  # batches × types × genes
     part = path.with_name(path.name + ".part")
     try:
         with h5py.File(part, "w") as file:

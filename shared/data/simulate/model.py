@@ -66,12 +66,6 @@ def draw_types(rng, batch, shares, confounding):
     return kind
 
 
-def softmax(eta):
-    """Log rates as shares that add up to one along the last axis."""
-    eta = np.exp(eta - eta.max(-1, keepdims=True))
-    return eta / eta.sum(-1, keepdims=True)
-
-
 def draw_counts(rng, mean, dispersion, dropout):
     """Negative binomial counts, float32; `dispersion` a number or one a gene."""
     rate = mean

@@ -8,6 +8,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scipy.special import softmax
 
 from shared.data.constraints import NotNegative, OneOf, Positive, Probability, Whole, require
 from shared.data.errors import DataError
@@ -18,7 +19,6 @@ from shared.data.simulate.model import (
     draw_shares,
     draw_types,
     given_programmes,
-    softmax,
     type_names,
 )
 
@@ -131,7 +131,7 @@ def cells(
         for t in range(len(names)):
             rows = np.flatnonzero((batch == b) & (kind == t))
             eta = truth["base"] + truth["types"][t] * (1 + truth["stretch"][b]) + truth["shift"][b] + truth["own"][b, t]
-            X[rows] = draw_counts(rng, deep[rows, None] * softmax(eta), dispersion, dropout)
+            X[rows] = draw_counts(rng, deep[rows, None] * softmax(eta, axis=-1), dispersion, dropout)
     obs = {label: np.array(names)[kind], "batch": np.char.add("batch", (batch + 1).astype(str)), "depth": deep}
     return as_adata(sparse.csr_matrix(X), obs, truth, genes, "counts")
 
@@ -220,7 +220,7 @@ def bulk(
     profile = np.empty((n_samples, n_genes))
     for b in range(n_batches):
         eta = truth["base"] + truth["types"] * (1 + truth["stretch"][b]) + truth["shift"][b]
-        profile[batch == b] = mixture[batch == b] @ softmax(eta)
+        profile[batch == b] = mixture[batch == b] @ softmax(eta, axis=-1)
     long = profile * truth["lengths"]  # a long transcript is cut into more fragments
     mean = depth * np.exp(0.3 * rng.normal(size=(n_samples, 1))) * long / long.sum(1, keepdims=True)
     X = draw_counts(rng, mean, dispersion, 0.0)

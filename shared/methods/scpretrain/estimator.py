@@ -14,7 +14,7 @@ from shared.data.corpus import Corpus
 from shared.data.errors import DataError
 from shared.methods.base import Example, example_cells
 from shared.methods.protocols import Classifier, Pretrained, Transformer
-from shared.methods.scpretrain.finetuning import hold_out, labelled_batches, row_numbers
+from shared.methods.scpretrain.finetuning import labelled_batches, row_numbers, validation_rows
 from shared.methods.scpretrain.network import CellTypeNet, celltype_step, encoder_of, transplant
 from shared.methods.scpretrain.pseudo_labels import CLUSTERERS, SPACES, cluster_numbers, logged
 from shared.methods.scpretrain.rounds import Pretraining, named
@@ -248,7 +248,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         """
         cells, seed = self._read_labelled(X, y, genes=genes), self._seed()
         X, target = self._expression(cells), cells.codes
-        held = hold_out(target, self.validation, seed) if val is None else row_numbers(val, len(cells))
+        held = validation_rows(target, self.validation, seed) if val is None else row_numbers(val, len(cells))
         kept = np.setdiff1d(np.arange(len(cells)), held)
         if not len(kept):
             raise DataError("val holds every cell: leave some to train on")

@@ -74,7 +74,7 @@ def finetune(model, X, y="cell_type", *, split_seed, genes=None, limit=1000, arm
     return fitted, split
 
 
-def hold_out(target: np.ndarray, share: float, seed: int) -> np.ndarray:
+def validation_rows(target: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Rows to stop by, drawn at random: int64, sorted. Of a type that would be held out whole, one cell stays."""
     held = np.random.default_rng((seed, 1)).permutation(len(target))[: int(share * len(target))]
     lost = np.setdiff1d(target[held], np.delete(target, held))

@@ -44,7 +44,7 @@ def small(**options):
 
 
 @pytest.fixture(scope="module")
-def lender():
+def pretrained():
     return small().pretrain(corpus())
 
 
@@ -72,35 +72,35 @@ def scanpys(adata):
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_logged_values_are_not_logged_again(lender, dense):
+def test_logged_values_are_not_logged_again(pretrained, dense):
     mine = scanpys(annotated())
     mine.X = mine.X.toarray() if dense else mine.X
-    for use in (clone(lender).fit, lender.transform, clone(lender).fit(annotated()).predict):
+    for use in (clone(pretrained).fit, pretrained.transform, clone(pretrained).fit(annotated()).predict):
         with pytest.raises(ValueError, match=r"may hold counts or logarithms.*layers\['counts'\].*logged=True"):
             use(mine)
     mine.layers["counts"] = annotated().X
-    assert np.array_equal(lender.transform(mine), lender.transform(annotated()))
+    assert np.array_equal(pretrained.transform(mine), pretrained.transform(annotated()))
     del mine.layers["counts"]
-    clone(lender).set_params(logged=True).fit(mine)
+    clone(pretrained).set_params(logged=True).fit(mine)
 
 
-def test_logged_values_that_say_they_are_counts_are_seen_by_their_totals(lender):
+def test_logged_values_that_say_they_are_counts_are_seen_by_their_totals(pretrained):
     mine = scanpys(annotated())
     mine.uns["units"] = "counts"
     with pytest.raises(ValueError, match="says 'counts' and X looks scaled to one total and logged"):
-        lender.transform(mine)
+        pretrained.transform(mine)
 
 
-def test_fractions_that_are_counts_pass_when_they_say_so(lender):
+def test_fractions_that_are_counts_pass_when_they_say_so(pretrained):
     mine = annotated()
     mine.X = mine.X * np.float32(0.9)
     with pytest.raises(ValueError, match=r"if these are counts, say so by adata.uns\['units'\] = 'counts'"):
-        lender.transform(mine)
+        pretrained.transform(mine)
     mine.uns["units"] = "counts"
-    assert lender.transform(mine).shape == (90, 8)
+    assert pretrained.transform(mine).shape == (90, 8)
     mine = annotated()
     mine.X = mine.X * np.float32(20.5)
-    lender.transform(mine), lender.transform(annotated()[:1])
+    pretrained.transform(mine), pretrained.transform(annotated()[:1])
 
 
 # What pre-training is given.
@@ -163,42 +163,44 @@ def test_cells_without_components_are_refused():
 # Rare types.
 
 
-def test_a_type_is_never_held_out_whole(lender, monkeypatch):
+def test_a_type_is_never_held_out_whole(pretrained, monkeypatch):
     seen, real = [], estimator.labelled_batches
     monkeypatch.setattr(estimator, "labelled_batches", lambda *args: seen.append(args[1:4]) or real(*args))
     mine = annotated(60)
     mine.obs["cell_type"] = ["rare"] + ["pair"] * 2 + list(mine.obs["cell_type"][3:])
     for seed in range(12):
-        clone(lender).set_params(random_state=seed, validation=0.5, fit_epochs=1).fit(mine)
+        clone(pretrained).set_params(random_state=seed, validation=0.5, fit_epochs=1).fit(mine)
     lost = 0
     for seed, (y, kept, held) in enumerate(seen):
         assert set(y[kept]) == set(y) and np.array_equal(np.union1d(kept, held), np.arange(60))
-        random = np.random.default_rng((clone(lender).set_params(random_state=seed)._seed(), 1)).permutation(60)[:30]
+        random = np.random.default_rng((clone(pretrained).set_params(random_state=seed)._seed(), 1)).permutation(60)[
+            :30
+        ]
         gone = len(set(y) - set(np.delete(y, random)))
         assert len(held) == 30 - gone and set(held) <= set(random)
         lost += gone
     assert lost, "some draws would have held out every cell of a type"
-    clone(lender).set_params(fit_epochs=1).fit(mine, val=[0, 1, 2])
+    clone(pretrained).set_params(fit_epochs=1).fit(mine, val=[0, 1, 2])
     assert seen[-1][2].tolist() == [0, 1, 2], "cells that were named are held out as they are"
 
 
 # Genes.
 
 
-def test_few_known_genes_are_warned_of(lender):
+def test_few_known_genes_are_warned_of(pretrained):
     names = [*GENES[:3], *(f"other {i}" for i in range(37))]
     mine = annotated(genes=names)
-    for use in (clone(lender).fit, lender.transform):
+    for use in (clone(pretrained).fit, pretrained.transform):
         with pytest.warns(DataWarning, match="3 of the 40 genes that the encoder knows are among these 40"):
             use(mine)
     mine = annotated(genes=[*GENES[:4], *names[4:]])
-    clone(lender).fit(mine)
-    lender.transform(mine)
-    lender.transform(annotated()[:, :2])  # a panel, all of which is known
-    clone(lender).set_params(borrow=False).fit(annotated(genes=names))
+    clone(pretrained).fit(mine)
+    pretrained.transform(mine)
+    pretrained.transform(annotated()[:, :2])  # a panel, all of which is known
+    clone(pretrained).set_params(borrow=False).fit(annotated(genes=names))
 
 
-def test_another_number_of_genes_is_told_by_its_names(lender):
-    model = clone(lender).fit(annotated())
+def test_another_number_of_genes_is_told_by_its_names(pretrained):
+    model = clone(pretrained).fit(annotated())
     with pytest.raises(ValueError, match=r"yet now missing:\n- G0\n(.|\n)*align_genes"):
         model.predict(annotated()[:, 1:])

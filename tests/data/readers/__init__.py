@@ -1,0 +1,1 @@
+"""Tests of the readers; a package, because other folders have tests of the same names."""
