@@ -19,7 +19,6 @@ ROOMS = ("data", "preprocess", "nn", "train", "methods", "evaluate", "studies", 
 HEAVY = {"torch", "tensorflow", "keras", "scanpy", "anndata", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
 TESTS_OF_MORE = {  # test files that are named after no module
     "tests/data/test_bundled.py": "the files of data/ and the scripts that made them",
-    "tests/experiments/test_exp_autoencoder_transfer.py": "on its way to another name",
     "tests/methods/test_contract.py": "every estimator",
     "tests/train/test_fit.py": "the loop, and what is set, kept and read around it",
 }

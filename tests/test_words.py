@@ -23,17 +23,6 @@ BANNED = {
 IN_NAMES = {r"settl\w*": "select, converge, convert"}  # good English elsewhere
 METHODS = {"but": "dataclasses.replace"}
 
-# What still has such words. Delete an entry when its file is clean; add none.
-EXCEPTIONS = {
-    "shared/experiments",
-    "tests/experiments",
-    "book/results",
-    "chapters/03-autoencoder-transfer/autoencoder-transfer.md",
-    "chapters/04-beyond-fine-tuning/beyond-fine-tuning.md",
-    "chapters/05-tmp/tmp.md",
-    "chapters/06-scpretrain/scpretrain.md",
-}
-
 
 @functools.cache
 def pattern(*words: str) -> re.Pattern:
@@ -88,23 +77,8 @@ def problems(root: Path) -> dict[str, list[str]]:
     return {path: said for path, said in sorted(found.items()) if said}
 
 
-def excepted(path: str) -> set[str]:
-    return {e for e in EXCEPTIONS if path == e or path.startswith(f"{e}/")}
-
-
-@functools.cache
-def found(root: Path) -> dict[str, list[str]]:
-    return problems(root)
-
-
 def test_the_words_of_the_field_are_used(root):
-    said = {path: sorted(set(hit)) for path, hit in found(root).items() if not excepted(path)}
-    assert said == {}, f"say what a reader can look up: {BANNED | IN_NAMES | METHODS}"
-
-
-@pytest.mark.parametrize("exception", sorted(EXCEPTIONS))
-def test_an_exception_that_is_not_needed_goes(root, exception):
-    assert any(exception in excepted(path) for path in found(root)), f"{exception} is clean: take it off the list"
+    assert problems(root) == {}, f"say what a reader can look up: {BANNED | IN_NAMES | METHODS}"
 
 
 # Each check on a bad example.

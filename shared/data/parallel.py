@@ -259,13 +259,13 @@ def _cannot_be_sent(name, error):
 
 
 def _noted(run, name, item, sign):
-    """One item in a process, which leaves a sign that it began."""
+    """One item in a process, which leaves a sign that it started."""
     sign.touch()
     return name, run(name, item)
 
 
 def _in_processes(run, waiting, workers, threads):
-    """Results as they come. Where a process is lost, all that had begun run once more, each alone."""
+    """Results as they come. Where a process is lost, all that had started run once more, each alone."""
     done, lost, groups = set(), Counter(), [list(waiting)]
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
         config = joblib.parallel_config("loky", inner_max_num_threads=threads)
