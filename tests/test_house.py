@@ -16,6 +16,7 @@ from book import notebooks
 from book.imports import imported, without_magics
 
 ROOMS = ("data", "preprocess", "nn", "train", "methods", "evaluate", "studies", "results", "figures", "chapter")
+KIT = {"__init__", "base", "protocols", "torch_method", "keras_method"}
 HEAVY = {"torch", "tensorflow", "keras", "scanpy", "anndata", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
 TESTS_OF_MORE = {  # test files that are named after no module
     "tests/data/test_bundled.py": "the files of data/ and the scripts that made them",
@@ -175,6 +176,48 @@ def local_paths(text: str) -> list[str]:
     return re.findall(rf"(?<![\w.:/-])/(?:{places})/[\w.-]+|\b[A-Z]:\\\\?Users\\\\?\w+|file:///\w+", text)
 
 
+# What every method has beside itself: what it declares, refuses, reads and keeps, and its example.
+AROUND = {"example", "_fitted", "_forget", "_pretraining", "_read", "_restore", "_n_features_out", "_check_unchanged"}
+AROUND |= {"__sklearn_tags__", "__sklearn_clone__", "save", "load"}
+DECLARED = {"__all__", "accept_sparse", "allow_nan", "constraints", "dtype", "exempt", "expects", "kept", "nonnegative"}
+
+
+def statements(node: ast.AST) -> int:
+    """Statements of a tree; docstrings do not count."""
+    found = (n for n in ast.walk(node) if isinstance(n, ast.stmt))
+    return sum(not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)) for n in found)
+
+
+def refuses(node: ast.AST) -> bool:
+    """True for a statement that does nothing but check, warn or raise."""
+    if isinstance(node, ast.If):
+        return not node.orelse and all(map(refuses, node.body))
+    call = node.value if isinstance(node, ast.Expr) else None
+    called = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
+    return isinstance(node, ast.Raise) or called in {"check", "require", "warn", "self._check_settings"}
+
+
+def around(node: ast.AST) -> int:
+    """Statements of a method's module that are not the method: imports, declared settings, refusals, housekeeping."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)) or (isinstance(node, ast.stmt) and refuses(node)):
+        return statements(node)
+    if isinstance(node, ast.FunctionDef) and node.name in AROUND:
+        return statements(node)
+    named = isinstance(node, ast.Assign) and {getattr(t, "id", None) for t in node.targets} & DECLARED
+    return 1 if named or isinstance(node, ast.AnnAssign) else sum(map(around, ast.iter_child_nodes(node)))
+
+
+def method_shares(root: Path) -> dict[str, float]:
+    """Share of the statements of each method, module or folder, that are the method; of those of 50 or more."""
+    trees: dict[str, list] = {}
+    for path in sorted((root / "shared" / "methods").rglob("*.py")):
+        name = path.relative_to(root / "shared" / "methods").parts[0].removesuffix(".py")
+        if name not in KIT:
+            trees.setdefault(name, []).append(parsed(path.read_text(encoding="utf-8")))
+    sizes = {name: (sum(map(statements, some)), sum(map(around, some))) for name, some in trees.items()}
+    return {name: 1 - beside / size for name, (size, beside) in sizes.items() if size >= 50}
+
+
 def names_of(slug: str) -> dict[str, str]:
     """Every place that carries a chapter's name, when its method lives in `shared.methods`: a module, or a folder."""
     name = slug.replace("-", "_")
@@ -210,6 +253,12 @@ def test_tests_follow_the_modules(root):
         "name a test after its module; take off what needs no word"
     )
     assert [r for r in ROOMS if not any(t.startswith((f"tests/{r}/", f"tests/test_{r}.py")) for t in tests)] == []
+
+
+def test_at_least_half_of_a_method_is_the_method(root):
+    shares = method_shares(root)
+    assert {"tmp", "scpretrain", "autoencoder_transfer"} <= shares.keys()
+    assert {name: share for name, share in shares.items() if share < 0.5} == {}
 
 
 def test_imports_go_one_way(root):
@@ -367,6 +416,16 @@ def test_a_test_of_no_module_is_seen():
         "tests/nn/test_data.py",
     }
     assert stray_tests(modules, bad | good) == sorted(bad)
+
+
+def test_a_method_that_is_mostly_plumbing_is_seen(tmp_path):
+    (tmp_path / "shared" / "methods").mkdir(parents=True)
+    check = "    if X is None:\n        raise ValueError('no X')\n"
+    for name, some in (("thin", 20), ("whole", 1)):
+        text = "import numpy\n\n\ndef fit(X):\n" + check * some + "    y = X * 2\n" * 50
+        (tmp_path / "shared" / "methods" / f"{name}.py").write_text(text if name == "whole" else text[: -40 * 14])
+    shares = method_shares(tmp_path)
+    assert shares["thin"] < 0.5 < shares["whole"]
 
 
 def test_plain_words_and_own_names_are_no_word_of_a_later_room():
