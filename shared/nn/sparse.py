@@ -150,7 +150,7 @@ class SparseProduct(torch.autograd.Function):
             blocks = rows.in_blocks(max(1, BLOCK // weight.shape[1]))
         sums = (embedding_bag(gene, weight, at, mode="sum", per_sample_weights=value) for gene, at, value in blocks)
         out = reduce(torch.Tensor.add_, sums)
-        return out if rows.common is None else out.addmm_(rows.block, weight[rows.common])
+        return out if rows.common is None else out.addmm_(rows.block, weight.index_select(0, rows.common))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
