@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
 
 from shared.data.constraints import OneOf, Widths, check, require
 from shared.data.errors import DataError
+from shared.nn.sparse import Rows, SparseLinear
 
 NORMS, STATISTICS = ("batch", "running", "layer"), ("running", "batch", "support")
 DIMS = Widths(2)._replace(said="are no dims: give the number of genes and one width or more, whole numbers from 1 up")
@@ -115,7 +117,8 @@ class Blocks(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
         """Rows × ``dims[0]`` to rows × ``dims[-1]``, none negative."""
-        return self.after_first(self.linears[0](x), parts)
+        first = self.linears[0]
+        return self.after_first(first(Rows.of(x) if isinstance(first, SparseLinear) else x), parts)
 
     def after_first(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
         """The rest, for a caller who has worked out the first linear layer in a cheaper way."""
@@ -139,6 +142,27 @@ def encoder(dims: Sequence[int], norm: str = "running") -> Blocks:
         cell's answer is its own; the default for that. ``"layer"``: layer norm.
     """
     return Blocks(dims, norm)
+
+
+@contextmanager
+def sparse_first(blocks: Blocks, wanted: bool = True) -> Iterator[None]:
+    """While this lasts, the first layer of `blocks`, on the CPU, leaves out the entries of its input that are zero.
+
+    Output and gradients are equal up to rounding. The layer's weights lie gene by gene, a parameter of their own of
+    shape ``dims[0]`` × ``dims[1]``, so an optimiser is made within; at the end they go back into the ordinary layer.
+    With ``wanted=False`` nothing is done.
+    """
+    if not wanted:
+        yield
+        return
+    linear = blocks.linears[0]
+    blocks.linears[0] = layer = SparseLinear.of(linear)
+    linear.weight.data = linear.weight.data.new_empty(0)  # or they would be held twice
+    try:
+        yield
+    finally:
+        linear.weight.data = layer.weight.data.T.contiguous()
+        blocks.linears[0] = linear
 
 
 def use_statistics(module: torch.nn.Module, which: str) -> torch.nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import math
 import random
 import time
@@ -331,8 +332,19 @@ class _Run:
 
 def _optimizer(parameters, config, device):
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        return _eager(torch.optim.SGD)(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
+    kind = _eager(torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)
     # One pass over the memory instead of eight; a network with a weight per gene is mostly optimiser.
     fused = device.type in ("cpu", "cuda")
     return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+
+
+def _eager(kind):
+    """The optimiser without its precautions for ``torch.compile``, which runs no step of this loop.
+
+    They import torch's compiler the first time an optimiser is made: two seconds, more than a small training takes.
+    Where torch does not wrap a method, it stays as it is.
+    """
+    names = "add_param_group", "zero_grad", "state_dict", "load_state_dict"
+    own = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), own | {"step": torch.no_grad()(inspect.unwrap(kind.step))})

@@ -7,6 +7,10 @@ that description allows: genes are dropped from the columns taken, not from the 
 
 Times are seconds of the processor, so that what else the machine does counts for little. Each side tells the other's
 ratio in the same process, and the ratios are what is asserted.
+
+At full width there is a floor too: the products of one episode, forward and backward, and one fused Adam step, in plain
+torch. One episode a step is the published algorithm, and stays near the floor. Eight episodes a step are another
+algorithm: one step of Adam for eight, by the mean of their gradients.
 """
 
 import itertools
@@ -110,7 +114,7 @@ class Plain:
 
 
 class Ours:
-    """The same settings: clamp, original order, batch statistics."""
+    """The same settings: clamp, original order, batch statistics; another algorithm where `meta_batch` is not 1."""
 
     def __init__(self, frames, genes, widths, relation, meta_batch=1):
         from shared.methods.tmp import RELEASED, RelationNet
@@ -152,7 +156,7 @@ def in_turns(ours, theirs, stage, n, rounds, often=1):
     return np.array(seconds)
 
 
-def ratio(seconds, what, names=("one episode a step", "eight")):
+def ratio(seconds, what, names=("one episode a step", "another algorithm, eight episodes a step")):
     mine, theirs = np.median(seconds[:, :-1], 0), np.median(seconds[:, -1])
     each = seconds[:, -1:] / seconds[:, :-1]
     for i, name in enumerate(names[: len(mine)]):
@@ -190,7 +194,7 @@ def test_both_sides_do_the_same_work():
 def test_training_a_small_encoder_is_ten_times_as_fast(shape, wanted):
     """At 256 the products with the weights, which both sides need, are two thirds of our episode."""
     data = collection(samples=150)
-    ours = [Ours(*data, *shape, meta_batch=b) for b in (1, 8)]
+    ours = [Ours(*data, *shape, meta_batch=b) for b in (1, 8)]  # the published algorithm, and another
     found = ratio(in_turns(ours, Plain(*data, *shape), "train", 12, 3, often=8), f"training, 18,000 genes, {shape[0]}")
     assert (found >= wanted).all()
 
@@ -209,12 +213,108 @@ def test_sampling_is_no_longer_what_takes_time():
 
 
 @timed
-@pytest.mark.parametrize(("rows", "wanted"), [(GENES, 3), (56200, 5)], ids=["18,000 rows", "56,200 rows"])
+@pytest.mark.parametrize(("rows", "wanted"), [(GENES, (2, 3)), (56200, (5,))], ids=["18,000 rows", "56,200 rows"])
 def test_training_at_full_width(rows, wanted):
+    """One episode a step is within 10 % of this machine's floor; eight are another algorithm, which no floor binds."""
     data = collection(*((20, 150) if rows == GENES else (8, 320)), rows)
-    ours = [Ours(*data, *FULL, meta_batch=b) for b in (1, 8)][: 2 if rows == GENES else 1]
+    ours = [Ours(*data, *FULL, meta_batch=b) for b in (1, 8)[: len(wanted)]]
     found = ratio(in_turns(ours, Plain(*data, *FULL), "train", 8, 1), f"training, full width, {rows} rows")
-    assert found[-1] >= wanted
+    least, mine = beside_the_floor(ours[0].net, ours[0].sampler, False)
+    print(f"floor {least * 1e3:.0f} ms, ours {mine * 1e3:.0f} ms, {mine / least - 1:+.0%}")
+    assert (found >= wanted).all() and mine <= 1.1 * least
+
+
+def floor(net, sampler):
+    """What an episode needs at least, as a function: products with all weights, and one fused Adam step."""
+    (support, query, _), adam = sampler.batch(), torch.optim.Adam(net.parameters(), lr=5e-4, fused=True)
+    rows = torch.cat([support.flatten(0, 2), query.flatten(0, 1)])
+    first, *others = net.relation.linears
+
+    def step():
+        x = rows
+        for linear in net.encoder.linears:
+            x = linear(x)
+        prototypes, x = x[:25].view(5, 5, -1).mean(1), x[25:]
+        left, right = first.weight.split(x.shape[1], 1)
+        x = ((x @ right.T)[:, None] + prototypes @ left.T + first.bias).flatten(0, 1)
+        for linear in (*others, net.last):
+            x = linear(x)
+        x.mean().backward()
+        adam.step()
+        adam.zero_grad()
+
+    return step
+
+
+def seconds_each(step, n):
+    """Processor seconds of the quickest of `n` steps after the first."""
+    times = []
+    for _ in range(n + 1):
+        step()
+        times.append(time.process_time())
+    return np.diff(times).min()
+
+
+def beside_the_floor(net, sampler, *sparsely, n=5, rounds=2):
+    """Processor seconds of the floor, and of a training step with a dense or a sparse first layer; all in turns."""
+    from shared.nn.blocks import sparse_first
+    from shared.train.episodes import MetaConfig, meta_train
+    from shared.train.memory import kept_memory
+
+    settings, found = MetaConfig(episodes=n + 1, log_every=1, device="cpu"), []
+    for _ in range(rounds):
+        with kept_memory():
+            row = [seconds_each(floor(net, sampler), n)]
+        for wanted in sparsely:
+            times = []
+            with sparse_first(net.encoder, wanted):
+                meta_train(net, sampler, settings, [lambda *_, to=times: to.append(time.process_time())])
+            row.append(np.diff(times).min())
+        found.append(row)
+    return np.min(found, 0)
+
+
+@timed
+@pytest.mark.parametrize("even", [False, True], ids=["as in blood", "even"])
+def test_a_sparse_first_layer_goes_below_the_floor(even):
+    """Cells and genes of the bundled blood cells, scaled to [0, 1]; or as many zeros in even measure.
+
+    The first layer takes less than half of the time of dense products. The rest of a step, the other layers and Adam
+    over all weights, is what it was: its gradient has few zeros, since some cell of an episode has almost every gene.
+    """
+    from shared.data import load
+    from shared.methods.tmp import RelationNet, unit_range
+    from shared.nn.episodes import EpisodeSampler
+    from shared.nn.sparse import Rows, SparseLinear
+    from shared.train.memory import kept_memory
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    counts = load("pbmc").layers["counts"].tocsc()
+    genes = np.r_[: counts.shape[1], rng.choice(counts.shape[1], GENES - counts.shape[1], replace=False)]
+    X = unit_range(counts[:, genes].tocsr()[:600].log1p()).toarray()
+    if even:
+        X = rng.random(X.shape, dtype=np.float32) * (rng.random(X.shape) < (X > 0).mean())
+    net, sampler = RelationNet((GENES, *FULL[0]), FULL[1]), EpisodeSampler(X, np.repeat(np.arange(20), 30))
+    least, dense, few = beside_the_floor(net, sampler, False, True)
+    linear, x = net.encoder.linears[0], sampler.batch().query[0].repeat(2, 1)[:75]
+    layer, pull = SparseLinear.of(linear), torch.randn(75, FULL[0][0])
+
+    def alone(module, make):
+        def step():
+            module.weight.grad = None
+            module(make(x)).backward(pull)
+
+        return seconds_each(step, 8)
+
+    with kept_memory():
+        products, sums = alone(linear, lambda x: x), alone(layer, Rows.of)
+    print(
+        f"\n{(X > 0).mean():.1%} of entries: floor {least * 1e3:.0f} ms, dense step {dense * 1e3:.0f}, sparse step "
+        f"{few * 1e3:.0f}, {least / few:.2f} times below the floor; first layer {products * 1e3:.0f} and "
+        f"{sums * 1e3:.0f} ms, ratio {products / sums:.1f}"
+    )
+    assert products / sums >= 2 and least / few >= 1.5
 
 
 @timed

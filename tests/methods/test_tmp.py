@@ -16,6 +16,7 @@ from shared.data.errors import DataError
 from shared.methods.tmp import RELEASED, TMP
 from shared.methods.tmp.network import LOSSES, PROTOTYPES
 from shared.nn.episodes import few_shot_split, unit_range
+from shared.nn.sparse import Rows
 from shared.preprocess import log_normalize
 
 
@@ -126,6 +127,30 @@ def test_a_large_sparse_table_stays_sparse(monkeypatch):
     wanted = small().fit(X, y).scores(X)
     monkeypatch.setattr("shared.methods.tmp.estimator.DENSE", 10)
     assert np.array_equal(small().fit(X, y).scores(X), wanted)
+
+
+@pytest.mark.parametrize("options", [{}, RELEASED, {"norm": "layer"}], ids=["default", "released", "layer"])
+def test_sparse_cells_train_as_dense_ones_do(options, monkeypatch):
+    """A wide network takes the entries of CSR alone; the default widths take the dense table, to the same bytes."""
+    X, y = profiles(6, genes=200)
+    X = np.maximum(X - 1.5, 0)
+    model, (S, ys) = small(episodes=10, fit_episodes=10, stop_at=None, **options), (X[:100:2], y[:100:2])
+    used, of = [], Rows.of
+    monkeypatch.setattr(Rows, "of", lambda x: used.append(len(x)) or of(x))
+    fitted = [clone(model).pretrain(as_is(X), y).fit(as_is(S), ys) for as_is in (np.asarray, sparse.csr_matrix)]
+    assert not used and sparse.csr_matrix(X).nnz < 0.1 * X.size
+    assert np.array_equal(*(m.scores(X) for m in fitted))
+    monkeypatch.setattr("shared.nn.sparse.CACHE", 1000)
+    sparsely = clone(model).pretrain(sparse.csr_matrix(X), y).fit(sparse.csr_matrix(S), ys)
+    assert len(used) == 20
+    losses = [[r["loss"] for r in m.pretrained_["history"].rows + m.history_.rows] for m in (sparsely, fitted[0])]
+    np.testing.assert_allclose(*losses, atol=1e-5)
+    # The gradient of a bias before a batch norm is rounding alone, which Adam makes a whole step of. Within a batch it
+    # cancels; the running mean comes after it.
+    np.testing.assert_allclose(sparsely.scores(X), fitted[0].scores(X), atol=1e-5 if options else 0.02)
+    assert {k: v.shape for k, v in sparsely.pretrained_["state"].items()} == {
+        k: v.shape for k, v in fitted[0].pretrained_["state"].items()
+    }
 
 
 def test_depth_is_of_no_consequence(fitted, cells):

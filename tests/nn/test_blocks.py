@@ -8,7 +8,8 @@ import torch
 
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError
-from shared.nn.blocks import Blocks, EpisodeNorm, by_support, encode, encoder, use_statistics
+from shared.nn import sparse
+from shared.nn.blocks import Blocks, EpisodeNorm, by_support, encode, encoder, sparse_first, use_statistics
 
 
 def plain(blocks):
@@ -170,3 +171,42 @@ def test_features_are_not_negative_and_weights_are_torchs():
     torch.manual_seed(3)
     assert torch.equal(mine, torch.nn.Linear(12, 8).weight)
     assert isinstance(net.norms[0], EpisodeNorm) and np.isclose(net.norms[0].eps, 1e-5) and net.norms[0].momentum == 0.1
+
+
+def few(*shape, seed=0):
+    """Numbers of which most are zero."""
+    x = random(*shape, seed=seed).double()
+    return x * (x > 1)
+
+
+@pytest.mark.parametrize("cache", [0, 2**23], ids=["in blocks", "at once"])
+def test_a_sparse_first_layer_gives_equal_outputs_and_gradients(cache, monkeypatch):
+    monkeypatch.setattr(sparse, "CACHE", cache)
+    monkeypatch.setattr(sparse, "BLOCK", 40)
+    dense = built().double()
+    ours, support, query = copy.deepcopy(dense), few(1, 2, 3, 12), few(1, 7, 12, seed=1)
+    with sparse_first(ours):
+        first, found = ours.linears[0], encode(ours, support, query)
+        wanted = encode(dense, support, query)
+        for s, q in (found, wanted):
+            ((s**2).sum() + (q * torch.arange(5)).sum()).backward()
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(first.weight.grad.T, dense.linears[0].weight.grad)
+        for a, b in zip(list(ours.parameters())[2:], list(dense.parameters())[2:], strict=True):
+            torch.testing.assert_close(a.grad, b.grad)
+        assert dense.linears[0].weight.grad.any() and isinstance(first, sparse.SparseLinear)
+        for net in (ours, dense):
+            torch.optim.SGD(net.parameters(), lr=0.1).step()
+    assert type(ours.linears[0]) is torch.nn.Linear
+    assert all(v.is_contiguous() for v in ours.state_dict().values())
+    torch.testing.assert_close(ours.state_dict(), dense.state_dict())
+
+
+def test_the_first_layer_comes_back_from_an_error_and_may_stay_as_it_is():
+    net = built()
+    before, linear = copy.deepcopy(net), net.linears[0]
+    with pytest.raises(KeyError), sparse_first(net):
+        raise KeyError
+    assert net.linears[0] is linear and all(map(torch.equal, net.parameters(), before.parameters()))
+    with sparse_first(net, wanted=False):
+        assert net.linears[0] is linear

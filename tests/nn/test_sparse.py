@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from shared.nn.sparse import Rows, SparseLinear, SparseProduct
+from shared.nn import sparse as module
+from shared.nn.sparse import Rows, SparseLinear, SparseProduct, few_entries
 
 
 def cells(n=7, genes=11, density=0.3, seed=0, dtype=np.float32):
@@ -66,6 +67,50 @@ def test_the_gradient_is_that_of_finite_differences():
     rows = Rows(cells(dtype=np.float64), dtype=torch.float64)
     weight = torch.randn(11, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda w: SparseProduct.apply(w, rows).sin(), (weight,))
+
+
+@pytest.mark.parametrize("size", [1, 4, 11, 50])
+@pytest.mark.parametrize("density", [0.02, 0.3, 1])
+def test_a_block_of_genes_at_a_time_changes_rounding_only(size, density, monkeypatch):
+    monkeypatch.setattr(module, "CACHE", 0)
+    monkeypatch.setattr(module, "BLOCK", 5 * size)
+    agree(cells(density=density))
+    agree(cells(4, 30, density, seed=1), dtype=torch.float32)
+    rows = Rows(cells(density=density, dtype=np.float64), dtype=torch.float64)
+    weight = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda w: SparseProduct.apply(w, rows).sin(), (weight,))
+    found = [len(gene) for gene, _, _ in rows.in_blocks(size)]
+    assert len(found) <= -(-11 // size) and sum(found) == len(rows.gene)
+
+
+def test_weights_that_no_cache_holds():
+    """At such sizes blocks are used by themselves; the dense layer gives the same numbers."""
+    X = cells(6, 3000, 0.05)
+    assert module.CACHE < 3000 * 2800
+    agree(X, width=2800, dtype=torch.float32)
+
+
+def test_what_is_not_zero_in_a_dense_tensor():
+    for X in (cells(), cells(5, 40, 0.05), cells(3, 4, 0), -cells(density=1)):
+        rows = Rows.of(torch.from_numpy(X.toarray()))
+        assert torch.equal(rows.dense(), torch.from_numpy(X.toarray())) and len(rows.gene) == X.nnz
+        assert np.array_equal(rows.cell_start, X.indptr[:-1])
+    assert Rows.of(torch.ones(2, 3, dtype=torch.float64)).value.dtype == torch.float64
+
+
+def test_a_layer_like_one_of_torch():
+    linear, x = torch.nn.Linear(11, 4), torch.randn(3, 11)
+    state = torch.get_rng_state()
+    layer = SparseLinear.of(linear)
+    assert torch.equal(torch.get_rng_state(), state) and layer.bias is linear.bias
+    assert layer.weight.is_contiguous() and torch.equal(layer.weight, linear.weight.T)
+    torch.testing.assert_close(layer(x), linear(x))
+
+
+def test_many_weights_and_few_entries_are_asked_for():
+    X = cells(20, 4000, 0.05)
+    assert few_entries(X, 4000) and not few_entries(X, 100) and not few_entries(X.toarray(), 4000)
+    assert not few_entries(cells(20, 4000, 0.2), 4000)
 
 
 def test_only_genes_that_occur_get_a_gradient():

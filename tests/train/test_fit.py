@@ -788,3 +788,38 @@ def test_a_gpu_names_the_batch_that_failed():
     failing.calls = 0
     with pytest.raises(TrainingError, match="epoch 2, batch 2 of 4"):
         fit(network(), failing, cells(), config=replace(CPU, device="cuda"))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_an_optimiser_steps_as_torchs_own_without_the_compiler(optimizer):
+    """Importing torch's compiler takes two seconds. Weights and state are those of torch's own optimiser."""
+    X, y = map(torch.from_numpy, cells())
+    ours, theirs = network(), network()
+    config = replace(CPU, optimizer=optimizer, weight_decay=0.1)
+    made = train.loop._optimizer([*ours.parameters()], config, torch.device("cpu"))
+    plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
+    settings = {k: v for k, v in made.defaults.items() if k in ("lr", "weight_decay", "momentum", "fused")}
+    wanted = plain(theirs.parameters(), **settings)
+    for net, one in ((ours, made), (theirs, wanted)):
+        for _ in range(3):
+            one.zero_grad()
+            loss(net.eval(), X, y).backward()
+            one.step()
+    assert digest(ours) == digest(theirs) and isinstance(made, plain) and torch.is_grad_enabled()
+    assert str(made.state_dict()) == str(wanted.state_dict())
+    made.load_state_dict(wanted.state_dict())
+    assert str(made.state_dict()) == str(wanted.state_dict())
+
+
+def test_training_does_not_import_torchs_compiler(tmp_path, root):
+    code = (
+        "import sys, torch\nfrom shared.train import Config, fit\n"
+        "data = torch.ones(9, 2), torch.ones(9, 1)\nloss = lambda net, x, y: (net(x) - y).square().mean()\n"
+        "for kind in ('adam', 'adamw', 'sgd'):\n    for epochs in (1, 2):\n"
+        "        config = Config(epochs=epochs, device='cpu', optimizer=kind, checkpoint=sys.argv[1] + kind)\n"
+        "        fit(torch.nn.Linear(2, 1), loss, data, config, val=data)\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    words, env = [sys.executable, "-c", code, str(tmp_path / "run")], os.environ | {"PYTHONPATH": str(root)}
+    ended = subprocess.run(words, capture_output=True, text=True, env=env)
+    assert not ended.returncode, ended.stderr

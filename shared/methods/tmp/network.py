@@ -103,7 +103,6 @@ class RelationNet(torch.nn.Module):
         self.encoder = encoder(dims, norm)
         self.relation = Blocks((2 * dims[-1], *relation), norm)
         self.last = torch.nn.Linear(relation[-1], 1)
-        self._clamped = clamped(self.encoder, clamp)
 
     def about(self) -> dict:
         """The settings, which no weight tells; a checkpoint keeps them."""
@@ -175,8 +174,8 @@ class RelationNet(torch.nn.Module):
     @torch.no_grad()
     def project_weights(self) -> None:
         """Projection onto non-negative weights where ``clamp`` asks for it; called at the end of each training step."""
-        if self._clamped:
-            torch._foreach_clamp_min_(self._clamped, 0.0)
+        if parameters := clamped(self.encoder, self.clamp):
+            torch._foreach_clamp_min_(parameters, 0.0)
 
 
 def clamped(encoder: torch.nn.Module, clamp: str) -> list[torch.nn.Parameter]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import batch_norm
 
-from shared.methods.tmp.network import RelationNet, clamped, relation_step
+from shared.methods.tmp.network import RelationNet, relation_step
 from shared.nn.blocks import Blocks, EpisodeNorm
 from shared.nn.episodes import Batch, EpisodeSampler
 from shared.train import TrainingError
@@ -45,11 +45,11 @@ class RelationNets(torch.nn.Module):
             raise TrainingError("networks that are trained as one have one shape, clamp, proto and loss")
         if not all(isinstance(m, EpisodeNorm) for m in (*nets[0].encoder.norms, *nets[0].relation.norms)):
             raise TrainingError("networks that are trained as one have batch norms: norm='running' or 'batch'")
-        self._nets, self.kind = tuple(nets), nets[0].kind  # a tuple's networks are no parts of this module
+        self._nets = tuple(nets)  # a tuple's networks are no parts of this module
+        self.kind, self.clamp = nets[0].kind, nets[0].clamp
         self.encoder = _StackedBlocks([net.encoder for net in nets])
         self.relation = _StackedBlocks([net.relation for net in nets])
         self.last = _StackedLinear([net.last for net in nets])
-        self._clamped = clamped(self.encoder, nets[0].clamp)
 
     def about(self) -> dict:
         """See :meth:`RelationNet.about`."""
