@@ -4,6 +4,7 @@ Two processes are started with `devices=2` by some tests here and by `torchrun` 
 where they can import it.
 """
 
+import importlib
 import os
 import signal
 import subprocess
@@ -20,10 +21,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from shared.data.constraints import SettingError
-from shared.methods.deep_coral import DeepCORAL
-from shared.methods.network_classifier import NetworkClassifier
-from shared.methods.scpretrain import ScPretrain
-from shared.methods.tmp import TMP
 from shared.train import Batches, Config, DomainBatches, TrainingError, distributed, fit, read_safetensors
 from shared.train.batches import Table, part
 from tests.train.test_fit import cells, digest
@@ -93,29 +90,28 @@ def both():
     threads, variables = torch.get_num_threads(), dict(os.environ)
     second = fit(two, step, cells(), TWO, **HOOKS, callbacks=[callback])
     assert (threads, variables) == (torch.get_num_threads(), dict(os.environ))
-    return one, two, first, second, seen, SEEN[:8]
+    return types.SimpleNamespace(
+        one=one, two=two, first=first, second=second, seen=seen, rows=SEEN[:8], digest=digest(two)
+    )
 
 
 def test_two_processes_end_where_one_does(both):
-    one, two, first, second, *_ = both
-    assert apart(one, two, first, second) < 1e-5
-    assert torch.equal(two.spare.weight, network().spare.weight), "what takes no part in the loss stays as it was"
+    assert apart(both.one, both.two, both.first, both.second) < 1e-5
+    assert torch.equal(both.two.spare.weight, network().spare.weight), "what takes no part in the loss stays as it was"
 
 
 def test_each_takes_half_of_every_batch_and_the_first_decides(both):
-    *_, second, seen, rows = both
-    assert rows == [15, 15, 8, 7, 8, 8, 8, 3], "a look at the first batch and its halves, then shares"
-    assert seen == [row["val_loss"] for row in second.rows] and len(seen) == 4
+    assert both.rows == [15, 15, 8, 7, 8, 8, 8, 3], "a look at the first batch and its halves, then shares"
+    assert both.seen == [row["val_loss"] for row in both.second.rows] and len(both.seen) == 4
 
 
 def test_the_network_trains_on_alone(both):
-    one, two, *_ = both
-    histories = [fit(net, step, cells(), replace(CPU, patience=None)) for net in (one, two)]
-    assert apart(one, two, *histories) < 1e-5
+    histories = [fit(net, step, cells(), replace(CPU, patience=None)) for net in (both.one, both.two)]
+    assert apart(both.one, both.two, *histories) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_and_the_next_goes_on(both, tmp_path, monkeypatch):
-    _, two, _, second, *_ = both
     config = replace(TWO, checkpoint=tmp_path / "c")
     monkeypatch.setenv("DIE", str(tmp_path / "died"))
     with pytest.raises(TrainingError, match=r"a process ended before the training .*SIGKILL.*: run again, which goes"):
@@ -125,7 +121,7 @@ def test_a_killed_process_ends_the_run_and_the_next_goes_on(both, tmp_path, monk
     monkeypatch.delenv("DIE")
     resumed = network(seed=7)
     history = fit(resumed, step, cells(), config, **HOOKS)
-    assert digest(resumed) == digest(two) and history.rows == second.rows
+    assert digest(resumed) == both.digest and history.rows == both.second.rows
 
 
 SCRIPT = """
@@ -153,6 +149,7 @@ with open(os.path.join(sys.argv[1], f"rank {rank}"), "w") as file:
 """
 
 
+@pytest.mark.slow
 def test_torchrun_trains_the_same(tmp_path, root):
     (tmp_path / "script.py").write_text(SCRIPT)
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "script.py"]
@@ -223,21 +220,19 @@ def test_a_step_may_say_that_it_is_a_mean_over_rows():
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("module", "name", "settings", "said"),
     [
-        (DeepCORAL.example(), "no mean over the rows of a batch"),
-        (TMP.example(), "no mean over the rows of a batch"),
-        (NetworkClassifier.example(), "batch norm"),
-        (ScPretrain.example(), "devices=2 is more than its batches can be shared by: set devices=1"),
+        ("deep_coral", "DeepCORAL", {}, "no mean over the rows of a batch"),
+        ("tmp", "TMP", {}, "no mean over the rows of a batch"),
+        ("network_classifier", "NetworkClassifier", {"batch_norm": True}, "batch norm"),
+        ("scpretrain", "ScPretrain", {}, "devices=2 is more than its batches can be shared by: set devices=1"),
     ],
-    ids=lambda e: type(getattr(e, "model", e)).__name__,
 )
-def test_estimators_hand_devices_on(none_starts, model, said):
-    estimator = model.model.set_params(devices=2)
-    if isinstance(estimator, NetworkClassifier):
-        estimator.set_params(batch_norm=True)
+def test_estimators_hand_devices_on(none_starts, module, name, settings, said):
+    # Loaded here, or the processes that other tests start would load them too.
+    example = getattr(importlib.import_module(f"shared.methods.{module}"), name).example()
     with pytest.raises((TrainingError, SettingError), match=said):
-        estimator.fit(model.cells, model.y, **model.fit)
+        example.model.set_params(devices=2, **settings).fit(example.cells, example.y, **example.fit)
 
 
 def test_a_step_that_cannot_be_sent_is_refused():
@@ -245,6 +240,7 @@ def test_a_step_that_cannot_be_sent_is_refused():
         fit(network(), lambda *batch: step(*batch), cells(), TWO, **HOOKS)
 
 
+@pytest.mark.nightly
 def test_a_process_that_cannot_start_is_reported(monkeypatch, capfd):
     here = types.ModuleType("only_here")
     exec("def step(net, X, y): return net(X).square().mean()", vars(here))
