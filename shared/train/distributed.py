@@ -15,11 +15,13 @@ import contextlib
 import copy
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
 from torch.multiprocessing.spawn import ProcessException, start_processes
+from tqdm import tqdm
 
 from shared.train.batches import Batches, part
 from shared.train.checkpoint import differences
@@ -290,6 +292,7 @@ def _work(i, env, cpu, again, parts):
     """What a further process does."""
     from accelerate.state import PartialState
 
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which an ended process would leave behind
     with _environment(env, i + 1):
         port = int(env["MASTER_PORT"])
         torch.distributed.TCPStore(env["MASTER_ADDR"], port, is_master=False, wait_for_workers=False).add("arrived", 1)
