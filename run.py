@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 11), (3, 13)
-EXTRAS = "book,test,single-cell,sweep,keras,tune,explain"
+EXTRAS = "book,test,single-cell,sweep,distributed,keras,tune,explain"
 JOBS = ("book", "test", "lab", "full", "check", "refs", "lock", "clean")
 NEEDS_GIB = 5
 STATIC = ["tests/chapters", "tests/test_house.py", "tests/test_environment.py", "tests/test_claims.py"]

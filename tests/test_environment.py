@@ -20,7 +20,7 @@ import shared
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_TO_PIP = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 NOT_PYTHON = {"python", "pip", "make"}
-IN_CONDA = ("book", "test", "single-cell", "sweep", "keras", "tune", "explain")
+IN_CONDA = ("book", "test", "single-cell", "sweep", "distributed", "keras", "tune", "explain")
 PYTHONS = ("3.11", "3.12", "3.13")
 
 

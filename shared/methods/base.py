@@ -33,7 +33,7 @@ from shared.train.saved import ModelError, load_model, pack, save_model, unpack
 ALIGN = "align the data first with shared.preprocess.align_genes"
 COUNTS = "read the counts (layers['counts'], where there is one), or set logged=True"
 # Where a model was computed is no part of it; another machine has another device and other paths.
-PLACES = {"device": "auto", "checkpoint": None, "progress": False}
+PLACES = {"device": "auto", "devices": 1, "checkpoint": None, "progress": False}
 
 
 @dataclass

@@ -65,9 +65,9 @@ class DeepCORAL(DomainAware, Classifier, Transformer, TorchMethod):
         Units of the encoder's layers; the last is the width of the embedding.
     weight : float
         Of the CORAL loss beside the cross-entropy. In the paper it is set so that both end at about the same size.
-    epochs, batch_size, lr, weight_decay, device, progress
-        See :class:`shared.train.Config`. A batch holds `batch_size` cells of each
-        domain, two or more.
+    epochs, batch_size, lr, weight_decay, device, devices, progress
+        See :class:`shared.train.Config`. A batch holds `batch_size` cells of each domain, two or more, and more than
+        one of `devices` can share it only without target cells: a covariance is that of a whole batch.
     checkpoint : path, optional
         Where `fit` keeps its progress; a killed fit on the same cells goes on from there.
     random_state : int, RandomState or None

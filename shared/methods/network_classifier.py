@@ -48,7 +48,7 @@ class NetworkClassifier(Classifier, TorchMethod):
         Share of hidden units left out at each update, 0 up to but not 1.
     batch_norm : bool
         Normalise each hidden unit over the batch.
-    epochs, batch_size, lr, weight_decay, precision, device, progress
+    epochs, batch_size, lr, weight_decay, precision, device, devices, progress
         See :class:`shared.train.Config`.
     patience : int or None
         Stop early after so many epochs without a lower loss on held-out training cells; None trains all epochs.

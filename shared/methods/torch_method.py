@@ -36,6 +36,9 @@ class TorchMethod(TransferEstimator):
     ----------
     device : str
         See :func:`shared.train.resolve_device`.
+    devices : int
+        Processes that share every batch: see :mod:`shared.train.distributed`. A loss that is no mean over cells is
+        refused there, and predictions are made in one process.
     progress : bool
         Show bars.
     checkpoint : path, optional
@@ -50,6 +53,7 @@ class TorchMethod(TransferEstimator):
 
     _: KW_ONLY
     device: str = "auto"
+    devices: int = 1
     progress: bool = False
     checkpoint: str | Path | None = None
     random_state: int | None = None

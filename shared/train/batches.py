@@ -39,20 +39,24 @@ class Batches:
         On an accelerator, batches between two looks at the loss: each makes it wait.
     entries : int
         Numbers in a batch, where they may be more than the largest weight has.
+    rowwise : bool
+        Whether the step's loss is a mean over the rows of a batch, which several processes may then share. `draw` takes
+        ``(epoch, rank, world)`` too, for the :func:`part` of each batch that process `rank` of `world` trains on, and
+        leaves the global generators alone; ``sizes`` gives the rows of whole batches.
     cure : str
         What to do when the loss is not finite.
     """
 
-    unit, label, steps, look, entries = "epoch", "training", None, 64, 0
+    unit, label, steps, look, entries, rowwise = "epoch", "training", None, 64, 0, False
     cure = "look at the data, or lower lr"
 
     def __init__(self, draw: Callable[[int], Iterable[tuple]], **parts):
         self.draw = draw
         vars(self).update(parts)
 
-    def __call__(self, epoch: int) -> Iterable[tuple]:
-        """The batches of an epoch."""
-        return self.draw(epoch)
+    def __call__(self, epoch: int, *share: int) -> Iterable[tuple]:
+        """The batches of an epoch; with ``rank, world`` a process's share of them."""
+        return self.draw(epoch, *share)
 
     def sizes(self, epoch: int) -> list[int] | None:
         """Rows of each batch of an epoch, which weigh its loss in the mean; None: all weigh alike."""
@@ -93,6 +97,8 @@ class Table(Batches):
         If columns cannot be used or do not fit together.
     """
 
+    rowwise = True
+
     def __init__(self, columns, device, what, batch_size=256, seed=0):
         if hasattr(columns, "shape") or not isinstance(columns, Sequence) or not columns:
             raise TrainingError(f"{what} must be a tuple of arrays, such as (X, y), or a function of the epoch")
@@ -107,10 +113,12 @@ class Table(Batches):
         self.steps = max(1, whole + (last > 1 or (last == 1 and batch_size == 1)))
         self.entries = batch_size * sum(int(np.prod(c.shape[1:])) for c in self.columns)
 
-    def __call__(self, epoch):
+    def __call__(self, epoch, rank=0, world=1):
         generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
         order = torch.randperm(self.rows, generator=generator).to(self.device)  # where the batches are gathered
-        return map(self.take, order.split(self.sizes(epoch)))
+        shares = ((rows, part(len(rows), rank, world)) for rows in order.split(self.sizes(epoch)))
+        # A step needs a row: where there are fewer rows than processes, one that weighs nothing.
+        return (self.take(rows[mine.start : mine.stop] if mine else rows[:1]) for rows, mine in shares)
 
     def sizes(self, epoch):
         size = self.batch_size
@@ -132,6 +140,11 @@ class Table(Batches):
         """Tells one data set from another: shapes and up to 256 rows, evenly spaced."""
         rows = torch.linspace(0, self.rows - 1, min(self.rows, 256), dtype=torch.float64).long().to(self.device)
         return digest([[tuple(c.shape) for c in self.columns], *(part.cpu().numpy() for part in self.take(rows))])
+
+
+def part(rows: int, rank: int, world: int) -> range:
+    """The rows of a batch of so many that process `rank` of `world` trains on; numbers differ by one at most."""
+    return range(-(-rows * rank // world), -(-rows * (rank + 1) // world))
 
 
 def seed_of(*key: int) -> int:

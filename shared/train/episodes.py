@@ -49,6 +49,8 @@ class MetaConfig(Common):
         Which episodes, and whatever the learner draws.
     device : str
         See :func:`shared.train.resolve_device`. The sampler's table is moved there too.
+    devices : int
+        1: an episode's loss is no mean over rows that processes could share, and more are refused.
     precision : {"32", "bf16"}
         Of the forward pass; weights and Adam stay float32.
     compile : bool or str

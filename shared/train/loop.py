@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from shared.train.batches import Batches, Table, seed_of
 from shared.train.checkpoint import plain, read_checkpoint, save_checkpoint, settings_of
+from shared.train.distributed import OneProcess, asked, check_rows, processes
 from shared.train.memory import LARGE, kept_memory
 from shared.train.saved import CURE
-from shared.train.settings import Config, History, TrainingError, resolve_device, seed_everything
+from shared.train.settings import Config, History, TrainingError, seed_everything
 
 # Settings that a resumed run may change.
 FREE = {"device", "devices", "progress", "checkpoint", "checkpoint_every", "max_seconds"}
@@ -88,7 +89,7 @@ def fit(
     network that are numbers or words among the attributes of its modules tell its checkpoints from another's.
     """
     config = Config() if config is None else config
-    device = resolve_device(config.device)
+    (world, device), given = asked(config), batches
     if not callable(batches):
         batches = Table(batches, device, "tensors", config.batch_size, config.seed)
     elif not isinstance(batches, Batches):
@@ -115,7 +116,13 @@ def fit(
     net.to(device)
     large = device.type == "cpu" and 4 * max(batches.entries, *(p.numel() for p in net.parameters())) >= LARGE
     with _own_generators(device), kept_memory(large):
-        return _Run(net, step, batches, config, device, val, monitor, on_gradients, project_weights).go(callbacks)
+        run = _Run(net, step, batches, config, device, val, monitor, on_gradients, project_weights)
+        unused = world > 1 and check_rows(net, step, run.ask, batches)
+        # Another process judges nothing, so it needs neither rows to judge by nor a real monitor.
+        again = partial(fit, batches=given, config=config, monitor=callable if config.patience else None)
+        parts = {"net": net, "step": step, "on_gradients": on_gradients, "project_weights": project_weights}
+        with processes(world, device, unused, again, parts) as run.group:
+            return run.go(callbacks)
 
 
 @contextlib.contextmanager
@@ -136,7 +143,7 @@ class _Run:
     def __init__(self, net, step, batches, config, device, val, monitor, on_gradients, project_weights):
         self.net, self.step, self.batches, self.config, self.device = net, step, batches, config, device
         self.val, self.monitor, self.on_gradients, self.project_weights = val, monitor, on_gradients, project_weights
-        self.history, self.best, self.best_value = History(), {}, math.inf
+        self.history, self.best, self.best_value, self.group = History(), {}, math.inf, OneProcess()
         self.parameters = [p for p in net.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, config, device)
         self.optimizer.zero_grad(set_to_none=True)
@@ -150,20 +157,19 @@ class _Run:
 
     def go(self, callbacks):
         config, history, unit, began = self.config, self.history, self.batches.unit, time.perf_counter()
-        if self.path is not None and self.path.exists():
-            self.restore()
+        self.group.agree(lambda: self._identity() | {"val": None})  # which the first process alone holds
+        state = self.group.first(self.read)
+        if state is not None:
+            self.restore(state)
+        step = self.group.wrap(self.net, self.step)
         before, finished = history.seconds, history.stopped not in ("", f"{unit}s", "time")
         total, done = self.batches.done(config.epochs + 1), self.batches.done(len(history.rows) + 1)
-        shown = {"unit": unit, "desc": self.batches.label, "disable": not config.progress}
+        shown = {"unit": unit, "desc": self.batches.label, "disable": not config.progress or self.group.rank > 0}
         with tqdm(total=total, initial=done, **shown) as bar:
             while not finished and len(history.rows) < config.epochs:
-                row = self.epoch(len(history.rows) + 1)
-                answers = [callback(self.net, row) for callback in callbacks]
-                history.seconds = before + time.perf_counter() - began
-                history.stopped = self.reason(next(filter(None, answers), None), history.seconds - before)
-                finished = bool(history.stopped)
-                if self.path is not None and (finished or len(history.rows) % config.checkpoint_every == 0):
-                    self.save()
+                self.epoch(len(history.rows) + 1, step)
+                row, history.seconds, history.stopped = self.group.first(partial(self.end, callbacks, before, began))
+                history.rows[-1], finished = row, bool(history.stopped)
                 bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != unit}, refresh=False)
                 bar.update(row[unit] - bar.n)
         self.optimizer.zero_grad(set_to_none=True)
@@ -171,6 +177,16 @@ class _Run:
             self.net.load_state_dict(self.best)
         self.net.eval()
         return history
+
+    def end(self, callbacks, before, began):
+        """What ends an epoch, in the first process: callbacks, whether training ends too, and a checkpoint."""
+        history, row = self.history, self.history.rows[-1]
+        answers = [callback(self.net, row) for callback in callbacks]
+        history.seconds = before + time.perf_counter() - began
+        history.stopped = self.reason(next(filter(None, answers), None), history.seconds - before)
+        if self.path is not None and (history.stopped or len(history.rows) % self.config.checkpoint_every == 0):
+            self.save()
+        return row, history.seconds, history.stopped
 
     def reason(self, answer, spent):
         """Why training ends after this epoch, or the empty string."""
@@ -183,18 +199,18 @@ class _Run:
         ]
         return next((reason for reason, true in reasons if true), "")
 
-    def epoch(self, number):
-        """One pass over the batches; adds the epoch's row to the history and returns it."""
+    def epoch(self, number, step):
+        """One pass over the batches; adds the epoch's row to the history."""
         net, original, seen, looked = self.net, self.config.step_order == "original", [], 0
-        seed_everything(seed_of(self.config.seed, number))
+        seed_everything(seed_of(self.config.seed, number, self.group.rank))
         net.train()
-        for batch in self.batches(number):
+        for batch in self.group.batches(self.batches, number):
             lr = self.set_lr(number, len(seen))
             if original and any(p.grad is not None for p in self.parameters):
                 self.update()
             with self.autocast():
-                loss, numbers = self.ask(batch)
-            seen.append({"loss": loss.detach(), **numbers})
+                loss, numbers = self.ask(batch, step)
+            seen.append(self.group.mean({"loss": loss.detach(), **numbers}))
             if len(seen) - looked == self.look:
                 looked = self.check_finite(seen, looked, number, lr)
             self.scaler.scale(loss).backward()
@@ -210,18 +226,21 @@ class _Run:
         row = {k: self.mean([one[k] for one in seen], sizes) for k in seen[0]}
         row = {self.batches.unit: self.batches.done(number + 1), **row}
         net.eval()
-        with torch.no_grad():
-            value = row["loss"] if self.val is None else self.validate(row, number, lr)
-            value = value if self.monitor is None else self.monitor(net, row)
+        row, value = self.group.first(partial(self.judge, row, number, lr))
         row["lr"] = lr
         self.history.rows.append(row)
         self.keep_best(value)
-        return row
 
-    def ask(self, batch):
+    @torch.no_grad()
+    def judge(self, row, number, lr):
+        """The row, with what validation and the monitor add, and the number that early stopping minimises."""
+        value = row["loss"] if self.val is None else self.validate(row, number, lr)
+        return row, value if self.monitor is None else self.monitor(self.net, row)
+
+    def ask(self, batch, step=None):
         """The loss of one batch, made sure to be a scalar that depends on the parameters, and the step's numbers."""
         try:
-            answer = self.step(self.net, *batch)
+            answer = (step or self.step)(self.net, *batch)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error) or not isinstance(self.batches, Table):
                 raise
@@ -314,12 +333,18 @@ class _Run:
         state |= {"history": vars(self.history), "scaler": self.scaler.state_dict()}
         save_checkpoint(self.path, state, self.identity)
 
-    def restore(self):
-        """Put the run where its checkpoint left it, after making sure that the checkpoint is its own."""
+    def read(self):
+        """The state in the checkpoint, after making sure that it is this run's; None where there is none."""
+        if self.path is None or not self.path.exists():
+            return None
         state = read_checkpoint(self.path, self.identity)
         refusal = self.batches.refusal(state["history"]["rows"], self.config.epochs)
         if refusal:
             raise TrainingError(f"{self.path} {refusal}: {CURE}")
+        return state
+
+    def restore(self, state):
+        """Put the run where its checkpoint left it."""
         self.net.load_state_dict(state["model"])
         for p, gradient in zip(self.parameters, state["gradients"], strict=True):
             p.grad = None if gradient is None else gradient.to(self.device)

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-from shared.data.constraints import Constraint, Maybe, NotNegative, OneOf, Positive, Whole, check
+from shared.data.constraints import Maybe, NotNegative, OneOf, Positive, Whole, check
 
 OPTIMIZERS, STEP_ORDERS = ("adamw", "adam", "sgd"), ("standard", "original")
 
@@ -32,6 +32,7 @@ class Common:
     precision: str = "32"
     seed: int = 0
     device: str = "auto"
+    devices: int = 1
     progress: bool = False
     checkpoint: str | Path | None = None
 
@@ -41,6 +42,7 @@ class Common:
         "step_order": OneOf(*STEP_ORDERS),
         "precision": OneOf("32", "bf16", "16"),
         "seed": Whole(),
+        "devices": Whole(1),
     }
 
     def __post_init__(self):
@@ -82,7 +84,9 @@ class Config(Common):
     device : str
         See :func:`resolve_device`.
     devices : int
-        Only 1 today.
+        Processes that share the rows of every batch, each on a GPU of its own or all on the CPU: see
+        :mod:`shared.train.distributed`. Where ``torchrun`` or ``accelerate launch`` started several, these train
+        together, and 1 stands for as many as were started.
     progress : bool
         Show a bar.
     checkpoint : path, optional
@@ -106,14 +110,12 @@ class Config(Common):
     patience: int | None = None
     min_delta: float = 0.0
     clip_norm: float | None = None
-    devices: int = 1
     checkpoint_every: int = 1
     max_seconds: float | None = None
 
     constraints = Common.constraints | {
         **dict.fromkeys(("epochs", "batch_size", "checkpoint_every"), Whole(1)),
         "patience": Maybe(Whole(1)),
-        "devices": Constraint(lambda v: v == 1, "is more than this version trains on: set devices=1"),
         **dict.fromkeys(("weight_decay", "min_delta"), NotNegative()),
         **dict.fromkeys(("clip_norm", "max_seconds"), Maybe(Positive())),
         "optimizer": OneOf(*OPTIMIZERS),

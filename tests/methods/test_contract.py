@@ -425,7 +425,7 @@ def test_every_fitted_attribute_is_saved(kind, example, model, tmp_path):
     genes = list(example.cells.var_names)
     back = kind.load(model.save(tmp_path / "one"), pd.Index(genes))
     assert repr(flat(back._fitted())) == repr(flat(model._fitted()))
-    lost = {"device", "checkpoint", "progress"}
+    lost = {"device", "devices", "checkpoint", "progress"}
     settings = lambda m: {k: v for k, v in m.get_params().items() if k not in lost}  # noqa: E731
     assert settings(back) == settings(model)
     assert same(outputs(back, example.cells), outputs(model, example.cells))

@@ -713,7 +713,7 @@ def test_other_errors_of_the_loss_pass_through():
         ({"optimizer": "lion"}, "choose adamw, adam, sgd"),
         ({"schedule": "step"}, "choose constant, cosine"),
         ({"precision": "8"}, "choose 32, bf16, 16"),
-        ({"devices": 2}, "set devices=1"),
+        ({"devices": 0}, "devices=0 is not a whole number from 1 up"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(options, said):

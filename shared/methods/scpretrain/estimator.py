@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.constraints import Flag, Maybe, OneOf, Positive, SettingError, Share, Whole, Widths
+from shared.data.constraints import Constraint, Flag, Maybe, OneOf, Positive, SettingError, Share, Whole, Widths
 from shared.data.corpus import Corpus
 from shared.data.errors import DataError
 from shared.methods.base import Example, example_cells
@@ -70,6 +70,8 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         Inputs of `fit`, `predict` and `transform` are log(1 + count) already. Otherwise they are counts.
     device : str
         See :func:`shared.train.resolve_device`.
+    devices : int
+        1: a batch of every data set, or cells that stay sparse, are not shared among processes.
     progress : bool
         Show a bar.
     checkpoint : path, optional
@@ -112,6 +114,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         "norm": OneOf("none", "layer"),
         "space": OneOf(*SPACES[:-1]),
         "clusterer": OneOf(*CLUSTERERS),
+        "devices": Constraint(lambda v: v == 1, "is more than its batches can be shared by: set devices=1"),
     }
 
     _: KW_ONLY

@@ -55,7 +55,7 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
         episodes the network stays as it was, and the cells given are only averaged.
     stop_at : float or None
         `fit` stops at this training accuracy; 0.99 in paper and code, measured every 2,500 episodes (`log_every`).
-    meta_batch, step_order, log_every, precision, compile, device, progress
+    meta_batch, step_order, log_every, precision, compile, device, devices, progress
         See :class:`shared.train.episodes.MetaConfig`.
     norm, clamp, proto, loss
         See :class:`shared.methods.tmp.network.RelationNet`.
