@@ -38,7 +38,8 @@ def run(arms: Mapping, data: Mapping, seeds, metric, *, unit: str = "data", vers
         ``arm(train, seed)`` gives a model; one with ``fit_seeds(train, seeds)``, a list of models, is given `at_once`
         seeds together. Equal budgets are the caller's to keep: :func:`search` gives each arm the same grid.
     data : dict of name to (train, test) or callable
-        Any two parts; or a function of the seed that draws them. Estimators take ``train = (X, y)``.
+        Any two parts; or a function of the seed that draws them. Estimators take ``train = (X, y)``, of an AnnData
+        ``(adata, "cell_type")``.
     seeds : iterable of int
         Of first weights and draws.
     metric : str, sequence of str, or callable
@@ -102,6 +103,7 @@ def _told(thing):
 
 def _by_name(names, model, test, seed):
     X, y = test
+    y = X.obs[y].to_numpy() if isinstance(y, str) else y
     several = [names] if isinstance(names, str) else list(names)
     found = score(y, y_pred=model.predict(X), metrics=several)
     return found[names] if isinstance(names, str) else found

@@ -11,7 +11,9 @@ from shared.data.constraints import SettingError
 from shared.data.errors import DataError
 from shared.data.parallel import SweepWarning
 from shared.evaluate import over_seeds
+from shared.methods.base import example_cells
 from shared.methods.baselines import rungs
+from shared.methods.network_classifier import NetworkClassifier
 from shared.studies import compare, fit_arms, run, search
 
 ARMS = {"logistic": LogisticRegression(), "majority": DummyClassifier()}
@@ -71,6 +73,13 @@ def test_a_metric_gives_a_number_columns_or_rows():
     assert run(ARMS, data, [0], lambda model, test, seed: len(test[1]) + seed)["value"].tolist() == [30, 30]
     rows = run(ARMS, data, [0], lambda *_: [{"labels": 5, "value": 1}, {"labels": 9, "value": 2}], unit="labels")
     assert rows["labels"].tolist() == [5, 9, 5, 9] and rows.attrs["unit"] == "labels"
+
+
+def test_estimators_that_read_anndata_get_it():
+    cells = example_cells()
+    arms = {"network": NetworkClassifier((8,), epochs=20, lr=1e-2, device="cpu")}
+    table = run(arms, {"cells": ((cells[:40], "cell_type"), (cells[40:], "cell_type"))}, [0, 1], "balanced_accuracy")
+    assert (table["value"] > 0.6).all()
 
 
 def test_the_ladder_of_baselines_is_a_set_of_arms():
