@@ -203,7 +203,7 @@ class _Run:
     def epoch(self, number, step):
         """One pass over the batches; adds the epoch's row to the history."""
         net, original, seen, looked = self.net, self.config.step_order == "original", [], 0
-        seed_everything(seed_of(self.config.seed, number, self.group.rank))
+        seed_everything(seed_of(self.config.seed, number, self.group.rank))  # rank 0 changes nothing
         net.train()
         for batch in self.group.batches(self.batches, number):
             lr = self.set_lr(number, len(seen))
