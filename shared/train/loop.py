@@ -47,7 +47,8 @@ def fit(
         Moved to the device, and left there in evaluation mode. Parameters with ``requires_grad=False`` stay.
     step : callable
         ``step(net, *batch)`` gives the scalar to make small, a mean over the rows of the batch; or a tuple of it and a
-        dict of numbers (such as ``{"accuracy": ...}``), which the history holds averaged like the loss.
+        dict of numbers (such as ``{"accuracy": ...}``), which the history holds averaged like the loss. Several
+        processes measure that it is a mean over rows, unless its attribute ``rowwise`` says so or says no.
     batches : sequence of arrays, or callable
         Either one or more tensors, ndarrays or SciPy CSR matrices with as many rows each, to be shuffled and cut into
         batches of ``config.batch_size``. Floats become float32, whole numbers int64. Dense ones live on the device; of
@@ -87,6 +88,7 @@ def fit(
     are left as they were. A checkpoint is one safetensors file, the JSON in its header, replaced in one step: weights,
     optimiser, best weights, epoch and history. A run killed at any moment leaves the last whole one. Settings of the
     network that are numbers or words among the attributes of its modules tell its checkpoints from another's.
+    With several processes (:mod:`shared.train.distributed`) `val`, `monitor` and `callbacks` are the first one's.
     """
     config = Config() if config is None else config
     (world, device), given = asked(config), batches
@@ -202,7 +204,7 @@ class _Run:
     def epoch(self, number, step):
         """One pass over the batches; adds the epoch's row to the history."""
         net, original, seen, looked = self.net, self.config.step_order == "original", [], 0
-        seed_everything(seed_of(self.config.seed, number, self.group.rank))
+        seed_everything(seed_of(self.config.seed, number, self.group.rank))  # rank 0 changes nothing
         net.train()
         for batch in self.group.batches(self.batches, number):
             lr = self.set_lr(number, len(seen))

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from shared.data.constraints import SettingError
 from shared.train import Batches, Config, DomainBatches, TrainingError, distributed, fit, read_safetensors
-from shared.train.batches import Table, part
+from shared.train.batches import Table, part, seed_of
 from tests.train.test_fit import cells, digest
 from tests.train.test_fit import network as with_dropout
 
@@ -282,6 +282,11 @@ def test_shares_make_up_the_batch(world):
         assert torch.equal(torch.cat([share for share, some in zip(shares, mine) if some]), batch[0])
         assert all(torch.equal(share, batch[0][:1]) for share, some in zip(shares, mine) if not some)
         assert max(map(len, mine)) - min(map(len, mine)) <= 1
+
+
+def test_the_first_process_draws_what_one_process_draws():
+    seeds = [seed_of(2**32 - 1, 7, rank) for rank in range(3)]
+    assert seeds[0] == seed_of(2**32 - 1, 7) and len(set(seeds)) == 3
 
 
 def test_a_function_of_the_epoch_may_share_its_batches():
