@@ -87,6 +87,7 @@ def both():
 
     first = fit(one, step, cells(), CPU, **HOOKS)
     SEEN.clear()
+    importlib.import_module("torch._dynamo")  # which DDP imports, and which sets a variable of its own
     threads, variables = torch.get_num_threads(), dict(os.environ)
     second = fit(two, step, cells(), TWO, **HOOKS, callbacks=[callback])
     assert (threads, variables) == (torch.get_num_threads(), dict(os.environ))
