@@ -7,6 +7,7 @@ moves it. The downloader that it calls is ours, because pooch cannot go on where
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import shutil
@@ -21,7 +22,6 @@ from urllib.request import url2pathname
 from shared.data import store
 from shared.data.catalogue import File, home
 from shared.data.errors import DataError, Unavailable
-from shared.data.store import CHUNK
 
 TRIES = 5  # in a row that bring less than a chunk
 WAIT = 0.5  # seconds before the second try; doubled before each one after it
@@ -32,7 +32,6 @@ SLOWEST = 1024  # bytes a second, over two times STALL
 CONNECTIONS = 4
 SPARE = 16 << 20  # bytes that a download leaves free
 ROOM = "make room, or name a folder on another disk in BORROWED_CACHE"
-AGENT = "borrowed-strength (teaching material; one reader's download)"
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 _slots = threading.BoundedSemaphore(CONNECTIONS)
@@ -71,8 +70,10 @@ def look(file: File, kind: str) -> Found:
     if not cached:
         store.remember(path, file)
         return Found("cached", path)
-    copies = {p: store.problem(p, file) for p in store.named_in_mirror(file.name)}
-    right = {store.sha256(p): p for p in reversed(copies) if not copies[p]}
+    # Those deep below the top first, so that of two that are the same the one nearest to it is taken.
+    copies = sorted(store.in_mirror(glob.escape(file.name)), key=lambda p: -len(p.parts))
+    wrong = {p: store.problem(p, file) for p in copies}
+    right = {store.sha256(p): p for p in copies if not wrong[p]}
     if len(right) == 1:
         store.remember(*right.values(), file)
         return Found("mirror", *right.values())
@@ -80,8 +81,8 @@ def look(file: File, kind: str) -> Found:
         return Found("damaged", said=f"the cached copy of {file.name} is damaged: {cached}")
     if right:
         return Found("absent", said=f"the mirror holds {len(right)} different files {file.name}: keep the right one")
-    wrong = "".join(list(copies.values())[-1:])
-    return Found("absent", said=wrong and f"a file {file.name} in the mirror is not the right one: {wrong}")
+    first = wrong and f"a file {file.name} in the mirror is not the right one: {wrong[copies[-1]]}"
+    return Found("absent", said=first or "")
 
 
 def get(file: File, *, kind: str, progress: bool = True, stop: threading.Event | None = None) -> Path:
@@ -179,7 +180,7 @@ def _session():
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=CONNECTIONS))
     # Bytes as they lie on the server: a .gz that is unpacked on the way has another sha256, and cannot be resumed.
-    session.headers.update({"User-Agent": AGENT, "Accept-Encoding": "identity"})
+    session.headers.update({"User-Agent": "borrowed-strength (teaching material)", "Accept-Encoding": "identity"})
     return session
 
 
@@ -222,7 +223,7 @@ def _chunks(response, decode: bool):
     since, got = time.monotonic(), 0
     while True:
         try:
-            chunk = read(CHUNK, decode_content=decode)
+            chunk = read(store.CHUNK, decode_content=decode)
         except ReadTimeoutError:
             raise _Broken(f"it sent nothing for {STALL:g} s") from None
         except (HTTPError, OSError):
@@ -314,7 +315,7 @@ class _Download:
                     break
             except _Broken as e:
                 have = self._have(url)
-                tries = 0 if have >= most + CHUNK else tries + 1
+                tries = 0 if have >= most + store.CHUNK else tries + 1
                 most = max(most, have)
                 if tries >= TRIES:
                     raise DownloadError(str(e)) from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import glob
 import gzip
 import hashlib
 import json
@@ -82,11 +81,6 @@ def in_mirror(pattern: str) -> list[Path]:
         if not folder.is_dir():
             raise DataError(f"BORROWED_MIRROR names {folder}, which is not a folder here: correct or unset it")
     return sorted(path for folder in folders for path in folder.rglob(pattern) if path.is_file())
-
-
-def named_in_mirror(name: str) -> list[Path]:
-    """Files of one name in the mirror, those nearest to its top first."""
-    return sorted(in_mirror(glob.escape(name)), key=lambda path: len(path.parts))
 
 
 def place(file: File) -> Path:
@@ -164,24 +158,26 @@ def problem(path: Path, file: File) -> str:
         return f"it cannot be read ({e.strerror})"
 
 
+def head(path: Path) -> bytes:
+    """The first bytes of a file, enough to tell what it is."""
+    with path.open("rb") as f:
+        return f.read(512)
+
+
 def head_problem(path: Path, file: File) -> str:
     """What the first bytes give away; empty where nothing is wrong with them."""
-    with path.open("rb") as f:
-        head = f.read(512)
-    suffix = Path(file.name).suffix.lower()
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    suffix, start = Path(file.name).suffix.lower(), head(path)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if suffix not in WEB_PAGES and text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "it is a web page (HTML) and no data"
-    if not file.sha256 and not head.startswith(MAGIC.get(suffix, b"")):
-        return f"it is no {suffix} file" if head else "it is empty"
+    if not file.sha256 and not start.startswith(MAGIC.get(suffix, b"")):
+        return f"it is no {suffix} file" if start else "it is empty"
     return ""
 
 
 def unpacked(path: Path):
     """A stream of the bytes of a file without their gzip, bzip2 or xz packing, which the first bytes tell."""
-    with path.open("rb") as f:
-        head = f.read(6)
-    return next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), open)(path, "rb")
+    return next((opener for magic, opener in OPENERS.items() if head(path).startswith(magic)), open)(path, "rb")
 
 
 def body_problem(path: Path, file: File) -> str:

@@ -20,13 +20,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from shared.data.download import FULL
 from shared.data.errors import DataError
-from shared.data.store import CHUNK, unpacked
+from shared.data.store import CHUNK, head, unpacked
 
 # Text of counts shrinks 5 to 50 times, a table that is almost all zeros 200 times; a bomb 1,000 times and more.
 RATIO = 300
 FLOOR = 64 << 20  # bytes that any archive may hold, whatever the ratio
 TOTAL = 64 << 30  # bytes that no archive may hold
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 
 class _Refused(DataError):
@@ -71,7 +71,7 @@ def members(path: Path, names, into: Path) -> list[Path]:
                     raise _Refused(f"it has no file {name}; the archive may be another version")
             found = list(dict.fromkeys(n for fits in found for n in fits))
             _place(Path(folder), into, found)
-    except (_Refused, *DAMAGE, ValueError) as e:
+    except DAMAGE as e:  # the errors of the libraries, and ours, which is a ValueError
         said = str(e) if isinstance(e, _Refused) else f"it is damaged, or no zip or tar archive ({e}); fetch it again"
         raise DataError(f"{path.name} is not unpacked: {said}") from e
     except OSError as e:
@@ -89,50 +89,35 @@ def _inside(name: str) -> str:
     return "/".join(p for p in parts if p != ".")
 
 
-class _Meter:
-    """Counts unpacked bytes, those of a stream as it is read, the headers' too; too many are a bomb."""
-
-    def __init__(self, path: Path, stream=None):
-        self.limit = min(TOTAL, max(FLOOR, RATIO * path.stat().st_size))
-        self.bytes, self.stream = 0, stream
-
-    def count(self, n: int) -> None:
-        self.bytes += n
-        if self.bytes > self.limit:
-            raise _Refused(f"it unpacks to more than {self.limit / 1e6:,.0f} MB, too much for its size (a bomb?)")
-
-    def read(self, size: int) -> bytes:
-        got = self.stream.read(size)
-        self.count(len(got))
-        return got
+def _count(path: Path, sizes) -> None:
+    """Add bytes up; too many are a bomb."""
+    limit, total = min(TOTAL, max(FLOOR, RATIO * path.stat().st_size)), 0
+    for size in sizes:
+        total += size
+        if total > limit:
+            raise _Refused(f"it unpacks to more than {limit / 1e6:,.0f} MB, too much for its size (a bomb?)")
 
 
 def _files(path: Path):
     """Of every member that is no folder: its name, if it is a plain file, its bytes, and a function that opens it."""
-    if zipfile.is_zipfile(path):
-        meter = _Meter(path)
+    if head(path).startswith(b"PK"):  # not is_zipfile, which takes a tar for a zip that lies in it
         with zipfile.ZipFile(path) as archive:
             for i in (i for i in archive.infolist() if not i.is_dir()):
-
-                def opened(i=i):
-                    meter.count(i.file_size)  # no more than that is read
-                    return archive.open(i)
-
-                yield i.filename, stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG), i.file_size, opened
+                plain = stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG)
+                yield i.filename, plain, i.file_size, lambda i=i: archive.open(i)
         return
+    # Once through before anything is believed: a bomb may hide in a header, and the checksum stands at the end.
     with unpacked(path) as stream:
-        meter = _Meter(path, stream)
-        # One pass from start to end: nothing is unpacked twice, and the checksum at the end is met.
-        with tarfile.open(fileobj=meter, mode="r|") as archive:
-            for i in (i for i in archive if not i.isdir()):
-                yield i.name, i.isreg() and not i.issparse(), i.size, lambda i=i: archive.extractfile(i)
-        while meter.read(CHUNK):
-            pass
+        _count(path, (len(chunk) for chunk in iter(lambda: stream.read(CHUNK), b"")))
+    with tarfile.open(path) as archive:
+        for i in (i for i in archive if not i.isdir()):
+            yield i.name, i.isreg() and not i.issparse(), i.size, lambda i=i: archive.extractfile(i)
 
 
 def _written(path: Path, asked, folder: Path) -> list[str]:
     """Write the members that were asked for below `folder`; their names."""
     written: dict[str, str] = {}  # by the name in small letters: some systems know no other
+    total = 0
     for name, plain, size, opened in _files(path):
         inside = _inside(name)
         if asked and not any(fnmatch.fnmatchcase(inside, pattern) for pattern in asked):
@@ -141,6 +126,8 @@ def _written(path: Path, asked, folder: Path) -> list[str]:
             raise _Refused(f"it holds {inside} twice")
         if not plain:
             raise _Refused(f"{name} is a link or a device and no file")
+        total += size
+        _count(path, [total])  # of a zip, too: no more than a member claims is read
         if size > shutil.disk_usage(folder).free:
             raise OSError(errno.ENOSPC, "too large for the disk")
         written[inside.casefold()] = inside
