@@ -286,8 +286,8 @@ class _Download:
     def _from(self, url: str) -> Path:
         """Fetch from one address; what turns out wrong after a break is tried once more from its start."""
         pooch = store.quiet_pooch()
-        for orphan in self.path.parent.glob("tmp" + 8 * "[a-z0-9_]"):  # pooch's draft, of a process that was killed
-            orphan.unlink(missing_ok=True)
+        for draft in self.path.parent.glob("tmp" + 8 * "[a-z0-9_]"):  # pooch's, left by a process that was killed
+            os.replace(draft, self.part)
         if not self.expected:
             self.path.unlink(missing_ok=True)  # damaged, and without a hash pooch would take it for right
         for again in (False, True):
@@ -301,6 +301,7 @@ class _Download:
                 self._drop()
                 if again or not self.resumed:
                     raise e if isinstance(e, _Damaged) else _Damaged("its sha256 differs") from None
+        self._drop()
         store.remember(self.path, self.file, source=host(url))
         return self.path
 
@@ -326,7 +327,6 @@ class _Download:
             self._drop()
             raise (DownloadError if page else _Damaged)(wrong)
         os.replace(self.part, output_file)
-        self._drop()
 
     def _have(self, url: str) -> int:
         """Bytes of the part that a request to `url` may go on from."""

@@ -419,14 +419,25 @@ def test_a_damaged_copy_that_nothing_tells_of_is_fetched_again(server):
 
 
 def test_the_library_below_is_quiet(server, tmp_path, capfd):
-    """pooch would say of every file where it comes from; and a draft of a killed process is swept away."""
+    """pooch would say of every file where it comes from."""
     server.put("/quiet.csv", Answer(BODY))
-    draft = store.place(unpinned(server, "/quiet.csv")).parent / "tmpab_c12xy"
-    draft.parent.mkdir(parents=True)
-    draft.write_bytes(b"a draft")
     official(unpinned(server, "/quiet.csv"))
     said = capfd.readouterr()
     assert said.out + said.err == "" and left(tmp_path) == ["quiet.csv"]
+
+
+@pytest.mark.parametrize("body", [BODY, BODY[::-1], b""])
+def test_a_process_that_is_killed_while_pooch_checks_loses_nothing(server, tmp_path, body):
+    """What it leaves is a draft of pooch's in place of the part; it is checked like one, and swept away if wrong."""
+    server.put("/draft.bin", Answer(BODY))
+    file = pinned(server, "/draft.bin")
+    place = store.place(file)
+    place.parent.mkdir(parents=True)
+    (place.parent / "tmpab_c12xy").write_bytes(body)
+    store.write_note(Path(f"{place}.part"), {"address": file.urls[0], "total": len(BODY)})
+    before = len(server.asked)
+    assert official(file).read_bytes() == BODY and left(tmp_path) == ["draft.bin"]
+    assert len(server.asked) - before == (body != BODY)
 
 
 @pytest.mark.parametrize("pin", [True, False])
