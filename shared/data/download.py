@@ -81,8 +81,8 @@ def look(file: File, kind: str) -> Found:
         return Found("damaged", said=f"the cached copy of {file.name} is damaged: {cached}")
     if right:
         return Found("absent", said=f"the mirror holds {len(right)} different files {file.name}: keep the right one")
-    first = wrong and f"a file {file.name} in the mirror is not the right one: {wrong[copies[-1]]}"
-    return Found("absent", said=first or "")
+    first = f"a file {file.name} in the mirror is not the right one: {wrong[copies[-1]]}" if wrong else ""
+    return Found("absent", said=first)
 
 
 def get(file: File, *, kind: str, progress: bool = True, stop: threading.Event | None = None) -> Path:
@@ -142,8 +142,9 @@ def get_all(files, *, kind: str, progress: bool = True) -> list[Path]:
     try:
         for t in threads:
             t.start()
-        while any(t.is_alive() for t in threads):
-            threads[-1].join(0.2)
+        for t in threads:
+            while t.is_alive():
+                t.join(0.2)
     except BaseException:
         stop.set()
         raise
