@@ -17,12 +17,11 @@ import sys
 import textwrap
 from pathlib import Path
 
-from shared.data import catalogue, fetch, routes, simulate, store
+from shared.data import catalogue, download, routes, simulate, store
 from shared.data.catalogue import Entry, File, Route
 from shared.data.constraints import SettingError
 from shared.data.croissant import document
 from shared.data.errors import DataError, Unavailable
-from shared.data.transfer import host
 
 NARROW, ROOMY, WIDE = 80, 100, 120
 
@@ -66,15 +65,15 @@ def table(head, rows, *, right=()) -> str:
 # What is where
 
 
-def state(entry: Entry, route: Route, index=None) -> dict:
+def state(entry: Entry, route: Route) -> dict:
     """What one route of an entry has here: ``state`` in a word, ``said`` in words, ``files`` one by one."""
     found = {"name": entry.name, "route": route.kind, "reader": route.reader, "pinned": route.pinned, "files": []}
     if route.kind == "simulated":
         said = {"state": "simulated", "said": "made when it is loaded; nothing to fetch"}
         return found | said | {"readable": hasattr(simulate, route.reader)}
     for file in route.files:
-        seen = fetch.look(file, route.kind, index)
-        origin = [host(u) for u in file.urls] or ["the package index"] * bool(file.package)
+        seen = download.look(file, route.kind)
+        origin = [download.host(u) for u in file.urls] or ["the package index"] * bool(file.package)
         one = {"name": file.name, "state": seen.state, "size": file.size, "sha256": store.known_sha256(file)}
         one |= {"pinned": bool(file.sha256), "said": seen.said, "hosts": list(dict.fromkeys(origin))}
         found["files"].append(one | {"path": str(seen.path) if seen.path else None})
@@ -142,8 +141,7 @@ def show(args) -> int:
         return say(json_of(document(entry)))
     fields = ("organism", "assay", "units", "shape", "genes", "labels", "accession", "citation", "licence", "notes")
     card = {f: getattr(entry, f) for f in fields}
-    index = store.mirror_index()
-    states = [state(entry, r, index) for r in entry.routes]
+    states = [state(entry, r) for r in entry.routes]
     if args.json:
         return say(json_of(card | {"name": entry.name, "title": entry.title, "routes": states}))
     card["shape"] = shape(entry) + " (cells or samples × genes)" * bool(entry.shape)
@@ -168,7 +166,7 @@ def _had(entry: Entry, kind: str | None) -> tuple[Route, list[Path]]:
         if route.kind == "simulated" and said:
             break
         try:
-            return route, fetch.get_all(route.files, kind=route.kind)
+            return route, download.get_all(route.files, kind=route.kind)
         except Unavailable as e:
             said.append(str(e))
     raise Unavailable("; ".join(said))
@@ -210,8 +208,7 @@ def get(args) -> int:
 
 def check(args) -> int:
     """A table of every route of every entry; 1 if a file is damaged."""
-    index = store.mirror_index()
-    found = [state(e, r, index) for e in chosen(args.names) for r in e.routes]
+    found = [state(e, r) for e in chosen(args.names) for r in e.routes]
     rows = [
         [
             f["name"],

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.data import fetch, unpack
+from shared.data import download, unpack
 from shared.data.catalogue import Entry, Route, joined_sha256
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, SimulatedWarning, Unavailable, warn
@@ -75,7 +75,7 @@ def _by(entry: Entry, route: Route, progress: bool):
     if route.kind == "simulated":
         return _simulated(entry, route)
     if route.kind == "bundled" or _as_it_is(route):
-        paths = fetch.get_all(route.files, kind=route.kind, progress=progress)
+        paths = download.get_all(route.files, kind=route.kind, progress=progress)
         adata = _read(route, paths)
     else:
         adata = _converted(entry, route, progress)
@@ -153,9 +153,9 @@ def _converted(entry: Entry, route: Route, progress: bool):
     if found and found.state == "converted":
         with suppress(DataError):
             return _h5ad(found.path)
-    paths = fetch.get_all(route.files, kind=route.kind, progress=progress)
+    paths = download.get_all(route.files, kind=route.kind, progress=progress)
     path = conversion(entry, route).path  # the hash of every file is known now
-    with locked(path, progress):
+    with locked(path):
         # Another process may have converted it while this one waited.
         if conversion(entry, route).state == "converted":
             with suppress(DataError):

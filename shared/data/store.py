@@ -6,36 +6,48 @@ searched before the network, ``BORROWED_OFFLINE=1`` forbids the network.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import hashlib
 import json
+import lzma
 import os
-import sys
+import tarfile
 import threading
+import zipfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
 from shared.data.catalogue import File
-from shared.data.errors import DataError, Unavailable
+from shared.data.errors import DataError
 
 CHUNK = 1 << 20
-_ZIP, _HDF5 = (".zip", ".whl", ".xlsx", ".npz"), (".h5", ".h5ad", ".hdf5", ".loom")
-_MAGIC = {
-    **{".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00"},
-    **dict.fromkeys(_ZIP, b"PK"),
-    **dict.fromkeys(_HDF5, b"\x89HDF\r\n\x1a\n"),
+OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+WEB_PAGES, GZIP = (".html", ".htm"), (".gz", ".tgz")
+ZIP, HDF5 = (".zip", ".whl", ".xlsx", ".npz"), (".h5", ".h5ad", ".hdf5", ".loom")
+MAGIC = {
+    **dict.fromkeys(GZIP, b"\x1f\x8b") | {".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00"},
+    **dict.fromkeys(ZIP, b"PK") | dict.fromkeys(HDF5, b"\x89HDF\r\n\x1a\n"),
 }
+
+
+@cache
+def quiet_pooch():
+    """The library pooch, loaded when it is needed; it tells of every file it touches unless it is told not to."""
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    return pooch
 
 
 def cache_folder() -> Path:
     """Where fetched and converted files lie: ``BORROWED_CACHE``, else in the system's folder for caches."""
-    # The variable that names the system's folder, and where that folder lies where the variable is not set.
-    systems = {"darwin": ("", "Library/Caches"), "win32": ("LOCALAPPDATA", "AppData/Local")}
-    variable, usual = systems.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
-    system = Path(os.environ.get(variable) or Path.home() / usual)
-    return Path(os.environ.get("BORROWED_CACHE") or system / "borrowed-strength").expanduser().absolute()
+    folder = os.environ.get("BORROWED_CACHE") or quiet_pooch().os_cache("borrowed-strength")
+    return Path(folder).expanduser().absolute()
 
 
 def offline() -> bool:
@@ -52,15 +64,6 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def mirror_folders() -> list[Path]:
-    """The folders of ``BORROWED_MIRROR``; one that does not exist raises :class:`DataError`."""
-    folders = [Path(f).expanduser() for f in os.environ.get("BORROWED_MIRROR", "").split(os.pathsep) if f]
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"BORROWED_MIRROR names {folder}, which is not a folder here: correct or unset it")
-    return folders
-
-
 def in_mirror(pattern: str) -> list[Path]:
     """Files in the folders of ``BORROWED_MIRROR``, at any depth, by a pattern of their names, sorted.
 
@@ -73,17 +76,11 @@ def in_mirror(pattern: str) -> list[Path]:
     --------
     >>> in_mirror("labelled-*.h5ad")  # doctest: +SKIP
     """
-    return sorted(path for folder in mirror_folders() for path in folder.rglob(pattern) if path.is_file())
-
-
-def mirror_index() -> dict[str, list[Path]]:
-    """File name to paths, of everything below the mirror folders."""
-    index: dict[str, list[Path]] = {}
-    for top in mirror_folders():
-        for folder, _, names in os.walk(top):
-            for name in sorted(names):
-                index.setdefault(name, []).append(Path(folder) / name)
-    return index
+    folders = [Path(f).expanduser() for f in os.environ.get("BORROWED_MIRROR", "").split(os.pathsep) if f]
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"BORROWED_MIRROR names {folder}, which is not a folder here: correct or unset it")
+    return sorted(path for folder in folders for path in folder.rglob(pattern) if path.is_file())
 
 
 def place(file: File) -> Path:
@@ -96,8 +93,7 @@ def place(file: File) -> Path:
 
 def sha256(path: Path) -> str:
     """Of a file's bytes."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    return quiet_pooch().file_hash(path)
 
 
 def matrix_sha256(X, genes=()) -> str:
@@ -135,6 +131,15 @@ def write_note(path: Path, note: dict) -> None:
         draft.write_text(json.dumps(note, indent=1), encoding="utf-8")
 
 
+def remember(path: Path, file: File, source: str = "") -> None:
+    """Keep the hash of a file that was fetched, or that is not pinned, so that a later copy is held to it."""
+    if source or known_sha256(file) is None:
+        with contextlib.suppress(OSError):  # a cache that cannot be written still serves what a mirror holds
+            place(file).parent.mkdir(parents=True, exist_ok=True)
+            digest = known_sha256(file) or sha256(path)
+            write_note(place(file), {"sha256": digest, "from": source, "size": path.stat().st_size})
+
+
 def known_sha256(file: File) -> str | None:
     """The sha256 a file must have: the catalogue's, else that of its first download here; None before that."""
     return file.sha256 or read_note(place(file)).get("sha256")
@@ -148,72 +153,66 @@ def problem(path: Path, file: File) -> str:
             return "its size differs"
         if expected:
             return "" if sha256(path) == expected else "its sha256 differs"
-        with path.open("rb") as f:
-            return head_problem(f.read(512), file) or body_problem(path)
+        return head_problem(path, file) or body_problem(path, file)
     except OSError as e:
         return f"it cannot be read ({e.strerror})"
 
 
-def head_problem(head: bytes, file: File) -> str:
+def head(path: Path) -> bytes:
+    """The first bytes of a file, enough to tell what it is."""
+    with path.open("rb") as f:
+        return f.read(512)
+
+
+def head_problem(path: Path, file: File) -> str:
     """What the first bytes give away; empty where nothing is wrong with them."""
-    suffix = Path(file.name).suffix.lower()
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if suffix not in (".html", ".htm") and text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+    suffix, start = Path(file.name).suffix.lower(), head(path)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if suffix not in WEB_PAGES and text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "it is a web page (HTML) and no data"
-    magic = _MAGIC.get(suffix)
-    if magic and not file.sha256 and not head.startswith(magic):
-        return f"it is no {suffix} file" if head else "it is empty"
+    if not file.sha256 and not start.startswith(MAGIC.get(suffix, b"")):
+        return f"it is no {suffix} file" if start else "it is empty"
     return ""
 
 
-def body_problem(path: Path) -> str:
-    """Read a packed file to its end, so that one that was cut short is noticed; empty for a whole one."""
-    import bz2
-    import gzip
-    import lzma
-    import tarfile
-    import zipfile
+def unpacked(path: Path):
+    """A stream of the bytes of a file without their gzip, bzip2 or xz packing, which the first bytes tell."""
+    return next((opener for magic, opener in OPENERS.items() if head(path).startswith(magic)), open)(path, "rb")
 
-    suffix = Path(path.name.removesuffix(".part")).suffix.lower()
-    unpack = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(suffix)
+
+def body_problem(path: Path, file: File) -> str:
+    """Read a file to its end, so that a packed one that was cut short is noticed; empty for a whole one."""
+    suffix = Path(file.name).suffix.lower()
     try:
-        if unpack:
-            with unpack(path) as f:
-                while f.read(CHUNK):
-                    pass
-        elif suffix in _ZIP:
+        if suffix in ZIP:
             with zipfile.ZipFile(path) as z:
                 bad = z.testzip()
             return f"its member {bad} is damaged" if bad else ""
-        elif suffix == ".tar":
-            with tarfile.open(path, "r:") as t:
-                t.getmembers()
-        elif suffix in _HDF5:
+        if suffix in HDF5:
             import h5py
 
             h5py.File(path, "r").close()
+        elif suffix == ".tar":
+            with tarfile.open(path, "r:") as t:
+                t.getmembers()
+        else:
+            with unpacked(path) as f:
+                while f.read(CHUNK):
+                    pass
     except Exception as e:  # each library has errors of its own
         return f"it is cut short or damaged ({e})"
     return ""
 
 
 @contextlib.contextmanager
-def locked(path: Path, progress: bool = True, stop: threading.Event | None = None):
+def locked(path: Path):
     """Hold the one right to write `path`; wait while another process or thread has it."""
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     made(path.parent)
-    lock, waits = FileLock(f"{path}.lock"), 0
+    lock = FileLock(f"{path}.lock")
     try:
-        while not lock.is_locked:
-            try:
-                lock.acquire(timeout=1)
-            except Timeout:
-                waits += 1
-                if stop and stop.is_set():
-                    raise Unavailable(f"{path.name}: stopped before it was fetched") from None
-                if waits == 2 and progress and sys.stderr.isatty():
-                    print(f"waiting for another process that fetches {path.name}", file=sys.stderr)
+        lock.acquire()
     except (OSError, NotImplementedError) as e:
         cure = "name a folder of yours on a local disk in BORROWED_CACHE"
         raise DataError(f"{path.parent} takes no lock ({e}): {cure}") from e

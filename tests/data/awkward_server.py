@@ -78,11 +78,15 @@ class Handler(BaseHTTPRequestHandler):
             answer = answers.pop(0) if len(answers) > 1 else answers[0]
             server.now += 1
             server.most = max(server.most, server.now)
+        self.counted = 1
         try:
             self.answer(answer)
         finally:
-            with server.gate:
-                server.now -= 1
+            self.served()
+
+    def served(self):
+        with self.server.gate:
+            self.server.now, self.counted = self.server.now - self.counted, 0
 
     def answer(self, a: Answer):
         said = self.headers.get("Authorization", "")
@@ -115,6 +119,8 @@ class Handler(BaseHTTPRequestHandler):
         stop = min(n for n in (a.cut, a.stall, len(body)) if n is not None)
         if a.drip:
             for i in range(stop):
+                if i == len(body) - 1:
+                    self.served()  # who has the last byte may ask anew before this thread goes on
                 self.wfile.write(body[i : i + 1])
                 if self.server.released.wait(a.drip):
                     break

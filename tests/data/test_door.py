@@ -20,7 +20,7 @@ import pytest
 from scipy import sparse
 
 from shared import data
-from shared.data import DataError, catalogue, fetch
+from shared.data import DataError, catalogue, download
 from shared.data.constraints import SettingError
 
 # pandas 3 keeps words in arrays that anndata writes only when told to.
@@ -90,7 +90,7 @@ def test_catalogue_tells_the_truth(name):
 def test_one_flipped_byte_is_noticed(tmp_path, monkeypatch):
     shutil.copytree(catalogue.home() / "tissues", tmp_path / "data" / "tissues")
     shutil.copy(catalogue.home() / "catalog.yml", tmp_path / "data")
-    for module in (catalogue, fetch):
+    for module in (catalogue, download):
         monkeypatch.setattr(module, "home", lambda: tmp_path / "data")
     path = tmp_path / "data" / "tissues" / "tissues.h5ad"
     content = bytearray(path.read_bytes())

@@ -14,7 +14,7 @@ import yaml
 from awkward_server import Answer, serving
 
 from shared.data import __main__ as cli
-from shared.data import catalogue, fetch, routes, store, transfer
+from shared.data import catalogue, download, routes, store
 from shared.data.errors import DataError
 
 BODY = b"gene,cell\n" * 300
@@ -39,12 +39,12 @@ def shell(tmp_path, monkeypatch, capsys, server):
     for name in ("BORROWED_MIRROR", "BORROWED_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(transfer, "WAIT", 0.0)
-    monkeypatch.setattr(transfer, "STALL", 1.0)
+    monkeypatch.setattr(download, "WAIT", 0.0)
+    monkeypatch.setattr(download, "STALL", 1.0)
     monkeypatch.setattr(catalogue, "home", lambda: home)
-    monkeypatch.setattr(fetch, "home", lambda: home)
+    monkeypatch.setattr(download, "home", lambda: home)
     monkeypatch.setattr(routes, "readers", lambda: {"h5ad": None, "table": None})
-    transfer._session.cache_clear()
+    download._session.cache_clear()
     (home / "small.csv").write_bytes(BODY)
     server.put("/a.csv", Answer(BODY))
     server.put("/b.csv", Answer(BODY[::-1]))
@@ -64,8 +64,8 @@ def shell(tmp_path, monkeypatch, capsys, server):
         return status, said.out, said.err
 
     yield run
-    transfer._session().close()
-    transfer._session.cache_clear()
+    download._session().close()
+    download._session.cache_clear()
 
 
 def fields(*found):

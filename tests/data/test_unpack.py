@@ -98,6 +98,14 @@ def test_a_bracket_is_no_pattern(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ALL)
+def test_an_archive_within_an_archive(tmp_path, kind):
+    """The list of a zip stands at its end, where a tar may hold a whole zip."""
+    inner = packed(tmp_path, "zip", FILES, "inner").read_bytes()
+    path = packed(tmp_path, kind, {"a.csv": b"1", "inner.zip": inner})
+    assert [p.read_bytes() for p in unpack.members(path, ["*"], tmp_path / "out")] == [b"1", inner]
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_a_name_that_is_not_there(tmp_path, kind):
     refused(packed(tmp_path, kind, FILES), ["a/x.csv", "a/nope.csv"], tmp_path / "out", r"it has no file a/nope\.csv")
 

@@ -16,12 +16,15 @@ import time
 import zipfile
 from pathlib import Path
 
+import platformdirs
 import pytest
 from awkward_server import Answer, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
 
-from shared.data import catalogue, fetch, store, transfer
+from shared.data import catalogue, download, store
 from shared.data.catalogue import File
 from shared.data.errors import DataError, Unavailable
 
@@ -45,12 +48,12 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setenv("BORROWED_CACHE", str(tmp_path / "cache"))
     for name in ("BORROWED_MIRROR", "BORROWED_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(transfer, "WAIT", 0.0)
-    monkeypatch.setattr(transfer, "STALL", 0.3)
-    transfer._session.cache_clear()
+    monkeypatch.setattr(download, "WAIT", 0.0)
+    monkeypatch.setattr(download, "STALL", 0.3)
+    download._session.cache_clear()
     yield
-    transfer._session().close()
-    transfer._session.cache_clear()
+    download._session().close()
+    download._session.cache_clear()
 
 
 def pinned(server, path, body=BODY, *, more=(), name=None):
@@ -63,7 +66,7 @@ def unpinned(server, path, name=None):
 
 
 def official(file, **more):
-    return fetch.get(file, kind="official", progress=False, **more)
+    return download.get(file, kind="official", progress=False, **more)
 
 
 def left(tmp_path):
@@ -93,23 +96,24 @@ def test_two_sources_with_one_name_do_not_meet(server):
 
 
 def test_a_bundled_file_is_checked(monkeypatch, tmp_path):
-    assert fetch.get(catalogue.entry("pbmc").routes[0].files[0], kind="bundled").name == "pbmc.h5ad"
-    monkeypatch.setattr(fetch, "home", lambda: tmp_path)
+    assert download.get(catalogue.entry("pbmc").routes[0].files[0], kind="bundled").name == "pbmc.h5ad"
+    monkeypatch.setattr(download, "home", lambda: tmp_path)
     (tmp_path / "a.bin").write_bytes(BODY)
-    assert fetch.get(File("a.bin", sha(BODY), 1), kind="bundled") == tmp_path / "a.bin"
+    assert download.get(File("a.bin", sha(BODY), 1), kind="bundled") == tmp_path / "a.bin"
     with pytest.raises(DataError, match="not the file the catalogue describes"):
-        fetch.get(File("a.bin", sha(b"other"), 1), kind="bundled")
+        download.get(File("a.bin", sha(b"other"), 1), kind="bundled")
     with pytest.raises(DataError, match=r"b\.bin is missing: restore"):
-        fetch.get(File("b.bin", sha(BODY), 1), kind="bundled")
+        download.get(File("b.bin", sha(BODY), 1), kind="bundled")
 
 
 def test_the_cache_is_where_the_system_has_caches(monkeypatch, tmp_path):
     assert store.cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("BORROWED_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platformdirs, "PlatformDirs", Unix)
     assert store.cache_folder() == tmp_path / "x" / "borrowed-strength"
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(platformdirs, "PlatformDirs", MacOS)
     assert store.cache_folder() == Path.home() / "Library" / "Caches" / "borrowed-strength"
 
 
@@ -132,7 +136,7 @@ def test_a_busy_server_is_asked_again(server):
 
 
 def test_a_server_cannot_make_us_wait_for_long(server, monkeypatch):
-    monkeypatch.setattr(transfer, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(download, "LONGEST_WAIT", 0.05)
     server.put("/later.bin", Answer(status=503, headers={"Retry-After": "3600"}), Answer(BODY))
     start = time.monotonic()
     assert official(pinned(server, "/later.bin")).read_bytes() == BODY
@@ -149,15 +153,13 @@ def test_a_cut_transfer_goes_on_where_it_stopped(server, tmp_path):
 
 def test_a_short_body_is_noticed_whoever_counts(server, monkeypatch):
     """Older versions of the library below do not compare what came with what was promised."""
-    real = transfer.Download._some
+    real = download._chunks
 
-    def uncounted(self, response, size=transfer.CHUNK):
-        try:
-            return real(self, response, size)
-        except transfer._Broken:
-            return b""
+    def uncounted(response, decode):
+        with contextlib.suppress(download._Broken):
+            yield from real(response, decode)
 
-    monkeypatch.setattr(transfer.Download, "_some", uncounted)
+    monkeypatch.setattr(download, "_chunks", uncounted)
     server.put("/short.csv", Answer(BODY, cut=4000), Answer(BODY))
     assert official(unpinned(server, "/short.csv")).read_bytes() == BODY
 
@@ -205,7 +207,7 @@ def test_a_wrong_part_is_thrown_away_once(server):
 
 
 def test_a_wrong_file_in_pieces_has_an_end(server):
-    """Every transfer of it is cut once, so that each could be a mix of two versions."""
+    """Every download of it is cut once, so that each could be a mix of two versions."""
     server.put("/pieces.bin", Answer(BODY[::-1], cut=6000))
     with pytest.raises(DataError, match="its sha256 differs"):
         official(pinned(server, "/pieces.bin"))
@@ -228,7 +230,7 @@ def test_a_part_that_is_too_long_starts_again(server):
     part = Path(f"{store.place(file)}.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(BODY * 2)
-    store.write_note(part, {"address": file.urls[0], "etag": '"v1"'})
+    store.write_note(part, {"address": file.urls[0], "mark": '"v1"'})
     assert official(file).read_bytes() == BODY
 
 
@@ -249,14 +251,14 @@ def test_a_silent_server_is_left(server):
 
 
 def test_a_server_that_stays_silent_is_said(server, monkeypatch):
-    monkeypatch.setattr(transfer, "TRIES", 2)
+    monkeypatch.setattr(download, "TRIES", 2)
     server.put("/mute.bin", Answer(BODY, stall=4000))
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1: it sent nothing for 0\.3 s"):
         official(pinned(server, "/mute.bin"))
 
 
 def test_a_dripping_server_is_left(server, monkeypatch):
-    monkeypatch.setattr(transfer, "TRIES", 1)
+    monkeypatch.setattr(download, "TRIES", 1)
     server.put("/drip.bin", Answer(BODY, drip=0.02))
     start = time.monotonic()
     with pytest.raises(Unavailable, match="it sent only"):
@@ -268,7 +270,7 @@ def test_tries_have_an_end(server):
     server.put("/endless.bin", *[Answer(BODY, cut=10 * i, etag=f'"{i}"') for i in range(1, 40)])
     with pytest.raises(Unavailable, match="the connection broke"):
         official(unpinned(server, "/endless.bin"))
-    assert len(server.headers("/endless.bin", "range")) <= 2 * transfer.TRIES
+    assert len(server.headers("/endless.bin", "range")) <= 2 * download.TRIES
 
 
 # Trouble that stays
@@ -406,13 +408,45 @@ def test_the_first_download_binds_the_later_ones(server):
     assert official(file).read_bytes() == b"a,b\n1,3\n"
 
 
+def test_a_damaged_copy_that_nothing_tells_of_is_fetched_again(server):
+    """No note is left beside it, so that only its own packing shows the damage."""
+    server.put("/lost.csv.gz", Answer(gzip.compress(BODY)))
+    file = unpinned(server, "/lost.csv.gz")
+    path = official(file)
+    path.write_bytes(path.read_bytes()[:-20])
+    Path(f"{path}.json").unlink()
+    assert gzip.decompress(official(file).read_bytes()) == BODY
+
+
+def test_the_library_below_is_quiet(server, tmp_path, capfd):
+    """pooch would say of every file where it comes from."""
+    server.put("/quiet.csv", Answer(BODY))
+    official(unpinned(server, "/quiet.csv"))
+    said = capfd.readouterr()
+    assert said.out + said.err == "" and left(tmp_path) == ["quiet.csv"]
+
+
+@pytest.mark.parametrize("body", [BODY, BODY[::-1], b""])
+def test_a_process_that_is_killed_while_pooch_checks_loses_nothing(server, tmp_path, body):
+    """What it leaves is a draft of pooch's in place of the part; it is checked like one, and swept away if wrong."""
+    server.put("/draft.bin", Answer(BODY))
+    file = pinned(server, "/draft.bin")
+    place = store.place(file)
+    place.parent.mkdir(parents=True)
+    (place.parent / "tmpab_c12xy").write_bytes(body)
+    store.write_note(Path(f"{place}.part"), {"address": file.urls[0], "total": len(BODY)})
+    before = len(server.asked)
+    assert official(file).read_bytes() == BODY and left(tmp_path) == ["draft.bin"]
+    assert len(server.asked) - before == (body != BODY)
+
+
 @pytest.mark.parametrize("pin", [True, False])
 def test_a_damaged_copy_is_fetched_again(server, monkeypatch, pin):
     server.put("/rot.bin", Answer(BODY))
     file = pinned(server, "/rot.bin") if pin else unpinned(server, "/rot.bin")
     path = official(file)
     path.write_bytes(BODY[:-1])
-    assert fetch.look(file, "official").state == "damaged"
+    assert download.look(file, "official").state == "damaged"
     monkeypatch.setenv("BORROWED_OFFLINE", "1")
     with pytest.raises(DataError, match=r"cached copy of rot\.bin is damaged") as e:
         official(file)
@@ -450,7 +484,7 @@ def test_a_password_is_used_and_never_said(server, tmp_path):
 
 def test_a_full_disk_is_seen_before(server, tmp_path, monkeypatch):
     server.put("/big.bin", Answer(BODY))
-    usage = shutil.disk_usage(tmp_path)._replace(free=transfer.SPARE + 100)
+    usage = shutil.disk_usage(tmp_path)._replace(free=download.SPARE + 100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DataError, match=r"big\.bin needs 0 MB, and 17 MB are free"):
         official(pinned(server, "/big.bin"))
@@ -504,7 +538,7 @@ def test_a_mirror_is_searched_by_name_and_hash(mirror):
     (mirror / "m.bin").write_bytes(BODY[::-1])
     (mirror / "deep" / "er" / "m.bin").write_bytes(BODY)
     file = File("m.bin", sha(BODY), len(BODY), urls=("http://127.0.0.1:9/m.bin",))
-    assert official(file) == mirror / "deep" / "er" / "m.bin" and fetch.look(file, "official").state == "mirror"
+    assert official(file) == mirror / "deep" / "er" / "m.bin" and download.look(file, "official").state == "mirror"
     with pytest.raises(Unavailable, match=r"a file m\.bin in the mirror is not the right one: its sha256 differs"):
         official(File("m.bin", sha(b"third"), None, urls=file.urls))
     with pytest.raises(Unavailable, match="its size differs"):
@@ -571,8 +605,9 @@ def test_real_files_in_a_mirror(fixtures, monkeypatch):
 # Many at once
 
 
-def test_connections_have_a_cap():
-    """Of the process, not of one call: two calls at once share it."""
+def test_connections_have_a_cap(monkeypatch):
+    """Of the process, not of one call: two calls at once share it. None is given up on a busy machine."""
+    monkeypatch.setattr(download, "STALL", 20)
     with serving() as server:
         files = []
         for i in range(12):
@@ -580,7 +615,7 @@ def test_connections_have_a_cap():
             files.append(unpinned(server, f"/many{i}.bin"))
         found = {}
         calls = [
-            threading.Thread(target=lambda k=k: found.update({k: fetch.get_all(files[k::2], kind="official")}))
+            threading.Thread(target=lambda k=k: found.update({k: download.get_all(files[k::2], kind="official")}))
             for k in (0, 1)
         ]
         for c in calls:
@@ -589,14 +624,14 @@ def test_connections_have_a_cap():
             c.join()
         for k in (0, 1):
             assert [p.stat().st_size for p in found[k]] == list(range(100 + k, 112, 2))
-        assert 1 < server.most <= transfer.CONNECTIONS
+        assert 1 < server.most <= download.CONNECTIONS
 
 
 def test_damage_is_the_worse_news(server):
     server.put("/bad.bin", Answer(BODY[::-1]))
     files = [pinned(server, "/absent.bin"), pinned(server, "/bad.bin")]
     with pytest.raises(DataError, match="sha256 differs") as e:
-        fetch.get_all(files, kind="official", progress=False)
+        download.get_all(files, kind="official", progress=False)
     assert not isinstance(e.value, Unavailable)
 
 
@@ -613,7 +648,7 @@ def test_a_stopped_transfer_keeps_its_part(server, tmp_path):
 
 def test_ctrl_c_stops_every_transfer(server, monkeypatch):
     """In a notebook the process lives on, and must not go on fetching."""
-    monkeypatch.setattr(transfer, "TRIES", 10_000)
+    monkeypatch.setattr(download, "TRIES", 10_000)
     files = []
     for i in range(3):
         server.put(f"/slow{i}.bin", Answer(BODY, stall=2000), Answer(BODY, stall=0))
@@ -627,7 +662,7 @@ def test_ctrl_c_stops_every_transfer(server, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(threading.Thread, "join", pressed)
         with pytest.raises(KeyboardInterrupt):
-            fetch.get_all(files, kind="official", progress=False)
+            download.get_all(files, kind="official", progress=False)
     mine = [t for t in threading.enumerate() if t.name.endswith("(work)")]
     until(lambda: not any(t.is_alive() for t in mine), 10)
     assert mine
@@ -637,11 +672,11 @@ def test_ctrl_c_stops_every_transfer(server, monkeypatch):
 
 SCRIPT = """
 import sys
-from shared.data import fetch, transfer
+from shared.data import download
 from shared.data.catalogue import File
-transfer.STALL = 20
+download.STALL = 20
 name, sha256, size, url = sys.argv[1:]
-print(fetch.get(File(name, sha256, int(size), (url,)), kind="official"))
+print(download.get(File(name, sha256, int(size), (url,)), kind="official"))
 """
 
 
