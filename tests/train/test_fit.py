@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from shared import train
 from shared.data.constraints import SettingError
 from shared.train import Batches, Config, TrainingError, fit, resolve_device, seed_everything
+from shared.train.batches import Table
 
 CPU = Config(device="cpu", epochs=6, batch_size=16)
 
@@ -811,3 +812,7 @@ def test_a_checkpoint_knows_the_last_row_of_its_data(tmp_path):
     fit(network(), loss, (X, y), config=config)
     with pytest.raises(TrainingError, match="differs in data"):
         fit(network(), loss, (X, np.r_[y[:-1], (y[-1] + 1) % 3]), config=config)
+
+
+def test_a_table_says_how_many_numbers_a_batch_holds():
+    assert Table(cells(genes=12), torch.device("cpu"), "data", batch_size=16).entries == 16 * (12 + 1)
