@@ -156,8 +156,7 @@ class TransferEstimator(BaseEstimator):
         pretrained = None if pretrains else self._pretraining()
         if pretrained is not None and (reset or not hasattr(self, "feature_names_in_")):
             self._same_genes(cells, pretrained, reset)
-        values = cells.X.data if hasattr(cells.X, "indptr") else cells.X
-        if self.nonnegative and values.size and values.min() < 0:
+        if self.nonnegative and cells.X.min() < 0:
             what = "counts, or log(1 + count) with logged=True" if self.expects == "counts" else "values from 0 up"
             raise DataError(f"Negative values in data passed to {type(self).__name__}: {what} are needed, not z-scores")
         if self.expects == "counts":

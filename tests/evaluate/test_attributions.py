@@ -1,5 +1,9 @@
 """Attributions against captum and their own sum; enrichment against its null."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -90,3 +94,26 @@ def test_enrichment_refuses():
         enrichment(np.ones(3), GENES, {"a": GENES})
     with pytest.raises(ValueError, match="1 scores are NaN or infinite"):
         enrichment(np.where(np.arange(200) == 3, np.nan, 1.0), GENES, {"a": GENES[:5]})
+
+
+def test_scores_that_are_all_alike_make_no_set_stand_out():
+    assert (enrichment(np.full(200, 0.1), GENES, {"a": GENES[:7], "b": GENES[:3]})["p"] == 1).all()
+
+
+GRADIENT = """
+import numpy as np
+from shared.evaluate.attributions import gradient
+from shared.nn.keras_net import keras
+net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+net.set_weights([np.arange(6.0).reshape(3, 2), np.zeros(2)])
+assert gradient(net, np.ones((4, 3), np.float32), 1).tolist() == [[1, 3, 5]] * 4
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_gradients_are_the_same_on_every_back_end(backend, root):
+    pytest.importorskip(backend)
+    env = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", GRADIENT], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -13,7 +13,7 @@ from shared.nn.blocks import encoder
 from shared.nn.heads import nearest_centroid
 from shared.nn.meta import Prototypical
 
-from .few_shots import G, from_accuracy, sampler
+from .few_shots import G, answers, from_accuracy, sampler
 
 
 def test_intervals_over_episodes_and_seeds_are_students():
@@ -142,3 +142,22 @@ def test_the_interval_over_classes_holds_new_classes_and_the_one_over_episodes_d
     truth = np.mean([recall.mean() for _, recall in worlds(11, 2000, rng, episodes=20)])
     assert covered(11, 100, "classes", rng, truth) > 0.88
     assert covered(11, 100, "episodes", rng, truth) < 0.3
+
+
+def test_the_value_is_the_mean_over_episodes_also_where_classes_gave_unequally_many():
+    scores = np.array([[[1, 0], [1, 0]]] * 3)
+    result = answers([[0, 0], [0, 0], [1, 1]], scores, queries="one class")
+    assert few_shot_interval(result, "classes").value == pytest.approx(2 / 3) == result.accuracy.mean()
+
+
+def test_a_class_that_takes_part_in_every_episode_cannot_be_left_out():
+    result = from_accuracy(np.array([[0, 1], [0, 2], [0, 1]]), np.full((3, 2), 0.5), 3)
+    assert few_shot_interval(result, "classes").method.endswith("too short")
+    with pytest.raises(DataError, match="a class takes part in every episode and cannot be left out"):
+        few_shot_interval([result, result], "seeds and classes")
+
+
+def test_there_is_no_ari_of_queries_of_one_class():
+    result = answers([[0, 0], [1, 1]], np.ones((2, 2, 2)), queries="one class")
+    with pytest.raises(DataError, match="there is no ARI where all queries are of one class"):
+        few_shot_interval(result, what="ari")

@@ -1,5 +1,7 @@
 """Few-shot evaluation: values against a library, and controls that must bite."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -250,3 +252,13 @@ def test_unknown_classes_have_no_support_and_a_distance_tells_them():
     assert unknown_curve(result, temperature=20.0)["threshold"].between(0, 1).all()
     with pytest.raises(DataError, match="no query is of an unknown class"):
         unknown_curve(few_shot_accuracy(nearest_centroid, drawn, 5))
+
+
+def test_answers_cannot_be_changed_afterwards():
+    with pytest.raises(FrozenInstanceError):
+        answers([[0, 1]], np.eye(2)[None]).mode = "transductive"
+
+
+def test_recall_is_over_the_queries_of_the_class_itself():
+    result = answers([[0, 0, 1, 1]], [[[1, 0], [1, 0], [1, 0], [0, 1]]])
+    assert result.recall().to_numpy().tolist() == [[1, 0.5]]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
@@ -13,6 +13,7 @@ from shared.evaluate.intervals import _tables, confusion_bootstrap, from_confusi
 COUNT = st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
+@settings(deadline=None)
 @given(COUNT, st.sampled_from([0.8, 0.95, 0.99]))
 def test_binomial_intervals_agree_with_scipy(count, level):
     k, n = count

@@ -238,3 +238,9 @@ def test_learning_curve_is_recall_by_type():
     few = curve[(curve["k"] == 2) & (curve["model"] == "centroid")].groupby("seed")["recall"].mean()
     assert few.mean() < whole.mean()
     assert (curve[curve["model"] == "majority"].groupby(["k", "seed"])["recall"].mean() == 1 / 3).all()
+
+
+def test_seconds_of_the_rungs_are_part_of_those_of_the_call():
+    start = time.perf_counter()
+    table = ladder(*cells(), *cells(seed=1), models=MODELS, n_boot=50)
+    assert 0 < table["seconds"].sum() < time.perf_counter() - start

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -22,6 +22,7 @@ def soft(n, seed=0):
     return y, proba
 
 
+@settings(deadline=None)
 @given(LABELS, st.randoms(use_true_random=False))
 def test_hard_metrics_agree_with_scikit_learn_where_all_calls_are_known(labels, random):
     y = np.array(labels)
@@ -34,6 +35,7 @@ def test_hard_metrics_agree_with_scikit_learn_where_all_calls_are_known(labels, 
     assert evaluate.cohen_kappa(y, called) == pytest.approx(sk.cohen_kappa_score(y, called))
 
 
+@settings(deadline=None)
 @given(LABELS)
 def test_perfect_and_relabelled(labels):
     y = np.array(labels)

@@ -197,6 +197,7 @@ def test_holdout_takes_one_group_or_several():
     assert holdout(np.array(["p1", 7, "p1"], dtype=object), "p1")[0].tolist() == [1]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), min_size=6, max_size=60), st.integers(1, 8), st.integers(0, 9))
 def test_few_shot_draws_k_of_each_and_leaves_the_rest(labels, k, seed):
     y = np.array(labels)
@@ -244,3 +245,9 @@ def test_matched_sets_have_the_same_classes_and_the_test_stays_apart(cells, seed
 def test_what_cannot_be_matched_is_refused(y, here, says):
     with pytest.raises(DataError, match=says):
         matched(y, here)
+
+
+def test_what_is_grouped_is_named_in_the_plural():
+    for what, many in (("assay", "assays"), ("study", "studies"), ("donor", "donors")):
+        with pytest.raises(DataError, match=f"3 folds need 3 {many}, there are 2"):
+            grouped_folds(["a", "b"] * 4, [1, 2] * 4, n_splits=3, what=what)

@@ -1,11 +1,13 @@
 """The kit: rejection, scales, names, domains and pre-trained parts, on the toys of the protocols."""
 
 import json
+from dataclasses import dataclass
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
@@ -15,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, DataWarning
-from shared.methods.base import example_cells
+from shared.methods.base import TransferEstimator, example_cells
 from shared.methods.network_classifier import NetworkClassifier
 from shared.train import TrainingError
 from shared.train.saved import ModelError, load_model, pack, save_model, unpack
@@ -335,3 +337,70 @@ def test_each_fit_has_its_own_checkpoint(tmp_path):
     assert len(paths) == 3 and all(p.parent == tmp_path and p.name.startswith("run.fit-") for p in paths)
     assert read(CELLS) in paths, "the same cells and settings find their own again"
     assert ToyClassifier()._checkpoint_of_fit(model._read(CELLS, "cell_type", reset=True)) is None
+
+
+# Counts.
+
+
+@dataclass(eq=False, repr=False)
+class ToyCounts(TransferEstimator):
+    """The mean profile of counts, or of their logarithms where ``logged``."""
+
+    expects, nonnegative = "counts", True
+
+    logged: bool = False
+
+    def fit(self, X, y=None, *, genes=None):
+        self.mean_ = np.asarray(self._read(X, genes=genes, reset=True).X.mean(0)).ravel()
+        return self
+
+
+def test_counts_and_logarithms_are_taken_where_they_are_expected_and_warned_of_elsewhere():
+    counts, other = (
+        example_cells(counts=True),
+        ad.AnnData(CELLS.X, CELLS.obs, CELLS.var, layers={"counts": CELLS.X * 0}),
+    )
+    other.layers["counts"] = example_cells(counts=True).X
+    wanted = ToyCounts().fit(counts).mean_
+    for X in (counts.X, sparse.csr_matrix(counts.X), other):
+        assert np.allclose(ToyCounts().fit(X).mean_, wanted)
+    assert np.allclose(ToyCounts(logged=True).fit(CELLS).mean_, ToyCounts(logged=True).fit(other).mean_)
+    with pytest.warns(DataWarning, match="look logged, and counts are expected"):
+        ToyCounts().fit(CELLS.X)
+    with pytest.warns(DataWarning, match="look like counts, and logged=True says"):
+        ToyCounts(logged=True).fit(counts)
+    for bad in (counts.X - 1, sparse.csr_matrix(counts.X - 1)):
+        with pytest.raises(DataError, match="Negative values in data passed to ToyCounts"):
+            ToyCounts().fit(bad)
+
+
+# What a saved model and a checkpoint depend on.
+
+
+def test_where_a_model_was_computed_is_not_saved(tmp_path):
+    model = ToyClassifier(device="cpu", progress=True, checkpoint=tmp_path / "run", random_state=0).fit(CELLS)
+    back = ToyClassifier.load(model.save(tmp_path / "model"))
+    assert (back.device, back.progress, back.checkpoint) == ("auto", False, None)
+
+
+def test_a_checkpoint_of_a_fit_depends_on_its_seed_and_not_on_where_it_runs(tmp_path):
+    def path(seed=1, **settings):
+        model = ToyClassifier(checkpoint=tmp_path / "run", **settings)
+        return model._checkpoint_of_fit(model._read(CELLS, "cell_type", reset=True), seed=seed)
+
+    assert path() != path(seed=2) and path() == path(progress=True, device="cpu")
+    one, two = np.random.RandomState(0), np.random.RandomState(0)
+    assert path(random_state=one) == path(random_state=two) == path(random_state=0)
+
+
+def test_a_fit_draws_a_seed_of_31_bits_as_scikit_learn_does():
+    assert ToyClassifier(random_state=0)._seed() == np.random.RandomState(0).randint(2**31)
+
+
+def test_pretraining_again_forgets_all_that_a_clone_keeps():
+    class Adapted(ToyFewShot):
+        kept = ("pretrained_", "adapted_")
+
+    model = Adapted().pretrain(CELLS)
+    model.adapted_ = 1
+    assert clone(model).adapted_ == 1 and not hasattr(model.pretrain(CELLS), "adapted_")

@@ -446,3 +446,13 @@ def test_kept_memory_changes_no_number():
             train(learner, draws=wide)
             runs.append(weights(learner))
     assert torch.equal(*runs)
+
+
+def test_what_a_row_draws_depends_on_the_episodes_before_it_and_not_on_how_many_a_row_has():
+    drawn = {}
+    for n in (1, 2):
+        learner, drawn[n] = net(), []
+        ask = learner.loss_and_scores
+        learner.loss_and_scores = lambda *batch, n=n, ask=ask: (drawn[n].append(torch.rand(1).item()), ask(*batch))[1]
+        train(learner, log_every=n, episodes=4)
+    assert drawn[1][::2] == drawn[2][::2]

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from shared import train
 from shared.data.constraints import SettingError
 from shared.train import Batches, Config, TrainingError, fit, resolve_device, seed_everything
+from shared.train.batches import Table
 
 CPU = Config(device="cpu", epochs=6, batch_size=16)
 
@@ -823,3 +824,30 @@ def test_training_does_not_import_torchs_compiler(tmp_path, root):
     words, env = [sys.executable, "-c", code, str(tmp_path / "run")], os.environ | {"PYTHONPATH": str(root)}
     ended = subprocess.run(words, capture_output=True, text=True, env=env)
     assert not ended.returncode, ended.stderr
+
+
+def test_the_defaults_are_those_that_results_were_made_with():
+    common = {"lr_step": None, "lr_gamma": 0.5, "step_order": "standard", "precision": "32", "seed": 0}
+    common |= {"device": "auto", "progress": False, "checkpoint": None}
+    wanted = {"epochs": 100, "batch_size": 128, "lr": 1e-3, "weight_decay": 0.0, "optimizer": "adamw"}
+    wanted |= {"schedule": "constant", "patience": None, "min_delta": 0.0, "clip_norm": None, "devices": 1}
+    wanted |= {"checkpoint_every": 1, "max_seconds": None} | common
+    assert {name: getattr(Config(), name) for name in wanted} == wanted
+
+
+def test_every_name_of_the_room_is_there():
+    assert all(getattr(train, name).__name__ == name for name in train.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'fits'"):
+        train.fits  # noqa: B018
+
+
+def test_a_checkpoint_knows_the_last_row_of_its_data(tmp_path):
+    X, y = cells()
+    config = replace(CPU, checkpoint=tmp_path / "c", epochs=1)
+    fit(network(), loss, (X, y), config=config)
+    with pytest.raises(TrainingError, match="differs in data"):
+        fit(network(), loss, (X, np.r_[y[:-1], (y[-1] + 1) % 3]), config=config)
+
+
+def test_a_table_says_how_many_numbers_a_batch_holds():
+    assert Table(cells(genes=12), torch.device("cpu"), "data", batch_size=16).entries == 16 * (12 + 1)
