@@ -288,7 +288,10 @@ class _Download:
         """Fetch from one address; what turns out wrong after a break is tried once more from its start."""
         pooch = store.quiet_pooch()
         for draft in self.path.parent.glob("tmp" + 8 * "[a-z0-9_]"):  # pooch's, left by a process that was killed
-            os.replace(draft, self.part)
+            if draft.stat().st_size:  # an empty one would replace a part that is worth more
+                os.replace(draft, self.part)
+            else:
+                draft.unlink()
         if not self.expected:
             self.path.unlink(missing_ok=True)  # damaged, and without a hash pooch would take it for right
         for again in (False, True):
@@ -373,7 +376,8 @@ class _Download:
                 raise DataError(f"{self.file.name} needs {room}: {ROOM}")
             if not have:
                 self._drop()
-                store.write_note(self.part, {"address": address, "mark": mark, "total": total})
+                if not decode:  # the part counts unpacked bytes, and the server packed ones: it starts anew
+                    store.write_note(self.part, {"address": address, "mark": mark, "total": total})
             bar = {"desc": self.file.name[:32], "total": total, "initial": have, "unit": "B", "unit_scale": True}
             bar |= {"disable": None if self.progress else True, "leave": False, "miniters": 1}
             with self.part.open("ab") as out, tqdm(**bar) as shown:

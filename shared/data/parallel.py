@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import hashlib
 import json
@@ -15,6 +16,7 @@ import os
 import re
 import tempfile
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
@@ -66,7 +68,7 @@ def each(
     workers: int | None = None,
     threads: int = 1,
     out=None,
-    version: str = "1",
+    version: str | Mapping[str, str] = "1",
     errors: str = "keep",
     progress: bool = True,
 ) -> dict:
@@ -92,8 +94,8 @@ def each(
         Folder in which every finished item leaves one JSON file, at once and whole. Items that lie there already are
         not run again; items that failed are. Results are then what JSON holds: words, numbers, lists and dicts with
         words as keys (numpy's numbers and arrays become numbers and lists).
-    version : str, default "1"
-        Of what `function` does. Results of another version are left where they are, and not used.
+    version : str or mapping of name to str, default "1"
+        Of what `function` does, or of each item. Results of another version are left where they are, and not used.
     errors : {"keep", "raise"}
         An item that raised, or whose process was lost, is tried once more; if that fails too, its result is a
         :class:`Failure`, which is false, and a :class:`SweepWarning` says so. ``"raise"`` raises the first error.
@@ -122,26 +124,29 @@ def each(
         raise DataError("the client brings its own workers: leave out workers=, or client=")
     check({"workers": workers, "threads": threads, "errors": errors}, SETTINGS)
     arguments = _named(items)
-    store = None if out is None else _Store(made(Path(out)), str(version), function_name(function))
+    store = None if out is None else _Store(made(Path(out)), version, function_name(function))
     found = {} if store is None else store.read(arguments)
     waiting = {name: item for name, item in arguments.items() if name not in found}
     if waiting:
         from tqdm import tqdm
 
-        run = functools.partial(_attempt, function, store is not None, errors == "raise")
+        run = functools.partial(_attempt, function, store is not None, errors)
         hide = None if progress else True  # None shows a bar on a terminal only
         with contextlib.ExitStack() as stack:
             processes = min(joblib.cpu_count() if workers is None else workers, len(waiting))
             if client is not None:
                 finished = _on_cluster(stack.enter_context(_connected(client)), run, waiting)
-            elif workers is None or processes > 1:
-                finished = _in_processes(run, waiting, processes, threads)
+            elif workers is None or workers > 1:  # a single item too: it may be one that ends its process
+                finished = _in_processes(run, waiting, max(2, processes), threads)
             else:
+                run = functools.partial(_attempt, function, store is not None, "here" if errors == "raise" else errors)
                 finished = ((name, run(name, item)) for name, item in waiting.items())
             bar = stack.enter_context(
                 tqdm(total=len(arguments), initial=len(found), unit="item", desc="sweep", disable=hide)
             )
             for name, value in stack.enter_context(contextlib.closing(finished)):
+                if isinstance(value, Exception):
+                    raise value
                 if errors == "raise" and isinstance(value, Failure):
                     raise DataError(f"{name!r}: {value.error}")
                 found[name] = value
@@ -182,11 +187,14 @@ class _Store:
     """The folder of results: a file an item and version."""
 
     folder: Path
-    version: str
+    version: str | Mapping[str, str]
     function: str
 
+    def _version(self, name) -> str:
+        return str(self.version[name] if isinstance(self.version, Mapping) else self.version)
+
     def _path(self, name) -> Path:
-        key = hashlib.sha256(json.dumps([name, self.version]).encode()).hexdigest()[:12]
+        key = hashlib.sha256(json.dumps([name, self._version(name)]).encode()).hexdigest()[:12]
         # Part of the name is for people; the key tells apart what a file system would not.
         return self.folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:60]}-{key}"
 
@@ -205,7 +213,9 @@ class _Store:
     def write(self, name, value):
         told = {"failure": asdict(value)} if isinstance(value, Failure) else {"result": value}
         try:
-            write_note(self._path(name), {"item": name, "version": self.version, "function": self.function} | told)
+            write_note(
+                self._path(name), {"item": name, "version": self._version(name), "function": self.function} | told
+            )
         except OSError as e:
             raise DataError(
                 f"the result of {name!r} cannot be written to {self.folder} ({e.strerror}): make room or name another "
@@ -224,9 +234,9 @@ def _line(error) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _attempt(function, as_json, raises, name, item):
-    """The result of one item, or a :class:`Failure`; only one that does not fit in JSON is raised."""
-    if raises:
+def _attempt(function, as_json, errors, name, item):
+    """The result of one item, a :class:`Failure`, or with ``errors="raise"`` the exception as far as it can be sent."""
+    if errors == "here":
         value = function(item)
     else:
         for tries in range(1, TRIES + 1):
@@ -235,6 +245,8 @@ def _attempt(function, as_json, raises, name, item):
                 break
             except (Exception, SystemExit) as e:
                 # Not raised: an exception may be of a class that only the worker can import.
+                if errors == "raise":
+                    return _sendable(e, name)
                 failure = Failure(_line(e), "".join(traceback.format_exception(e)), tries)
         else:
             return failure
@@ -245,6 +257,14 @@ def _attempt(function, as_json, raises, name, item):
             f"the result of {name!r} does not fit in JSON ({' '.join(str(e).split())}): return words, numbers, lists "
             "and dicts with words as keys, or write the rest to a file of its own and return its name"
         ) from e
+
+
+def _sendable(error, name):
+    try:
+        copy.copy(error)  # makes it again from its arguments, as another process would
+        return error
+    except Exception:
+        return DataError(f"{name!r}: {_line(error)}")
 
 
 LOST = Failure("its process was lost each time: too little memory?", "", TRIES)
@@ -264,11 +284,21 @@ def _noted(run, name, item, sign):
     return name, run(name, item)
 
 
+@contextlib.contextmanager
+def _ended(results):
+    """Results of joblib, which are let go at the end, whether all were wanted or not."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that some are cancelled
+            results.close()
+
+
 def _in_processes(run, waiting, workers, threads):
     """Results as they come. Where a process is lost, all that had started run once more, each alone."""
     done, lost, groups = set(), Counter(), [list(waiting)]
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
-        config = joblib.parallel_config("loky", inner_max_num_threads=threads)
         while groups:
             group, place = groups.pop(), Path(tempfile.mkdtemp(dir=folder))
             signs = {name: place / str(i) for i, name in enumerate(group)}
@@ -276,11 +306,12 @@ def _in_processes(run, waiting, workers, threads):
             parallel = {"batch_size": 1, "max_nbytes": None, "return_as": "generator_unordered"}
             jobs = [joblib.delayed(_noted)(run, name, waiting[name], signs[name]) for name in group]
             try:
-                with config:
+                with joblib.parallel_config("loky", inner_max_num_threads=threads):
                     results = joblib.Parallel(min(workers, max(2, len(group))), **parallel)(jobs)
-                for name, value in results:
-                    done.add(name)
-                    yield name, value
+                with _ended(results):
+                    for name, value in results:
+                        done.add(name)
+                        yield name, value
             except BrokenProcessPool:
                 left = [name for name in group if name not in done]
                 suspects = [name for name in left if signs[name].exists()]

@@ -192,7 +192,8 @@ class SparseLinear(torch.nn.Module):
         """A layer with the bias of `linear`, and a copy of its weights."""
         with torch.device("meta"):  # no memory, and no random numbers
             layer = cls(linear.in_features, linear.out_features)
-        layer.weight, layer.bias = torch.nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
+        weight = linear.weight.detach().T.contiguous()
+        layer.weight, layer.bias = torch.nn.Parameter(weight, linear.weight.requires_grad), linear.bias
         return layer
 
     def forward(self, rows: Rows | torch.Tensor) -> torch.Tensor:

@@ -85,7 +85,7 @@ def work(folder: str | Path, place: int = 0) -> None:
         X, y = data["X"], data["y"]
     # One process gives the same trials each time; another, or one that resumes, must not repeat the first draws.
     done = len(open_study(folder).get_trials(deepcopy=False))
-    add_trials(open_study(folder, settings["seed"] + 1000 * (done + place)), X, y, settings)
+    add_trials(open_study(folder, settings["seed"] + 1000 * done + place), X, y, settings)
 
 
 def _work_beside(folder, processes, place) -> None:

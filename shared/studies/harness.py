@@ -50,7 +50,7 @@ def run(arms: Mapping, data: Mapping, seeds, metric, *, unit: str = "data", vers
         ``"seed"``, or a column of the metric's rows such as ``"donor"``.
     version : str
         With `out`: change it when a function among `arms`, `data` or `metric` does something else. Data, settings of
-        estimators and names of functions are told apart by themselves.
+        estimators, and names and arguments of functions are told apart by themselves, cell by cell.
     **how
         ``workers``, ``client``, ``out``, ``progress``, ``errors`` and ``threads`` of :func:`shared.data.parallel.each`,
         and ``at_once``, seeds that an arm with ``fit_seeds`` trains together (1).
@@ -68,15 +68,10 @@ def run(arms: Mapping, data: Mapping, seeds, metric, *, unit: str = "data", vers
     DataError
         As :func:`shared.data.parallel.each` does.
     """
-    metric = functools.partial(_by_name, metric) if not callable(metric) else metric
-    if how.get("out") is not None:
-        names = {k: v if hasattr(v, "get_params") else _told(v) for k, v in arms.items()}
-        about = names, {k: _told(v) for k, v in data.items()}, _told(metric), how.get("at_once", 1), version
-        how["version"] = joblib.hash(about)
-    cells, failed = _cells(arms, data, seeds, metric, **how)
+    cells, failed = _cells(arms, data, seeds, metric, version=version, **how)
     rows = [{"data": d, "arm": a, "seed": s, **row} for (d, a, s), found in cells.items() for row in found]
     table = pd.DataFrame(rows, columns=None if rows else ["data", "arm", "seed", "value"])
-    if unit not in table:
+    if rows and unit not in table:
         raise SettingError(f"unit={unit!r} is no column of the table: choose of {', '.join(table.columns)}")
     table.attrs |= {"unit": unit, "failed": failed}
     return table
@@ -97,7 +92,11 @@ def _drawn(part, seed):
 
 
 def _told(thing):
-    """What is hashed of a thing: of a function its name, for its code cannot be."""
+    """What is hashed of a thing: of a function its name, for its code cannot be; or what it says ``about`` itself."""
+    if isinstance(getattr(thing, "about", None), str):
+        return thing.about
+    if isinstance(thing, functools.partial):
+        return [_told(part) for part in (thing.func, *thing.args)], {k: _told(v) for k, v in thing.keywords.items()}
     return function_name(thing) if callable(thing) and not hasattr(thing, "get_params") else thing
 
 
@@ -109,31 +108,30 @@ def _by_name(names, model, test, seed):
     return found[names] if isinstance(names, str) else found
 
 
-def _cells(arms, data, seeds, metric, *, at_once=1, workers=1, client=None, **how):
+def _cells(arms, data, seeds, metric, *, at_once=1, workers=1, client=None, out=None, version="1", **how):
     """What every (data, arm, seed) gives, in this order, and the errors of those that failed."""
     seeds = list(seeds)
     require(SEEDS, seeds=seeds)
     require(Whole(1), at_once=at_once)
     if not arms or not data:
         raise SettingError(f"there are {len(arms)} arms and {len(data)} data sets: give one or more of each")
-    jobs = {}
+    jobs, versions = {}, {}
     for (d, part), (a, arm) in itertools.product(data.items(), arms.items()):
         size = at_once if hasattr(arm, "fit_seeds") and not callable(part) else 1
-        for i in range(0, len(seeds), size):
-            jobs[d, a, tuple(seeds[i : i + size])] = arm, part, seeds[i : i + size], metric
-    named = {
-        ", ".join([*(f"{x}" for x in (d, a) if x != ""), f"seed {' '.join(map(str, some))}"]): job
-        for (d, a, some), job in jobs.items()
-    }
-    if len(named) < len(jobs) or len({*seeds}) < len(seeds):
+        # Each cell by itself, so that what is finished stays when a study grows by arms, data sets or seeds.
+        about = None if out is None else joblib.hash(([_told(thing) for thing in (arm, part, metric)], version))
+        for some in (seeds[i : i + size] for i in range(0, len(seeds), size)):
+            jobs[d, a, tuple(some)] = arm, part, some, metric
+            versions[_name(d, a, some)] = about
+    if len(versions) < len(jobs) or len({*seeds}) < len(seeds):
         raise SettingError("two arms, data sets or seeds have one name: give each a name of its own")
     # With as many threads as here, processes round as a loop here would: the numbers do not depend on `workers`.
-    threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 1
-    place = {"workers": workers} if client is None else {"client": client}
+    threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules and workers is not None else 1
+    place = {"workers": workers} if client is None or workers != 1 else {}
     how = {"progress": False, "threads": threads} | how | place
-    found = each(_cell, named, **how)
+    found = each(_cell, dict(zip(versions, jobs.values())), client=client, out=out, version=versions, **how)
     done, failed = {}, {}
-    for (d, a, some), name in zip(jobs, named, strict=True):
+    for (d, a, some), name in zip(jobs, versions, strict=True):
         if isinstance(found[name], Failure):
             failed[name] = found[name].error
         else:
@@ -156,7 +154,10 @@ def _cell(job):
         models = [fresh.set_params(**dict.fromkeys(seeded_parts(fresh), seeds[0])).fit(*train)]
     else:
         models = [arm(train, seeds[0])]
-    return models if metric is None else [_rows(metric(m, test, s)) for m, s in zip(models, seeds, strict=True)]
+    if metric is None:
+        return models
+    metric = metric if callable(metric) else functools.partial(_by_name, metric)
+    return [_rows(metric(model, test, seed)) for model, seed in zip(models, seeds, strict=True)]
 
 
 def _rows(found):
@@ -192,6 +193,8 @@ def search(
     change = change or (lambda arm, **settings: clone(arm).set_params(**settings))
     tried = {(name, value): change(arm, **{setting: value}) for name, arm in arms.items() for value in values}
     found = run({str(key): arm for key, arm in tried.items()}, data, seeds, metric, **{"errors": "raise"} | how)
+    if "value" not in found:
+        raise SettingError("search compares one number: give one metric by its name, or a function that gives one")
     means = found.groupby("arm")["value"].mean()
     table = pd.DataFrame({name: [means[str((name, value))] for value in values] for name in arms}, values)
     table = table.rename_axis(setting)

@@ -137,7 +137,8 @@ def leave_one_out(
     plan["about"] = _about(make, plan, corpus, [label, version])
     sets = {name: (left_out[name], None) for name in names}
     arm, metric = functools.partial(_make, make, plan), functools.partial(_scored, plan)
-    how = {"client": client, "workers": workers, "out": out, "progress": progress, "version": plan["about"]}
+    arm.about = metric.about = plan["about"]  # which does not depend on where the files lie
+    how = {"client": client, "workers": workers, "threads": 1, "out": out, "progress": progress}
     found = run({"": arm}, sets, seeds, metric, **how)
     _KEPT.clear()
     table = (

@@ -110,7 +110,7 @@ class Table(Batches):
         if not self.rows:
             raise TrainingError(f"{what} hold no rows")
         whole, last = divmod(self.rows, batch_size)
-        self.steps = max(1, whole + (last > 1 or (last == 1 and batch_size == 1)))
+        self.steps = max(1, whole + (last > 1))
         self.entries = batch_size * sum(int(np.prod(c.shape[1:])) for c in self.columns)
 
     def __call__(self, epoch, rank=0, world=1):

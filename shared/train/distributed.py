@@ -2,17 +2,19 @@
 
 Each process takes its share of the rows of every batch; gradients and losses are means over all rows. Batches, their
 order and their size are those of one process, and so are weights and losses, up to the rounding of sums. Only dropout
-and other draws differ: each process has its own. A loss that is no mean over rows is refused.
+and other draws differ: each process has its own. A loss that is no mean over rows is refused where the
+first batch shows it, or the step says so: ``step.rowwise = False``, as where some rows are masked.
 
 The first process alone validates, asks the monitor and callbacks, shows progress and saves; what it decides holds for
-all. With ``Config(devices=2)`` it is the calling one, which starts the others. ``torchrun`` and ``accelerate launch``
-start all of them.
+all. Callbacks may not change the network: the other processes would not see it. With ``Config(devices=2)`` it is the
+calling one, which starts the others. ``torchrun`` and ``accelerate launch`` start all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import multiprocessing
 import os
 import re
 import threading
@@ -178,6 +180,8 @@ def check_rows(net: torch.nn.Module, step: Callable, ask: Callable, batches: Bat
     """
     if not batches.rowwise or not getattr(step, "rowwise", True):
         raise TrainingError(f"this loss is no mean over the rows of a batch, which processes could share: {ALONE}")
+    if batches.sizes(1) is None:
+        raise TrainingError("processes share batches whose rows are known: give Batches sizes=")
     whole, before = next(iter(batches(1))), [(k, v, v.clone()) for k, v in net.named_buffers()]
     parameters = [p for p in net.train().parameters() if p.requires_grad]
     used = torch.autograd.grad(ask(whole)[0], parameters, allow_unused=True)
@@ -194,7 +198,9 @@ def check_rows(net: torch.nn.Module, step: Callable, ask: Callable, batches: Bat
             mean = sum(len(part(n, half, 2)) / n * ask(next(iter(batches(1, half, 2))))[0] for half in (0, 1))
         if not torch.isclose(mean, loss, rtol=1e-5, atol=1e-7, equal_nan=True):
             said = f"the loss of a batch is {loss:.6g} and the mean over its halves {mean:.6g}: no mean over rows"
-            raise TrainingError(f"{said}, so {ALONE}. If random draws alone differ, set step.rowwise = True")
+            raise TrainingError(
+                f"{said}, so {ALONE}. If random draws alone differ, say step.rowwise = True in the module of the step"
+            )
     return any(gradient is None for gradient in used)
 
 
@@ -243,6 +249,8 @@ def _started(world, device, again, parts):
     from accelerate.state import AcceleratorState, PartialState
 
     threads, distributed = torch.get_num_threads(), torch.distributed
+    if multiprocessing.current_process().daemon or multiprocessing.get_start_method(allow_none=True) == "loky":
+        raise TrainingError("this process is one of several already (n_jobs, workers): set devices=1, or n_jobs=1")
     if PartialState._shared_state or distributed.is_initialized():
         raise TrainingError("this process is set up for other training already: start anew, or use torchrun")
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, multi_tenant=True)
@@ -292,6 +300,7 @@ def _work(i, env, cpu, again, parts):
     """What a further process does."""
     from accelerate.state import PartialState
 
+    parts = copy.deepcopy(parts)  # further processes get one memory, and each trains weights of its own
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which an ended process would leave behind
     with _environment(env, i + 1):
         port = int(env["MASTER_PORT"])

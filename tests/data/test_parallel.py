@@ -67,6 +67,13 @@ def raises_unsendable(name):
     raise Unsendable("lost ", name)
 
 
+def ends_its_process(parent, name):
+    assert os.getpid() != parent, "it ran here"
+    if name == "fatal":
+        os.kill(os.getpid(), KILLED)
+    return name
+
+
 def quits(name):
     sys.exit(3)
 
@@ -267,6 +274,33 @@ def test_a_lost_process_is_an_error_where_it_is_asked_for():
         each(lambda n: n or os.kill(os.getpid(), KILLED), {"a": 1, "b": 0}, workers=2, errors="raise", progress=False)
 
 
+def test_an_error_that_cannot_travel_is_told_and_a_message_is_no_verdict():
+    how = {"workers": 2, "errors": "raise", "progress": False}
+    with pytest.raises(DataError, match="Unsendable: lost"):
+        each(raises_unsendable, ["a", "b"], **how)
+
+    def missing(name):
+        raise FileNotFoundError("weights.pickle")
+
+    with pytest.raises(FileNotFoundError, match=r"weights\.pickle"):
+        each(missing, ["a", "b"], **how)
+
+
+def test_an_item_that_ends_its_process_never_runs_in_this_one(tmp_path):
+    fatal = functools.partial(ends_its_process, os.getpid())
+    for _ in range(2):  # the second call has this item alone to run
+        with pytest.warns(SweepWarning, match="process was lost"):
+            found = each(fatal, ["a", "fatal", "c"], workers=2, out=tmp_path / "out", progress=False)
+    assert found["a"] == "a" and isinstance(found["fatal"], Failure)
+
+
+def test_every_item_may_have_a_version_of_its_own(folder, tmp_path):
+    run = functools.partial(square, folder)
+    each(run, [1, 2], out=tmp_path / "out", version={"1": "x", "2": "x"}, **HERE)
+    each(run, [1, 2, 3], out=tmp_path / "out", version={"1": "x", "2": "y", "3": "x"}, **HERE)
+    assert marks(folder) == {"1": 1, "2": 2, "3": 1}
+
+
 def test_jobs_are_copies():
     common = [0]
 
@@ -277,6 +311,18 @@ def test_jobs_are_copies():
     how = {"workers": 2, "progress": False}
     assert each(grown, {str(i): common for i in range(4)}, **how) == {str(i): 2 for i in range(4)}
     assert common == [0]
+
+
+def test_what_runs_again_after_a_lost_process_has_as_many_threads(folder):
+    def threads(n):
+        first = not marks(folder)[str(n)]
+        note(folder, n)
+        if n == 1 and first:
+            os.kill(os.getpid(), KILLED)
+        return os.environ["OMP_NUM_THREADS"]
+
+    found = each(threads, range(3), workers=2, threads=3, progress=False)
+    assert set(found.values()) == {"3"} and marks(folder)["1"] == 2
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -1,5 +1,7 @@
 """The harness: every arm meets the same rows, a stopped study goes on, budgets are equal, the unit is named."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,14 @@ def drawn(seed, n=60):
     X = rng.normal(size=(n, 5)) + 3 * (y == "T")[:, None] * [1, 0, 0, 0, 0]
     rows = rng.permutation(n)
     return tuple((X[part], y[part]) for part in (rows[: n // 2], rows[n // 2 :]))
+
+
+def dummy(train, seed, strategy):
+    """Calls every cell of one class: the commoner, or the other."""
+    common = "B" if (train[1] == "B").mean() > 0.5 else "T"
+    return DummyClassifier(
+        strategy="constant", constant=common if strategy == "most_frequent" else "BT".replace(common, "")
+    ).fit(*train)
 
 
 class Stacked:
@@ -124,6 +134,23 @@ def test_a_stopped_study_goes_on_and_another_one_is_not_taken_for_it(tmp_path):
     assert len(calls) == 5 + 2 + 4
 
 
+def test_results_of_another_metric_or_argument_are_not_taken_and_a_study_may_grow(tmp_path):
+    data = {"a": drawn(0)}
+    arms, calls = {"strategy": functools.partial(dummy, strategy="most_frequent")}, []
+    first = run(arms, data, [0], "accuracy", out=tmp_path)
+    assert run(arms, data, [0], ["accuracy", "macro_f1"], out=tmp_path)["macro_f1"].notna().all()
+    other = run({"strategy": functools.partial(dummy, strategy="last")}, data, [0], "accuracy", out=tmp_path)
+    assert first["value"].item() + other["value"].item() == pytest.approx(1)
+
+    def counted(model, test, seed):
+        calls.append(seed)
+        return 1.0
+
+    run(ARMS, data, [0], counted, out=tmp_path)
+    run(ARMS | {"more": LogisticRegression(C=2)}, data | {"b": drawn(1)}, [0, 1], counted, out=tmp_path)
+    assert len(calls) == 2 + (3 * 2 * 2 - 2), "what was finished ran again"
+
+
 def test_a_cell_that_fails_is_told_and_the_others_stay():
     def arm(train, seed):
         if seed:
@@ -135,6 +162,12 @@ def test_a_cell_that_fails_is_told_and_the_others_stay():
     assert table["seed"].tolist() == [0] and table.attrs["failed"] == {"a, arm, seed 1": "ValueError: no such gene"}
     with pytest.raises(ValueError, match="no such gene"):
         fit_arms({"arm": arm}, {"a": drawn(0)[0]}, [0, 1])
+
+
+def test_where_all_fail_the_errors_are_told_and_not_the_unit():
+    with pytest.warns(SweepWarning):
+        table = run({"arm": lambda train, seed: 1 / 0}, {"a": drawn(0)}, [0], "accuracy", unit="donor")
+    assert table.empty and "ZeroDivisionError" in table.attrs["failed"]["a, arm, seed 0"]
 
 
 def test_search_gives_every_arm_the_same_grid_and_names_an_edge():
@@ -172,12 +205,15 @@ def test_differences_are_means_over_units_or_over_groups_of_them():
         ({"seeds": [1, 1]}, "one name"),
         ({"at_once": 0}, "at_once=0"),
         ({"unit": "donor"}, "unit='donor' is no column"),
+        ({"client": object(), "workers": 2}, "leave out workers="),
     ],
 )
 def test_what_cannot_be_run_is_refused(change, said):
     asked = {"arms": ARMS, "data": {"a": drawn(0)}, "seeds": [0], "metric": "accuracy"}
-    with pytest.raises(SettingError, match=said):
+    with pytest.raises((SettingError, DataError), match=said):
         run(**asked | change)
+    with pytest.raises(SettingError, match="search compares one number"):
+        search(ARMS, {"random_state": [0]}, asked["data"], [0], ["accuracy", "macro_f1"])
 
 
 def test_a_baseline_or_a_column_that_is_not_there():

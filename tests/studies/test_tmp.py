@@ -142,6 +142,12 @@ def test_any_learner_can_be_an_arm(world):
     assert len(met["prototypes"]) == 2 and met["prototypes"][0].accuracy.mean() > 0.9
 
 
+def test_learners_of_any_kind_are_trained_in_turn(world):
+    studies, arms = world[1], {"own": Arm(lambda s: study.network(40, "none", CONFIG, s + 9))}
+    one, two = (study.finetune_arms(arms, {}, studies["a"], replace(CONFIG, at_once=n), SEEDS)[0] for n in (1, 2))
+    assert all(same(one[key], two[key]) for key in one)
+
+
 # Loops.
 
 

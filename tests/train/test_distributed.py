@@ -193,7 +193,7 @@ def noisy(net, X, y):
         (with_dropout(), spread, cells(), r"the mean over its halves .*no mean over rows.*devices=1"),
         (with_dropout(), partial(cross_entropy, weight=torch.tensor([1.0, 2, 9])), cells(), "no mean over rows"),
         (with_dropout(), declared, cells(), "no mean over the rows of a batch"),
-        (with_dropout(), noisy, cells(), "random draws alone differ, set step.rowwise = True"),
+        (with_dropout(), noisy, cells(), "random draws alone differ, say step.rowwise = True"),
         (with_dropout(), plain, lambda epoch: [cells()], "no mean over the rows of a batch"),
         (with_dropout(), plain, DomainBatches(cells(), cells()[:1], 16, 0), "no mean over the rows of a batch"),
         (with_dropout(norm=True), plain, cells(), "1.running_mean would be collected.*batch norm: use layer norm"),

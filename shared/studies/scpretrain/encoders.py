@@ -28,7 +28,7 @@ from shared.studies.harness import fit_arms
 
 
 def scores(y_true, proba, classes) -> dict[str, float]:
-    """Accuracy, Cohen's kappa, and the areas of :func:`shared.evaluate.macro_ovr`, , of scores of each class."""
+    """Accuracy, Cohen's kappa, and the areas of :func:`shared.evaluate.macro_ovr`, of scores of each class."""
     called = np.asarray(classes)[np.argmax(proba, axis=1)]
     return {
         "accuracy": accuracy(y_true, called),

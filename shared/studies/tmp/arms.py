@@ -144,6 +144,8 @@ class Finetuning:
 
     def fit_seeds(self, study, seeds) -> list[Trained]:
         """A network for each seed, fine-tuned on cells of ``study = (X, y)``."""
+        if callable(self.arm.init) and len(seeds) > 1:  # learners of any kind are trained in turn
+            return [trained for seed in seeds for trained in self.fit_seeds(study, [seed])]
         (X, y), arm = study, self.arm
         nets = [initial_network(arm, self.pretrained, X.shape[1], self.config, seed) for seed in seeds]
         look = _Curve(self.watched, self.config, self.points)
