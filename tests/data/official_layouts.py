@@ -69,6 +69,17 @@ def repack(path, data: bytes) -> None:
     path.write_bytes(gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)
 
 
+def replaced(name, value):
+    """A change of an open HDF5 file: one of its data sets is replaced, or with None removed."""
+
+    def change(file):
+        del file[name]
+        if value is not None:
+            file[name] = value
+
+    return change
+
+
 def quoted(names):
     return [f'"{n}"' for n in names]
 

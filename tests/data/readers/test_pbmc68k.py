@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from official_layouts import replaced
 from scipy import sparse
 
 from shared import data
@@ -29,15 +30,6 @@ def small(path, change=None):
         if change:
             change(file)
     return path
-
-
-def replaced(name, value):
-    def change(file):
-        del file[name]
-        if value is not None:
-            file[name] = value
-
-    return change
 
 
 def test_raw_is_read_and_the_scaled_values_are_left(tmp_path):

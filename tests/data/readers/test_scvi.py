@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from official_layouts import replaced
 
 from shared import data
 from shared.data import DataError
@@ -29,15 +30,6 @@ def small(path, change=None):
         if change:
             change(file)
     return path
-
-
-def replaced(name, value):
-    def change(file):
-        del file[name]
-        if value is not None:
-            file[name] = value
-
-    return change
 
 
 def test_counts_and_antibodies_are_read(tmp_path):
