@@ -115,14 +115,16 @@ def _cells(arms, data, seeds, metric, *, at_once=1, workers=1, client=None, out=
     require(Whole(1), at_once=at_once)
     if not arms or not data:
         raise SettingError(f"there are {len(arms)} arms and {len(data)} data sets: give one or more of each")
+    # Each thing is hashed once, and each cell by itself: what is finished stays when a study grows.
+    hashed = (lambda thing: None) if out is None else (lambda thing: joblib.hash(_told(thing)))
+    of_data, of_arms = ({name: hashed(thing) for name, thing in some.items()} for some in (data, arms))
+    of_all = hashed(metric), version
     jobs, versions = {}, {}
     for (d, part), (a, arm) in itertools.product(data.items(), arms.items()):
         size = at_once if hasattr(arm, "fit_seeds") and not callable(part) else 1
-        # Each cell by itself, so that what is finished stays when a study grows by arms, data sets or seeds.
-        about = None if out is None else joblib.hash(([_told(thing) for thing in (arm, part, metric)], version))
         for some in (seeds[i : i + size] for i in range(0, len(seeds), size)):
             jobs[d, a, tuple(some)] = arm, part, some, metric
-            versions[_name(d, a, some)] = about
+            versions[_name(d, a, some)] = str((of_data[d], of_arms[a], *of_all))
     if len(versions) < len(jobs) or len({*seeds}) < len(seeds):
         raise SettingError("two arms, data sets or seeds have one name: give each a name of its own")
     # With as many threads as here, processes round as a loop here would: the numbers do not depend on `workers`.

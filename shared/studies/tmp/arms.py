@@ -128,7 +128,7 @@ class Pretraining:
         # The held-out classes have their genes in place: scrambled networks are not watched on them.
         look = _Curve(None if scrambled else self.watched, config)
         nets = finetune(nets, studies, config, seeds, look, max(1, length // 3))
-        return [Trained(net, look.rows.get(seed, [])) for net, seed in zip(nets, seeds, strict=True)]
+        return look.trained(nets, seeds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Finetuning:
                 mine = [(X[rows], y[rows]) for rows in few]
             config = dataclasses.replace(self.config, lr=arm.lr or self.config.lr)
             nets = finetune(nets, mine, config, seeds, look, self.points[0] if len(self.points) else None)
-        return [Trained(net, look.rows.get(seed, [])) for net, seed in zip(nets, seeds, strict=True)]
+        return look.trained(nets, seeds)
 
 
 class _Curve:
@@ -170,6 +170,10 @@ class _Curve:
         if self.points is None or row["episode"] in self.points:
             accuracy = evaluate(net, self.sampler, self.config, seed).accuracy.mean()
             self.rows[seed].append({"episodes": row["episode"], "accuracy": accuracy})
+
+    def trained(self, nets, seeds) -> list[Trained]:
+        """The networks, each with the rows of its seed."""
+        return [Trained(net, self.rows.get(seed, [])) for net, seed in zip(nets, seeds, strict=True)]
 
     def watch(self, seeds):
         """Ready for these seeds: itself, or None where nothing is to be watched."""
