@@ -21,7 +21,7 @@ from shared.data.cells import finite_matrix, label_array, read
 from shared.data.constraints import OneOf, Whole, require
 from shared.data.errors import DataError
 from shared.data.genes import names_of, stamp
-from shared.data.values import LOGGED_MAX
+from shared.data.values import may_be_logged
 
 
 def _matrix(X):
@@ -61,7 +61,7 @@ def log_normalize(X, target_sum=1e4):
     values = X.data if sparse.issparse(X) else X
     if values.size and values.min() < 0:
         raise DataError("X holds negative values, so it is no count matrix: start from the raw counts")
-    if (values != np.round(values)).any() and values.max() < LOGGED_MAX:
+    if may_be_logged(values):
         raise DataError(
             f"X holds fractions and nothing above {values.max():.3g}, so it looks logged already: "
             "start from the raw counts, or skip this step"

@@ -16,7 +16,7 @@ from shared.data.fingerprint import Fingerprint, fingerprint, gene_keys, joined
 from shared.data.gene_kinds import gene_kind
 from shared.data.genes import many, names_of, once
 from shared.data.stream import Stream
-from shared.data.values import LOGGED_MAX
+from shared.data.values import may_be_logged
 
 
 class Columns(NamedTuple):
@@ -267,7 +267,7 @@ def is_logged(name, units, X) -> bool:
     """Whether values are logarithms, by what the data say of themselves."""
     if isinstance(units, str) and units in ("counts", "tpm", "log"):
         return units == "log"
-    if X.nnz and X.data.max() < LOGGED_MAX and (X.data % 1).any():
+    if may_be_logged(X.data):
         raise DataError(
             f"{name} may hold counts or logarithms (fractions, none above {X.data.max():.3g}): say which by "
             'adata.uns["units"] = "counts" or "log"'

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_array, check_X_y, validate_data
 
 from shared.data.errors import DataError
 from shared.data.genes import names_of, once
-from shared.data.values import LOGGED_MAX
+from shared.data.values import may_be_logged
 
 NO_LABELS = "no_validation"  # scikit-learn's word for an absent y, which None is not
 
@@ -126,7 +126,7 @@ class Cells:
         values = values[np.isfinite(values)]
         if not values.size or (values.min() >= 0 and values.max() <= 1):
             return None
-        return bool(values.min() < 0 or (values.max() < LOGGED_MAX and (values % 1).any()))
+        return bool(values.min() < 0) or may_be_logged(values)
 
     @property
     def source(self) -> Cells:
@@ -319,7 +319,7 @@ def refuse_logged(cells: Cells, cure: str) -> None:
     X = cells.X if sparse.issparse(cells.X) else sparse.csr_matrix(cells.X)
     if cells.units == "log":
         raise DataError(f"the AnnData says that X is logged: {cure}")
-    if not X.nnz or X.data.max() >= LOGGED_MAX or not (X.data % 1).any():
+    if not may_be_logged(X.data):
         return
     if cells.units not in ("counts", "tpm"):
         raise DataError(

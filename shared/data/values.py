@@ -173,6 +173,11 @@ def summable(X, units=None) -> bool:
     return looks_like(values, X) in linear or (values.whole and not values.negative)
 
 
+def may_be_logged(values) -> bool:
+    """Whether values (ndarray, all finite) hold fractions and nothing as large as counts are, as logarithms do."""
+    return bool(values.size and values.max() < LOGGED_MAX and (values % 1).any())
+
+
 def looks_like(values: Values, X) -> str:
     """What the values look like; the words are listed at :class:`~shared.data.CheckReport`."""
     if not values.finite:

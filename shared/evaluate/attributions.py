@@ -12,7 +12,7 @@ from shared.data.errors import DataError
 from shared.nn.keras_net import keras, ops
 
 
-def network(model) -> keras.Model:
+def tuned_network(model) -> keras.Model:
     """The tuned network of an ``AutoencoderClassifier``: from scaled genes to logits."""
     check_is_fitted(model, "head_weights_")
     x = genes = keras.Input((model.n_features_in_,))

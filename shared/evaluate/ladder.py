@@ -27,7 +27,7 @@ def ladder(
     study_train=None, study_test=None, models=None, extra=None, metrics=tuple(HARD), n_boot=1000, seeds=(0, 1, 2),
     random_state=0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Fit every rung on the training cells, score it on the test cells.
+    """Fit every baseline on the training cells, score it on the test cells.
 
     Parameters
     ----------
@@ -35,35 +35,36 @@ def ladder(
         Log-normalised, of the same genes in one order.
     y_train, y_test : sequences of str, or str
         Labels; of an AnnData also the name of a column of ``obs``. A class of the test cells that training lacks counts
-        as missed, for every rung alike.
+        as missed, for every baseline alike.
     study_train, study_test : sequences, optional
-        Study, run or donor of each cell. With both given, one rung more is climbed: every study minus its own mean,
+        Study, run or donor of each cell. With both given, one baseline more is fitted: every study minus its own mean,
         then logistic regression. It sees the test cells, not their labels, and the table says so.
     models : dict of name to estimator, optional
-        The rungs; ``shared.methods.baselines.rungs`` without it.
+        The baselines; ``shared.methods.baselines.ladder_models`` without it.
     extra : dict of name to estimator, optional
-        More rungs: the method that is being compared.
+        More baselines: the method that is being compared.
     metrics : sequence of str
         Of ``balanced_accuracy, accuracy, macro_f1, cohen_kappa``.
     n_boot : int, default 1000
         Bootstrap resamples of the test cells, within each class; one for each seed, or more.
     seeds : sequence of int
-        A rung with a random part is fitted once for each: its value is the mean, its interval pools the resamples of
-        all, so it holds both what other cells and what another seed may give. The others are fitted once.
+        A baseline with a random part is fitted once for each: its value is the mean, its interval pools the resamples
+        of all, so it holds both what other cells and what another seed may give. The others are fitted once.
     random_state : int, default 0
         Of the bootstrap.
 
     Returns
     -------
     DataFrame
-        One row a rung, in the order climbed: each metric with ``_low`` and ``_high`` (95 %), ``seconds`` of one fit and
-        call, ``n_seeds``, ``sees_test_cells``, ``error``. A rung that fails keeps its row, with the error in words and
-        NaN for numbers, and a warning is given; the others go on.
+        One row a baseline, in the order fitted: each metric with ``_low`` and ``_high`` (95 %), ``seconds`` of one fit
+        and call, ``n_seeds``, ``sees_test_cells``, ``error``. A baseline that fails keeps its row, with the error in
+        words and NaN for numbers, and a warning is given; the others go on.
 
     Raises
     ------
     DataError
-        If the shapes or kinds of labels do not fit, the study of one side only is given, or two rungs have one name.
+        If the shapes or kinds of labels do not fit, the study of one side only is given, or two baselines have one
+        name.
     SettingError
         If a metric is not known, no seed is given, or there are fewer resamples than seeds.
     """
@@ -76,30 +77,33 @@ def ladder(
         as_column(study_train, len(y_train), "study_train")
         as_column(study_test, len(y_test), "study_test")
     if models is None:
-        from shared.methods.baselines import rungs
+        from shared.methods.baselines import ladder_models
 
-        models = rungs(random_state=seeds[0])
+        models = ladder_models(random_state=seeds[0])
     centring, extra = study_train is not None, extra or {}
     twice = [name for name in extra if name in models] + [CENTRED] * (centring and CENTRED in {**models, **extra})
     if twice:
-        raise DataError(f"two rungs have the name {twice[0]!r}: give the one in extra another")
+        raise DataError(f"two baselines have the name {twice[0]!r}: give the one in extra another")
     climbed = {**models, **extra} | ({CENTRED: None} if centring else {})
     rows = {}
     for name, model in climbed.items():
         here, there, sees = X_train, X_test, centring and name == CENTRED
         try:
             if sees:
-                # Only here is a dense copy of all cells made; if there is no room for it, one rung is lost.
+                # Only here is a dense copy of all cells made; if there is no room for it, one baseline is lost.
                 model, here, there = _logistic(models), center_by(X_train, study_train), center_by(X_test, study_test)
-            rows[name] = _rung(model, here, y_train, there, y_test, metrics, n_boot, seeds, random_state)
+            rows[name] = _scored(model, here, y_train, there, y_test, metrics, n_boot, seeds, random_state)
         except Exception as e:
-            warn(f"rung {name!r} failed: {type(e).__name__}: {e}", RuntimeWarning)
+            warn(f"baseline {name!r} failed: {type(e).__name__}: {e}", RuntimeWarning)
             rows[name] = {"n_seeds": 0, "error": f"{type(e).__name__}: {e}"}
         rows[name]["sees_test_cells"] = sees
     columns = [c for m in metrics for c in (m, f"{m}_low", f"{m}_high")]
     columns += ["seconds", "n_seeds", "sees_test_cells", "error"]
     return (
-        pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns).fillna({"error": ""}).rename_axis("rung")
+        pd.DataFrame.from_dict(rows, orient="index")
+        .reindex(columns=columns)
+        .fillna({"error": ""})
+        .rename_axis("baseline")
     )
 
 
@@ -119,10 +123,10 @@ def _sides(X_train, y_train, X_test, y_test):
 
 
 def _logistic(models):
-    """The ladder's own logistic rung, so that the centred rung differs from it in the centring alone."""
-    from shared.methods.baselines import rungs
+    """The ladder's own logistic baseline, so that the centred baseline differs from it in the centring alone."""
+    from shared.methods.baselines import ladder_models
 
-    known = chain(models.items(), rungs(random_state=0).items())
+    known = chain(models.items(), ladder_models(random_state=0).items())
     return next(model for name, model in known if "logistic" in name.lower())
 
 
@@ -141,7 +145,7 @@ def seeded_parts(model) -> list[str]:
     return found
 
 
-def _rung(model, X_train, y_train, X_test, y_test, metrics, n_boot, seeds, random_state):
+def _scored(model, X_train, y_train, X_test, y_test, metrics, n_boot, seeds, random_state):
     parts = seeded_parts(model)
     used = list(seeds) if parts else [seeds[0]]
     values, resampled, seconds = [], [], []
@@ -163,17 +167,17 @@ def _rung(model, X_train, y_train, X_test, y_test, metrics, n_boot, seeds, rando
 
 def readable(table, metrics=("balanced_accuracy", "macro_f1")) -> pd.DataFrame:
     """A ladder for the eye: one column a metric, each entry "value [low, high]", and who has seen the test cells."""
-    columns = {m.replace("_", " "): [f"{at(table, rung, m)}" for rung in table.index] for m in metrics}
+    columns = {m.replace("_", " "): [f"{at(table, baseline, m)}" for baseline in table.index] for m in metrics}
     seen = table["sees_test_cells"].map({True: "yes", False: ""}) if table["sees_test_cells"].any() else None
     frame = pd.DataFrame(columns, index=table.index)
     return frame if seen is None else frame.assign(**{"sees test cells": seen})
 
 
-def at(table, rung, metric="balanced_accuracy") -> Interval:
-    """One entry of a ladder as an :class:`Interval`; an unknown rung raises ``KeyError`` naming those there are."""
-    if rung not in table.index:
-        raise KeyError(f"no rung {rung!r}; there are {', '.join(table.index)}")
-    value, low, high = (float(table.loc[rung, c]) for c in (metric, f"{metric}_low", f"{metric}_high"))
+def at(table, baseline, metric="balanced_accuracy") -> Interval:
+    """One entry of a ladder as an :class:`Interval`; an unknown baseline raises ``KeyError`` naming those there are."""
+    if baseline not in table.index:
+        raise KeyError(f"no baseline {baseline!r}; there are {', '.join(table.index)}")
+    value, low, high = (float(table.loc[baseline, c]) for c in (metric, f"{metric}_low", f"{metric}_high"))
     return Interval(value, low, high, 0.95, "stratified bootstrap")
 
 

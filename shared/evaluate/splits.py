@@ -10,7 +10,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
-from shared.data.constraints import Between, Whole, require
+from shared.data.constraints import Between, Maybe, SettingError, Whole, require
 from shared.data.errors import DataError
 from shared.data.genes import many, shown
 
@@ -246,7 +246,7 @@ def grouped_split(y, groups, test_size=0.25, random_state=None, what="donor"):
     return train, test
 
 
-def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
+def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False, min_size=None, n_classes=None):
     """Draw `k` cells of each class without replacement.
 
     Parameters
@@ -256,11 +256,15 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
     k : int
         Cells per class.
     random_state : int, optional
-        Of the draw.
+        Of the draw, of classes and of cells.
     exclude : sequence of int, optional
         Rows, or a mask of them, that may not be drawn and are not returned in the rest either.
     allow_fewer : bool, default False
         A class with fewer than `k` cells gives all it has, which may be none, instead of an error.
+    min_size : int, optional
+        Draw only from classes with at least so many cells (and at least `k`). The others stay in the rest, whole.
+    n_classes : int, optional
+        Draw from so many of those classes, chosen at random; `min_size` is `k` where it is left out.
 
     Returns
     -------
@@ -272,9 +276,10 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
     DataError
         If classes have too few cells; the message names them with their counts.
     SettingError
-        If `k` is no positive whole number.
+        If a number is no positive whole number, or `allow_fewer` is asked for beside `min_size` or `n_classes`.
     """
     require(Whole(1), k=k)
+    require(Maybe(Whole(1)), min_size=min_size, n_classes=n_classes)
     y = as_column(y, what="y")
     rng = np.random.default_rng(random_state)
     free = np.ones(len(y), dtype=bool)
@@ -288,13 +293,32 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False):
             )
         free[rows.astype(np.int64)] = False
     pools = {c: np.flatnonzero((y == c) & free) for c in np.unique(y)}
+    if min_size is not None or n_classes is not None:
+        if allow_fewer:
+            raise SettingError("allow_fewer=True and min_size or n_classes contradict each other: give one of them")
+        pools = _large_pools(pools, max(k, min_size or k), n_classes, rng)
     few = {str(c): len(p) for c, p in pools.items() if len(p) < k}
     if few and not allow_fewer:
         listed = ", ".join(f"{c} ({n})" for c, n in few.items())
-        raise DataError(f"k={k} is more than some classes have: {listed}; lower k, drop them, or set allow_fewer=True")
+        raise DataError(
+            f"k={k} is more than some classes have: {listed}; lower k, leave them out by min_size={k}, "
+            "or set allow_fewer=True"
+        )
     support = np.concatenate([rng.permutation(pool)[:k] for pool in pools.values()])
     free[support] = False
     return support, np.flatnonzero(free)
+
+
+def _large_pools(pools, least, n_classes, rng):
+    """Those classes that have `least` cells, or `n_classes` of them, in their order."""
+    large = [c for c in pools if len(pools[c]) >= least]
+    wanted = n_classes or len(large)
+    if not 1 <= wanted <= len(large):
+        raise DataError(
+            f"{len(large)} of {len(pools)} classes have {least} cells, and n_classes={n_classes}: "
+            "lower k, min_size or n_classes"
+        )
+    return {large[i]: pools[large[i]] for i in np.sort(rng.permutation(len(large))[:wanted])}
 
 
 def matched(y, here, random_state=None):

@@ -276,16 +276,16 @@ def models(random_state: int | None = 0) -> dict[str, BaseEstimator]:
     }
 
 
-def rungs(random_state: int | None = 0) -> dict[str, BaseEstimator]:
-    """The ladder of baselines, lowest rung first, not yet fitted.
+def ladder_models(random_state: int | None = 0) -> dict[str, BaseEstimator]:
+    """The ladder of baselines, simplest first, not yet fitted.
 
-    ``logistic`` and ``network`` are those of :func:`models`, under the same names, so ``rungs() | models()`` holds each
-    once. Centring each study needs the test cells too, so no rung here does it.
+    ``logistic`` and ``network`` are those of :func:`models`, under the same names, so ``ladder_models() | models()``
+    holds each once. Centring each study needs the test cells too, so no baseline here does it.
 
     Parameters
     ----------
     random_state : int or None
-        Seed of the rungs that draw random numbers.
+        Seed of the baselines that draw random numbers.
 
     Returns
     -------

@@ -20,7 +20,9 @@ from shared.methods.protocols import Classifier
 from shared.methods.torch_method import TorchMethod
 
 
-def network(n_genes: int, n_types: int, hidden: Sequence[int], dropout: float, batch_norm: bool) -> torch.nn.Sequential:
+def dense_network(
+    n_genes: int, n_types: int, hidden: Sequence[int], dropout: float, batch_norm: bool
+) -> torch.nn.Sequential:
     """Linear layers with ReLU and dropout between them; the output is one number (logit) a type."""
     layers, width = [], n_genes
     for units in hidden:
@@ -110,7 +112,7 @@ class NetworkClassifier(Classifier, TorchMethod):
 
     def build(self, cells):
         """The network for these cells."""
-        return network(cells.n_genes, cells.n_classes, self.hidden, self.dropout, self.batch_norm)
+        return dense_network(cells.n_genes, cells.n_classes, self.hidden, self.dropout, self.batch_norm)
 
     def fit(self, X, y="cell_type", *, genes=None):
         """Train on cells.

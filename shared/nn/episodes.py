@@ -262,50 +262,6 @@ def _table(X, device):
     return X, torch.device(device or (X.device if isinstance(X, torch.Tensor) else "cpu"))
 
 
-# A few cells of each class.
-
-
-def few_shot_split(y, n_samples=15, n_classes=None, min_size=None, seed=0):
-    """Choose a few rows of each class to tune on; all others are left to test on.
-
-    Parameters
-    ----------
-    y : array of str or int, cells
-        Labels.
-    n_samples : int
-        Rows of each chosen class; 15 in the paper.
-    n_classes : int, optional
-        Choose so many classes at random; all when left out. The other classes are tested on all the same.
-    min_size : int, optional
-        Choose among classes with at least so many rows; `n_samples` when left out. For TCGA the code says 200 and the
-        paper 100.
-    seed : int
-        Sets classes and rows. The code's sets classes only: its rows cannot be drawn again.
-
-    Returns
-    -------
-    support, rest : int64 ndarrays
-        Rows, ascending, without overlap.
-
-    Raises
-    ------
-    DataError
-        If too few classes are large enough.
-    """
-    labels, code, sizes = np.unique(np.asarray(y), return_inverse=True, return_counts=True)
-    least = n_samples if min_size is None else max(min_size, n_samples)
-    fit, rng = np.flatnonzero(sizes >= least), np.random.default_rng(seed)
-    wanted = len(fit) if n_classes is None else n_classes
-    if not 1 <= wanted <= len(fit):
-        raise DataError(
-            f"{len(fit)} of {len(labels)} classes have {least} rows, n_classes={n_classes} are asked for: "
-            "lower n_samples, min_size or n_classes"
-        )
-    chosen = np.sort(rng.permutation(fit)[:wanted])
-    support = np.sort(np.concatenate([rng.permutation(np.flatnonzero(code == c))[:n_samples] for c in chosen]))
-    return support, np.setdiff1d(np.arange(len(code)), support)
-
-
 def episode_sizes(sizes: Sequence[int], n_way: int, k_shot: int, n_query: int) -> tuple[int, int, int] | None:
     """The largest episode, up to the one asked for, that classes of these sizes can fill; None if there is none.
 

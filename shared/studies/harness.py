@@ -3,7 +3,7 @@
 An *arm* is a way to make a model: a scikit-learn estimator, or a function of the training part and the seed. Every arm
 meets every data set with every seed, and all arms of one data set and seed meet the same rows::
 
-    arms = rungs() | {"mine": NetworkClassifier()}
+    arms = ladder_models() | {"mine": NetworkClassifier()}
     table = run(arms, {"blood": (train, test)}, seeds=range(5), metric="balanced_accuracy", out="blood")
     compare(table, "logistic")
 """

@@ -116,7 +116,7 @@ def leave_one_out(
     --------
     >>> def make(corpus, seed):  # doctest: +SKIP
     ...     model = ScPretrain(random_state=seed).pretrain(corpus)
-    ...     return {"pretrained": model, "scratch": clone(model).set_params(borrow=False)}
+    ...     return {"pretrained": model, "scratch": clone(model).set_params(use_pretrained=False)}
     >>> table = leave_one_out(make, files, out="sweep", client=Client("tcp://10.0.0.1:8786"))  # doctest: +SKIP
     """
     limits = [limits] if isinstance(limits, (int, np.integer)) else list(limits)

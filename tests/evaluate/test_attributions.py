@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-strength[keras]'")
 
-from shared.evaluate.attributions import enrichment, integrated_gradients, network
+from shared.evaluate.attributions import enrichment, integrated_gradients, tuned_network
 from shared.methods.autoencoder_transfer import AutoencoderClassifier
 from shared.nn.keras_net import keras
 
@@ -27,7 +27,7 @@ def tuned():
 
 def test_attributions_add_up(tuned):
     model, X = tuned
-    X, net = X[::12], network(model)
+    X, net = X[::12], tuned_network(model)
     scaled = model.tuned_scale_(X)
     logits = keras.ops.convert_to_numpy(net(scaled))
     assert np.allclose(logits, model.decision_function(X), atol=1e-4)
@@ -50,16 +50,16 @@ def test_attributions_equal_captum(tuned):
     peer = attr.IntegratedGradients(torch.nn.Sequential(*layers[:-1]))
     scaled = torch.tensor(model.tuned_scale_(X))
     theirs = peer.attribute(scaled, target=2, n_steps=128, method="riemann_middle").numpy()
-    ours = integrated_gradients(network(model), scaled.numpy(), steps=128, output=2)
+    ours = integrated_gradients(tuned_network(model), scaled.numpy(), steps=128, output=2)
     assert np.allclose(ours, theirs, atol=1e-4)
 
 
 def test_attributions_find_the_columns_that_decide(tuned):
     model, X = tuned
-    given = integrated_gradients(network(model), model.tuned_scale_(X), output=1)
+    given = integrated_gradients(tuned_network(model), model.tuned_scale_(X), output=1)
     assert np.abs(given).mean(0).argmax() == 0
     with pytest.raises(ValueError, match="one number for each of 12"):
-        integrated_gradients(network(model), X, baseline=np.zeros(3))
+        integrated_gradients(tuned_network(model), X, baseline=np.zeros(3))
 
 
 # Enrichment.

@@ -1,4 +1,4 @@
-"""One call, one table; a rung that breaks keeps its row and stops no other."""
+"""One call, one table; a baseline that breaks keeps its row and stops no other."""
 
 import sys
 import time
@@ -168,7 +168,10 @@ def test_models_are_not_changed():
         (lambda X, y, Z, t: ((X, y, Z, t), {"n_boot": 2}), "n_boot=2 is not a whole number from 3 up"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"study_test": t}), "study of one side only"),
         (lambda X, y, Z, t: ((X, y, Z, t), {"study_train": y, "study_test": t[1:]}), r"study_test has shape \(179,\)"),
-        (lambda X, y, Z, t: ((X, y, Z, t), {"extra": {"logistic": Breaks()}}), "two rungs have the name 'logistic'"),
+        (
+            lambda X, y, Z, t: ((X, y, Z, t), {"extra": {"logistic": Breaks()}}),
+            "two baselines have the name 'logistic'",
+        ),
         (lambda X, y, Z, t: ((X, y, Z, np.arange(len(t))), {}), "one kind of label"),
         (
             lambda X, y, Z, t: ((X, np.where(y == "B", None, y), Z, t), {}),
@@ -197,10 +200,10 @@ def test_annotated_cells_are_read_and_their_genes_compared():
 
 
 def test_default_rungs_are_the_book_s():
-    from shared.methods.baselines import rungs
+    from shared.methods.baselines import ladder_models
 
     table = ladder(*cells(n=40), *cells(n=40, seed=1), n_boot=20, seeds=(0,))
-    assert list(table.index) == list(rungs(random_state=0)) and (table["error"] == "").all()
+    assert list(table.index) == list(ladder_models(random_state=0)) and (table["error"] == "").all()
 
 
 def test_a_hundred_thousand_cells_bootstrap_in_a_moment():
@@ -220,7 +223,7 @@ def test_a_ladder_reads_as_values_with_intervals():
     shown, entry = evaluate.readable(table, ["accuracy"]), evaluate.at(table, "centroid", "accuracy")
     assert shown.loc["centroid", "accuracy"] == f"{entry:.2f}" and list(shown) == ["accuracy"]
     assert entry.low <= entry.value == table.loc["centroid", "accuracy"] <= entry.high
-    with pytest.raises(KeyError, match="no rung 'forest'; there are centroid"):
+    with pytest.raises(KeyError, match="no baseline 'forest'; there are centroid"):
         evaluate.at(table, "forest")
     seen = ladder(X, y, Z, t, models=MODELS, study_train=y, study_test=t, n_boot=10)
     assert evaluate.readable(seen)["sees test cells"].tolist() == ["", "", "", "", "yes"]

@@ -197,6 +197,21 @@ def test_holdout_takes_one_group_or_several():
     assert holdout(np.array(["p1", 7, "p1"], dtype=object), "p1")[0].tolist() == [1]
 
 
+def test_few_shot_chooses_classes_among_the_large_ones():
+    y = np.repeat(["a", "b", "c", "d"], (20, 16, 15, 30))
+    for seed in range(8):
+        support, rest = few_shot(y, 10, seed, n_classes=2, min_size=16)
+        assert len(np.unique(y[support])) == 2 and "c" not in y[support] and len(support) == 20
+        assert set(y[rest]) == set(y), "the other classes are left to test on"
+    assert set(y[few_shot(y, 16, 0, min_size=1)[0]]) == {"a", "b", "d"}, "a class with fewer than k is never drawn from"
+    assert np.array_equal(few_shot(y, 10, 3, n_classes=3)[0], few_shot(y, 10, 3, n_classes=3)[0])
+    for asked in ({"k": 10, "n_classes": 4, "min_size": 16}, {"k": 100, "min_size": 1}):
+        with pytest.raises(DataError, match="of 4 classes have 1"):
+            few_shot(y, **asked)
+    with pytest.raises(SettingError, match="contradict"):
+        few_shot(y, 10, min_size=16, allow_fewer=True)
+
+
 @settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), min_size=6, max_size=60), st.integers(1, 8), st.integers(0, 9))
 def test_few_shot_draws_k_of_each_and_leaves_the_rest(labels, k, seed):

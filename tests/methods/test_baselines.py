@@ -22,15 +22,15 @@ from shared.methods.baselines import (
     Components,
     NearestCentroid,
     Neighbors,
+    ladder_models,
     models,
-    rungs,
     softmax_regression,
 )
-from shared.methods.network_classifier import network, weighted_step
+from shared.methods.network_classifier import dense_network, weighted_step
 
 SEVEN = ["ridge", "lasso", "elastic net", "logistic", "random forest", "gradient boosting", "network"]
 LADDER = ["majority class", "nearest centroid", "PCA + k-NN", "logistic", "network"]
-EVERY = {**rungs(), **models()}
+EVERY = {**ladder_models(), **models()}
 
 
 # The ten lines the chapter teaches.
@@ -61,7 +61,7 @@ def test_softmax_regression_stands_where_its_own_loss_is_flat(blood):
     assert len(names) == 4
 
 
-@pytest.mark.parametrize("function", [softmax_regression, network, weighted_step])
+@pytest.mark.parametrize("function", [softmax_regression, dense_network, weighted_step])
 def test_taught_functions_fit_a_cell(function):
     tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     assert ast.get_docstring(tree) and tree.returns and all(a.annotation for a in tree.args.args)
@@ -73,9 +73,9 @@ def test_taught_functions_fit_a_cell(function):
 
 
 def test_names_and_order():
-    assert list(models()) == SEVEN and list(rungs()) == LADDER
+    assert list(models()) == SEVEN and list(ladder_models()) == LADDER
     assert all(is_classifier(m) for m in EVERY.values())
-    assert repr(models(3)["network"]) == repr(rungs(3)["network"])
+    assert repr(models(3)["network"]) == repr(ladder_models(3)["network"])
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -98,7 +98,7 @@ def test_sparse_and_dense_cells_give_the_same_answers(blood, name):
 def test_one_seed_gives_one_answer(blood, name):
     X, y = blood()
     new, _ = blood(seed=1)
-    one, two = (dict(rungs(7) | models(7))[name].fit(X, y) for _ in range(2))
+    one, two = (dict(ladder_models(7) | models(7))[name].fit(X, y) for _ in range(2))
     ask = next(a for a in ("predict_proba", "decision_function", "predict") if hasattr(one, a))
     assert np.array_equal(getattr(one, ask)(new), getattr(two, ask)(new))
 

@@ -462,7 +462,7 @@ def test_a_tuned_network_starts_from_the_borrowed_rows(pretrained):
     np.testing.assert_allclose(weight[:60], pretrained.pretrained_["weight"][60:], atol=1e-6)
     assert np.abs(weight[60:]).max() <= 120**-0.5 and weight[60:].std() > 0
     np.testing.assert_allclose(barely.network_.encoder.bias.detach(), pretrained.pretrained_["bias"], atol=1e-6)
-    alone = clone(model).set_params(borrow=False).fit(X, y, genes=genes)
+    alone = clone(model).set_params(use_pretrained=False).fit(X, y, genes=genes)
     assert not alone.shared_.any()
     np.testing.assert_allclose(alone.network_.encoder.weight.detach().numpy()[60:], weight[60:], atol=1e-6)
 

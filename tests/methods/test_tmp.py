@@ -13,9 +13,10 @@ from sklearn.base import clone
 from shared.data import DataWarning, load
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError
+from shared.evaluate.splits import few_shot
 from shared.methods.tmp import RELEASED, TMP
 from shared.methods.tmp.network import LOSSES, PROTOTYPES
-from shared.nn.episodes import few_shot_split, unit_range
+from shared.nn.episodes import unit_range
 from shared.nn.sparse import Rows
 from shared.preprocess import log_normalize
 
@@ -75,7 +76,7 @@ def test_five_lines_on_real_cells():
     bulk, blood = bulk[bulk.obs["subtype"].notna(), genes].copy(), blood[:, genes].copy()
     blood.X = log_normalize(blood.X)
     first = blood[blood.obs["run"] == "run1"]
-    support = first[few_shot_split(first.obs["cell_type"], 15)[0]].copy()
+    support = first[few_shot(first.obs["cell_type"], 15, 0, min_size=1)[0]].copy()
     known = blood.obs["cell_type"].isin(support.obs["cell_type"].unique())
     query = blood[(blood.obs["run"] == "run2") & known].copy()
     model = TMP(episodes=200, device="cpu", random_state=0).pretrain(bulk, "subtype").fit(support, "cell_type")

@@ -10,7 +10,7 @@ from sklearn.preprocessing import MinMaxScaler
 
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError
-from shared.nn.episodes import EpisodeSampler, episode_sizes, few_shot_split, unit_range
+from shared.nn.episodes import EpisodeSampler, episode_sizes, unit_range
 
 
 def table(sizes=(20, 16, 15, 30), genes=6, seed=0):
@@ -208,30 +208,6 @@ def test_a_table_on_an_accelerator_gives_the_same_episodes():
     for here, there in zip(EpisodeSampler(X, y, 3, 5, 10, seed=3).batch(2), sampler.batch(2)):
         assert there.is_cuda and torch.equal(here, there.cpu())
     assert EpisodeSampler(X, y, 3, 5, 10).to("cuda").batch().query.is_cuda
-
-
-# A few cells of each class.
-
-
-def test_a_split_takes_so_many_of_each_class_and_leaves_the_rest():
-    y = table((20, 16, 15, 30))[1]
-    support, rest = few_shot_split(y, 15, seed=1)
-    assert np.array_equal(np.sort(np.concatenate([support, rest])), np.arange(len(y)))
-    assert np.unique(y[support], return_counts=True)[1].tolist() == [15] * 4
-    again, other = few_shot_split(y, 15, seed=1)[0], few_shot_split(y, 15, seed=2)[0]
-    assert np.array_equal(support, again) and not np.array_equal(support, other)
-
-
-def test_classes_are_chosen_among_the_large_ones():
-    y = table((20, 16, 15, 30))[1]
-    for seed in range(8):
-        support, rest = few_shot_split(y, 10, n_classes=2, min_size=16, seed=seed)
-        assert len(np.unique(y[support])) == 2 and "type 2" not in y[support]
-        assert set(y[rest]) == set(y)  # the others are tested on
-    with pytest.raises(DataError, match="3 of 4 classes have 16 rows"):
-        few_shot_split(y, 10, n_classes=4, min_size=16)
-    with pytest.raises(DataError, match="0 of 4"):
-        few_shot_split(y, 100)
 
 
 @settings(deadline=None)

@@ -14,7 +14,7 @@ from shared.data.errors import DataError
 from shared.data.parallel import SweepWarning
 from shared.evaluate import over_seeds
 from shared.methods.base import example_cells
-from shared.methods.baselines import rungs
+from shared.methods.baselines import ladder_models
 from shared.methods.network_classifier import NetworkClassifier
 from shared.studies import compare, fit_arms, run, search
 
@@ -93,7 +93,9 @@ def test_estimators_that_read_anndata_get_it():
 
 
 def test_the_ladder_of_baselines_is_a_set_of_arms():
-    table = run(rungs() | {"mine": LogisticRegression(C=10)}, {"a": drawn(0), "b": drawn(1)}, [0], "balanced_accuracy")
+    table = run(
+        ladder_models() | {"mine": LogisticRegression(C=10)}, {"a": drawn(0), "b": drawn(1)}, [0], "balanced_accuracy"
+    )
     found = compare(table, "majority class")
     assert "mine" in found.index and found.loc["mine", "difference"] > 0.3 and (found["n"] == 2).all()
 

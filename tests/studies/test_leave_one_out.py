@@ -244,7 +244,7 @@ def small(corpus, seed):
         rounds=1, epochs=3, width=16, hidden=8, batches=4, cells_per_cluster=(20, 10, 40), fit_epochs=60, fit_lr=1e-2,
         lr=1e-2, random_state=seed, device="cpu",
     ).pretrain(corpus)  # fmt: skip
-    return {"pretrained": model, "scratch": clone(model).set_params(borrow=False)}
+    return {"pretrained": model, "scratch": clone(model).set_params(use_pretrained=False)}
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

@@ -97,7 +97,7 @@ def test_every_arm_of_a_curve_meets_the_same_cells(model, sets, monkeypatch):
     first, more = ("one", "none", "once", "numbers"), ("one", "none", "numbers")
     assert [(r["labels"], r["model"]) for r in rows] == [(12, m) for m in first] + [(24, m) for m in more]
     assert len(set(seen)) == 2 and seen[0][0] == seen[4][0][:12]
-    assert (once["once"].norm, once["once"].borrow, model.norm) == ("layer", False, "none")
+    assert (once["once"].norm, once["once"].use_pretrained, model.norm) == ("layer", False, "none")
     assert rows[0]["accuracy"] != rows[1]["accuracy"] or rows[0]["auroc"] != rows[1]["auroc"]
 
 

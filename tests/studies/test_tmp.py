@@ -13,9 +13,10 @@ import torch
 
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError
+from shared.evaluate.splits import few_shot
 from shared.nn import meta
 from shared.nn.blocks import EpisodeNorm, encoder
-from shared.nn.episodes import EpisodeSampler, few_shot_split
+from shared.nn.episodes import EpisodeSampler
 from shared.preprocess import log_normalize
 from shared.studies import tmp as study
 from shared.studies.tmp import ARMS, Arm, StudyConfig, comparisons
@@ -88,11 +89,11 @@ def test_whole_classes_are_held_out():
 def test_an_arm_starts_where_it_says(world):
     _, studies, pretrained = world
     X, y = studies["a"]
-    assert same(study.initial_network(Arm(), pretrained, 40, CONFIG, 1), study.network(40, "all", CONFIG, 1))
+    assert same(study.initial_network(Arm(), pretrained, 40, CONFIG, 1), study.new_network(40, "all", CONFIG, 1))
     for arm in (Arm("source", "all"), Arm("source", "none"), Arm("scrambled", "all")):
         net = study.initial_network(arm, pretrained, 40, CONFIG, 1)
         assert same(net, pretrained[arm.init, arm.clamp, 1]) and net is not pretrained[arm.init, arm.clamp, 1]
-        assert not same(net, study.network(40, arm.clamp, CONFIG, 1))
+        assert not same(net, study.new_network(40, arm.clamp, CONFIG, 1))
     before = copy.deepcopy(pretrained["source", "all", 0])
     moved = finetuned(Arm("source"), pretrained, (X, y), CONFIG, 0)
     assert not same(moved, before) and same(pretrained["source", "all", 0], before)
@@ -122,7 +123,7 @@ def test_an_arm_is_finetuned_on_its_own_cells_only(world, monkeypatch):
     for (mine, named), (cells, n) in zip(met, ((15, 7), (15, 5), (10, 6), (30, 7)), strict=True):
         assert np.unique(named, return_counts=True)[1].tolist() == [cells] * n
         assert {row.tobytes() for row in mine} <= {row.tobytes() for row in X}
-    rows = few_shot_split(y, 15, seed=4)[0]
+    rows = np.sort(few_shot(y, 15, 4, min_size=1)[0])
     np.testing.assert_array_equal(met[0][0], X[rows])
 
 
@@ -143,7 +144,7 @@ def test_any_learner_can_be_an_arm(world):
 
 
 def test_learners_of_any_kind_are_trained_in_turn(world):
-    studies, arms = world[1], {"own": Arm(lambda s: study.network(40, "none", CONFIG, s + 9))}
+    studies, arms = world[1], {"own": Arm(lambda s: study.new_network(40, "none", CONFIG, s + 9))}
     one, two = (study.finetune_arms(arms, {}, studies["a"], replace(CONFIG, at_once=n), SEEDS)[0] for n in (1, 2))
     assert all(same(one[key], two[key]) for key in one)
 
@@ -200,7 +201,7 @@ def test_all_arms_of_a_seed_get_the_same_episodes_and_seeds_differ(world):
     studies = world[1]
     sampler = study.evaluation_sampler(studies["b"], CONFIG)
     met = study.heads(["nearest centroid", "logistic"], sampler, CONFIG, SEEDS)
-    met |= study.results({("net", s): study.network(40, "none", CONFIG, s) for s in SEEDS}, sampler, CONFIG)
+    met |= study.results({("net", s): study.new_network(40, "none", CONFIG, s) for s in SEEDS}, sampler, CONFIG)
     for a in met.values():
         for i, one in enumerate(a):
             np.testing.assert_array_equal(one.classes, met["logistic"][i].classes)
@@ -270,7 +271,7 @@ def test_loops_do_not_mix_up_the_seeds_of_stacked_networks(world):
 def test_parallel_processes_find_what_one_finds(world):
     source, studies, pretrained = world
     two, sampler = replace(CONFIG, workers=2), study.evaluation_sampler(studies["b"], CONFIG)
-    learner = Arm(lambda s: study.network(40, "none", CONFIG, s + 9))  # typed where it is used, as in a notebook
+    learner = Arm(lambda s: study.new_network(40, "none", CONFIG, s + 9))  # typed where it is used, as in a notebook
     arms = {"pre-trained, 15": ARMS["pre-trained, 15"], "typed": learner}
     asked = [study.finetune_arms(arms, pretrained, studies["a"], r, SEEDS, sampler, (10, 20)) for r in (CONFIG, two)]
     (nets, curve), (others, other_curve) = asked

@@ -52,7 +52,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
     start : {"random", "pca"}
         First weights of the encoder. ``"pca"`` takes the principal components of the cells to be pre-trained on, the
         fair baseline of a linear encoder; with ``rounds=0`` it stays at that. Both sources start at random.
-    borrow : bool
+    use_pretrained : bool
         Start from what was pre-trained; False leaves it out: the from-scratch arm.
     hidden : int
         Units of the classifier between encoder and types.
@@ -105,7 +105,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         **dict.fromkeys(("width", "epochs", "batches", "hidden", "fit_epochs", "fit_batch_size"), Whole(1)),
         **dict.fromkeys(("patience", "batch_size", "fit_patience"), Maybe(Whole(1))),
         **dict.fromkeys(("lr", "fit_lr"), Positive()),
-        **dict.fromkeys(("squash", "borrow", "logged"), Flag()),
+        **dict.fromkeys(("squash", "use_pretrained", "logged"), Flag()),
         "cells_per_cluster": Widths(),
         "validation": Share(),
         "heads": OneOf("separate", "shared"),
@@ -131,7 +131,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
     squash: bool = False
     heads: str = "separate"
     start: str = "random"
-    borrow: bool = True
+    use_pretrained: bool = True
     hidden: int = 100
     fit_epochs: int = 500
     fit_patience: int | None = 30
@@ -200,7 +200,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         return self
 
     def _pretraining(self):
-        return super()._pretraining() if self.borrow else None
+        return super()._pretraining() if self.use_pretrained else None
 
     def _same_genes(self, cells, pretrained, reset=True):
         """Genes are matched by name; columns without names are taken to be the encoder's, if there are as many."""
@@ -303,7 +303,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         if hasattr(self, "network_"):
             return self.forward(self.network_.encoder, self._expression(self._read(X, genes=genes)))
         check_is_fitted(self, "pretrained_", msg="nothing was pre-trained or fitted: call pretrain or fit first")
-        cells = clone(self).set_params(borrow=True)._read(X, genes=genes, reset=True)
+        cells = clone(self).set_params(use_pretrained=True)._read(X, genes=genes, reset=True)
         bias = self.pretrained_["bias"]
         weight, _ = self._transplant(cells, np.zeros((cells.n_genes, len(bias)), np.float32))
         return self.forward(encoder_of(weight, bias), self._expression(cells))

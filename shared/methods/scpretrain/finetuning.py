@@ -54,7 +54,7 @@ def finetune(model, X, y="cell_type", *, split_seed, genes=None, limit=1000, arm
     limit : int
         Cells to train on, at most, and as many to stop by.
     arms : mapping of str to dict, optional
-        Settings of each arm. ``{"pretrained": {}, "scratch": {"borrow": False}}`` without it.
+        Settings of each arm. ``{"pretrained": {}, "scratch": {"use_pretrained": False}}`` without it.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def finetune(model, X, y="cell_type", *, split_seed, genes=None, limit=1000, arm
         Fitted; ask each for ``predict_proba`` of the test cells.
     split : Split
     """
-    arms = {"pretrained": {}, "scratch": {"borrow": False}} if arms is None else arms
+    arms = {"pretrained": {}, "scratch": {"use_pretrained": False}} if arms is None else arms
     split = paper_split(X.shape[0], split_seed, limit)
     labelled = np.sort(np.concatenate([split.train, split.val]))
     val = np.searchsorted(labelled, split.val)

@@ -16,6 +16,6 @@ do and why the default is what it is.
 
 from shared.methods.tmp.estimator import TMP
 from shared.methods.tmp.network import RELEASED, RelationNet
-from shared.nn.episodes import episode_sizes, few_shot_split, unit_range
+from shared.nn.episodes import episode_sizes, unit_range
 
-__all__ = ["RELEASED", "TMP", "RelationNet", "episode_sizes", "few_shot_split", "unit_range"]
+__all__ = ["RELEASED", "TMP", "RelationNet", "episode_sizes", "unit_range"]

@@ -132,7 +132,7 @@ def wrong_genes(model: ScPretrain, seed: int) -> ScPretrain:
 
 def scratch(model: ScPretrain, **settings) -> ScPretrain:
     """The same network without what was pre-trained, and with other settings where some are given."""
-    return clone(model).set_params(borrow=False, **settings)
+    return clone(model).set_params(use_pretrained=False, **settings)
 
 
 def embeddings(encoders: Mapping, adata) -> dict:
@@ -165,7 +165,7 @@ def published_protocol(
         Of both networks.
     """
     settings = settings | {"random_state": seed}
-    arms = {"pre-trained": settings, "from scratch": settings | {"borrow": False}}
+    arms = {"pre-trained": settings, "from scratch": settings | {"use_pretrained": False}}
     fitted, split = finetune(model, adata, label, split_seed=seed, limit=limit, arms=arms)
     test = adata[split.test]
     truth = test.obs[label].to_numpy(str)
@@ -175,7 +175,7 @@ def published_protocol(
 def network_scores(model: ScPretrain, adata, train, test, *, seed: int, label: str = "cell_type", **settings) -> dict:
     """Scores of the network fine-tuned on cells `train`, for all its epochs, on cells `test`.
 
-    `settings` go to the model: ``borrow=False`` leaves out what was pre-trained.
+    `settings` go to the model: ``use_pretrained=False`` leaves out what was pre-trained.
     """
     fixed = {"validation": 0, "fit_patience": None, "random_state": seed}
     one = clone(model).set_params(**fixed | settings).fit(adata[train], label)
@@ -214,7 +214,7 @@ def label_curve(networks, embeddings, adata, budgets, seed: int, once=None, labe
     Parameters
     ----------
     networks : dict of str to ScPretrain
-        Arms to be fine-tuned (:func:`network_scores`); one with ``borrow=False`` starts from scratch.
+        Arms to be fine-tuned (:func:`network_scores`); one with ``use_pretrained=False`` starts from scratch.
     embeddings : dict of str to ndarray, cells × features
         Arms to be read by logistic regression (:func:`embedding_scores`).
     adata : AnnData

@@ -127,7 +127,7 @@ def fold_arms(
         return ScPretrain(**config | settings, random_state=seed).pretrain(corpus)
 
     encoders = {"raw clusters": pretrained(), "component clusters": pretrained(space="pca")}
-    nets = {"from scratch": clone(encoders["raw clusters"]).set_params(borrow=False), **encoders}
+    nets = {"from scratch": clone(encoders["raw clusters"]).set_params(use_pretrained=False), **encoders}
     stopped = {f"{name}, stopped": net for name, net in nets.items()} if stop else {}
     encoders |= {} if everything is None else {"all in": everything[seed]}
     encoders["PCA"] = pretrained(rounds=0, start="pca")

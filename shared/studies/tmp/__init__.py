@@ -16,7 +16,15 @@ A study is ``(X, y)``: float32 cells × genes, each profile scaled to [0, 1], an
 * :mod:`shared.studies.tmp.reported`: what the paper reports.
 """
 
-from shared.studies.tmp.arms import Arm, StudyConfig, evaluate, evaluation_sampler, finetune, initial_network, network
+from shared.studies.tmp.arms import (
+    Arm,
+    StudyConfig,
+    evaluate,
+    evaluation_sampler,
+    finetune,
+    initial_network,
+    new_network,
+)
 from shared.studies.tmp.comparisons import (
     ARMS,
     WORDS,
@@ -39,6 +47,6 @@ from shared.studies.tmp.reported import PAPER_ARMS, PAPER_CURVES, PAPER_NUMBERS,
 __all__ = [
     "ARMS", "PAPER_ARMS", "PAPER_CURVES", "PAPER_NUMBERS", "PAPER_TYPES", "WORDS", "Arm", "StudyConfig", "calibration",
     "cross_studies", "evaluate", "evaluation_sampler", "feature_correlations", "finetune", "finetune_arms", "heads",
-    "hold_out_classes", "initial_network", "intervals", "label_shift", "network", "on_same_genes", "open_set",
+    "hold_out_classes", "initial_network", "intervals", "label_shift", "new_network", "on_same_genes", "open_set",
     "pretrain", "published", "results", "select_lr", "tissues_and_tumours", "transfer", "types_by_cells",
 ]  # fmt: skip

@@ -17,10 +17,11 @@ import torch
 
 from shared.data.errors import DataError
 from shared.evaluate.episodes import FewShot, few_shot_accuracy
+from shared.evaluate.splits import few_shot
 from shared.methods.tmp import RelationNet
 from shared.methods.tmp.stacked import EpisodeSamplers, RelationNets
 from shared.methods.torch_method import seeded
-from shared.nn.episodes import EpisodeSampler, few_shot_split
+from shared.nn.episodes import EpisodeSampler
 from shared.train import resolve_device
 from shared.train.episodes import MetaConfig, meta_train
 
@@ -124,7 +125,7 @@ class Pretraining:
         scrambled = self.init == "scrambled"
         orders = [np.random.default_rng(seed).permutation(X.shape[1]) if scrambled else None for seed in seeds]
         studies = [(X if order is None else X[:, order], y) for order in orders]
-        nets = [network(X.shape[1], self.clamp, config, seed) for seed in seeds]
+        nets = [new_network(X.shape[1], self.clamp, config, seed) for seed in seeds]
         # The held-out classes have their genes in place: scrambled networks are not watched on them.
         look = _Curve(None if scrambled else self.watched, config)
         nets = finetune(nets, studies, config, seeds, look, max(1, length // 3))
@@ -152,8 +153,8 @@ class Finetuning:
         if arm.cells != 0:
             mine = [study] * len(nets)
             if arm.cells is not None:
-                few = (few_shot_split(y, arm.cells, self.n_classes, seed=seed)[0] for seed in seeds)
-                mine = [(X[rows], y[rows]) for rows in few]
+                few = (few_shot(y, arm.cells, seed, min_size=1, n_classes=self.n_classes)[0] for seed in seeds)
+                mine = [(X[rows], y[rows]) for rows in map(np.sort, few)]
             config = dataclasses.replace(self.config, lr=arm.lr or self.config.lr)
             nets = finetune(nets, mine, config, seeds, look, self.points[0] if len(self.points) else None)
         return look.trained(nets, seeds)
@@ -181,7 +182,7 @@ class _Curve:
         return None if self.sampler is None or (self.points is not None and not len(self.points)) else self
 
 
-def network(n_genes: int, clamp: str, config: StudyConfig, seed: int) -> RelationNet:
+def new_network(n_genes: int, clamp: str, config: StudyConfig, seed: int) -> RelationNet:
     """A network with random weights, which the seed sets."""
     return seeded(lambda: RelationNet((n_genes, *config.widths), config.relation, clamp=clamp), seed)
 
@@ -251,7 +252,7 @@ def initial_network(arm: Arm, pretrained: Mapping, n_genes: int, config: StudyCo
     if callable(arm.init):
         return seeded(lambda: arm.init(seed), seed)  # or its weights would depend on what ran before
     if arm.init == "random":
-        return network(n_genes, arm.clamp, config, seed)
+        return new_network(n_genes, arm.clamp, config, seed)
     seeds = sorted(s for init, clamp, s in pretrained if (init, clamp) == (arm.init, arm.clamp))
     if not seeds:
         raise DataError(f"nothing was pre-trained with init={arm.init!r}, clamp={arm.clamp!r}: ask pretrain for it")

@@ -13,8 +13,9 @@ import torch
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError
 from shared.evaluate.episode_intervals import few_shot_interval
+from shared.evaluate.splits import few_shot
 from shared.nn.blocks import use_statistics
-from shared.nn.episodes import EpisodeSampler, few_shot_split
+from shared.nn.episodes import EpisodeSampler
 from shared.nn.heads import HEADS
 from shared.studies.harness import fit_arms, run, search
 from shared.studies.tmp.arms import Arm, Finetuning, Pretraining, StudyConfig, evaluate, evaluation_sampler, on_device
@@ -302,7 +303,7 @@ def tissues_and_tumours(
             ("sizes", r.arm, r.types, r.cells, config.finetune_episodes, r.seed, r.accuracy) for r in table.itertuples()
         ]
         k, n = max(sizes)
-        few = few_shot_split(target[1], n, k, seed=0)[0]
+        few = np.sort(few_shot(target[1], n, 0, n_classes=k)[0])
         _, curve = finetune_arms(
             {name: arm._replace(cells=None) for name, arm in ways.items()},
             pretrained, (target[0][few], target[1][few]), config, seeds, sampler, points,

@@ -197,7 +197,7 @@ def test_few_known_genes_are_warned_of(pretrained):
     clone(pretrained).fit(mine)
     pretrained.transform(mine)
     pretrained.transform(annotated()[:, :2])  # a panel, all of which is known
-    clone(pretrained).set_params(borrow=False).fit(annotated(genes=names))
+    clone(pretrained).set_params(use_pretrained=False).fit(annotated(genes=names))
 
 
 def test_another_number_of_genes_is_told_by_its_names(pretrained):

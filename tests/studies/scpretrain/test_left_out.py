@@ -114,7 +114,7 @@ def test_every_seed_has_an_encoder_of_its_own(model, sets):
     arms = left_out.fold_arms(corpus, 1, config=TINY, everything={0: model, 1: other}, stop=True)
     assert arms["all in"].model is other and arms["all in, logistic"].encoder is other
     assert arms["raw clusters"].model.random_state == 1 and arms["component clusters"].model.space == "pca"
-    assert not arms["from scratch"].model.borrow and arms["raw clusters, stopped"] is arms["raw clusters"].model
+    assert not arms["from scratch"].model.use_pretrained and arms["raw clusters, stopped"] is arms["raw clusters"].model
     start = arms["PCA start"].model
     assert start is arms["PCA, logistic"].encoder and (start.rounds, start.start) == (0, "pca")
 
