@@ -11,6 +11,7 @@ import importlib.util
 import os
 import platform
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from shared import results
@@ -69,6 +70,28 @@ class Chapter:
         for name, value in values.items():
             value = over_seeds(value) if hasattr(value, "__len__") and not isinstance(value, str) else value
             self.record(prefix + re.sub(r"\W+", "_", name), value)
+
+    @contextmanager
+    def check(self, label, hint=""):
+        """Say whether what is asserted inside holds. A wrong answer is told so, with the hint, and stops nothing.
+
+        Parameters
+        ----------
+        label : str
+            The exercise's.
+        hint : str
+            Said where the answer is not right.
+        """
+        from IPython.display import display
+
+        said = "Right."
+        try:
+            yield
+        except Exception as error:
+            why = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            said = " ".join(filter(None, [f"Not yet: {why or 'a check fails'}.", hint]))
+        told = {"label": label, "passed": said == "Right."}
+        display({"text/plain": said}, raw=True, metadata={"check": told})
 
     def close(self):
         """Leave the provenance in the notebook and return it as a table: versions, seeds, data, commit."""
