@@ -19,9 +19,9 @@ from pathlib import Path
 
 import yaml
 
-from book import notebooks
+from book import exercises, notebooks
 from book.imports import reached
-from book.notebooks import ROOT, BookError, Chapter, code_cells, source, tags
+from book.notebooks import INJECTED, ROOT, BookError, Chapter, code_cells, source, tags
 
 KEY_VERSION = "1"
 INTERRUPTED = 130
@@ -42,6 +42,7 @@ def key(chapter: Chapter, profile: str, root: Path = ROOT) -> str:
     code = [source(c) for c in code_cells(nb)]
     for cell in code_cells(nb):
         digest.update(f"{source(cell)}\0{'parameters' in tags(cell)}\0".encode())
+    digest.update(repr(notebooks.tasks(chapter)).encode())
     for path in reached("\n".join(code), root):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     digest.update(data_digest(nb["metadata"]["book"].get("data", []), root).encode())
@@ -113,6 +114,8 @@ def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: 
     watch = {"cell": 0, "peak": 0.0}
     nb = notebooks.make(chapter, root)
     total = len(code_cells(nb))
+    if profile == "smoke":
+        nb["cells"] = exercises.with_trials(nb["cells"], notebooks.tasks(chapter))
 
     class Engine(NBClientEngine):
         @classmethod
@@ -165,7 +168,7 @@ def _client(nb_man, kernel_name, watch, total, report):
 
     class Client(PapermillNotebookClient):
         def execute_cell(self, cell, cell_index, *args, **kwargs):
-            counted = cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+            counted = cell.cell_type == "code" and not INJECTED & set(cell.metadata.get("tags", []))
             if counted:
                 watch["cell"] += 1
                 report(cell=watch["cell"], of=total)

@@ -176,7 +176,7 @@ def with_trials(cells: Sequence[dict], found: Sequence[Task]) -> list[dict]:
                 made += [_cell(wrong.code, [TRIAL]), *(_checked(task, check, [TRIAL]) for check in task.checks)]
         if task and i == last[task.label]:
             made += [_checked(task, check, [TRIAL]) for check in task.checks if check.hidden]
-    return made
+    return [cell if TRIAL not in _tags(cell) else cell | {"id": f"{TRIAL}-{i}"} for i, cell in enumerate(made)]
 
 
 def problems(cells: Sequence[dict], found: Sequence[Task]) -> list[str]:
@@ -341,8 +341,7 @@ def _page(task):
 
 
 def _checked(task, check, tags=()):
-    with_hint = f", {task.hint!r}" if not check.hidden else ""
-    code = f'with book.check("{task.label}"{with_hint}):\n' + textwrap.indent(check.code, "    ")
+    code = f'with book.check("{task.label}"):\n' + textwrap.indent(check.code, "    ")
     return _cell(code, [*tags, "check"])
 
 

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import yaml
 
+from book import exercises
 from book.plain import Context, PlainError, plain, survey
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKED = "nbval-check-output"
 HIDDEN = {"solution", "hide-input"}
+INJECTED = {"injected-parameters", exercises.TRIAL}
 
 
 class BookError(Exception):
@@ -86,8 +88,21 @@ def chapters(only: list[str] | None = None, root: Path | None = None) -> list[Ch
 
 
 def read(chapter: Chapter) -> dict:
-    """The chapter's text as a notebook; see :func:`parse`."""
-    return parse(chapter.text.read_text(encoding="utf-8"), chapter.text.name)
+    """The chapter's text as a notebook (:func:`parse`), with its exercises as the page shows them."""
+    nb = parse(chapter.text.read_text(encoding="utf-8"), chapter.text.name)
+    return nb | {"cells": _exercises(exercises.expand, nb, chapter)}
+
+
+def tasks(chapter: Chapter) -> list[exercises.Task]:
+    """The chapter's exercises, with what the page does not show."""
+    return _exercises(exercises.tasks, parse(chapter.text.read_text(encoding="utf-8"), chapter.text.name), chapter)
+
+
+def _exercises(made, nb, chapter):
+    try:
+        return made(nb["cells"])
+    except exercises.ExerciseError as e:
+        raise BookError(f"{chapter.text.name}: {e}") from e
 
 
 def parse(text: str, name: str = "text") -> dict:
@@ -117,8 +132,8 @@ def parse(text: str, name: str = "text") -> dict:
 
 
 def code_cells(nb: dict) -> list[dict]:
-    """The code cells a chapter's author wrote; a cell that the runner injected is left out."""
-    return [c for c in nb["cells"] if c["cell_type"] == "code" and "injected-parameters" not in tags(c)]
+    """The code cells a reader meets; cells that the runner injected are left out."""
+    return [c for c in nb["cells"] if c["cell_type"] == "code" and not INJECTED & set(tags(c))]
 
 
 def tags(cell: dict) -> list[str]:

@@ -72,16 +72,8 @@ class Chapter:
             self.record(prefix + re.sub(r"\W+", "_", name), value)
 
     @contextmanager
-    def check(self, label, hint=""):
-        """Say whether what is asserted inside holds. A wrong answer is told so, with the hint, and stops nothing.
-
-        Parameters
-        ----------
-        label : str
-            The exercise's.
-        hint : str
-            Said where the answer is not right.
-        """
+    def check(self, label):
+        """Say whether what is asserted inside holds, for the exercise `label`. A wrong answer stops nothing."""
         from IPython.display import display
 
         said = "Right."
@@ -89,7 +81,8 @@ class Chapter:
             yield
         except Exception as error:
             why = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            said = " ".join(filter(None, [f"Not yet: {why or 'a check fails'}.", hint]))
+            why = "there is a ... left to fill in" if "ellipsis" in why else why
+            said = f"Not yet: {why or 'a check fails'}"
         told = {"label": label, "passed": said == "Right."}
         display({"text/plain": said}, raw=True, metadata={"check": told})
 

@@ -125,3 +125,22 @@ def test_quiz_is_a_labelled_fieldset_with_a_reason_for_each_answer():
 def test_quiz_needs_one_right_answer(answers):
     with pytest.raises(ValueError, match="exactly one"):
         chapter.quiz("Which?", answers, name="q")
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        ("assert x == 1, 'no'", "Right."),
+        ("assert x == 2, 'count again'", "Not yet: count again"),
+        ("assert x == 2", "Not yet: a check fails"),
+        ("assert y", "Not yet: NameError: name 'y' is not defined"),
+        ("assert ... > x", "Not yet: there is a ... left to fill in"),
+    ],
+)
+def test_a_check_says_what_is_wrong_and_stops_nothing(shell, inside, said):
+    book = chapter.setup("demo", profile="smoke")
+    with book.check("ex-one"):
+        exec(inside, {"x": 1})
+    told = shell.outputs[-1]
+    assert told.data == {"text/plain": said}
+    assert told.metadata == {"check": {"label": "ex-one", "passed": said == "Right."}}

@@ -28,7 +28,7 @@ SECTIONS = {
     "Read next": r"^Read next$",
     "Versions and seeds": r"^Versions and seeds$",
 }
-NOT_CODE = {"parameters", "setup"}
+NOT_CODE = {"parameters", "setup", "stub", "check"}
 
 
 def markdown(nb) -> str:
@@ -312,7 +312,7 @@ def claims_and_takeaways(nb, front: dict) -> list[str]:
     return said if ids else [*said, "the chapter claims nothing"]
 
 
-def exercises(nb) -> list[str]:
+def solved_exercises(nb) -> list[str]:
     """At least three exercises, from ★ to ★★★, each with a solution that holds a cell that runs."""
     said, stars, labels, solved, inside = [], [], [], {}, None
     for cell in nb["cells"]:

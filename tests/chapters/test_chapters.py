@@ -6,7 +6,6 @@ from chapter_rules import (
     claims_and_takeaways,
     code_width,
     colab_links,
-    exercises,
     figures_described,
     figures_mentioned,
     front_matter,
@@ -20,12 +19,13 @@ from chapter_rules import (
     section_order,
     seeds_recorded,
     set_order,
+    solved_exercises,
     stored_outputs,
     taught_cells,
     typed_numbers,
 )
 
-from book import build, execute, notebooks
+from book import build, execute, exercises, notebooks
 from book.imports import module_file
 
 CHAPTERS = notebooks.chapters()
@@ -60,7 +60,7 @@ def text():
         prose_length,
         section_order,
         figures_mentioned,
-        exercises,
+        solved_exercises,
         parameters,
         ladder_used,
         lambda nb: typed_numbers(markdown(nb)),
@@ -132,6 +132,8 @@ def test_executed_copy(chapter, profile):
         pytest.skip(f"not run at {profile} since it last changed: 'python3 run.py test' runs smoke, 'book' runs lesson")
     path = execute.executed(chapter, profile)
     agree(figures_described(notebooks.load(path)))
+    if profile == "smoke":
+        agree(exercises.problems(notebooks.load(path)["cells"], notebooks.tasks(chapter)))
     measured = results.from_notebook(path)["records"]
     stored = notebooks.results(chapter.slug).get(profile, {}).get("records", {})
     agree(results.compare(measured, stored) if stored or profile != "full" else [])

@@ -10,7 +10,6 @@ from chapter_rules import (
     claims_and_takeaways,
     code_width,
     colab_links,
-    exercises,
     figures_described,
     figures_mentioned,
     front_matter,
@@ -23,6 +22,7 @@ from chapter_rules import (
     section_order,
     seeds_recorded,
     set_order,
+    solved_exercises,
     stored_outputs,
     taught_cells,
     typed_numbers,
@@ -267,14 +267,16 @@ def exercise(label, stars, solution=True, tag="solution", hidden=":class: dropdo
 
 def test_exercises():
     one, two, three = (exercise(f"ex-{i}", "★" * i) for i in (1, 2, 3))
-    assert exercises(nb(*one, *two, *three)) == []
-    assert "there are 2 exercises" in exercises(nb(*one, *two))[0]
-    assert "there are 3 exercises" in exercises(nb(*one, *one, *two))[0]
-    assert "ex-3 has no executed solution" in exercises(nb(*one, *two, *exercise("ex-3", "★★★", solution=False)))[0]
-    assert "not tagged 'solution'" in exercises(nb(*one, *two, *exercise("ex-3", "★★★", tag="x")))[0]
-    assert "not hidden" in exercises(nb(*one, *two, *exercise("ex-3", "★★★", hidden="")))[0]
-    assert "has no ★" in exercises(nb(*one, *two, *three, *exercise("ex-4", "")))[0]
-    assert "outside a solution" in exercises(nb(*one, *two, *three, code("1", "solution")))[0]
+    assert solved_exercises(nb(*one, *two, *three)) == []
+    assert "there are 2 exercises" in solved_exercises(nb(*one, *two))[0]
+    assert "there are 3 exercises" in solved_exercises(nb(*one, *one, *two))[0]
+    assert (
+        "ex-3 has no executed solution" in solved_exercises(nb(*one, *two, *exercise("ex-3", "★★★", solution=False)))[0]
+    )
+    assert "not tagged 'solution'" in solved_exercises(nb(*one, *two, *exercise("ex-3", "★★★", tag="x")))[0]
+    assert "not hidden" in solved_exercises(nb(*one, *two, *exercise("ex-3", "★★★", hidden="")))[0]
+    assert "has no ★" in solved_exercises(nb(*one, *two, *three, *exercise("ex-4", "")))[0]
+    assert "outside a solution" in solved_exercises(nb(*one, *two, *three, code("1", "solution")))[0]
 
 
 def test_colab_links():
