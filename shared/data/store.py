@@ -13,6 +13,7 @@ import hashlib
 import json
 import lzma
 import os
+import sys
 import tarfile
 import threading
 import zipfile
@@ -26,6 +27,7 @@ from shared.data.catalogue import File
 from shared.data.errors import DataError
 
 CHUNK = 1 << 20
+SILENT = 2.0  # seconds of waiting for another process before it is said
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 WEB_PAGES, GZIP = (".html", ".htm"), (".gz", ".tgz")
 ZIP, HDF5 = (".zip", ".whl", ".xlsx", ".npz"), (".h5", ".h5ad", ".hdf5", ".loom")
@@ -206,13 +208,17 @@ def body_problem(path: Path, file: File) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path):
-    """Hold the one right to write `path`; wait while another process or thread has it."""
-    from filelock import FileLock
+    """Hold the one right to write `path`; wait while another process or thread has it, and soon say so."""
+    from filelock import FileLock, Timeout
 
     made(path.parent)
     lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire()
+        try:
+            lock.acquire(timeout=SILENT)
+        except Timeout:
+            print(f"another process fetches {path.name}: waiting for it", file=sys.stderr)
+            lock.acquire()
     except (OSError, NotImplementedError) as e:
         cure = "name a folder of yours on a local disk in BORROWED_CACHE"
         raise DataError(f"{path.parent} takes no lock ({e}): {cure}") from e

@@ -20,6 +20,8 @@ from shared.methods.base import PLACES, TransferEstimator
 from shared.train import Config, History, fit, resolve_device
 from shared.train.saved import ModelError
 
+ONE_PROCESS = Constraint(lambda v: v == 1, "is more than its batches can be shared by: set devices=1")
+
 
 def seeded(make: Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:
     """What `make` gives with torch's CPU generator at `seed`; the caller's generator goes on as if nothing happened."""

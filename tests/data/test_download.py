@@ -788,3 +788,20 @@ def test_files_in_the_mirror_are_found_by_a_pattern(tmp_path, monkeypatch):
         store.in_mirror("*")
     monkeypatch.delenv("BORROWED_MIRROR")
     assert store.in_mirror("*") == []
+
+
+def test_waiting_for_another_process_is_said_once(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(store, "SILENT", 0.05)
+    told = threading.Event()
+
+    def second():
+        with store.locked(tmp_path / "cells.csv"):
+            told.set()
+
+    with store.locked(tmp_path / "cells.csv"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        assert not told.wait(0.3)
+    waiting.join(5)
+    assert told.is_set()
+    assert capsys.readouterr().err.count("another process fetches cells.csv: waiting for it") == 1

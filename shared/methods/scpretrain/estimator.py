@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.constraints import Constraint, Flag, Maybe, OneOf, Positive, SettingError, Share, Whole, Widths
+from shared.data.constraints import Flag, Maybe, OneOf, Positive, SettingError, Share, Whole, Widths
 from shared.data.corpus import Corpus
 from shared.data.errors import DataError
 from shared.methods.base import Example, example_cells
@@ -18,7 +18,7 @@ from shared.methods.scpretrain.finetuning import labelled_batches, row_numbers, 
 from shared.methods.scpretrain.network import CellTypeNet, celltype_step, encoder_of, transplant
 from shared.methods.scpretrain.pseudo_labels import CLUSTERERS, SPACES, cluster_numbers, logged
 from shared.methods.scpretrain.rounds import Pretraining, named
-from shared.methods.torch_method import TorchMethod
+from shared.methods.torch_method import ONE_PROCESS, TorchMethod
 from shared.nn.sparse import Rows
 from shared.train import resolve_device
 
@@ -114,7 +114,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         "norm": OneOf("none", "layer"),
         "space": OneOf(*SPACES[:-1]),
         "clusterer": OneOf(*CLUSTERERS),
-        "devices": Constraint(lambda v: v == 1, "is more than its batches can be shared by: set devices=1"),
+        "devices": ONE_PROCESS,
     }
 
     _: KW_ONLY

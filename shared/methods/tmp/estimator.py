@@ -18,7 +18,7 @@ from shared.data.errors import warn
 from shared.methods.base import Example, example_cells
 from shared.methods.protocols import FewShotClassifier, Pretrained, Transformer
 from shared.methods.tmp.network import CHOICES, RelationNet
-from shared.methods.torch_method import TorchMethod
+from shared.methods.torch_method import ONE_PROCESS, TorchMethod
 from shared.nn.blocks import sparse_first
 from shared.nn.episodes import EpisodeSampler, episode_sizes, unit_range
 from shared.nn.sparse import few_entries
@@ -109,6 +109,7 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
         "scale": Flag(),
         "stop_at": Maybe(Between(-1, 2)),
         "compile": Constraint(lambda v: isinstance(v, (bool, str)), "is neither True, False nor the name of a mode"),
+        "devices": ONE_PROCESS,
     }
 
     widths: Sequence[int] = (256, 128, 64)
