@@ -72,7 +72,7 @@ def test_the_seed_sets_every_generator(shell):
 
 
 def test_the_box_says_what_was_measured_not_what_was_hoped(monkeypatch, shell):
-    def measured(slug):
+    def measured(slug, shelf=None):
         return {"profiles": {"smoke": {"provenance": {"seconds": 12.4, "peak_mib": 900, "machine": "Linux, 2 cores"}}}}
 
     chapter.setup("demo", profile="smoke")
