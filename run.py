@@ -6,11 +6,13 @@
     lab     open the chapters in JupyterLab
     full    run one chapter's published protocol (--chapter NAME), best on an accelerator
     check   the static checks, in seconds
+    new     start a method: module, test, lesson, study and API page, as a draft (--method NAME)
     refs    run at smoke and lesson, and store the checked outputs and the numbers
     lock    write constraints.txt anew
     clean   remove what was built (with --all, the environment too)
 
-Options: --profile smoke|lesson|full, --chapter NAME, --jobs N; or the variables PROFILE, CHAPTER, JOBS.
+Options: --profile smoke|lesson|full, --chapter NAME, --method NAME, --jobs N; or the variables PROFILE, CHAPTER,
+METHOD, JOBS.
 """
 # Python older than 3.11 must get far enough to say so, so this file runs, up to the check of the version, on 3.6.
 
@@ -28,7 +30,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 11), (3, 13)
 EXTRAS = "book,test,single-cell,sweep,distributed,keras,tune,explain"
-JOBS = ("book", "test", "lab", "full", "check", "refs", "lock", "clean")
+JOBS = ("book", "test", "lab", "full", "check", "new", "refs", "lock", "clean")
 NEEDS_GIB = 5
 STATIC = ["tests/chapters", "tests/test_house.py", "tests/test_environment.py", "tests/test_claims.py"]
 NO_NETWORK = (
@@ -254,6 +256,10 @@ def check(python, a):
     return steps([*style(python), ("house rules", lambda: call(python, *words))])
 
 
+def new(python, a):
+    return call(python, "book.new", a.method)
+
+
 def lab(python, a):
     ready("lab", ".ready-lab")
     return call(python, "jupyterlab", "chapters")
@@ -297,6 +303,7 @@ def main(words=None):
     parser.add_argument("job", choices=JOBS, metavar="JOB")
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=("smoke", "lesson", "full"))
     parser.add_argument("--chapter", default=os.environ.get("CHAPTER") or None)
+    parser.add_argument("--method", default=os.environ.get("METHOD") or None)
     parser.add_argument("--jobs", default=os.environ.get("JOBS") or "1")
     parser.add_argument("--all", action="store_true", help="with clean: the environment too")
     a = parser.parse_args(words)
@@ -306,6 +313,8 @@ def main(words=None):
         raise Stop(
             "Which chapter? For example: make full CHAPTER=baselines, or python3 run.py full --chapter baselines"
         )
+    if a.job == "new" and not a.method:
+        raise Stop("Which method? For example: make new METHOD=my_method, or python3 run.py new --method my_method")
     problem = version_problem(sys.version_info)
     if problem:
         better = python_in(VENV) if works(python_in(VENV)) else other_python()
@@ -314,7 +323,7 @@ def main(words=None):
         print(f"{problem}; going on with {better}", flush=True)
         return subprocess.call([str(better), str(Path(__file__).resolve()), *(words or sys.argv[1:])])
     python = ready()
-    jobs = {"test": test, "check": check, "lab": lab, "lock": lock}
+    jobs = {"test": test, "check": check, "new": new, "lab": lab, "lock": lock}
     return jobs[a.job](python, a) if a.job in jobs else build(python, a.job, a)
 
 

@@ -1,12 +1,13 @@
 """The book's build tool: ``python -m book.build JOB``. ``run.py`` and the Makefile call it.
 
-sync     chapters/NN-slug/slug.md -> slug.ipynb (the text is the source; stored outputs stay)
-run      run the chapters that changed -> _build/executed/<profile>/
-stage    executed chapters and book/ -> _build/src/
+sync     chapters/NN-slug/*.md -> *.ipynb (the text is the source; stored outputs stay); list them in the contents
+run      run the pages that changed -> _build/executed/<profile>/; a study shows what was recorded
+stage    executed pages and book/ -> _build/src/
 html     _build/src -> _build/html
 book     sync, run, stage, html
-full     run one chapter's published protocol and store its numbers (--chapter)
-refs     run at smoke and lesson, store the checked outputs in the notebooks and the numbers in book/results/
+full     run one chapter's published protocol, lesson and study, and store its numbers (--chapter)
+refs     run lesson and study at smoke and lesson, store the checked outputs in the notebooks and the numbers in
+         book/results/
 links    follow every link of the rendered book, the outside ones too (needs the network)
 """
 
@@ -25,30 +26,33 @@ PROFILES = ("smoke", "lesson", "full")
 
 
 def sync(only=None, root: Path = ROOT) -> list[str]:
-    """Write every chapter's notebook from its text; returns the names of those that changed."""
-    return [c.name for c in notebooks.chapters(only, root) if notebooks.write(c.notebook, notebooks.synced(c, root))]
+    """Write every page's notebook from its text, and the chapters into the contents; returns the names that changed."""
+    drafts = notebooks.pages(only, root, drafts=True)
+    changed = [p.name for p in drafts if notebooks.write(p.notebook, notebooks.synced(p, root))]
+    toc = notebooks.write(root / "book" / "_toc.yml", notebooks.contents(root).encode())
+    return changed + ["book/_toc.yml"] * toc
 
 
 def out_of_step(root: Path = ROOT) -> list[str]:
-    """Chapters whose notebook is not what its text and the recorded results make it."""
+    """Pages whose notebook is not what its text and the recorded results make it."""
     return [
-        c.name
-        for c in notebooks.chapters(None, root)
-        if not c.notebook.exists() or c.notebook.read_bytes() != notebooks.synced(c, root)
+        p.name
+        for p in notebooks.pages(None, root, drafts=True)
+        if not p.notebook.exists() or p.notebook.read_bytes() != notebooks.synced(p, root)
     ]
 
 
-def run(only=None, profile="lesson", jobs=1, force=False, root: Path = ROOT) -> None:
-    """Run chapters; raises BookError naming those that failed."""
-    failed = execute.run(only, profile, jobs, root, force)
+def run(only=None, profile="lesson", jobs=1, force=False, root: Path = ROOT, measure=False) -> None:
+    """Run pages; raises BookError naming those that failed."""
+    failed = execute.run(only, profile, jobs, root, force, measure=measure)
     if failed:
-        raise BookError(f"{len(failed)} chapter(s) failed: {', '.join(failed)}")
+        raise BookError(f"{len(failed)} page(s) failed: {', '.join(failed)}")
 
 
 def book(profile="lesson", jobs=1, root: Path = ROOT) -> None:
-    """Everything from the text to the pages; chapters that fail are named after the others have run."""
+    """Everything from the text to the pages; pages that fail are named after the others have run."""
     for name in sync(None, root):
-        print(f"{name}  notebook made from the text")
+        print(f"{name}  made from the text")
     run(None, profile, jobs, root=root)
     publish.stage(profile, None, root)
     html(root)
@@ -68,25 +72,25 @@ def refs(only=None, jobs=1, root: Path = ROOT, profiles=("smoke", "lesson")) -> 
 
     sync(only, root)
     for profile in profiles:
-        run(only, profile, jobs, root=root)
-    for chapter in notebooks.chapters(only, root):
+        run(only, profile, jobs, root=root, measure=True)
+    for page in notebooks.pages(only, root):
         for profile in profiles:
-            found = results.from_notebook(execute.executed(chapter, profile, root))
+            found = results.from_notebook(execute.executed(page, profile, root))
             if found["records"]:
-                results.save(chapter.slug, profile, found)
+                results.save(page.stem, profile, found)
         if "smoke" in profiles:
-            store(chapter, root)
+            store(page, root)
     sync(only, root)
 
 
-def store(chapter, root: Path = ROOT) -> None:
-    """Put the smoke outputs of the checked cells into the chapter's notebook."""
-    nb = notebooks.make(chapter, root)
-    ran = code_cells(notebooks.load(execute.executed(chapter, "smoke", root)))
+def store(page, root: Path = ROOT) -> None:
+    """Put the smoke outputs of the checked cells into the page's notebook."""
+    nb = notebooks.make(page, root)
+    ran = code_cells(notebooks.load(execute.executed(page, "smoke", root)))
     for cell, done in zip(code_cells(nb), ran, strict=True):
         if CHECKED in tags(cell):
             store_outputs(cell, done["outputs"])
-    notebooks.write(chapter.notebook, notebooks.dump(nb))
+    notebooks.write(page.notebook, notebooks.dump(nb))
 
 
 def main(words=None) -> int:
@@ -95,7 +99,7 @@ def main(words=None) -> int:
     )
     parser.add_argument("job", choices=["sync", "run", "stage", "html", "book", "full", "refs", "links"])
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=PROFILES)
-    parser.add_argument("--chapter", action="append", help="slug or number; may be repeated")
+    parser.add_argument("--chapter", action="append", help="slug, number or page; may be repeated")
     parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS") or 1))
     parser.add_argument("--force", action="store_true", help="run even what did not change")
     a = parser.parse_args(words)

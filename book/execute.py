@@ -1,7 +1,7 @@
-"""Run chapters: each in its own process, skipped when nothing it depends on changed, with a line of progress.
+"""Run pages: each in its own process, skipped when nothing it depends on changed, with a line of progress.
 
 An executed copy lies at ``_build/executed/<profile>/NN-slug/slug.ipynb`` and appears there only when it is whole, so
-an interrupted run is simply run again. The copy of a chapter that failed is ``slug.failed.ipynb`` beside it.
+an interrupted run is simply run again. The copy of a page that failed is ``slug.failed.ipynb`` beside it.
 """
 
 from __future__ import annotations
@@ -21,33 +21,36 @@ import yaml
 
 from book import exercises, notebooks
 from book.imports import reached
-from book.notebooks import INJECTED, ROOT, BookError, Chapter, code_cells, source, tags
+from book.notebooks import INJECTED, RECORDED, ROOT, BookError, Page, code_cells, source, tags
 
 KEY_VERSION = "1"
 INTERRUPTED = 130
+SETS_UP = re.compile(r"^book = setup\(", re.M)
 
 
-def executed(chapter: Chapter, profile: str, root: Path = ROOT) -> Path:
-    """Where the chapter's executed copy lies."""
-    return root / "_build" / "executed" / profile / chapter.name / f"{chapter.slug}.ipynb"
+def executed(page: Page, profile: str, root: Path = ROOT) -> Path:
+    """Where the page's executed copy lies."""
+    return root / "_build" / "executed" / profile / page.folder.name / f"{page.stem}.ipynb"
 
 
-def key(chapter: Chapter, profile: str, root: Path = ROOT) -> str:
+def key(page: Page, profile: str, root: Path = ROOT) -> str:
     """What an execution depends on, as a hash: code cells, profile, the modules reached, data, the pinned set, Python.
 
-    Prose is not part of it.
+    Prose is not part of it. What was recorded is, where a study shows it.
     """
     digest = hashlib.sha256(f"{KEY_VERSION} {profile} {sys.version_info[:2]}".encode())
-    nb = notebooks.read(chapter)
+    nb = notebooks.read(page)
     code = [source(c) for c in code_cells(nb)]
     for cell in code_cells(nb):
         digest.update(f"{source(cell)}\0{'parameters' in tags(cell)}\0".encode())
-    digest.update(repr(notebooks.tasks(chapter)).encode())
+    digest.update(repr(notebooks.tasks(page)).encode())
     for path in reached("\n".join(code), root):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     digest.update(data_digest(nb["metadata"]["book"].get("data", []), root).encode())
     constraints = root / "constraints.txt"
     digest.update(constraints.read_bytes() if constraints.exists() else b"")
+    if profile == RECORDED:
+        digest.update(json.dumps(notebooks.quotable(page.slug, root), sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -72,50 +75,49 @@ def data_digest(names: list[str], root: Path = ROOT) -> str:
     return digest.hexdigest()
 
 
-def is_current(chapter: Chapter, profile: str, root: Path = ROOT) -> bool:
+def is_current(page: Page, profile: str, root: Path = ROOT) -> bool:
     """True when a whole executed copy exists and nothing it depends on changed."""
-    path = executed(chapter, profile, root)
+    path = executed(page, profile, root)
     try:
-        return path.exists() and notebooks.load(path)["metadata"].get("book", {}).get("key") == key(
-            chapter, profile, root
-        )
+        return path.exists() and notebooks.load(path)["metadata"].get("book", {}).get("key") == key(page, profile, root)
     except BookError:
         return False
 
 
-def expected_seconds(chapter: Chapter, profile: str, root: Path = ROOT) -> float | None:
-    """How long the chapter took when it last ran here, else when its results were recorded, else None."""
-    path = executed(chapter, profile, root)
+def expected_seconds(page: Page, profile: str, root: Path = ROOT) -> float | None:
+    """How long the page took when it last ran here, else when its results were recorded, else None."""
+    path = executed(page, profile, root)
     if path.exists():
         try:
             if seconds := notebooks.load(path)["metadata"].get("book", {}).get("seconds"):
                 return seconds
         except BookError:
             pass
-    return notebooks.results(chapter.slug, root).get(profile, {}).get("provenance", {}).get("seconds")
+    return notebooks.results(page.stem, root).get(profile, {}).get("provenance", {}).get("seconds")
 
 
-# --- one chapter, in a process of its own -------------------------------------------------------------------------
+# --- one page, in a process of its own ----------------------------------------------------------------------------
 
 
-def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: Path = ROOT) -> dict:
-    """Execute one chapter in this process with papermill.
+def run_here(page: Page, profile: str, report=lambda **event: None, root: Path = ROOT) -> dict:
+    """Execute one page in this process with papermill.
 
     Returns
     -------
     dict
-        ``ok``, ``seconds``, ``peak_mib``; when a cell failed also ``cell``, ``of``, ``lines``, ``error``, ``left``.
+        ``ok``, ``seconds``, ``peak_mib``, and ``cpu_seconds``: processor time of the kernel after the cell that sets
+        the page up, so without its imports. After a failure ``ok``, ``cell``, ``of``, ``lines``, ``error``, ``left``.
     """
     import nbformat
     import papermill
     from papermill.engines import NBClientEngine, papermill_engines
     from papermill.exceptions import PapermillExecutionError
 
-    watch = {"cell": 0, "peak": 0.0}
-    nb = notebooks.make(chapter, root)
+    watch = {"cell": 0, "peak": 0.0, "set up": 0.0, "cpu": 0.0}
+    nb = notebooks.make(page, root)
     total = len(code_cells(nb))
     if profile == "smoke":
-        nb["cells"] = exercises.with_trials(nb["cells"], notebooks.tasks(chapter))
+        nb["cells"] = exercises.with_trials(nb["cells"], notebooks.tasks(page))
 
     class Engine(NBClientEngine):
         @classmethod
@@ -123,13 +125,13 @@ def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: 
             return _client(nb_man, kernel_name, watch, total, report).execute()
 
     papermill_engines.register("reporting", Engine)
-    goal = executed(chapter, profile, root)
+    goal = executed(page, profile, root)
     goal.parent.mkdir(parents=True, exist_ok=True)
     _forget_dead(goal)
-    running = goal.with_name(f"{chapter.slug}.running-{os.getpid()}.ipynb")
-    failed = goal.with_name(f"{chapter.slug}.failed.ipynb")
+    running = goal.with_name(f"{page.stem}.running-{os.getpid()}.ipynb")
+    failed = goal.with_name(f"{page.stem}.failed.ipynb")
     os.environ["BORROWED_PROFILE"] = profile
-    wanted = key(chapter, profile, root)
+    wanted = key(page, profile, root)
     has_parameters = any("parameters" in tags(c) for c in code_cells(nb))
     started = time.monotonic()
     try:
@@ -139,7 +141,7 @@ def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: 
             parameters={"profile": profile} if has_parameters else None,
             engine_name="reporting",
             progress_bar=False,
-            cwd=str(chapter.folder),
+            cwd=str(page.folder),
         )
     except PapermillExecutionError as e:
         running.replace(failed)
@@ -154,6 +156,7 @@ def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: 
         raise
     done = notebooks.load(running)
     measured = {"seconds": round(time.monotonic() - started, 1), "peak_mib": round(watch["peak"])}
+    measured["cpu_seconds"] = round(watch["cpu"] - watch["set up"], 1)
     done["metadata"]["book"] = {**done["metadata"].get("book", {}), **measured, "key": wanted, "profile": profile}
     notebooks.write(goal, notebooks.dump(done))
     running.unlink()
@@ -176,7 +179,11 @@ def _client(nb_man, kernel_name, watch, total, report):
                 return super().execute_cell(cell, cell_index, *args, **kwargs)
             finally:
                 if counted:
-                    watch["peak"] = max(watch["peak"], peak_mib(getattr(self.km.provisioner, "pid", None)))
+                    pid = getattr(self.km.provisioner, "pid", None)
+                    watch["peak"] = max(watch["peak"], peak_mib(pid))
+                    watch["cpu"] = max(watch["cpu"], cpu_seconds(pid))
+                    if SETS_UP.search(cell.source):
+                        watch["set up"] = watch["cpu"]
 
     return Client(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None, log=logger)
 
@@ -197,6 +204,17 @@ def peak_mib(pid: int | None) -> float:
         return 0.0
 
 
+def cpu_seconds(pid: int | None) -> float:
+    """Processor time that a process has taken; 0 when it is gone."""
+    import psutil
+
+    try:
+        times = psutil.Process(pid).cpu_times()
+        return times.user + times.system
+    except (psutil.Error, TypeError):
+        return 0.0
+
+
 def _forget_dead(goal: Path):
     """Remove what earlier runs left behind when they were killed."""
     for path in goal.parent.glob("*.running-*.ipynb"):
@@ -205,7 +223,7 @@ def _forget_dead(goal: Path):
 
 
 def _runs(pid):
-    """True when the process is a live chapter run, and not another one with its number or one that nobody buried."""
+    """True when the process is a live run of a page, and not another one with its number or one that nobody buried."""
     import psutil
 
     try:
@@ -215,11 +233,11 @@ def _runs(pid):
         return False
 
 
-# --- all chapters ------------------------------------------------------------------------------------------------
+# --- all pages ---------------------------------------------------------------------------------------------------
 
 
 class Progress:
-    """One line for each chapter that runs, drawn over itself on a terminal, written now and then elsewhere."""
+    """One line for each page that runs, drawn over itself on a terminal, written now and then elsewhere."""
 
     EVERY = 15.0
 
@@ -293,20 +311,22 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, stream=None) -> list[str]:
-    """Run the chapters that changed, each in a process of its own, and return the names of those that failed.
+def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, stream=None, measure=False) -> list[str]:
+    """Run the pages that changed, each in a process of its own, and return the names of those that failed.
+
+    A study shows what was recorded; with `measure` it runs its experiments at `profile`.
 
     Raises
     ------
     KeyboardInterrupt
-        After the running chapters were told to stop. Finished chapters stay finished.
+        After the running pages were told to stop. Finished pages stay finished.
     """
     progress = Progress(stream)
-    chosen = notebooks.chapters(only, root)
-    waiting = [c for c in chosen if force or not is_current(c, profile, root)]
-    for chapter in chosen:
-        if chapter not in waiting:
-            progress.say(f"{chapter.name}  unchanged")
+    chosen = {page: profile if measure else page.shown_at(profile) for page in notebooks.pages(only, root)}
+    waiting = [p for p, at in chosen.items() if force or not is_current(p, at, root)]
+    for page in chosen:
+        if page not in waiting:
+            progress.say(f"{page.name}  unchanged")
     # The lesson's matrices are small: with a second thread the ladder took twice as long on two shared cores, because
     # threads that wait for each other spin. Only the full profile is large enough to gain from more.
     threads = max(1, (os.cpu_count() or 1) // max(1, jobs)) if profile == "full" else 1
@@ -316,11 +336,13 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
     children: list[subprocess.Popen] = []
     stop = threading.Event()
 
-    def one(chapter: Chapter):
+    def one(page: Page):
         if stop.is_set():
             return
-        progress.start(chapter.name, len(code_cells(notebooks.read(chapter))), expected_seconds(chapter, profile, root))
-        words = [sys.executable, "-m", "book.execute", str(chapter.folder), profile, str(root)]
+        at = chosen[page]
+        progress.start(page.name, len(code_cells(notebooks.read(page))), expected_seconds(page, at, root))
+        # Our own packages, whatever lies in the root of the pages (-P).
+        words = [sys.executable, "-P", "-m", "book.execute", str(page.text), at, str(root)]
         # The child's errors are shown only when it ends without a word, so its log cannot garble the line.
         end, noise = None, []
         with subprocess.Popen(
@@ -337,19 +359,19 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
                 if "ok" in event:
                     end = event
                 elif "cell" in event:
-                    progress.step(chapter.name, event["cell"], event["of"])
+                    progress.step(page.name, event["cell"], event["of"])
             drain.join()
         if stop.is_set():
             return
         if end and end["ok"]:
-            progress.end(chapter.name, f"{chapter.name}  ran in {clock(end['seconds'])}, peak {end['peak_mib']} MiB")
+            progress.end(page.name, f"{page.name}  ran in {clock(end['seconds'])}, peak {end['peak_mib']} MiB")
             return
-        failed.append(chapter.name)
-        progress.end(chapter.name, _explain(chapter, profile, end, "".join(noise), root))
+        failed.append(page.name)
+        progress.end(page.name, _explain(page, at, end, "".join(noise), root))
 
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         try:
-            futures = [pool.submit(one, c) for c in waiting]
+            futures = [pool.submit(one, p) for p in waiting]
             while not all(f.done() for f in futures):
                 time.sleep(0.2)
                 progress.tick()
@@ -367,32 +389,32 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
     return sorted(failed)
 
 
-def _explain(chapter, profile, end, noise, root):
+def _explain(page, profile, end, noise, root):
     if end is None or "cell" not in end:
         what = (end or {}).get("error") or (noise.strip().splitlines() or ["the process ended without a word"])[-1]
-        return f"{chapter.name}  FAILED before or between cells: {what}"
+        return f"{page.name}  FAILED before or between cells: {what}"
     left = f"  The notebook up to there: {end['left']}" if end.get("left") else ""
     code = "\n".join(f"      {line}" for line in end["lines"])
     return (
-        f"{chapter.name}  FAILED in code cell {end['cell']} of {end['of']} at profile {profile}, which begins\n"
+        f"{page.name}  FAILED in code cell {end['cell']} of {end['of']} at profile {profile}, which begins\n"
         f"{code}\n  with {end['error']}\n{left}"
     ).rstrip()
 
 
-def _main(folder: str, profile: str, root: str) -> int:
+def _main(text: str, profile: str, root: str) -> int:
     def say(**event):
         out.write(json.dumps(event) + "\n")
         out.flush()
 
     # Whatever a library prints must not reach the pipe the parent reads.
     out, sys.stdout = sys.stdout, sys.stderr
-    chapter = Chapter(Path(folder))
+    page = Page.of(Path(text))
     try:
-        end = run_here(chapter, profile, say, Path(root))
+        end = run_here(page, profile, say, Path(root))
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as e:
-        failed = executed(chapter, profile, Path(root)).with_name(f"{chapter.slug}.failed.ipynb")
+        failed = executed(page, profile, Path(root)).with_name(f"{page.stem}.failed.ipynb")
         left = f"; the notebook up to there: {failed.relative_to(Path(root)).as_posix()}" if failed.exists() else ""
         say(ok=False, error=f"{type(e).__name__}: {e}{left}")
         return 1

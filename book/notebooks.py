@@ -1,8 +1,16 @@
-"""Chapters as files: find them, read the text, and make the notebook that a reader opens from it.
+"""Chapters as files: find them, read their pages, and make the notebook that a reader opens from each.
 
-``chapters/NN-slug/slug.md`` is the one source. ``slug.ipynb`` beside it is generated, byte for byte the same from the
-same text and the same recorded results; it keeps the stored outputs of the cells tagged ``nbval-check-output``, which
-are the only outputs in the repository.
+``chapters/NN-slug/`` holds two pages. The lesson, ``slug.md``, teaches; it runs anew when the book is built. The study,
+``slug-study.md``, is the evidence; it fits nothing when the book is built, but shows what was recorded in
+``book/results/slug.json``, where both pages' runs stand. Its experiments are functions of ``shared.studies``, tested
+at tiny size in ``tests/studies``, and it calls them under ``if book.reruns:``. That is true when a profile is asked
+for: by ``make refs`` and ``make full``, which record the run, or by a reader, at home or in Colab, who sets ``profile``
+in the first cell. So the code that made a number stands beside it, in one notebook, with no switch but the profile.
+
+The text of a page is the one source. The ``.ipynb`` beside it is generated, byte for byte the same from the same text
+and the same recorded results; it keeps the stored outputs of the cells tagged ``nbval-check-output``, which are the
+only outputs in the repository. A page whose front matter says ``draft: true`` is held to the rules as far as it has
+got; it is not run, rendered or listed in the contents unless it is named.
 """
 
 from __future__ import annotations
@@ -21,6 +29,7 @@ import yaml
 
 from book import exercises
 from book.plain import Context, PlainError, plain, survey
+from shared.results import RECORDED, STUDY, recorded, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKED = "nbval-check-output"
@@ -33,76 +42,123 @@ class BookError(Exception):
 
 
 @dataclass(frozen=True)
-class Chapter:
-    """One chapter's folder. `text` and `notebook` are the pair; `slug` is the name that runs through the book."""
+class Page:
+    """One page of a chapter: its lesson, or its study. `text` and `notebook` are the pair."""
 
     folder: Path
+    study: bool = False
 
     @property
     def slug(self) -> str:
+        """The chapter's one name, which runs through the book."""
         return self.folder.name.partition("-")[2]
 
     @property
+    def stem(self) -> str:
+        """The page's name: that of its files and of its recorded runs."""
+        return self.slug + STUDY * self.study
+
+    @property
     def name(self) -> str:
-        return self.folder.name
+        """The page's name with the chapter's number."""
+        return self.folder.name + STUDY * self.study
 
     @property
     def text(self) -> Path:
-        return self.folder / f"{self.slug}.md"
+        return self.folder / f"{self.stem}.md"
 
     @property
     def notebook(self) -> Path:
-        return self.folder / f"{self.slug}.ipynb"
+        return self.folder / f"{self.stem}.ipynb"
 
     @property
     def where(self) -> str:
         """Path of the notebook in the repository, with forward slashes."""
-        return f"chapters/{self.name}/{self.slug}.ipynb"
+        return f"chapters/{self.folder.name}/{self.stem}.ipynb"
+
+    @property
+    def other(self) -> Page | None:
+        """The chapter's other page, if it has one."""
+        other = Page(self.folder, not self.study)
+        return other if other.text.exists() else None
+
+    @property
+    def draft(self) -> bool:
+        """Whether the page, or the lesson that it belongs to, is not finished."""
+        return any(front_matter(page).get("draft") for page in {self, Page(self.folder)})
+
+    def shown_at(self, profile: str) -> str:
+        """The profile that the book shows the page at when it is built at `profile`: a study fits nothing then."""
+        return RECORDED if self.study else profile
+
+    @classmethod
+    def of(cls, text: Path) -> Page:
+        """The page with this text."""
+        return cls(text.parent, text.stem.endswith(STUDY))
 
 
-def chapters(only: list[str] | None = None, root: Path | None = None) -> list[Chapter]:
-    """Every chapter in reading order, or those named in `only` by slug, number or folder name.
+def pages(only: Sequence[str] | None = None, root: Path | None = None, drafts: bool = False) -> list[Page]:
+    """Every page in reading order, a lesson before its study.
+
+    Parameters
+    ----------
+    only : sequence of str, optional
+        Chapters by slug, number or folder name, or single pages by name (``"tmp-study"``); drafts too, when named.
+    root : Path, optional
+        The repository.
+    drafts : bool
+        With the drafts.
 
     Raises
     ------
     BookError
-        If a folder ``NN-slug`` lacks its ``slug.md``, or `only` names a chapter that does not exist.
+        If a folder ``NN-slug`` lacks its ``slug.md`` or its slug ends as a study's, or `only` names what is not there.
     """
     found = []
     for folder in sorted((root or ROOT).glob("chapters/[0-9][0-9]-*")):
-        chapter = Chapter(folder)
         if not folder.is_dir():
             continue
-        if not chapter.text.exists():
-            raise BookError(f"chapters/{folder.name} has no {chapter.slug}.md: the text carries the folder's name")
-        found.append(chapter)
+        lesson = Page(folder)
+        if lesson.slug.endswith(STUDY):
+            raise BookError(f"chapters/{folder.name} has the name of a study: a slug does not end in {STUDY!r}")
+        if not lesson.text.exists():
+            raise BookError(f"chapters/{folder.name} has no {lesson.slug}.md: the text carries the folder's name")
+        found += filter(None, (lesson, lesson.other))
     if not only:
-        return found
-    chosen = [c for c in found if {c.slug, c.name, c.name[:2], c.name[:2].lstrip("0")} & set(only)]
+        return [p for p in found if drafts or not p.draft]
+
+    def names(page):
+        number = page.folder.name[:2]
+        return {page.slug, page.stem, page.folder.name, page.name, number, number.lstrip("0")}
+
     for word in only:
-        if not any(word in (c.slug, c.name, c.name[:2], c.name[:2].lstrip("0")) for c in chosen):
-            raise BookError(
-                f"no chapter is called {word!r}: there are {', '.join(c.slug for c in found) or 'none yet'}"
-            )
-    return chosen
+        if not any(word in names(page) for page in found):
+            there = ", ".join(p.slug for p in found if not p.study) or "none yet"
+            raise BookError(f"no chapter is called {word!r}: there are {there}")
+    return [p for p in found if names(p) & set(only)]
 
 
-def read(chapter: Chapter) -> dict:
-    """The chapter's text as a notebook (:func:`parse`), with its exercises as the page shows them."""
-    nb = parse(chapter.text.read_text(encoding="utf-8"), chapter.text.name)
-    return nb | {"cells": _exercises(exercises.expand, nb, chapter)}
+def chapters(only: Sequence[str] | None = None, root: Path | None = None, drafts: bool = False) -> list[Page]:
+    """The lessons among the :func:`pages`: one for each chapter."""
+    return [p for p in pages(only, root, drafts) if not p.study]
 
 
-def tasks(chapter: Chapter) -> list[exercises.Task]:
-    """The chapter's exercises, with what the page does not show."""
-    return _exercises(exercises.tasks, parse(chapter.text.read_text(encoding="utf-8"), chapter.text.name), chapter)
+def read(page: Page) -> dict:
+    """The page's text as a notebook (:func:`parse`), with its exercises as a reader meets them."""
+    nb = parse(page.text.read_text(encoding="utf-8"), page.text.name)
+    return nb | {"cells": _exercises(exercises.expand, nb, page)}
 
 
-def _exercises(made, nb, chapter):
+def tasks(page: Page) -> list[exercises.Task]:
+    """The page's exercises, with what a reader does not see."""
+    return _exercises(exercises.tasks, parse(page.text.read_text(encoding="utf-8"), page.text.name), page)
+
+
+def _exercises(made, nb, page):
     try:
         return made(nb["cells"])
     except exercises.ExerciseError as e:
-        raise BookError(f"{chapter.text.name}: {e}") from e
+        raise BookError(f"{page.text.name}: {e}") from e
 
 
 def parse(text: str, name: str = "text") -> dict:
@@ -186,16 +242,20 @@ def setup_cell(extras: Sequence[str] = (), root: Path = ROOT) -> str:
     )
 
 
-def results(slug: str, root: Path = ROOT) -> dict:
-    """The recorded runs of a chapter by profile; empty when none were recorded."""
-    path = root / "book" / "results" / f"{slug}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["profiles"] if path.exists() else {}
+def results(page: str, root: Path = ROOT) -> dict:
+    """The recorded runs of a page by profile; empty when none were recorded."""
+    return runs(page, root / "book" / "results")
 
 
-def glued_values(run: dict) -> dict:
+def quotable(slug: str, root: Path = ROOT) -> dict:
+    """What either page of a chapter may quote: name to entry; see :func:`shared.results.recorded`."""
+    return recorded(slug, root / "book" / "results")
+
+
+def glued_values(records: dict) -> dict:
     """Name to value as ``{glue:text}`` sees them: an interval also gives ``name_low`` and ``name_high``."""
     values = {}
-    for name, entry in run.get("records", {}).items():
+    for name, entry in records.items():
         values[name] = entry["value"]
         values |= {f"{name}_{end}": entry[end] for end in ("low", "high") if end in entry}
     return values
@@ -225,46 +285,46 @@ def _cite(key: str, root: Path) -> tuple[str, str, str]:
     return authors or entry.fields.get("title", key), entry.fields.get("year", "n.d."), url
 
 
-def context(chapter: Chapter, root: Path = ROOT) -> Context:
-    """What the plain text of this chapter is filled from: recorded lesson values, the bibliography, addresses."""
-    values = glued_values(results(chapter.slug, root).get("lesson", {}))
+def context(page: Page, root: Path = ROOT) -> Context:
+    """What the plain text of this page is filled from: recorded values, the bibliography, addresses."""
     place = addresses(root)
     return Context(
-        record=values.get,
+        record=glued_values(quotable(page.slug, root)).get,
         cite=lambda key: _cite(key, root),
-        here=f"chapters/{chapter.name}",
+        here=f"chapters/{page.folder.name}",
         site=place["site"],
         raw=place["raw"],
     )
 
 
-def make(chapter: Chapter, root: Path = ROOT) -> dict:
-    """Make the notebook of a chapter from its text, without outputs.
+def make(page: Page, root: Path = ROOT) -> dict:
+    """Make the notebook of a page from its text, without outputs.
 
     Returns
     -------
     dict
-        A notebook in format 4.5 with deterministic cell identifiers, a first cell with the links to a hosted copy and
-        to the rendered page, and, when the front matter says ``gpu: true``, the request for an accelerator.
+        A notebook in format 4.5 with deterministic cell identifiers, a first cell with the links to a hosted copy, to
+        the rendered page and to the chapter's other page, and, when the front matter says ``gpu: true``, the request
+        for an accelerator.
 
     Raises
     ------
     BookError
         If the text holds markup that has no plain form; the message names the file and the markup.
     """
-    nb = read(chapter)
+    nb = read(page)
     front = nb["metadata"]["book"]
-    filled = context(chapter, root)
+    filled = context(page, root)
     for cell in nb["cells"]:
         if cell["cell_type"] == "markdown":
             survey(cell["source"], filled)
-    cells = [_badge(chapter, addresses(root))]
+    cells = [_badge(page, addresses(root))]
     for cell in nb["cells"]:
         if cell["cell_type"] == "markdown":
             try:
                 text = plain(cell["source"], filled)
             except PlainError as e:
-                raise BookError(f"{chapter.text.name}: {e}") from e
+                raise BookError(f"{page.text.name}: {e}") from e
             if text:
                 cells.append({"cell_type": "markdown", "metadata": {}, "source": text})
         elif cell["cell_type"] == "code":
@@ -272,29 +332,40 @@ def make(chapter: Chapter, root: Path = ROOT) -> dict:
             if HIDDEN & set(tags(cell)):
                 meta |= {"cellView": "form", "jupyter": {"source_hidden": True}}
             cells.append({**cell, "metadata": meta})
-    _identify(chapter.slug, cells)
+    _identify(page.stem, cells)
     metadata: dict = {"accelerator": "GPU"} if front.get("gpu") else {}
-    metadata["book"] = {"slug": chapter.slug, "source": chapter.text.name}
+    metadata["book"] = {"slug": page.stem, "source": page.text.name}
     metadata["colab"] = {"provenance": [], "toc_visible": True} | ({"gpuType": "T4"} if front.get("gpu") else {})
     metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata["language_info"] = {"name": "python"}
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
-def _badge(chapter, place):
-    here = chapter.where
+def partner(page: Page, address: str) -> str | None:
+    """The line that leads to the chapter's other page, at `address`; None where there is none."""
+    if page.other is None or page.other.draft:
+        return None
+    if page.study:
+        return f"This is the evidence; the method is taught in [the lesson]({address})."
+    return f"This is the lesson; the evidence is in [the study]({address})."
+
+
+def _badge(page, place):
+    def shown(one):
+        return f"{place['site']}/{one.where.removesuffix('.ipynb')}.html"
+
     image = "https://colab.research.google.com/assets/colab-badge.svg"
-    colab = f"[![Open in Colab]({image})]({place['colab']}/{here})"
-    page = f"{place['site']}/{here.removesuffix('.ipynb')}.html"
-    said = f"This notebook is made from `{chapter.text.name}`; read it with its figures [in the book]({page})."
-    return {"cell_type": "markdown", "metadata": {}, "source": f"{colab}\n\n{said}"}
+    colab = f"[![Open in Colab]({image})]({place['colab']}/{page.where})"
+    said = f"This notebook is made from `{page.text.name}`; read it with its figures [in the book]({shown(page)})."
+    led = partner(page, shown(page.other)) if page.other else None
+    return {"cell_type": "markdown", "metadata": {}, "source": "\n\n".join(filter(None, [colab, said, led]))}
 
 
-def _identify(slug, cells):
+def _identify(stem, cells):
     """Give each cell an identifier from its own content, so that an edit changes that cell's and no other's."""
     seen: dict[str, int] = {}
     for cell in cells:
-        digest = hashlib.sha256(f"{slug}\0{cell['cell_type']}\0{cell['source']}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{stem}\0{cell['cell_type']}\0{cell['source']}".encode()).hexdigest()[:12]
         seen[digest] = seen.get(digest, 0) + 1
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
 
@@ -349,20 +420,34 @@ def store_outputs(cell: dict, outputs: list[dict]) -> None:
     cell["execution_count"] = 1 if outputs else None
 
 
-def synced(chapter: Chapter, root: Path = ROOT) -> bytes:
-    """The bytes the chapter's notebook should have now: made from the text, stored outputs kept."""
-    nb = make(chapter, root)
-    if chapter.notebook.exists():
-        keep_outputs(nb, load(chapter.notebook))
+def synced(page: Page, root: Path = ROOT) -> bytes:
+    """The bytes the page's notebook should have now: made from the text, stored outputs kept."""
+    nb = make(page, root)
+    if page.notebook.exists():
+        keep_outputs(nb, load(page.notebook))
     return dump(nb)
 
 
-def front_matter(chapter: Chapter) -> dict:
-    """The ``book:`` part of the chapter's front matter, without parsing the rest."""
-    text = chapter.text.read_text(encoding="utf-8")
+def front_matter(page: Page) -> dict:
+    """The ``book:`` part of the page's front matter, without parsing the rest."""
+    text = page.text.read_text(encoding="utf-8")
     head = re.match(r"^---\n(.*?)\n---\n", text, re.S)
     try:
         found = yaml.safe_load(head[1]) if head else {}
     except yaml.YAMLError as e:
-        raise BookError(f"{chapter.text.name}: the front matter is not YAML: {e}") from e
+        raise BookError(f"{page.text.name}: the front matter is not YAML: {e}") from e
     return (found or {}).get("book") or {}
+
+
+def contents(root: Path = ROOT) -> str:
+    """The table of contents with the chapters that there are: each lesson, and under it its study."""
+    path = root / "book" / "_toc.yml"
+    text = path.read_text(encoding="utf-8")
+    found = re.search(r"^( *)- caption: Chapters\n *chapters:\n((?:\1 .*\n)*)", text, re.M)
+    if not found:
+        raise BookError("book/_toc.yml has no part with the caption Chapters")
+    lines = []
+    for page in pages(None, root):
+        deeper = [f"{found[1]}      sections:"] if page.study else []
+        lines += [*deeper, f"{found[1]}{' ' * (8 if page.study else 4)}- file: {page.where.removesuffix('.ipynb')}"]
+    return text[: found.start(2)] + "".join(f"{line}\n" for line in lines) + text[found.end(2) :]

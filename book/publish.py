@@ -1,4 +1,4 @@
-"""From executed chapters to pages: lay out one source tree, render it, finish the HTML.
+"""From executed notebooks to pages: lay out one source tree, render it, finish the HTML.
 
 The tree ``_build/src`` mirrors the repository, so a page keeps its name and the links to its notebook. A file there is
 rewritten only when its content changed, which is what lets a prose edit render one page and not the book.
@@ -18,27 +18,30 @@ from pathlib import Path
 
 from book import notebooks
 from book.execute import executed
-from book.notebooks import ROOT, BookError, Chapter, code_cells, source, tags
+from book.notebooks import ROOT, BookError, Page, code_cells, source, tags
+from book.plain import PlainError, glued
 
 REMOVED = {"parameters", "setup"}
 NOT_PAGES = {".py", ".pyc"}
+NOT_STAGED = {"__pycache__", "templates"}
 
 
-def staged(chapter: Chapter, profile: str, root: Path = ROOT) -> dict:
-    """The chapter as the renderer gets it: text from the source as it is now, outputs from the executed copy.
+def staged(page: Page, profile: str, root: Path = ROOT) -> dict:
+    """The page as the renderer gets it: text from the source as it is now, outputs from the executed copy.
 
     Raises
     ------
     BookError
-        If there is no executed copy, or its code is not the chapter's.
+        If there is no executed copy, its code is not the page's, or the text quotes what was never recorded.
     """
-    path = executed(chapter, profile, root)
+    at = page.shown_at(profile)
+    path = executed(page, at, root)
     if not path.exists():
-        raise BookError(f"{chapter.name} has not run at {profile}: 'python3 run.py book --profile {profile}' runs it")
-    nb, ran = notebooks.read(chapter), code_cells(notebooks.load(path))
+        raise BookError(f"{page.name} has not run at {at}: 'python3 run.py book --profile {profile}' runs it")
+    nb, ran = notebooks.read(page), code_cells(notebooks.load(path))
     mine = code_cells(nb)
     if [source(c) for c in mine] != [source(c) for c in ran]:
-        raise BookError(f"{chapter.name}: the executed copy at {profile} is not of this code; run it again")
+        raise BookError(f"{page.name}: the executed copy at {at} is not of this code; run it again")
     for cell, done in zip(mine, ran, strict=True):
         # A plain notebook shows the caption below its figure; here the renderer does, from the figure's own metadata.
         hidden = {"provenance", "caption_of"}
@@ -46,22 +49,55 @@ def staged(chapter: Chapter, profile: str, root: Path = ROOT) -> dict:
         cell["execution_count"] = done["execution_count"]
         if REMOVED & set(tags(cell)):
             cell["metadata"]["tags"] = [*tags(cell), "remove-cell"]
-        if figure := _figure(cell, chapter):
+        if figure := _figure(cell, page):
             cell["metadata"]["mystnb"] = figure
-    notebooks._identify(chapter.slug, nb["cells"])
+    _quote(nb, page, root)
+    _lead(nb, page)
+    notebooks._identify(page.stem, nb["cells"])
     nb["metadata"]["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nb["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     return nb
 
 
-def _figure(cell, chapter):
+def _quote(nb, page, root):
+    """Fill in the numbers that the page's own run did not leave in it: a study's, and those of the other page."""
+    outputs = (o.get("metadata") or {} for c in code_cells(nb) for o in c["outputs"])
+    own = {meta["scrapbook"]["name"] for meta in outputs if "scrapbook" in meta}
+    known = notebooks.context(page, root)
+
+    def fill(found):
+        name = found[1].partition(":")[0]
+        if name in own:
+            return found[0]
+        if known.record(name) is None:
+            raise BookError(f"{page.text.name} quotes {name}, which was never recorded")
+        try:
+            return glued(found[1], known)
+        except PlainError as e:
+            raise BookError(f"{page.text.name}: {e}") from e
+
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = re.sub(r"\{glue:text\}`(\w+(?::[^`]*)?)`", fill, source(cell))
+
+
+def _lead(nb, page):
+    """Put the line that leads to the chapter's other page below the title."""
+    line = notebooks.partner(page, page.other.stem) if page.other else None
+    for cell in nb["cells"] if line else ():
+        if cell["cell_type"] == "markdown" and (title := re.search(r"^# .+$", cell["source"], re.M)):
+            cell["source"] = f"{cell['source'][: title.end()]}\n\n*{line}*{cell['source'][title.end() :]}"
+            return
+
+
+def _figure(cell, page):
     """What the renderer needs to number and describe the figure a cell shows."""
     figures = [o["metadata"]["figure"] for o in cell["outputs"] if (o.get("metadata") or {}).get("figure")]
     if not figures:
         return None
     if len(figures) > 1:
         names = ", ".join(f["name"] for f in figures)
-        raise BookError(f"{chapter.name}: one cell shows the figures {names}; give each a cell, so each gets a number")
+        raise BookError(f"{page.name}: one cell shows the figures {names}; give each a cell, so each gets a number")
     found = figures[0]
     return {"image": {"alt": found["alt"]}, "figure": {"caption": found["caption"], "name": found["name"]}}
 
@@ -72,11 +108,11 @@ def stage(profile: str, only=None, root: Path = ROOT) -> Path:
     wanted: dict[str, bytes] = {}
     for path in sorted((root / "book").rglob("*")):
         inside = path.relative_to(root)
-        if path.is_file() and path.suffix not in NOT_PAGES and "__pycache__" not in inside.parts:
+        if path.is_file() and path.suffix not in NOT_PAGES and not NOT_STAGED & {*inside.parts}:
             wanted[inside.as_posix()] = path.read_bytes()
-    for chapter in notebooks.chapters(only, root):
-        wanted[chapter.where] = notebooks.dump(staged(chapter, profile, root))
-        for path in sorted(chapter.folder.rglob("*")):
+    for page in notebooks.pages(only, root):
+        wanted[page.where] = notebooks.dump(staged(page, profile, root))
+        for path in sorted(page.folder.rglob("*")):
             if path.suffix.lower() in (".svg", ".png", ".jpg", ".jpeg"):
                 wanted[path.relative_to(root).as_posix()] = path.read_bytes()
     for name, content in wanted.items():

@@ -1,6 +1,7 @@
 """Two pages made from ``book/results/*.json``: what the chapters measured, and what running them costs.
 
-Only what was recorded is shown. A chapter without a recorded run is not mentioned, and a page without any says so.
+Only what was recorded is shown: the runs of a lesson, then those of its study. A chapter without a recorded run is not
+mentioned, nor is a draft, and a page without any says so.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import json
 import re
 from pathlib import Path
 
+from book import notebooks
+from shared.results import STUDY
+
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("full", "lesson", "smoke")
+PAGES = {"": "profiles", STUDY: "study"}  # how a page's name ends, and where its runs stand
 
 RESULTS_HEAD = """---
 myst:
@@ -29,7 +34,7 @@ unless a row says otherwise.
 TIMES_HEAD = """---
 myst:
   html_meta:
-    description: "Measured time and peak memory of each chapter at each profile, with the machine."
+    description: "Measured time and peak memory of each lesson and study at each profile, with the machine."
 ---
 
 # Run times
@@ -122,18 +127,27 @@ def provenance(p: dict) -> str:
     )
 
 
-def page_of(chapter: str, root: Path = ROOT) -> str | None:
-    """The page of a chapter relative to ``book/``, or None when the chapter does not exist."""
-    found = sorted(root.glob(f"chapters/*-{chapter}/{chapter}.md"))
-    return f"../chapters/{found[0].parent.name}/{chapter}" if found else None
+def page_of(name: str, root: Path = ROOT) -> notebooks.Page | None:
+    """The page of that name, a draft too, or None when there is none."""
+    return next((page for page in notebooks.pages(None, root, drafts=True) if page.stem == name), None)
 
 
-def title_of(chapter: str, root: Path = ROOT) -> str:
-    """The first heading of a chapter, or its name."""
-    for path in root.glob(f"chapters/*-{chapter}/{chapter}.md"):
-        if found := re.search(r"^# (.+)$", path.read_text(encoding="utf-8"), re.M):
-            return found[1].strip()
-    return chapter.capitalize()
+def link_to(page: notebooks.Page) -> str:
+    """The page relative to ``book/``."""
+    return f"../{page.where.removesuffix('.ipynb')}"
+
+
+def title_of(name: str, root: Path = ROOT) -> str:
+    """The first heading of a page, or its name."""
+    page = page_of(name, root)
+    found = re.search(r"^# (.+)$", page.text.read_text(encoding="utf-8"), re.M) if page else None
+    return found[1].strip() if found else name.capitalize()
+
+
+def recorded_pages(folder: Path | None = None, root: Path = ROOT) -> list[tuple[str, dict]]:
+    """Name and runs of every page that recorded any and is not a draft, a lesson before its study."""
+    held = [(c["chapter"] + end, c.get(key, {})) for c in recorded(folder) for end, key in PAGES.items()]
+    return [(name, runs) for name, runs in held if runs and not ((page := page_of(name, root)) and page.draft)]
 
 
 def results_markdown(folder: Path | None = None, root: Path = ROOT) -> str:
@@ -141,24 +155,22 @@ def results_markdown(folder: Path | None = None, root: Path = ROOT) -> str:
     bib = root / "book" / "references.bib"
     keys = citation_keys(bib) if bib.exists() else frozenset()
     out = [RESULTS_HEAD]
-    for held in recorded(folder):
-        chapter = held["chapter"]
-        runs = {p: held["profiles"][p] for p in PROFILES if p in held["profiles"]}
+    for name, held in recorded_pages(folder, root):
+        runs = {p: held[p] for p in PROFILES if p in held}
         # Smoke exists to see that cells run; its numbers stand here only when nothing better was recorded.
         runs = {p: r for p, r in runs.items() if p != "smoke"} or runs
-        if not runs:
-            continue
-        out.append(f"\n## {title_of(chapter, root)}\n")
-        if page := page_of(chapter, root):
-            out.append(f"Read how they were made in [the chapter]({page}).\n")
+        title = title_of(name, root)
+        out.append(f"\n## {title}\n")
+        if page := page_of(name, root):
+            out.append(f"Read how they were made in [the {'study' if page.study else 'lesson'}]({link_to(page)}).\n")
         for profile, run in runs.items():
             records = run["records"]
             published = {n: e for n, e in records.items() if "published" in e}
-            out.append(f"\n### {title_of(chapter, root)}, {profile} profile\n\n{provenance(run['provenance'])}\n")
+            out.append(f"\n### {title}, {profile} profile\n\n{provenance(run['provenance'])}\n")
             if published:
                 out.append("\n| what | published | here | interval | n | published in |\n|---|---|---|---|---|---|")
-                for name, entry in published.items():
-                    what = cell(entry.get("unit") or name)
+                for record, entry in published.items():
+                    what = cell(entry.get("unit") or record)
                     parts = [what, cell(number(entry["published"])), cell(number(entry["value"])), interval(entry)]
                     parts += [cell(number(entry.get("n", ""))), source(entry.get("source"), keys)]
                     out.append(f"| {' | '.join(parts)} |")
@@ -181,21 +193,21 @@ def clock(seconds: float) -> str:
 def times_markdown(folder: Path | None = None, root: Path = ROOT) -> str:
     """The run times page as MyST text."""
     rows = []
-    for held in recorded(folder):
+    for name, held in recorded_pages(folder, root):
+        page, title = page_of(name, root), cell(title_of(name, root))
+        shown = f"[{title}]({link_to(page)})" if page else title
         for profile in reversed(PROFILES):
-            p = held["profiles"].get(profile, {}).get("provenance", {})
+            p = held.get(profile, {}).get("provenance", {})
             if not p.get("seconds"):
                 continue
-            page = page_of(held["chapter"], root)
-            name = title_of(held["chapter"], root)
             memory = f"{p['peak_mib'] / 1024:.1f} GiB" if p.get("peak_mib") else ""
             rows.append(
-                f"| {f'[{cell(name)}]({page})' if page else cell(name)} | {profile} | {clock(p['seconds'])} | {memory} "
+                f"| {shown} | {profile} | {clock(p['seconds'])} | {memory} "
                 f"| {cell(p.get('device', ''))} | {cell(p.get('machine', ''))} | {cell(p.get('date', ''))} |"
             )
     if not rows:
         return TIMES_HEAD + NOTHING
-    head = "| chapter | profile | time | peak memory | device | machine | measured |\n|---|---|---|---|---|---|---|"
+    head = "| page | profile | time | peak memory | device | machine | measured |\n|---|---|---|---|---|---|---|"
     return f"{TIMES_HEAD}\n{head}\n" + "\n".join(rows) + "\n\nThe [three profiles](profiles) differ in size only.\n"
 
 

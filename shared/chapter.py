@@ -1,7 +1,11 @@
 """What a chapter's first and last cells do: choose the profile, set the seed, show the box, quiz the reader.
 
-A chapter says ``book = setup("baselines", profile=profile, seed=seed)`` once, and asks `book` for sizes, seeds, data
+A lesson says ``book = setup("baselines", profile=profile, seed=seed)`` once, and asks `book` for sizes, seeds, data
 and records after that. The code of a chapter is the same at every profile; only ``book.size(...)`` differs.
+
+A study says ``setup("baselines-study", ...)``. Left at ``profile = "auto"`` it fits nothing: it shows what was recorded
+(:meth:`Chapter.recorded`). What measures stands under ``if book.reruns:``, and runs when a profile is asked for, by
+``make refs``, by ``make full``, or by a reader who sets one in the first cell.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from shared import results
+from shared.results import RECORDED, STUDY
 
 SEEDS = {"smoke": 2, "lesson": 5, "full": 20}
 PROFILE_VARIABLE = "BORROWED_PROFILE"
@@ -25,8 +30,13 @@ DOES = {
 }
 
 
-def resolve_profile(profile: str = "auto") -> str:
-    """The profile to run: what was asked for, else the environment's ``BORROWED_PROFILE``, else ``lesson``."""
+def resolve_profile(profile: str = "auto", study: bool = False) -> str:
+    """The profile to run: what was asked for, else the environment's ``BORROWED_PROFILE``, else ``lesson``.
+
+    A study shows what was ``"recorded"`` unless it is asked for another.
+    """
+    if study and profile in ("auto", RECORDED):
+        return RECORDED
     chosen = os.environ.get(PROFILE_VARIABLE, "lesson") if profile == "auto" else profile
     if chosen not in results.PROFILES:
         raise ValueError(f"profile {chosen!r} is not known: choose {', '.join(results.PROFILES)} or auto")
@@ -35,7 +45,7 @@ def resolve_profile(profile: str = "auto") -> str:
 
 @dataclass
 class Chapter:
-    """One execution of one chapter: its profile, seeds, device and recorded numbers. Made by :func:`setup`."""
+    """One execution of one page: its profile, seeds, device and recorded numbers. Made by :func:`setup`."""
 
     slug: str
     profile: str
@@ -44,9 +54,14 @@ class Chapter:
     device: str
     run: results.Run
 
+    @property
+    def reruns(self) -> bool:
+        """Whether this execution measures; a study that shows what was recorded does not."""
+        return self.profile != RECORDED
+
     def size(self, *, smoke, lesson, full):
-        """The value for the profile that runs; the code around it stays the same."""
-        return {"smoke": smoke, "lesson": lesson, "full": full}[self.profile]
+        """The value for the profile that runs, or that was recorded; the code around it stays the same."""
+        return {"smoke": smoke, "lesson": lesson, "full": full}[self.run.profile]
 
     def load(self, name, **options):
         """``shared.data.load``, with the file's hash entered in the provenance of every number recorded after it."""
@@ -58,6 +73,11 @@ class Chapter:
 
     def record(self, name, value, **more):
         """Record a number under `name` for the text, the results page and the tests; see ``shared.results.Run``."""
+        if not self.reruns:
+            raise results.ResultError(
+                f"{name!r} is not recorded: this study shows what was. Record under 'if book.reruns:', "
+                'and set profile = "lesson" in the first cell to run it again'
+            )
         return self.run.record(name, value, **more)
 
     def record_all(self, values, prefix=""):
@@ -70,6 +90,43 @@ class Chapter:
         for name, value in values.items():
             value = over_seeds(value) if hasattr(value, "__len__") and not isinstance(value, str) else value
             self.record(prefix + re.sub(r"\W+", "_", name), value)
+
+    def recorded_all(self, prefix=""):
+        """What either page of the chapter recorded under names that begin with `prefix`: a dict without the prefix.
+
+        A value with an interval is a :class:`shared.evaluate.Interval`. What this execution recorded itself comes
+        from it, and all else from ``book/results/``.
+        """
+        from shared.evaluate import Interval
+
+        known = results.recorded(self.slug)
+        if self.reruns:
+            mine = results.latest(self.slug).get("records", {})
+            known = {n: e for n, e in known.items() if n not in mine} | self.run.records
+
+        def value(entry):
+            ends = (entry["value"], entry["low"], entry["high"]) if "low" in entry else None
+            return Interval(*ends, 0.95, "recorded", entry.get("n", 0)) if ends else entry["value"]
+
+        found = {n.removeprefix(prefix): value(e) for n, e in known.items() if n.startswith(prefix)}
+        if not found:
+            slug = self.slug.removesuffix(STUDY)
+            raise results.ResultError(f"nothing called {prefix}… was recorded: 'make refs CHAPTER={slug}' records it")
+        return found
+
+    def recorded(self, name):
+        """The one recorded value or interval called `name`; see :meth:`recorded_all`."""
+        found = self.recorded_all(name)
+        if "" not in found:
+            raise results.ResultError(f"{name!r} was not recorded; there are {', '.join(name + n for n in found)}")
+        return found[""]
+
+    def table(self, frame, caption: str):
+        """Show a table with a caption that says what was done, on what, how often."""
+        from IPython.display import display
+
+        shown = frame.to_html().replace(">", f">\n  <caption>{html.escape(caption)}</caption>", 1)
+        display({"text/html": shown, "text/plain": f"{caption}\n{frame}"}, raw=True)
 
     @contextmanager
     def check(self, label):
@@ -91,7 +148,7 @@ class Chapter:
         import pandas as pd
         from IPython.display import display
 
-        origin = self.run.provenance()
+        origin = self.run.provenance() if self.reruns else results.latest(self.slug)["provenance"]
         display({"text/plain": ""}, raw=True, metadata={"provenance": origin})
         rows = {
             "profile": origin["profile"],
@@ -111,9 +168,10 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
     Parameters
     ----------
     slug : str
-        The chapter's one name.
+        The page's one name: ``"baselines"`` for the lesson, ``"baselines-study"`` for the study.
     profile : {"auto", "smoke", "lesson", "full"}
-        An explicit value wins, then the environment's ``BORROWED_PROFILE``, then ``lesson``.
+        An explicit value wins, then the environment's ``BORROWED_PROFILE``, then ``lesson``; a study that is left at
+        ``"auto"`` shows what was recorded.
     seed : int
         The first of the chapter's seeds; it also sets Python's, NumPy's and torch's generators.
     device : str
@@ -131,34 +189,48 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
     import pandas as pd
     from IPython.display import HTML, display
 
-    from shared import load_triton
-    from shared.train import resolve_device, seed_everything
-
-    load_triton()
-    chosen = resolve_profile(profile)
+    study = slug.endswith(STUDY)
+    chosen = resolve_profile(profile, study)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed {seed!r} is not a whole number from 0 up")
-    seeds = tuple(range(seed, seed + SEEDS[chosen]))
-    seed_everything(seed)
     pd.set_option("display.max_colwidth", None)  # a table that cuts off a version or a hash says nothing
-    place = str(resolve_device(device))
-    chapter = Chapter(slug, chosen, seed, seeds, place, results.Run(slug, chosen, seeds, place))
+    if chosen == RECORDED:
+        origin = results.latest(slug).get("provenance")
+        if origin is None:
+            name = slug.removesuffix(STUDY)
+            raise results.ResultError(f"{slug} has no recorded run to show: 'make refs CHAPTER={name}' records one")
+        sized, seeds, place = origin["profile"], tuple(origin["seeds"]), origin["device"]
+    else:
+        from shared import load_triton
+        from shared.train import resolve_device, seed_everything
+
+        load_triton()
+        seed_everything(seed)
+        sized, seeds, place = chosen, tuple(range(seed, seed + SEEDS[chosen])), str(resolve_device(device))
+    chapter = Chapter(slug, chosen, seed, seeds, place, results.Run(slug, sized, seeds, place))
     display(HTML(_box(chapter)))
     return chapter
 
 
 def _box(chapter: Chapter) -> str:
-    """The "run this" box: what was measured when the chapter last ran at this profile, beside this machine."""
-    last = results.load(chapter.slug)["profiles"].get(chapter.profile, {}).get("provenance", {})
+    """The "run this" box: what was measured when the page last ran at this profile, beside this machine."""
+    last = results.runs(chapter.slug).get(chapter.run.profile, {}).get("provenance", {})
     cost = f"{_minutes(last['seconds'])} on {last['machine']}" if last.get("seconds") else "not measured yet"
     if last.get("seconds") and last.get("peak_mib"):
         cost += f", {last['peak_mib'] / 1024:.1f} GiB of memory at most"
-    rows = {
-        "Profile": f"{chapter.profile}: {DOES[chapter.profile]}",
-        "Takes": cost,
-        "Seeds": f"{len(chapter.seeds)}, from {chapter.seeds[0]}",
-        "Runs on": f"{chapter.device}, {os.cpu_count()} cores, Python {platform.python_version()}",
-    }
+    if chapter.reruns:
+        rows = {
+            "Profile": f"{chapter.profile}: {DOES[chapter.profile]}",
+            "Takes": cost,
+            "Seeds": f"{len(chapter.seeds)}, from {chapter.seeds[0]}",
+            "Runs on": f"{chapter.device}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        }
+    else:
+        rows = {
+            "Shows": f"what was recorded on {last['date']} at the {last['profile']} profile: {DOES[last['profile']]}",
+            "Seeds": f"{len(chapter.seeds)}, from {chapter.seeds[0]}",
+            "Run again": f'set profile = "{last["profile"]}" in the first cell and run all; it took {cost}',
+        }
     if chapter.profile == "full" and chapter.device == "cpu" and importlib.util.find_spec("torch"):
         rows["Note"] = "no accelerator was found; this profile may take hours here"
     cells = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in rows.items())

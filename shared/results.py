@@ -5,6 +5,9 @@ to record one before it knows them, and :func:`save` refuses to store a run that
 
 In a notebook, :meth:`Run.record` leaves the number in the cell's output in the form that ``{glue:text}`` reads, so
 that prose quotes what was computed; :func:`from_notebook` collects the same outputs into ``book/results/``.
+
+A chapter has one file there. The runs of its lesson stand under ``profiles``, those of its study, whose page is called
+``<chapter>-study``, under ``study``; no name stands under both, so that either page may quote the other.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ PACKAGES = (
     "tensorflow",
     "scanpy",
 )
+STUDY = "-study"  # ends the name of a study's page
+RECORDED = "recorded"  # the profile of a study that shows what was recorded, and measures nothing
 MIME_PREFIX = "application/papermill.record/"
 
 
@@ -43,12 +48,12 @@ class ResultError(ValueError):
 
 @dataclass
 class Run:
-    """The numbers of one execution of one chapter.
+    """The numbers of one execution of one page.
 
     Parameters
     ----------
     chapter : str
-        The chapter's one name, for example ``"baselines"``.
+        The page's one name: ``"baselines"`` for the lesson, ``"baselines-study"`` for the study.
     profile : {"smoke", "lesson", "full"}
     seeds : tuple of int
         Every seed that stochastic results were repeated over.
@@ -211,14 +216,16 @@ def folder() -> Path:
     return bundled if bundled.is_dir() else here.parent / "book" / "results"
 
 
-def load(chapter: str) -> dict:
-    """Everything recorded for one chapter: ``{"chapter": …, "profiles": {profile: {"provenance", "records"}}}``.
+def load(chapter: str, shelf: Path | None = None) -> dict:
+    """Everything recorded for one chapter, by either page's name: ``{"chapter", "profiles": {profile: run}, "study"}``.
 
-    A chapter without a recorded run gives empty profiles. A file that is not valid JSON raises :class:`ResultError`.
+    A run is ``{"provenance", "records"}``; ``"study"`` is there when the chapter's study was recorded. A chapter
+    without a recorded run gives empty profiles. A file that is not valid JSON raises :class:`ResultError`.
     """
-    path = folder() / f"{chapter}.json"
+    slug = chapter.removesuffix(STUDY)
+    path = (shelf or folder()) / f"{slug}.json"
     if not path.exists():
-        return {"chapter": chapter, "profiles": {}}
+        return {"chapter": slug, "profiles": {}}
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as e:
@@ -227,34 +234,64 @@ def load(chapter: str) -> dict:
         ) from e
 
 
-def save(chapter: str, profile: str, run: dict) -> Path:
-    """Store one profile's run (``{"provenance", "records"}``) in ``book/results/<chapter>.json``, replacing its last.
+def _key(page: str) -> str:
+    return "study" if page.endswith(STUDY) else "profiles"
+
+
+def runs(page: str, shelf: Path | None = None) -> dict[str, dict]:
+    """The recorded runs of one page by profile; empty when none were recorded."""
+    return load(page, shelf).get(_key(page), {})
+
+
+def latest(page: str, shelf: Path | None = None) -> dict:
+    """The run that a page shows: the lesson's at the lesson profile, the study's at the largest; empty without one."""
+    found = runs(page, shelf)
+    shown = reversed(PROFILES) if page.endswith(STUDY) else ["lesson"]
+    return next((found[p] for p in shown if p in found), {})
+
+
+def recorded(chapter: str, shelf: Path | None = None) -> dict[str, dict]:
+    """What the two pages of a chapter may quote, name to entry: the records of the :func:`latest` run of each."""
+    slug = chapter.removesuffix(STUDY)
+    return {n: e for page in (slug, slug + STUDY) for n, e in latest(page, shelf).get("records", {}).items()}
+
+
+def save(page: str, profile: str, run: dict) -> Path:
+    """Store one profile's run (``{"provenance", "records"}``) of a page, replacing its last.
 
     Raises
     ------
     ResultError
-        If the run has no records or its provenance lacks a part, or is another chapter's or profile's.
+        If the run has no records or its provenance lacks a part, or is another page's or profile's, or the chapter's
+        other page recorded the same name.
     """
     provenance, records = run.get("provenance") or {}, run.get("records") or {}
     needed = ("commit", "profile", "seeds", "device", "versions", "data")
     missing = [k for k in needed if not provenance.get(k)]
     if missing:
-        raise ResultError(
-            f"{chapter} at {profile} lacks {', '.join(missing)}: a result is not stored without its origin"
-        )
-    if (provenance["profile"], provenance["chapter"]) != (profile, chapter):
-        raise ResultError(f"this run is {provenance['chapter']} at {provenance['profile']}, not {chapter} at {profile}")
+        raise ResultError(f"{page} at {profile} lacks {', '.join(missing)}: a result is not stored without its origin")
+    if (provenance["profile"], provenance["chapter"]) != (profile, page):
+        raise ResultError(f"this run is {provenance['chapter']} at {provenance['profile']}, not {page} at {profile}")
     if not records:
-        raise ResultError(f"{chapter} at {profile} recorded no number")
-    stored = load(chapter)
-    stored["profiles"][profile] = {"provenance": provenance, "records": records}
-    stored["profiles"] = {p: stored["profiles"][p] for p in PROFILES if p in stored["profiles"]}
-    path = folder() / f"{chapter}.json"
+        raise ResultError(f"{page} at {profile} recorded no number")
+    stored = load(page)
+    there = stored.setdefault(_key(page), {})
+    there[profile] = {"provenance": provenance, "records": records}
+    stored[_key(page)] = {p: there[p] for p in PROFILES if p in there}
+    if twice := recorded_twice(stored):
+        raise ResultError(f"both pages of {stored['chapter']} record {', '.join(twice)}: give each its own name")
+    path = folder() / f"{stored['chapter']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".json.tmp")
     temporary.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
     return path
+
+
+def recorded_twice(held: dict) -> list[str]:
+    """Names that both pages of a chapter recorded, at whatever profile; `held` is what :func:`load` gives."""
+    lesson, study = ({n for run in held.get(k, {}).values() for n in run["records"]} for k in ("profiles", "study"))
+    return sorted(lesson & study)
 
 
 def from_notebook(path) -> dict:

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from shared import chapter, results
+from shared.evaluate import Interval
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_the_seed_sets_every_generator(shell):
 
 
 def test_the_box_says_what_was_measured_not_what_was_hoped(monkeypatch, shell):
-    def measured(slug):
+    def measured(slug, shelf=None):
         return {"profiles": {"smoke": {"provenance": {"seconds": 12.4, "peak_mib": 900, "machine": "Linux, 2 cores"}}}}
 
     chapter.setup("demo", profile="smoke")
@@ -108,6 +109,61 @@ def test_many_numbers_are_recorded_at_once_and_seeds_become_an_interval(shell):
     assert list(found) == ["won_from_scratch_15", "won_free", "won_who"]
     assert found["won_from_scratch_15"]["value"] == 0.5 and found["won_who"]["value"] == "ridge"
     assert found["won_free"]["n"] == 3 and found["won_free"]["low"] < found["won_free"]["value"] == pytest.approx(0.4)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A results folder in which chapter demo has a lesson run and two runs of its study."""
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    for page, profile, seeds in (("demo", "lesson", 5), ("demo-study", "lesson", 5), ("demo-study", "full", 20)):
+        run = results.Run(page, profile, tuple(range(seeds)), "cpu", {"pbmc": "0" * 64})
+        run.record("score" if page == "demo" else "gain_a", Interval(seeds / 100, 0.0, 0.5, n=seeds))
+        if page != "demo":
+            run.record("gain_b", "ridge")
+        results.save(page, profile, {"provenance": run.provenance() | {"seconds": 120.0}, "records": run.records})
+
+
+def test_a_study_shows_what_was_recorded(shelf, shell, monkeypatch):
+    monkeypatch.setenv("BORROWED_PROFILE", "smoke")
+    book = chapter.setup("demo-study")
+    assert not book.reruns and book.seeds == tuple(range(20)) and book.size(smoke=1, lesson=2, full=3) == 3
+    box = shell.outputs[-1].data["text/html"]
+    assert "at the full profile" in box and "set profile = &quot;full&quot;" in box and "2.0 minutes" in box
+    assert f"{book.recorded('gain_a')}" == "0.20 [0.00, 0.50]" and book.recorded("gain_a").n == 20
+    assert [*book.recorded_all("gain_")] == ["a", "b"] and book.recorded("gain_b") == "ridge"
+    assert book.recorded("score").value == 0.05, "the lesson's numbers are there too"
+    with pytest.raises(results.ResultError, match=r"nothing called loss….*make refs CHAPTER=demo'"):
+        book.recorded("loss")
+    with pytest.raises(results.ResultError, match="'gain' was not recorded; there are gain_a, gain_b"):
+        book.recorded("gain")
+    with pytest.raises(results.ResultError, match="set profile = "):
+        book.record("gain_c", 1.0)
+    assert "0, 1, 2" in book.close().loc["seeds", "value"]
+
+
+def test_a_study_that_runs_again_shows_its_own_numbers(shelf, shell):
+    book = chapter.setup("demo-study", profile="smoke")
+    assert book.reruns and len(book.seeds) == 2
+    book.load("tissues")
+    with pytest.raises(results.ResultError, match="nothing called gain_"):
+        book.recorded_all("gain_")
+    book.record("gain_a", 0.5)
+    assert book.recorded_all("gain_") == {"a": 0.5} and book.recorded("score").value == 0.05
+
+
+def test_a_study_without_a_recorded_run_says_what_to_do(shelf, shell):
+    with pytest.raises(results.ResultError, match="'make refs CHAPTER=other' records one"):
+        chapter.setup("other-study")
+
+
+def test_a_table_has_its_caption(shelf, shell):
+    import pandas as pd
+
+    chapter.setup("demo-study").table(pd.DataFrame({"x": [1]}), "One number < two & nothing more")
+    shown = shell.outputs[-1].data
+    assert "<caption>One number &lt; two &amp; nothing more</caption>" in shown["text/html"]
+    assert shown["text/html"].startswith('<table border="1" class="dataframe">\n  <caption>')
+    assert shown["text/plain"].startswith("One number < two")
 
 
 def test_quiz_is_a_labelled_fieldset_with_a_reason_for_each_answer():

@@ -1,4 +1,4 @@
-"""What a chapter claims is what its recorded lesson run shows; the rule is ``claim_holds`` in tests/chapters."""
+"""What a page claims is what the recorded run that it shows says; the rule is ``claim_holds`` in tests/chapters."""
 
 import sys
 from pathlib import Path
@@ -11,12 +11,12 @@ from chapter_rules import claim_holds
 
 from book import notebooks
 
-CLAIMS = [(c.slug, claim) for c in notebooks.chapters() for claim in notebooks.front_matter(c).get("claims", [])]
+CLAIMS = [(p.slug, claim) for p in notebooks.pages() for claim in notebooks.front_matter(p).get("claims", [])]
 
 
 @pytest.mark.parametrize(("slug", "claim"), CLAIMS, ids=[f"{s}-{c['id']}" for s, c in CLAIMS])
 def test_claim(slug, claim):
-    lesson = notebooks.results(slug).get("lesson")
-    assert lesson, f"{slug} has no recorded lesson run: run 'python3 run.py refs'"
-    problems = claim_holds(claim, lesson["records"])
+    records = notebooks.quotable(slug)
+    assert records, f"{slug} has no recorded run: run 'python3 run.py refs'"
+    problems = claim_holds(claim, records)
     assert not problems, problems[0]

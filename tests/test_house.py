@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from book import notebooks
-from book.imports import imported, without_magics
+from book.imports import imported, module_file, without_magics
 
 ROOMS = ("data", "preprocess", "nn", "train", "methods", "evaluate", "studies", "results", "figures", "chapter")
 KIT = {"__init__", "base", "protocols", "torch_method", "keras_method"}
@@ -218,15 +218,14 @@ def method_shares(root: Path) -> dict[str, float]:
     return {name: 1 - beside / size for name, (size, beside) in sizes.items() if size >= 50}
 
 
-def names_of(slug: str) -> dict[str, str]:
-    """Every place that carries a chapter's name, when its method lives in `shared.methods`: a module, or a folder."""
-    name = slug.replace("-", "_")
-    folder = notebooks.ROOT / "shared/methods" / name
-    return {
-        "module": f"shared/methods/{name}/__init__.py" if folder.is_dir() else f"shared/methods/{name}.py",
-        "test": f"tests/methods/test_{name}.py",
-        "result": f"book/results/{slug}.json",
-    }
+def names_of(slug: str, modules: list[str], root: Path) -> dict[str, str]:
+    """Every place that carries the name of a chapter, or of one of its modules in `shared.methods`."""
+    found = {"result": f"book/results/{slug}.json"}
+    for name in modules:
+        folder = (root / "shared/methods" / name).is_dir()
+        found[f"module {name}"] = f"shared/methods/{name}/__init__.py" if folder else f"shared/methods/{name}.py"
+        found[f"test of {name}"] = f"tests/methods/test_{name}.py"
+    return found
 
 
 def stray_tests(modules: set[str], tests: set[str]) -> list[str]:
@@ -267,14 +266,22 @@ def test_imports_go_one_way(root):
     assert order_problems(sources) == []
 
 
-@pytest.mark.parametrize("chapter", notebooks.chapters(), ids=lambda c: c.slug)
+@pytest.mark.parametrize("chapter", notebooks.chapters(drafts=True), ids=lambda c: c.slug)
 def test_one_name_runs_through(root, chapter):
-    assert notebooks.front_matter(chapter)["module"] == f"shared.methods.{chapter.slug.replace('-', '_')}"
-    assert [
-        f"{what}: {path}"
-        for what, path in names_of(chapter.slug).items()
-        if not any((root / place).exists() for place in path.split(" or "))
-    ] == []
+    places = names_of(chapter.slug, notebooks.front_matter(chapter)["modules"], root)
+    if chapter.draft:  # nothing is recorded yet
+        del places["result"]
+    assert [f"{what}: {path}" for what, path in places.items() if not (root / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", [p for p in notebooks.pages(drafts=True) if p.study], ids=lambda p: p.stem)
+def test_what_a_study_calls_is_tested(root, page):
+    cells = notebooks.code_cells(notebooks.read(page))
+    for name in imported("\n".join(without_magics(notebooks.source(c)) for c in cells)):
+        if name.startswith("shared.studies.") and (path := module_file(name, root)):
+            test = path.relative_to(root / "shared").with_suffix("").as_posix().removesuffix("/__init__")
+            folder, _, module = f"tests/{test}".rpartition("/")
+            assert (root / folder / f"test_{module}.py").exists(), f"{page.stem} calls {name}, which has no test"
 
 
 def import_seconds(root, module="shared") -> tuple[float, set[str]]:
@@ -309,9 +316,9 @@ def test_nothing_is_unpickled(root):
         if path.suffix == ".py" and inside.parts[0] in {"shared", "book", "data"}:
             restricted = inside.parts[0] == "data" or inside.parts[:2] == ("shared", "data")
             said += [f"{inside}: {p}" for p in unpickling(path.read_text(encoding="utf-8"), restricted)]
-    for chapter in notebooks.chapters():
-        cells = notebooks.code_cells(notebooks.read(chapter))
-        said += [f"{chapter.slug}: {p}" for p in unpickling("\n\n".join(map(notebooks.source, cells)))]
+    for page in notebooks.pages(drafts=True):
+        cells = notebooks.code_cells(notebooks.read(page))
+        said += [f"{page.stem}: {p}" for p in unpickling("\n\n".join(map(notebooks.source, cells)))]
     assert said == []
 
 
@@ -342,6 +349,17 @@ def test_text_names_no_machine_and_no_torchvision(root):
 
 
 # Each check on a bad example.
+
+
+def test_names_follow_the_modules_of_a_chapter(tmp_path):
+    (tmp_path / "shared/methods/one").mkdir(parents=True)
+    assert names_of("a-b", ["one", "two"], tmp_path) == {
+        "result": "book/results/a-b.json",
+        "module one": "shared/methods/one/__init__.py",
+        "test of one": "tests/methods/test_one.py",
+        "module two": "shared/methods/two.py",
+        "test of two": "tests/methods/test_two.py",
+    }
 
 
 def test_wrong_way_imports_are_seen():

@@ -93,6 +93,35 @@ def test_profiles_are_stored_side_by_side(run, shelf):
     assert results.load("nothing") == {"chapter": "nothing", "profiles": {}}
 
 
+def test_both_pages_of_a_chapter_share_a_file_and_no_name(run, shelf):
+    run.record("x", 1.5)
+    run.profile = "lesson"
+    results.save("demo", "lesson", stored(run))
+    study = Run("demo-study", "lesson", seeds=(0, 1, 2), device="cpu", data={"pbmc": "0" * 64})
+    study.record("y", 2.5)
+    path = results.save("demo-study", "lesson", stored(study))
+    assert path.name == "demo.json" and results.load("demo-study") == results.load("demo")
+    assert [*results.runs("demo")] == [*results.runs("demo-study")] == ["lesson"]
+    assert {n: e["value"] for n, e in results.recorded("demo").items()} == {"x": 1.5, "y": 2.5}
+    study.record("x", 1.5)
+    with pytest.raises(ResultError, match="both pages of demo record x"):
+        results.save("demo-study", "lesson", stored(study))
+    assert "x" not in results.runs("demo-study")["lesson"]["records"], "nothing was stored"
+    with pytest.raises(ResultError, match="not demo at lesson"):
+        results.save("demo", "lesson", stored(study))
+
+
+def test_a_study_shows_its_largest_run_and_a_lesson_its_lesson(shelf):
+    for page in ("demo", "demo-study"):
+        for profile, value in (("smoke", 1), ("lesson", 2), ("full", 3)):
+            one = Run(page, profile, seeds=(0,), device="cpu", data={"pbmc": "0" * 64})
+            one.record("x" if page == "demo" else "y", value)
+            results.save(page, profile, stored(one))
+    assert results.latest("demo")["records"]["x"]["value"] == 2
+    assert results.latest("demo-study")["records"]["y"]["value"] == 3
+    assert results.latest("other") == results.latest("other-study") == {}
+
+
 @pytest.mark.parametrize("lost", ["commit", "seeds", "device", "versions", "data"])
 def test_a_run_that_lost_its_origin_is_not_stored(run, shelf, lost):
     run.record("x", 1.5)

@@ -55,6 +55,25 @@ def test_the_run_times_page_gives_time_memory_and_machine(tmp_path):
     assert text.count("| Made |") == 2
 
 
+def test_the_runs_of_a_study_stand_below_those_of_its_lesson(tmp_path):
+    held = json.loads((stored(tmp_path) / "made.json").read_text())
+    study = {"provenance": {**PROVENANCE, "seconds": 9000}, "records": {"extra": {"name": "extra", "value": 0.25}}}
+    (tmp_path / "made.json").write_text(json.dumps(held | {"study": {"full": study}}), encoding="utf-8")
+    text = results_page.results_markdown(tmp_path)
+    assert text.index("| `logistic` |") < text.index("### Made-study, full profile") < text.index("| `extra` |")
+    assert "| Made-study | full | 2.5 h |" in results_page.times_markdown(tmp_path)
+
+
+def test_a_draft_is_not_on_the_pages(tmp_path):
+    chapter = tmp_path / "chapters" / "01-made"
+    chapter.mkdir(parents=True)
+    (chapter / "made.md").write_text("---\nbook: {draft: true}\n---\n\n# Made by hand\n")
+    assert results_page.recorded_pages(stored(tmp_path), tmp_path) == []
+    (chapter / "made.md").write_text("---\nbook: {draft: false}\n---\n\n# Made by hand\n")
+    text = results_page.results_markdown(tmp_path, tmp_path)
+    assert "## Made by hand" in text and "in [the lesson](../chapters/01-made/made)" in text
+
+
 def test_pages_without_a_run_say_so(tmp_path):
     assert "No run has been recorded yet" in results_page.results_markdown(tmp_path)
     assert "No run has been recorded yet" in results_page.times_markdown(tmp_path)

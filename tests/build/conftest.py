@@ -1,5 +1,6 @@
 """A repository small enough to build in a test: two chapters, a package of three files, one data set."""
 
+import json
 import textwrap
 
 import pytest
@@ -8,7 +9,7 @@ ALPHA = """\
 ---
 book:
   slug: alpha
-  module: shared.one
+  modules: [one]
   gpu: false
   data: [cells]
   goals: [a, b, c]
@@ -85,7 +86,7 @@ list(range(3))
 
 BETA = """\
 ---
-book: {slug: beta, module: shared.two, gpu: true, data: [], goals: [a, b, c], claims: []}
+book: {slug: beta, modules: [two], gpu: true, data: [], goals: [a, b, c], claims: []}
 ---
 
 # Beta
@@ -118,9 +119,53 @@ sphinx:
 TOC = """\
 format: jb-book
 root: book/index
-chapters:
-  - file: chapters/01-alpha/alpha
-  - file: chapters/02-beta/beta
+parts:
+  - caption: Chapters
+    chapters:
+      - file: chapters/01-alpha/alpha
+      - file: chapters/02-beta/beta
+"""
+
+# The study of alpha; `setup` stands in for the package's, which the tests do without.
+STUDY = """\
+---
+book: {slug: alpha, gpu: false, data: [], claims: []}
+---
+
+# Alpha, measured
+
+The gain is {glue:text}`gain:.2f`, and the lesson says {glue:text}`score:.1f`.
+
+```{code-cell} ipython3
+:tags: [parameters]
+
+profile = "auto"
+seed = 0
+```
+
+```{code-cell} ipython3
+:tags: [setup]
+
+import json
+from IPython.display import display
+def setup(name, profile):
+    return profile
+```
+
+```{code-cell} ipython3
+book = setup("alpha-study", profile)
+if book != "recorded":
+    entry = {"name": "gain", "value": 0.125}
+    meta = {"scrapbook": {"name": "gain", "mime_prefix": "application/papermill.record/"}, "record": entry}
+    display({"application/papermill.record/text/plain": json.dumps(0.125)}, raw=True, metadata=meta)
+    origin = {"chapter": "alpha-study", "profile": profile, "commit": "c", "seeds": [0, 1, 2], "device": "cpu",
+              "versions": {"python": "3"}, "data": {"cells": "abc"}}
+    display({"text/plain": ""}, raw=True, metadata={"provenance": origin})
+```
+
+```{code-cell} ipython3
+f"shown at {book}"
+```
 """
 
 BIB = """\
@@ -153,6 +198,20 @@ def mini(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text) if name.endswith(".py") else text, encoding="utf-8")
     return tmp_path / "mini"
+
+
+@pytest.fixture
+def study(mini):
+    """The small repository with a study beside alpha, and a recorded run of each page."""
+    (mini / "chapters/01-alpha/alpha-study.md").write_text(STUDY, encoding="utf-8")
+
+    def run(**values):
+        return {"provenance": {}, "records": {n: {"name": n, "value": v} for n, v in values.items()}}
+
+    held = {"chapter": "alpha", "profiles": {"lesson": run(score=0.75)}, "study": {"lesson": run(gain=0.5)}}
+    (mini / "book/results").mkdir()
+    (mini / "book/results/alpha.json").write_text(json.dumps(held), encoding="utf-8")
+    return mini
 
 
 def edit(path, old, new):

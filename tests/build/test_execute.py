@@ -12,6 +12,7 @@ import pytest
 
 from book import build, execute, notebooks, publish
 from book.notebooks import BookError
+from shared import results
 
 
 def keys(mini):
@@ -81,7 +82,7 @@ def test_run_skip_and_fail(mini, change):
     assert left.relative_to(mini).as_posix() in report
     assert "profile smoke scored" in left.read_text()
     assert "of about 0:0" in report and "02-beta  ran in" in report
-    with pytest.raises(BookError, match=r"1 chapter\(s\) failed: 01-alpha"):
+    with pytest.raises(BookError, match=r"1 page\(s\) failed: 01-alpha"):
         build.run(["alpha"], "smoke", 1, root=mini)
     with pytest.raises(BookError, match="the executed copy at smoke is not of this code"):
         publish.staged(alpha, "smoke", mini)
@@ -114,6 +115,33 @@ def test_an_interrupted_run_goes_on(mini, change, blow):
     assert execute.run(None, "smoke", 1, mini, stream=said) == []
     assert "01-alpha  unchanged" in said.getvalue() and "02-beta  ran in" in said.getvalue()
     assert [p.name for p in folder.iterdir()] == ["beta.ipynb"]
+
+
+def test_a_study_shows_what_was_recorded_and_measures_when_asked(study, monkeypatch):
+    """As the book is built the study fits nothing; what it shows makes it run again; `refs` measures and records."""
+    monkeypatch.setattr(results, "folder", lambda: study / "book/results")
+    said = io.StringIO()
+    assert execute.run(["alpha"], "smoke", 2, study, stream=said) == []
+    assert "01-alpha-study  cell 0/4" in said.getvalue() and "01-alpha-study  ran in" in said.getvalue()
+    page = notebooks.pages(["alpha-study"], study)[0]
+    done = notebooks.load(execute.executed(page, "recorded", study))
+    assert "shown at recorded" in json.dumps(done) and done["metadata"]["book"]["cpu_seconds"] < 5
+    assert not execute.executed(page, "smoke", study).exists()
+
+    text = json.dumps(publish.staged(page, "smoke", study))
+    assert "gain is 0.50, and the lesson says 0.8" in text and "# Alpha, measured\\n\\n*This is the evidence" in text
+    assert "[the lesson](alpha)" in text
+    lesson = json.dumps(publish.staged(page.other, "smoke", study))
+    assert "# Alpha\\n\\n*This is the lesson; the evidence is in [the study](alpha-study).*" in lesson
+    assert "{glue:text}`score:.2f`" in lesson, "what the page's own run left is for the renderer"
+
+    build.refs(["alpha-study"], 1, study, ("lesson",))
+    assert notebooks.quotable("alpha", study)["gain"]["value"] == 0.125
+    assert notebooks.results("alpha", study)["lesson"]["records"]["score"]["value"] == 0.75
+    assert not execute.is_current(page, "recorded", study), "it shows other numbers now"
+    (study / "book/results/alpha.json").unlink()
+    with pytest.raises(BookError, match=r"alpha-study\.md quotes gain, which was never recorded"):
+        publish.staged(page, "smoke", study)
 
 
 def test_a_torn_copy_does_not_count(mini):

@@ -102,6 +102,66 @@ def test_bad_sources_are_named(mini, change):
         notebooks.chapters(None, mini)
 
 
+def test_a_chapter_has_a_lesson_and_perhaps_a_study(study):
+    lesson, page, beta = notebooks.pages(None, study)
+    assert [p.name for p in (lesson, page, beta)] == ["01-alpha", "01-alpha-study", "02-beta"]
+    assert lesson.slug == page.slug == "alpha" and page.stem == "alpha-study" and page.other == lesson
+    assert beta.other is None and notebooks.Page.of(page.text) == page
+    assert notebooks.chapters(None, study) == [lesson, beta]
+    for word in ("alpha", "1", "01", "01-alpha"):
+        assert notebooks.pages([word], study) == [lesson, page]
+    for word in ("alpha-study", "01-alpha-study"):
+        assert notebooks.pages([word], study) == [page]
+    with pytest.raises(BookError, match="no chapter is called 'beta-study'"):
+        notebooks.pages(["beta-study"], study)
+    (study / "chapters/03-x-study").mkdir()
+    with pytest.raises(BookError, match="03-x-study has the name of a study"):
+        notebooks.pages(None, study)
+
+
+def test_each_page_leads_to_the_other_and_quotes_both(study):
+    assert build.sync(None, study) == ["01-alpha", "01-alpha-study", "02-beta", "book/_toc.yml"]
+    lesson, page, beta = (notebooks.load(p.notebook) for p in notebooks.pages(None, study))
+    first = [source(nb["cells"][0]) for nb in (lesson, page, beta)]
+    assert "is in [the study](https://some-one.github.io/mini/chapters/01-alpha/alpha-study.html)" in first[0]
+    assert "in [the lesson](https://some-one.github.io/mini/chapters/01-alpha/alpha.html)" in first[1]
+    assert "main/chapters/01-alpha/alpha-study.ipynb)" in first[1] and "the study" not in first[2]
+    assert "gain is 0.50, and the lesson says 0.8" in source(page["cells"][1])
+    assert lesson["metadata"]["book"]["slug"] == "alpha" and page["metadata"]["book"]["source"] == "alpha-study.md"
+
+
+def test_the_contents_are_written_from_the_folders(study, change):
+    build.sync(None, study)
+    toc = (study / "book/_toc.yml").read_text()
+    assert toc.endswith(
+        """    chapters:
+      - file: chapters/01-alpha/alpha
+        sections:
+          - file: chapters/01-alpha/alpha-study
+      - file: chapters/02-beta/beta
+"""
+    )
+    assert build.sync(None, study) == []
+    change(study / "chapters/02-beta/beta.md", "gpu: true", "draft: true, gpu: true")
+    assert build.sync(None, study) == ["book/_toc.yml"]
+    assert "beta" not in (study / "book/_toc.yml").read_text()
+    (study / "book/_toc.yml").write_text("root: book/index\n")
+    with pytest.raises(BookError, match="no part with the caption Chapters"):
+        build.sync(None, study)
+
+
+def test_a_draft_is_left_out_until_it_is_named(study, change):
+    change(study / "chapters/01-alpha/alpha.md", "gpu: false", "draft: true\n  gpu: false")
+    assert [p.name for p in notebooks.pages(None, study)] == ["02-beta"], "the study of a draft is one too"
+    assert [p.name for p in notebooks.pages(["alpha"], study)] == ["01-alpha", "01-alpha-study"]
+    assert len(notebooks.pages(None, study, drafts=True)) == 3
+    assert "01-alpha" in build.out_of_step(study), "but it is kept in step"
+    change(study / "chapters/01-alpha/alpha.md", "draft: true\n  gpu", "gpu")
+    change(study / "chapters/01-alpha/alpha-study.md", "gpu: false", "draft: true, gpu: false")
+    lesson = notebooks.chapters(["alpha"], study)[0]
+    assert "the study" not in source(notebooks.make(lesson, study)["cells"][0]), "no link to what is not there"
+
+
 def test_addresses_come_from_one_place(mini, change, root):
     import yaml
 

@@ -134,6 +134,10 @@ def test_a_job_reaches_the_build_tool(house, monkeypatch, how):
     assert called == [("book.build", "book", "--jobs", "1", "--profile", "smoke")]
     with pytest.raises(run.Stop, match="Which chapter"):
         run.main(["full"])
+    with pytest.raises(run.Stop, match="Which method"):
+        run.main(["new"])
+    run.main(["new", "--method", "mine"])
+    assert called[-1] == ("book.new", "mine")
     run.main(["full", "--chapter", "baselines"])
     assert called[-1][-2:] == ("--chapter", "baselines")
 

@@ -1,4 +1,4 @@
-"""The house rules of a chapter, each a plain function that takes what it judges and returns a list of problems."""
+"""The house rules of a page, each a plain function that takes what it judges and returns a list of problems."""
 
 from __future__ import annotations
 
@@ -6,15 +6,38 @@ import ast
 import re
 import statistics
 
-from book.imports import without_magics
-from book.notebooks import CHECKED, code_cells, source, tags
+from book.imports import module_file, without_magics
+from book.notebooks import CHECKED, ROOT, code_cells, glued_values, source, tags
 from book.plain import Context, plain, survey
 
-FRONT = {"slug", "module", "gpu", "data", "goals", "claims"}
-MORE = {"extras"}
+# Chapters of one page, written before lessons and studies were told apart. The list only shrinks: a chapter that gets
+# its study leaves it, and its lesson is then held to the rules of a lesson.
+OLD_FORM = ("expression-data", "baselines", "autoencoder-transfer", "beyond-fine-tuning", "tmp", "scpretrain")
+
+FRONT = {"slug", "modules", "gpu", "data", "goals", "claims"}
+MORE = {"extras", "draft", "untaught"}
+STUDY_FRONT = {"slug", "gpu", "data", "claims"}
+STUDY_MORE = {"extras", "draft"}
 CLAIM = {"id", "says", "metric", "above", "below", "includes"}
-# The order of a chapter: what each heading must say, in the order in which they must appear.
+# The order of a lesson: what each heading must say, in the order in which they must appear.
+TAKEAWAYS = "(?:Takeaways|What to remember)"
+END = {
+    "Takeaways": rf"^{TAKEAWAYS}$",
+    "Quiz": r"^Quiz$",
+    "Exercises": r"^Exercises$",
+    "Read next": r"^Read next$",
+    "Versions and seeds": r"^Versions and seeds$",
+}
 SECTIONS = {
+    "Run this": r"^Run this",
+    "By hand": r"^By hand",
+    "The method": r"^The method",
+    "The package": r"^The package",
+    "The experiment": r"^The experiment",
+    "Your own data": r"^Your own data",
+    **END,
+}
+OLD_SECTIONS = {
     "Run this": r"^Run this",
     "By hand": r"^By hand",
     "The idea": r"^The idea",
@@ -22,13 +45,10 @@ SECTIONS = {
     "a negative control": r"negative control",
     "what is published": r"published",
     "what went wrong": r"went wrong|leaks?\b",
-    "Takeaways": r"^Takeaways$",
-    "Quiz": r"^Quiz$",
-    "Exercises": r"^Exercises$",
-    "Read next": r"^Read next$",
-    "Versions and seeds": r"^Versions and seeds$",
+    **END,
 }
 NOT_CODE = {"parameters", "setup", "stub", "check"}
+FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 
 
 def markdown(nb) -> str:
@@ -46,29 +66,63 @@ def headings(nb) -> list[str]:
     return [m.strip() for m in re.findall(r"^#{2,3} (.+)$", outside, re.M)]
 
 
+def shown(nb) -> list[dict]:
+    """The code cells that a learner reads: not folded, no solution, not what every page begins with."""
+    return [c for c in code_cells(nb) if not {*NOT_CODE, *FOLDED, "solution"} & set(tags(c))]
+
+
+def cells_under(nb, title: str) -> list[dict]:
+    """The code cells of the second-level section whose heading begins with `title`."""
+    found, here = [], ""
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "markdown":
+            here = [here, *re.findall(r"^## (.+)$", source(cell), re.M)][-1]
+        elif here.startswith(title):
+            found.append(cell)
+    return found
+
+
+def tree(cells) -> ast.Module:
+    """The code of some cells as one syntax tree."""
+    return ast.parse("\n".join(without_magics(source(c)) for c in cells))
+
+
+def called(tree: ast.AST) -> set[str]:
+    """Last names of what a tree calls: ``ladder`` for ``evaluate.ladder(...)``."""
+    calls = (n.func for n in ast.walk(tree) if isinstance(n, ast.Call))
+    return {getattr(f, "attr", getattr(f, "id", "")) for f in calls}
+
+
 def section(nb, title: str) -> str:
     """The text of one second-level section."""
     found = re.search(rf"^## {title}\s*$(.*?)(?=^## |\Z)", markdown(nb), re.M | re.S)
     return found[1] if found else ""
 
 
-def front_matter(front: dict, slug: str) -> list[str]:
-    """The ``book:`` block has every key and no other but ``extras``, and each holds what it should."""
-    said = [f"the front matter lacks {k}" for k in sorted(FRONT - front.keys())]
-    said += [f"the front matter's {k} is not known" for k in sorted(front.keys() - FRONT - MORE)]
+def front_matter(front: dict, slug: str, study: bool = False) -> list[str]:
+    """The ``book:`` block has every key and no other but the optional ones, and each holds what it should."""
+    needed, more = (STUDY_FRONT, STUDY_MORE) if study else (FRONT, MORE)
+    said = [f"the front matter lacks {k}" for k in sorted(needed - front.keys())]
+    said += [f"the front matter's {k} is not known" for k in sorted(front.keys() - needed - more)]
     if said:
         return said
     if front["slug"] != slug:
         said.append(f"the slug is {front['slug']!r}, but the folder says {slug!r}")
-    if not re.fullmatch(r"shared(\.\w+)+", str(front["module"])):
-        said.append(f"the module {front['module']!r} is not a part of shared")
+    modules = front.get("modules", [])
+    if not study and not (isinstance(modules, list) and modules and all(str(m).isidentifier() for m in modules)):
+        said.append("modules is a list of names of modules or folders of shared/methods")
+    elif len(modules) == 1 and modules[0] != slug.replace("-", "_"):
+        said.append(f"the one module is {modules[0]}, which is not the chapter's name")
     if not isinstance(front["gpu"], bool):
         said.append("gpu is true or false")
+    if front.get("draft", True) is not True:
+        said.append("draft is true; leave it out when the page is finished")
     if not isinstance(front["data"], list) or not all(isinstance(d, str) for d in front["data"]):
         said.append("data is a list of names")
     if "extras" in front and not (front["extras"] and all(isinstance(e, str) for e in front["extras"])):
         said.append("extras is a list of extras of pyproject.toml; leave it out where there are none")
-    if len(front["goals"]) != 3 or not all(isinstance(g, str) and len(g.split()) > 3 for g in front["goals"]):
+    goals = front.get("goals", [])
+    if not study and (len(goals) != 3 or not all(isinstance(g, str) and len(g.split()) > 3 for g in goals)):
         said.append("a chapter has three goals, each a sentence")
     for claim in front["claims"]:
         said += [f"a claim lacks {k}" for k in ("id", "says", "metric") if not claim.get(k)]
@@ -98,25 +152,38 @@ def goals_repeated(nb, front: dict) -> list[str]:
     ]
 
 
-def cell_lengths(nb) -> list[str]:
-    """Median code cell at most 6 lines, nine of ten at most 20, none over 40, the chapter at most 300."""
-    taught = [c for c in code_cells(nb) if not {*NOT_CODE, "solution"} & set(tags(c))]
-    long = [
+def long_cells(nb) -> list[str]:
+    """No code cell has more than 40 lines."""
+    return [
         f"a cell of {lines_of(c)} lines begins {source(c).strip().splitlines()[0]!r}"
         for c in code_cells(nb)
         if lines_of(c) > 40
     ]
-    sizes = sorted(lines_of(c) for c in taught)
+
+
+def cell_lengths(nb) -> list[str]:
+    """Median code cell at most 6 lines, nine of ten at most 20, none over 40."""
+    sizes = [lines_of(c) for c in code_cells(nb) if not {*NOT_CODE, "solution"} & set(tags(c))]
+    said = long_cells(nb)
     if not sizes:
-        return [*long, "the chapter has no code"]
-    said = long
+        return [*said, "the page has no code"]
     if statistics.median(sizes) > 6:
         said.append(f"the median code cell has {statistics.median(sizes):g} lines, more than 6")
     if sum(s <= 20 for s in sizes) < 0.9 * len(sizes):
         said.append(f"{sum(s > 20 for s in sizes)} of {len(sizes)} code cells have more than 20 lines")
-    if sum(sizes) > 300:
-        said.append(f"the chapter has {sum(sizes)} lines of code, more than 300")
     return said
+
+
+def shown_code(nb, low=80, high=200) -> list[str]:
+    """A lesson shows 80 to 200 lines of code."""
+    lines = sum(map(lines_of, shown(nb)))
+    return [] if low <= lines <= high else [f"the lesson shows {lines} lines of code: aim at 100 to 180"]
+
+
+def all_code(nb, high=300) -> list[str]:
+    """A chapter of the old form has at most 300 lines of code, folded ones too."""
+    lines = sum(lines_of(c) for c in code_cells(nb) if not {*NOT_CODE, "solution"} & set(tags(c)))
+    return [] if lines <= high else [f"the chapter has {lines} lines of code, more than {high}"]
 
 
 def code_width(nb, columns=88) -> list[str]:
@@ -124,7 +191,7 @@ def code_width(nb, columns=88) -> list[str]:
     wide = [
         line
         for cell in code_cells(nb)
-        if not {"hide-input", "hide-cell", "remove-input", "remove-cell"} & set(tags(cell))
+        if not FOLDED & set(tags(cell))
         for line in source(cell).splitlines()
         if len(line) > columns
     ]
@@ -153,17 +220,40 @@ def word_count(nb) -> int:
     return len([w for w in shown.split() if re.search(r"[A-Za-z]", w)])
 
 
-def prose_length(nb, low=1500, high=3000) -> list[str]:
-    """1,500 to 3,000 words of prose."""
+def prose_length(nb, low=1200, high=2600, aim="1,500 to 2,200") -> list[str]:
+    """A lesson has 1,200 to 2,600 words of prose."""
     words = word_count(nb)
-    return [] if low <= words <= high else [f"the chapter has {words} words of prose: aim at {low} to {high}"]
+    return [] if low <= words <= high else [f"the page has {words} words of prose: aim at {aim}"]
 
 
-def section_order(nb) -> list[str]:
-    """Every part of the template, in order; goals and a story come before the first of them."""
+def results_per_sentence(nb, records: dict) -> list[str]:
+    """A sentence gives one result, with its interval; two when a semicolon sets them side by side; three make a table.
+
+    Names to entries tell a result from a setting: whole numbers and words without an interval are no results.
+    """
+
+    def results(text):
+        names = {re.sub(r"_(low|high)$", "", n) for n in re.findall(r"\{glue:text\}`(\w+)", text)}
+        settings = {n for n, e in records.items() if "low" not in e and not isinstance(e["value"], float)}
+        return sorted(names - settings)
+
+    said = []
+    text = re.sub(r"^[ \t]*(?:\|.*|[`:~]{3,}.*|:[\w-]+:.*|%.*)$", "", markdown(nb), flags=re.M)
+    for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", text):
+        for sentence in re.split(r"(?<=[.?!])\s+(?=[A-Z*_`{\[(])", block):
+            begins = " ".join(sentence.split())[:60]
+            if len(found := results(sentence)) > 2:
+                said.append(f"{len(found)} results in one sentence ({', '.join(found)}); make a table: {begins}")
+            elif any(len(found := results(clause)) > 1 for clause in sentence.split(";")):
+                said.append(f"two results in one clause ({', '.join(found)}); give each its own sentence: {begins}")
+    return said
+
+
+def section_order(nb, sections=SECTIONS) -> list[str]:
+    """Every part of a lesson, in order; goals and a story come before the first of them."""
     said, at = [], 0
     titles = headings(nb)
-    for name, pattern in SECTIONS.items():
+    for name, pattern in sections.items():
         found = next((i for i in range(len(titles)) if re.search(pattern, titles[i])), None)
         later = next((i for i in range(at, len(titles)) if re.search(pattern, titles[i])), None)
         if found is None:
@@ -178,6 +268,160 @@ def section_order(nb) -> list[str]:
     if len(opening.split()) < 100:
         said.append("the story is missing: a hundred words before the first section")
     return said
+
+
+def first_by_hand(nb) -> list[str]:
+    """The smallest example is worked by hand, in NumPy."""
+    cells = cells_under(nb, "By hand")
+    used = {n.id for n in ast.walk(tree(cells)) if isinstance(n, ast.Name)} & {"torch", "keras", "tensorflow", "tf"}
+    said = [f"the example by hand uses {', '.join(sorted(used))}: work it in NumPy"] if used else []
+    return said if cells else ["no code stands under 'By hand'"]
+
+
+def package_agrees(nb) -> list[str]:
+    """The package does what the page's own code does, and a cell asserts it."""
+    found = tree(cells_under(nb, "The package"))
+    asserts = any(isinstance(n, ast.Assert) for n in ast.walk(found))
+    asserts |= any(name.startswith("assert_") for name in called(found))
+    return [] if asserts else ["no cell under 'The package' asserts that it does the same"]
+
+
+def experiment_whole(nb) -> list[str]:
+    """One experiment and one figure: the method, the same network without transfer, a negative control, the ladder."""
+    cells = cells_under(nb, "The experiment")
+    text = section(nb, r"The experiment[^\n]*") + "\n".join(map(source, cells))
+    said = [] if "ladder" in called(tree(cells)) else ["the experiment does not call the ladder of baselines"]
+    if "negative control" not in text:
+        said.append("the experiment names no negative control")
+    if not re.search(r"from scratch|without (?:transfer|pre-training|adaptation)", text):
+        said.append("the experiment has no arm without transfer: 'from scratch' or 'without pre-training'")
+    if len(re.findall(r"""["']fig-[a-z0-9-]+["']""", "\n".join(map(source, cells)))) != 1:
+        said.append("the experiment shows one figure")
+    return said
+
+
+def names_needed(nb, limit=12, root=ROOT) -> list[str]:
+    """A learner needs at most twelve names of ``shared``: what the shown cells use, methods and ``book.`` counted."""
+    used = shared_names(nb, root)
+    return [] if len(used) <= limit else [f"{len(used)} names of shared, more than {limit}: {', '.join(sorted(used))}"]
+
+
+def shared_names(nb, root=ROOT) -> set[str]:
+    """Names of ``shared`` that the shown cells use: ``evaluate.ladder``, ``TMP``, ``TMP.fit``, ``book.record``."""
+    known: dict[str, str] = {}
+    for node in ast.walk(tree(code_cells(nb))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "shared":
+            known |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+        elif isinstance(node, ast.Import):
+            known |= {a.asname: a.name for a in node.names if a.asname and a.name.split(".")[0] == "shared"}
+    modules = {name for name, dotted in known.items() if module_file(dotted, root)}
+    used = tree(shown(nb))
+    made = {}  # variables that hold an object of a class of shared
+    for node in ast.walk(used):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            kind = _root(node.value)
+            if kind in known and kind not in modules and kind[:1].isupper():
+                made |= {t.id: kind for t in node.targets if isinstance(t, ast.Name)}
+    found = set()
+    for node in ast.walk(used):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in known.keys() - modules:
+            found.add(node.id)
+        if isinstance(node, ast.Attribute):
+            owner = _root(node.value)
+            if isinstance(node.value, ast.Name) and owner in {*modules, "book"}:
+                found.add(f"{owner}.{node.attr}")
+            elif not re.search(r"_\b", ast.unparse(node)):  # what was fitted is data
+                kind = made.get(owner, owner if isinstance(node.value, ast.Call) else "")
+                found |= {f"{kind}.{node.attr}"} if kind in known and kind[:1].isupper() else set()
+    return found
+
+
+def _root(node):
+    """The name that a chain of calls and attributes begins with: ``TMP`` of ``TMP(...).fit(X)``."""
+    while isinstance(node, (ast.Call, ast.Attribute)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return getattr(node, "id", "")
+
+
+def no_whole_experiment(nb) -> list[str]:
+    """A lesson's experiment stands on the page: none of its cells calls a study."""
+    code = "\n".join(source(c) for c in code_cells(nb) if "solution" not in tags(c))
+    return ["a cell of the lesson uses shared.studies: show the experiment"] if "shared.studies" in code else []
+
+
+FITS = {"fit", "fit_transform", "fit_predict", "partial_fit", "pretrain", "train", "record", "record_all"}
+FITS |= {"ladder", "learning_curve", "cross_val_score", "cross_val_predict"}
+
+
+def fits_nothing(nb) -> list[str]:
+    """A study measures under ``if book.reruns:`` alone, and shows what was recorded in a table or a figure."""
+    whole = tree(code_cells(nb))
+    studies = {
+        a.asname or a.name
+        for n in ast.walk(whole)
+        if isinstance(n, ast.ImportFrom) and f"{n.module}.".startswith("shared.studies.")
+        for a in n.names
+    } | {
+        a.asname or a.name
+        for n in ast.walk(whole)
+        if isinstance(n, ast.ImportFrom) and n.module == "shared"
+        for a in n.names
+        if a.name == "studies"
+    }
+    said = []
+
+    def walk(node):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "book.reruns":
+            for other in node.orelse:
+                walk(other)
+            return
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in FITS or _root(node.func) in studies:
+                said.append(
+                    f"{ast.unparse(node.func)} is called when the book is built: put it under 'if book.reruns:'"
+                )
+        for child in ast.iter_child_nodes(node):
+            walk(child)
+
+    walk(whole)
+    calls = called(whole)
+    if not {"recorded", "recorded_all"} & calls:
+        said.append("the study reads nothing that was recorded: book.recorded(name) or book.recorded_all(prefix)")
+    if not {"table", "show"} & calls:
+        said.append("the study shows no table and no figure")
+    return said
+
+
+def tables_described(nb) -> list[str]:
+    """In an executed study: every table has a caption, but for the last one, of versions and seeds."""
+    return [
+        f"a table has no caption of at least five words: {source(cell).strip().splitlines()[-1]!r}; use book.table"
+        for cell in code_cells(nb)
+        for output in cell["outputs"]
+        if 'class="dataframe"' in (page := "".join(output.get("data", {}).get("text/html", "")))
+        and len("".join(re.findall(r"<caption>(.*?)</caption>", page, re.S)).split()) < 5
+        and "book.close()" not in source(cell)
+    ]
+
+
+STUDY_SECONDS = 5
+SLOW_MACHINE = 2  # times slower than the one that the limit is meant for
+
+
+def study_cost(nb) -> list[str]:
+    """In an executed study: five seconds of processor time beyond imports at most, twice that on a slow machine."""
+    seconds = nb["metadata"]["book"]["cpu_seconds"]
+    if seconds <= STUDY_SECONDS * SLOW_MACHINE:
+        return []
+    return [f"the page took {seconds} s beyond its imports, more than {STUDY_SECONDS}: record what takes long"]
+
+
+def set_up(nb, stem: str) -> list[str]:
+    """The page sets itself up by its own name, once, and ends with its provenance."""
+    found = re.findall(r"^book = setup\(\s*[\"']([\w-]+)[\"']", "\n".join(source(c) for c in code_cells(nb)), re.M)
+    said = [] if found == [stem] else [f'the page says setup("{stem}", ...) once, not {", ".join(found) or "never"}']
+    return said if "close" in called(tree(code_cells(nb)[-1:])) else [*said, "the last cell is book.close()"]
 
 
 def figures_described(nb) -> list[str]:
@@ -260,7 +504,16 @@ def _bare(node):
             part.returns = None
         if isinstance(part, ast.arg):
             part.annotation = None
-    return ast.dump(node)
+    return ast.dump(_Untyped().visit(node))
+
+
+class _Untyped(ast.NodeTransformer):
+    """Turns ``x: int = 1`` into ``x = 1``, and ``x: int`` into ``x``."""
+
+    def visit_AnnAssign(self, node):
+        if node.value is None:
+            return ast.Expr(node.target)
+        return ast.Assign([node.target], node.value)
 
 
 def module_text(path) -> str:
@@ -292,10 +545,54 @@ def taught_cells(nb, module_source) -> list[str]:
     return said
 
 
+NETWORKS = {"Module", "Model", "Layer"}
+
+
+def networks_and_steps(text: str) -> set[str]:
+    """Names of the networks (subclasses of torch's Module or Keras's Model and Layer) and ``*_step`` functions."""
+    body = ast.parse(text).body
+    found = {n.name for n in body if isinstance(n, ast.FunctionDef) and n.name.endswith("_step")}
+    networks, grew = set(NETWORKS), True
+    while grew:
+        more = {
+            n.name
+            for n in body
+            if isinstance(n, ast.ClassDef) and {getattr(b, "attr", getattr(b, "id", "")) for b in n.bases} & networks
+        }
+        grew = not more <= networks
+        networks |= more
+    return found | (networks - NETWORKS)
+
+
+def taught_whole(nb, front: dict, module_source) -> list[str]:
+    """The lesson shows every network and every training step of its modules, and the loop that trains them.
+
+    The front matter names what is left out under ``untaught``, each with its reason.
+    """
+    said, left = [], dict(front.get("untaught") or {})
+    for module in front["modules"]:
+        name = f"shared.methods.{module}"
+        cells = [c for c in shown(nb) if f"teaches={name}" in tags(c)]
+        taught = {n.name for n in tree(cells).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+        for one in sorted(networks_and_steps(module_source(name) or "")):
+            reason = left.pop(one, None)
+            if reason is not None and one in taught:
+                said.append(f"{one} is untaught, yet a cell shows it")
+            elif reason is not None and len(str(reason).split()) < 3:
+                said.append(f"{one} is untaught without a reason")
+            elif reason is None and one not in taught:
+                said.append(f"no cell shows {one}: tag one teaches={name}, or name it under untaught with the reason")
+        if taught & networks_and_steps(module_source(name) or "") and not {"backward", "fit"} & called(
+            tree([c for c in cells_under(nb, "The method") if c in shown(nb)])
+        ):
+            said.append("no cell under 'The method' shows the loop: loss.backward(), or Keras's fit")
+    return said + [f"{one} is untaught, but no module of the chapter has it" for one in left]
+
+
 def claims_and_takeaways(nb, front: dict) -> list[str]:
     """Each takeaway names its claim in a comment line before it, and each claim has one takeaway."""
     named, last, said = [], None, []
-    for line in section(nb, "Takeaways").splitlines():
+    for line in section(nb, TAKEAWAYS).splitlines():
         if found := re.match(r"^% claim:\s*(\S+)\s*$", line):
             last = found[1]
         elif re.match(r"^(?:[-*]|\d+\.) ", line):
@@ -376,8 +673,8 @@ def parameters(nb) -> list[str]:
     return said
 
 
-def stored_outputs(nb) -> list[str]:
-    """The committed notebook holds outputs in the checked cells and in no other."""
+def stored_outputs(nb, study: bool = False) -> list[str]:
+    """A committed notebook holds outputs in the checked cells and in no other; a study, which has results, in none."""
     said = []
     for cell in code_cells(nb):
         begins = (source(cell).strip().splitlines() or [""])[0]
@@ -386,18 +683,14 @@ def stored_outputs(nb) -> list[str]:
                 said.append(f"a checked cell has no stored output, run 'make refs': {begins!r}")
         elif cell["outputs"] or cell["execution_count"] is not None:
             said.append(f"a cell that is not checked holds outputs: {begins!r}")
-    if not any(CHECKED in tags(c) for c in code_cells(nb)):
-        said.append(f"no cell is tagged {CHECKED}")
+    if any(CHECKED in tags(c) for c in code_cells(nb)) == study:
+        said.append(f"{'a' if study else 'no'} cell is tagged {CHECKED}")
     return said
 
 
 def ladder_used(nb) -> list[str]:
     """The experiment climbs the ladder of baselines, through the chapter's own module."""
-    code = "\n".join(without_magics(source(c)) for c in code_cells(nb))
-    calls = {
-        getattr(n.func, "attr", getattr(n.func, "id", "")) for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call)
-    }
-    return [] if "ladder" in calls else ["no cell calls the ladder of baselines"]
+    return [] if "ladder" in called(tree(code_cells(nb))) else ["no cell calls the ladder of baselines"]
 
 
 def seeds_recorded(profiles: dict) -> list[str]:
@@ -411,14 +704,10 @@ def seeds_recorded(profiles: dict) -> list[str]:
     return said
 
 
-def glued_names(nb, profiles: dict) -> list[str]:
-    """Every name the text glues was recorded."""
-    known = set()
-    for run in profiles.values():
-        for name, entry in run["records"].items():
-            known |= {name} | {f"{name}_{end}" for end in ("low", "high") if end in entry}
+def glued_names(nb, records: dict) -> list[str]:
+    """Every name the text glues was recorded by one of the chapter's pages."""
     used = set(re.findall(r"\{glue:text\}`([\w]+)(?::[^`]*)?`", markdown(nb)))
-    return [f"the text glues {n}, which no run recorded" for n in sorted(used - known)]
+    return [f"the text glues {n}, which no run recorded" for n in sorted(used - glued_values(records).keys())]
 
 
 def claim_holds(claim: dict, records: dict) -> list[str]:

@@ -4,27 +4,44 @@ import copy
 
 import pytest
 from chapter_rules import (
+    OLD_SECTIONS,
     SECTIONS,
+    all_code,
     cell_lengths,
     claim_holds,
     claims_and_takeaways,
     code_width,
     colab_links,
+    experiment_whole,
     figures_described,
     figures_mentioned,
+    first_by_hand,
+    fits_nothing,
     front_matter,
     glued_names,
     goals_repeated,
     ladder_used,
+    long_cells,
     module_text,
+    names_needed,
+    networks_and_steps,
+    no_whole_experiment,
+    package_agrees,
     parameters,
     prose_length,
+    results_per_sentence,
     section_order,
     seeds_recorded,
     set_order,
+    set_up,
+    shared_names,
+    shown_code,
     solved_exercises,
     stored_outputs,
+    study_cost,
+    tables_described,
     taught_cells,
+    taught_whole,
     typed_numbers,
     word_count,
 )
@@ -45,7 +62,7 @@ def code(text, *tags):
 
 GOOD_FRONT = {
     "slug": "one",
-    "module": "shared.one",
+    "modules": ["one"],
     "gpu": False,
     "data": ["cells"],
     "goals": ["Do the first thing well.", "Do the second thing well.", "Do the third thing well."],
@@ -63,7 +80,10 @@ def test_front_matter():
     assert "lacks goals" in broken(goals=None)
     assert "minutes is not known" in broken(minutes=5)
     assert "the folder says" in broken(slug="two")
-    assert "not a part of shared" in broken(module="numpy")
+    assert "module is not known" in broken(module="shared.methods.one")
+    assert "list of names" in broken(modules="one") and "list of names" in broken(modules=["shared.methods.one"])
+    assert "not the chapter's name" in broken(modules=["two"]) and broken(modules=["two", "three"]) == ""
+    assert broken(draft=True, untaught={"Net": "as in chapter one"}) == "" and "draft is true" in broken(draft=False)
     assert "true or false" in broken(gpu="no")
     assert "list of names" in broken(data="cells")
     assert broken(extras=["tune"]) == "" and "leave it out" in broken(extras=[])
@@ -72,6 +92,13 @@ def test_front_matter():
     assert "needs one of above" in broken(claims=[{"id": "a", "says": "x", "metric": "m", "above": "high"}])
     assert "two claims are called a" in broken(claims=GOOD_FRONT["claims"] * 2)
     assert "a claim lacks metric" in broken(claims=[{"id": "a", "says": "x", "above": 1}])
+
+
+def test_front_matter_of_a_study():
+    front = {k: GOOD_FRONT[k] for k in ("slug", "gpu", "data", "claims")}
+    assert front_matter(front, "one", study=True) == []
+    assert front_matter(front | {"goals": []}, "one", study=True) == ["the front matter's goals is not known"]
+    assert front_matter({**front, "claims": []}, "one", study=True) == []
 
 
 def test_goals_repeated():
@@ -110,8 +137,18 @@ def test_cell_lengths():
     assert "median" in cell_lengths(nb(*[code(short + "\n" + short + "\n" + short)] * 3))[0]
     assert "more than 20 lines" in " ".join(cell_lengths(nb(*[code(short)] * 8, *[code(long)] * 2)))
     assert "a cell of 41 lines begins 'x0 = 0'" in cell_lengths(nb(*[code(short)] * 30, code(huge, "solution")))
-    assert "more than 300" in cell_lengths(nb(*[code(short)] * 101))[0]
-    assert cell_lengths(nb("text")) == ["the chapter has no code"]
+    assert cell_lengths(nb("text")) == ["the page has no code"]
+    assert long_cells(nb(code(huge))) and long_cells(nb(code(long))) == []
+    assert all_code(nb(*[code(short)] * 100)) == [] and "more than 300" in all_code(nb(*[code(short)] * 101))[0]
+
+
+def test_shown_code():
+    ten = code("\n".join(f"x{i} = {i}" for i in range(10)))
+    assert shown_code(nb(*[ten] * 8)) == [] and shown_code(nb(*[ten] * 20)) == []
+    assert shown_code(nb(*[ten] * 7)) == ["the lesson shows 70 lines of code: aim at 100 to 180"]
+    assert shown_code(nb(*[ten] * 21))
+    folded = [code("x = 1", tag) for tag in ("hide-input", "solution", "setup", "parameters")]
+    assert shown_code(nb(*[ten] * 20, *folded)) == []
 
 
 def test_prose_length_counts_what_is_read():
@@ -119,8 +156,34 @@ def test_prose_length_counts_what_is_read():
     assert word_count(given) == 5
     assert prose_length(given)
     assert prose_length(nb("word " * 1500)) == []
-    assert prose_length(nb("word " * 3001))
-    assert prose_length(nb("word " * 1400, "## Exercises", "word " * 200))
+    assert prose_length(nb("word " * 2601)) and prose_length(nb("word " * 1199))
+    assert prose_length(nb("word " * 1100, "## Exercises", "word " * 200))
+    assert prose_length(nb("word " * 3000), 1500, 3000) == []
+
+
+def test_results_per_sentence():
+    records = {
+        "a": {"value": 0.5, "low": 0.4, "high": 0.6},
+        "b": {"value": 0.5},
+        "c": {"value": 1.5},
+        "n": {"value": 5},
+    }
+
+    def judge(text):
+        return results_per_sentence(nb(text), records)
+
+    def glue(*names):
+        return " and ".join(f"{{glue:text}}`{n}:.2f`" for n in names)
+
+    assert judge(f"It is {glue('a', 'a_low', 'a_high')}. Then {glue('b')} of {glue('n')} cells.") == []
+    assert judge(f"Real lines add {glue('a')}; shuffled ones add {glue('b')}.") == []
+    assert judge(f"| x | {glue('a')} | {glue('b')} | {glue('c')} |") == []
+    assert judge(f"- one {glue('a')}\n- two {glue('b')}") == []
+    assert "two results in one clause (a, b)" in judge(f"It is {glue('a')}, not {glue('b')}.")[0]
+    assert (
+        "3 results in one sentence (a, b, c); make a table" in judge(f"It is {glue('a')}; {glue('b')}; {glue('c')}.")[0]
+    )
+    assert judge(f"```{{note}}\nIt is {glue('a')}, not {glue('b')}.\n```")
 
 
 WORDS = {
@@ -135,14 +198,120 @@ def sections(names):
     return nb("# T", opening, *[f"## {WORDS.get(n, n)}\n\ntext" for n in names])
 
 
-def test_section_order():
-    names = list(SECTIONS)
-    assert section_order(sections(names)) == []
-    assert section_order(sections([n for n in names if n != "Quiz"])) == ["the section 'Quiz' is missing"]
+@pytest.mark.parametrize("order", [SECTIONS, OLD_SECTIONS])
+def test_section_order(order):
+    names = list(order)
+    assert section_order(sections(names), order) == []
+    assert section_order(sections([n for n in names if n != "Quiz"]), order) == ["the section 'Quiz' is missing"]
     swapped = [*names[:-2], names[-1], names[-2]]
-    assert section_order(sections(swapped)) == ["the section 'Versions and seeds' comes too early"]
+    assert section_order(sections(swapped), order) == ["the section 'Versions and seeds' comes too early"]
     assert any("goals" in p for p in section_order(nb("## Run this")))
     assert any("story" in p for p in section_order(nb("## Run this")))
+
+
+def test_first_by_hand():
+    assert first_by_hand(nb("## By hand: two cells", code("np.mean(x)"), "## The method", code("torch.ones(1)"))) == []
+    assert "uses torch" in first_by_hand(nb("## By hand", "### A part", code("torch.ones(1)")))[0]
+    assert "no code" in first_by_hand(nb("## By hand", "## The method", code("np.mean(x)")))[0]
+
+
+def test_package_agrees():
+    assert package_agrees(nb("## The package", code("assert np.allclose(a, b)"))) == []
+    assert package_agrees(nb("## The package", code("np.testing.assert_allclose(a, b)"))) == []
+    assert package_agrees(nb("## The method", code("assert x"), "## The package", code("np.allclose(a, b)")))
+
+
+def test_experiment_whole():
+    text = "## The experiment\n\nA negative control, and the network from scratch."
+    good = code("evaluate.ladder(X)\nfigures.show(f, 'fig-a', 'c')")
+    assert experiment_whole(nb(text, good)) == []
+    assert "not call the ladder" in experiment_whole(nb(text, code("figures.show(f, 'fig-a', 'c')")))[0]
+    assert "no negative control" in experiment_whole(nb(text.replace("negative", "positive"), good))[0]
+    assert "no arm without transfer" in experiment_whole(nb(text.replace("from scratch", ""), good))[0]
+    assert "one figure" in experiment_whole(nb(text, good, code("figures.show(f, 'fig-b', 'c')")))[0]
+    assert len(experiment_whole(nb("## Quiz", good))) == 4
+
+
+NAMES = """
+from shared import evaluate, figures
+from shared.chapter import setup
+from shared.methods.tmp import TMP, RelationNet
+from shared.methods import projectr as p
+book = setup("one", profile=profile)
+model = TMP(widths=(8,)).pretrain(X)
+model.fit(X, y).predict(X)
+model.network_.double()
+net = RelationNet(4)
+evaluate.ladder(evaluate.few_shot(y, 5), book.seeds)
+p.ProjectR()
+"""
+
+
+def test_names_needed():
+    used = {"setup", "TMP", "TMP.pretrain", "TMP.fit", "TMP.predict", "RelationNet", "evaluate.ladder"}
+    used |= {"evaluate.few_shot", "book.seeds", "p.ProjectR"}
+    page = nb(
+        code(NAMES), code("figures.show(f)\nbook.record('a', 1)", "hide-input"), code("book.load('x')", "solution")
+    )
+    assert shared_names(page) == used
+    assert names_needed(page) == [] and "10 names of shared, more than 9: RelationNet, TMP" in names_needed(page, 9)[0]
+
+
+def test_no_whole_experiment():
+    assert no_whole_experiment(nb(code("from shared.studies import tmp as study", "solution"))) == []
+    assert no_whole_experiment(nb(code("from shared.studies import tmp as study", "hide-input")))
+
+
+STUDY = """
+from shared.studies import tmp as study
+if book.reruns:
+    cells = book.load("pbmc")
+    book.record_all(study.arms(cells), "gain_")
+"""
+
+
+def test_fits_nothing():
+    shows = code('book.table(frame(book.recorded_all("gain_")), "c")')
+    assert fits_nothing(nb(code(STUDY), shows)) == []
+    assert "study.arms is called" in fits_nothing(nb(code(STUDY), code("study.arms(cells)"), shows))[0]
+    assert "Ridge().fit is called" in fits_nothing(nb(code(STUDY + "else:\n    Ridge().fit(X, y)"), shows))[0]
+    assert "evaluate.ladder is called" in fits_nothing(nb(code("def f():\n    evaluate.ladder(X)"), shows))[0]
+    assert "studies.run is called" in fits_nothing(nb(code("from shared import studies\nstudies.run(a)"), shows))[0]
+    assert fits_nothing(nb(code(STUDY))) == [
+        "the study reads nothing that was recorded: book.recorded(name) or book.recorded_all(prefix)",
+        "the study shows no table and no figure",
+    ]
+
+
+def shown_table(page, source="book.table(x)"):
+    found = nb(code(source))
+    found["cells"][0]["outputs"] = [{"output_type": "display_data", "data": {"text/html": page}, "metadata": {}}]
+    return found
+
+
+def test_tables_described():
+    table = '<table class="dataframe">\n<caption>{}</caption></table>'
+    assert tables_described(shown_table(table.format("What was done on what cells"))) == []
+    assert "no caption" in tables_described(shown_table(table.format("A table")))[0]
+    assert "no caption" in tables_described(shown_table('<table class="dataframe"></table>'))[0]
+    assert tables_described(shown_table('<table class="dataframe"></table>', "book.close()")) == []
+    assert tables_described(shown_table("<p>words</p>")) == []
+
+
+def test_study_cost():
+    page = nb(code("1"))
+    page["metadata"]["book"] = {"cpu_seconds": 9.9}
+    assert study_cost(page) == []
+    page["metadata"]["book"] = {"cpu_seconds": 10.1}
+    assert "more than 5" in study_cost(page)[0]
+
+
+def test_set_up():
+    last = code("book.close()")
+    assert set_up(nb(code('book = setup("one-study", profile=profile)'), last), "one-study") == []
+    assert "not one" in set_up(nb(code('book = setup("one", profile=profile)'), last), "one-study")[0]
+    assert "not never" in set_up(nb(last), "one")[0]
+    assert set_up(nb(code('book = setup("one")'), last, code("1")), "one") == ["the last cell is book.close()"]
 
 
 def figure(**metadata):
@@ -228,6 +397,54 @@ def test_taught_cells():
     assert "does not exist" in taught_cells(nb(code("def f(): pass", "teaches=shared.no")), {}.get)[0]
 
 
+def test_types_of_variables_are_no_difference():
+    module = "class A:\n    n: int = 1\n    def f(self):\n        x: int = 2\n        return x"
+    cell = "class A:\n    n = 1\n    def f(self):\n        x = 2\n        return x"
+    assert taught_cells(nb(code(cell, "teaches=m")), {"m": module}.get) == []
+    assert taught_cells(nb(code(cell.replace("x = 2", "x = 3"), "teaches=m")), {"m": module}.get)
+
+
+METHOD = """
+class Net(torch.nn.Module):
+    n = 1
+class Deep(Net):
+    n = 2
+class Estimator(Classifier, TorchMethod):
+    n = 3
+def net_step(net, X):
+    return net(X)
+def helper(x):
+    return x
+"""
+
+
+def test_taught_whole():
+    assert networks_and_steps(METHOD) == {"Net", "Deep", "net_step"}
+    tag, front = "teaches=shared.methods.one", {"modules": ["one"]}
+    cells = [
+        code(f"class {n}({b}):\n    n = {i}", tag) for i, (n, b) in enumerate([("Net", "nn.Module"), ("Deep", "Net")])
+    ]
+    cells.append(code("def net_step(net, X):\n    return net(X)", tag))
+    loop = ["## The method", code("loss.backward()")]
+
+    def judge(*parts, **more):
+        return taught_whole(nb(*parts), front | more, {"shared.methods.one": METHOD}.get)
+
+    assert judge(*cells, *loop) == []
+    assert judge(cells[0], cells[2], *loop) == [
+        f"no cell shows Deep: tag one {tag}, or name it under untaught with the reason"
+    ]
+    assert judge(cells[0], cells[2], *loop, untaught={"Deep": "one layer more"}) == []
+    assert judge(cells[0], cells[2], *loop, untaught={"Deep": "longer"}) == ["Deep is untaught without a reason"]
+    assert judge(*cells, *loop, untaught={"Deep": "one layer more"}) == ["Deep is untaught, yet a cell shows it"]
+    assert judge(*cells, *loop, untaught={"Old": "gone for good"}) == [
+        "Old is untaught, but no module of the chapter has it"
+    ]
+    assert "shows the loop" in judge(*cells, "## The method", code("loss(x)"))[0]
+    folded = code("class Deep(Net):\n    n = 1", f"{tag}, hide-input")
+    assert "no cell shows Deep" in judge(cells[0], folded, cells[2], *loop)[0]
+
+
 def test_what_a_package_teaches_is_what_its_modules_define(tmp_path):
     for name, text in {
         "__init__.py": "from one.two import f\n",
@@ -306,6 +523,9 @@ def test_stored_outputs():
     found["cells"][1] |= {"outputs": [{"data": {}}]}
     assert "not checked holds outputs" in stored_outputs(found)[0]
     assert "no cell is tagged" in stored_outputs(nb(code("2")))[0]
+    assert stored_outputs(nb(code("2")), study=True) == []
+    found["cells"].pop()
+    assert stored_outputs(found, study=True) == ["a cell is tagged nbval-check-output"]
 
 
 def test_ladder_used():
@@ -321,9 +541,9 @@ def test_seeds_and_glued_names():
     assert seeds_recorded({"smoke": run([0]), "lesson": run(), "full": run(range(10))}) == []
     assert seeds_recorded({"lesson": run([0, 0, 1])}) == ["the lesson run used 2 seeds: at least 3 are needed"]
     assert seeds_recorded({"full": run()}) == ["the full run used 3 seeds: at least 10 are needed"]
-    profiles = {"lesson": run(a={"value": 1, "low": 0, "high": 2})}
-    assert glued_names(nb("{glue:text}`a:.2f` {glue:text}`a_low`"), profiles) == []
-    assert glued_names(nb("{glue:text}`b:.2f`"), profiles) == ["the text glues b, which no run recorded"]
+    records = {"a": {"value": 1, "low": 0, "high": 2}}
+    assert glued_names(nb("{glue:text}`a:.2f` {glue:text}`a_low`"), records) == []
+    assert glued_names(nb("{glue:text}`b:.2f`"), records) == ["the text glues b, which no run recorded"]
 
 
 @pytest.mark.parametrize(

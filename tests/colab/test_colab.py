@@ -29,14 +29,16 @@ def shipped() -> dict[str, str]:
 
 
 def core(extras=()) -> list[str]:
-    """What a chapter that asks for `extras` installs there."""
+    """What a page that asks for `extras` installs there."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return project["dependencies"] + [r for e in extras for r in project["optional-dependencies"][e]]
 
 
 def asked() -> list[tuple[str, ...]]:
-    """The extras that chapters install, each set once; none first."""
-    return sorted({tuple(notebooks.read(c)["metadata"]["book"].get("extras", ())) for c in notebooks.chapters()} | {()})
+    """The extras that pages install, each set once; none first."""
+    return sorted(
+        {tuple(notebooks.read(c)["metadata"]["book"].get("extras", ())) for c in notebooks.pages(drafts=True)} | {()}
+    )
 
 
 def refused(requirements: list[str], there: dict[str, str]) -> list[str]:
@@ -109,9 +111,9 @@ def test_an_impossible_requirement_is_seen(tmp_path):
     assert isinstance(found, str) and "No solution" in found
 
 
-@pytest.mark.parametrize("chapter", notebooks.chapters(), ids=lambda c: c.slug)
-def test_every_chapter_has_the_set_up_cell(chapter):
-    nb = notebooks.read(chapter)
+@pytest.mark.parametrize("page", notebooks.pages(drafts=True), ids=lambda p: p.stem)
+def test_every_page_has_the_set_up_cell(page):
+    nb = notebooks.read(page)
     cells = [c for c in notebooks.code_cells(nb) if "setup" in notebooks.tags(c)]
     assert [notebooks.source(c) for c in cells] == [notebooks.setup_cell(nb["metadata"]["book"].get("extras", ()))]
 
