@@ -47,7 +47,7 @@ from chapter_rules import (
     typed_numbers,
 )
 
-from book import execute, notebooks
+from book import execute, exercises, notebooks
 from book.imports import module_file
 from shared import results
 
