@@ -1,6 +1,8 @@
 """The book's build tool: ``python -m book.build JOB``. ``run.py`` and the Makefile call it.
 
-sync     chapters/NN-slug/slug.md -> slug.ipynb (the text is the source; stored outputs stay)
+sync     chapters/NN-slug/slug.md -> slug.ipynb (the text is the source; stored outputs stay, hand-made changes go to
+         work/)
+lab      sync, and copy the notebooks into work/, where they are the reader's
 run      run the chapters that changed -> _build/executed/<profile>/
 stage    executed chapters and book/ -> _build/src/
 html     _build/src -> _build/html
@@ -18,15 +20,34 @@ import sys
 import time
 from pathlib import Path
 
-from book import execute, notebooks, publish
+from book import execute, notebooks, publish, work
 from book.notebooks import CHECKED, ROOT, BookError, code_cells, store_outputs, tags
 
 PROFILES = ("smoke", "lesson", "full")
 
 
 def sync(only=None, root: Path = ROOT) -> list[str]:
-    """Write every chapter's notebook from its text; returns the names of those that changed."""
-    return [c.name for c in notebooks.chapters(only, root) if notebooks.write(c.notebook, notebooks.synced(c, root))]
+    """Write every chapter's notebook from its text; returns the names of those that changed.
+
+    One that somebody changed by hand is kept in ``work/``, and said so.
+    """
+    changed = []
+    for chapter in notebooks.chapters(only, root):
+        if mine := work.set_aside(chapter, root):
+            kept = mine.relative_to(root).as_posix()
+            print(
+                f"{chapter.where} was changed by hand: that version is kept as {kept}, and the notebook is made again "
+                f"from {chapter.text.name}. To work on copies, use 'make lab'."
+            )
+        if notebooks.write(chapter.notebook, notebooks.synced(chapter, root)):
+            changed.append(chapter.name)
+    return changed
+
+
+def lab(only=None, root: Path = ROOT) -> None:
+    """Lay the reader's copies in ``work/``, and say which are new and which stay as the reader left them."""
+    sync(only, root)
+    print("\n".join(work.copies(only, root)) or "every copy in work/ is up to date")
 
 
 def out_of_step(root: Path = ROOT) -> list[str]:
@@ -93,7 +114,7 @@ def main(words=None) -> int:
     parser = argparse.ArgumentParser(
         prog="book.build", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("job", choices=["sync", "run", "stage", "html", "book", "full", "refs", "links"])
+    parser.add_argument("job", choices=["sync", "lab", "run", "stage", "html", "book", "full", "refs", "links"])
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=PROFILES)
     parser.add_argument("--chapter", action="append", help="slug or number; may be repeated")
     parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS") or 1))
@@ -102,6 +123,8 @@ def main(words=None) -> int:
     try:
         if a.job == "sync":
             print("\n".join(f"{n}  changed" for n in sync(a.chapter)) or "every notebook is in step with its text")
+        elif a.job == "lab":
+            lab(a.chapter)
         elif a.job == "run":
             run(a.chapter, a.profile, a.jobs, a.force)
         elif a.job == "stage":

@@ -257,7 +257,7 @@ def make(chapter: Chapter, root: Path = ROOT) -> dict:
             if HIDDEN & set(tags(cell)):
                 meta |= {"cellView": "form", "jupyter": {"source_hidden": True}}
             cells.append({**cell, "metadata": meta})
-    _identify(chapter.slug, cells)
+    identify(chapter.slug, cells)
     metadata: dict = {"accelerator": "GPU"} if front.get("gpu") else {}
     metadata["book"] = {"slug": chapter.slug, "source": chapter.text.name}
     metadata["colab"] = {"provenance": [], "toc_visible": True} | ({"gpuType": "T4"} if front.get("gpu") else {})
@@ -275,7 +275,7 @@ def _badge(chapter, place):
     return {"cell_type": "markdown", "metadata": {}, "source": f"{colab}\n\n{said}"}
 
 
-def _identify(slug, cells):
+def identify(slug, cells):
     """Give each cell an identifier from its own content, so that an edit changes that cell's and no other's."""
     seen: dict[str, int] = {}
     for cell in cells:

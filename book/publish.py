@@ -48,7 +48,7 @@ def staged(chapter: Chapter, profile: str, root: Path = ROOT) -> dict:
             cell["metadata"]["tags"] = [*tags(cell), "remove-cell"]
         if figure := _figure(cell, chapter):
             cell["metadata"]["mystnb"] = figure
-    notebooks._identify(chapter.slug, nb["cells"])
+    notebooks.identify(chapter.slug, nb["cells"])
     nb["metadata"]["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nb["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     return nb
