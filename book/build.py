@@ -9,6 +9,7 @@ html     _build/src -> _build/html
 book     sync, run, stage, html
 full     run one chapter's published protocol and store its numbers (--chapter)
 refs     run at smoke and lesson, store the checked outputs in the notebooks and the numbers in book/results/
+gpu      run chapters on the accelerator (--device), compare them with what is stored, keep all of it in _build/gpu/
 links    follow every link of the rendered book, the outside ones too (needs the network)
 """
 
@@ -20,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from book import execute, notebooks, publish, work
+from book import execute, gpu, notebooks, publish, work
 from book.notebooks import CHECKED, ROOT, BookError, code_cells, store_outputs, tags
 
 PROFILES = ("smoke", "lesson", "full")
@@ -114,10 +115,11 @@ def main(words=None) -> int:
     parser = argparse.ArgumentParser(
         prog="book.build", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("job", choices=["sync", "lab", "run", "stage", "html", "book", "full", "refs", "links"])
+    parser.add_argument("job", choices=["sync", "lab", "run", "stage", "html", "book", "full", "gpu", "refs", "links"])
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=PROFILES)
     parser.add_argument("--chapter", action="append", help="slug or number; may be repeated")
     parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS") or 1))
+    parser.add_argument("--device", default=os.environ.get("DEVICE") or "auto", help="with gpu: auto, cpu, cuda, mps")
     parser.add_argument("--force", action="store_true", help="run even what did not change")
     a = parser.parse_args(words)
     try:
@@ -125,6 +127,8 @@ def main(words=None) -> int:
             print("\n".join(f"{n}  changed" for n in sync(a.chapter)) or "every notebook is in step with its text")
         elif a.job == "lab":
             lab(a.chapter)
+        elif a.job == "gpu":
+            gpu.run(a.chapter, a.profile, a.device, a.force)
         elif a.job == "run":
             run(a.chapter, a.profile, a.jobs, a.force)
         elif a.job == "stage":

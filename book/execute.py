@@ -2,6 +2,9 @@
 
 An executed copy lies at ``_build/executed/<profile>/NN-slug/slug.ipynb`` and appears there only when it is whole, so
 an interrupted run is simply run again. The copy of a chapter that failed is ``slug.failed.ipynb`` beside it.
+
+Runs on a named device (``device="cuda"``) are kept apart, in ``_build/gpu/<device>/<profile>/``; without a name a
+chapter takes the device it finds.
 """
 
 from __future__ import annotations
@@ -27,12 +30,32 @@ KEY_VERSION = "1"
 INTERRUPTED = 130
 
 
-def executed(chapter: Chapter, profile: str, root: Path = ROOT) -> Path:
+def executed(chapter: Chapter, profile: str, root: Path = ROOT, device: str = "") -> Path:
     """Where the chapter's executed copy lies."""
-    return root / "_build" / "executed" / profile / chapter.name / f"{chapter.slug}.ipynb"
+    place = root / "_build" / Path("gpu", device.replace(":", "-")) if device else root / "_build" / "executed"
+    return place / profile / chapter.name / f"{chapter.slug}.ipynb"
 
 
-def key(chapter: Chapter, profile: str, root: Path = ROOT) -> str:
+def variables(device: str) -> dict[str, str]:
+    """What must be in the environment of a kernel for every library to compute on a device; empty without one.
+
+    On an accelerator Keras runs on torch, which is known to see it, unless ``KERAS_BACKEND`` says otherwise: the
+    TensorFlow of the pinned set computes on the CPU alone.
+    """
+    if not device:
+        return {}
+    if device == "cpu":
+        return {
+            "BORROWED_DEVICE": "cpu",
+            "CUDA_VISIBLE_DEVICES": "",
+            "JAX_PLATFORMS": "cpu",
+            "KERAS_TORCH_DEVICE": "cpu",
+        }
+    keras = os.environ.get("KERAS_BACKEND", "torch")
+    return {"BORROWED_DEVICE": device, "KERAS_TORCH_DEVICE": device, "KERAS_BACKEND": keras}
+
+
+def key(chapter: Chapter, profile: str, root: Path = ROOT, device: str = "") -> str:
     """What an execution depends on, as a hash: code cells, profile, the modules reached, data, the pinned set, Python.
 
     Prose is not part of it.
@@ -47,6 +70,9 @@ def key(chapter: Chapter, profile: str, root: Path = ROOT) -> str:
     digest.update(data_digest(nb["metadata"]["book"].get("data", []), root).encode())
     constraints = root / "constraints.txt"
     digest.update(constraints.read_bytes() if constraints.exists() else b"")
+    if device:
+        keras = variables(device).get("KERAS_BACKEND", os.environ.get("KERAS_BACKEND"))
+        digest.update(f"{device} {keras}".encode())
     return digest.hexdigest()
 
 
@@ -71,20 +97,20 @@ def data_digest(names: list[str], root: Path = ROOT) -> str:
     return digest.hexdigest()
 
 
-def is_current(chapter: Chapter, profile: str, root: Path = ROOT) -> bool:
+def is_current(chapter: Chapter, profile: str, root: Path = ROOT, device: str = "") -> bool:
     """True when a whole executed copy exists and nothing it depends on changed."""
-    path = executed(chapter, profile, root)
+    path = executed(chapter, profile, root, device)
     try:
         return path.exists() and notebooks.load(path)["metadata"].get("book", {}).get("key") == key(
-            chapter, profile, root
+            chapter, profile, root, device
         )
     except BookError:
         return False
 
 
-def expected_seconds(chapter: Chapter, profile: str, root: Path = ROOT) -> float | None:
+def expected_seconds(chapter: Chapter, profile: str, root: Path = ROOT, device: str = "") -> float | None:
     """How long the chapter took when it last ran here, else when its results were recorded, else None."""
-    path = executed(chapter, profile, root)
+    path = executed(chapter, profile, root, device)
     if path.exists():
         try:
             if seconds := notebooks.load(path)["metadata"].get("book", {}).get("seconds"):
@@ -97,7 +123,7 @@ def expected_seconds(chapter: Chapter, profile: str, root: Path = ROOT) -> float
 # --- one chapter, in a process of its own -------------------------------------------------------------------------
 
 
-def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: Path = ROOT) -> dict:
+def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: Path = ROOT, device: str = "") -> dict:
     """Execute one chapter in this process with papermill.
 
     Returns
@@ -120,20 +146,21 @@ def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: 
             return _client(nb_man, kernel_name, watch, total, report).execute()
 
     papermill_engines.register("reporting", Engine)
-    goal = executed(chapter, profile, root)
+    goal = executed(chapter, profile, root, device)
     goal.parent.mkdir(parents=True, exist_ok=True)
     _forget_dead(goal)
     running = goal.with_name(f"{chapter.slug}.running-{os.getpid()}.ipynb")
     failed = goal.with_name(f"{chapter.slug}.failed.ipynb")
-    os.environ["BORROWED_PROFILE"] = profile
-    wanted = key(chapter, profile, root)
+    os.environ |= {"BORROWED_PROFILE": profile, **variables(device)}
+    wanted = key(chapter, profile, root, device)
+    parameters = {"profile": profile} | ({"device": device} if device else {})
     has_parameters = any("parameters" in tags(c) for c in code_cells(nb))
     started = time.monotonic()
     try:
         papermill.execute_notebook(
             nbformat.from_dict(json.loads(notebooks.dump(nb))),
             running,
-            parameters={"profile": profile} if has_parameters else None,
+            parameters=parameters if has_parameters else None,
             engine_name="reporting",
             progress_bar=False,
             cwd=str(chapter.folder),
@@ -290,8 +317,10 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, stream=None) -> list[str]:
+def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, stream=None, device="") -> list[str]:
     """Run the chapters that changed, each in a process of its own, and return the names of those that failed.
+
+    With a `device` they are told to compute there, and kept apart from the other runs.
 
     Raises
     ------
@@ -300,7 +329,7 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
     """
     progress = Progress(stream)
     chosen = notebooks.chapters(only, root)
-    waiting = [c for c in chosen if force or not is_current(c, profile, root)]
+    waiting = [c for c in chosen if force or not is_current(c, profile, root, device)]
     for chapter in chosen:
         if chapter not in waiting:
             progress.say(f"{chapter.name}  unchanged")
@@ -316,8 +345,9 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
     def one(chapter: Chapter):
         if stop.is_set():
             return
-        progress.start(chapter.name, len(code_cells(notebooks.read(chapter))), expected_seconds(chapter, profile, root))
-        words = [sys.executable, "-m", "book.execute", str(chapter.folder), profile, str(root)]
+        expected = expected_seconds(chapter, profile, root, device)
+        progress.start(chapter.name, len(code_cells(notebooks.read(chapter))), expected)
+        words = [sys.executable, "-m", "book.execute", str(chapter.folder), profile, str(root), device]
         # The child's errors are shown only when it ends without a word, so its log cannot garble the line.
         end, noise = None, []
         with subprocess.Popen(
@@ -376,7 +406,7 @@ def _explain(chapter, profile, end, noise, root):
     ).rstrip()
 
 
-def _main(folder: str, profile: str, root: str) -> int:
+def _main(folder: str, profile: str, root: str, device: str = "") -> int:
     def say(**event):
         out.write(json.dumps(event) + "\n")
         out.flush()
@@ -385,11 +415,11 @@ def _main(folder: str, profile: str, root: str) -> int:
     out, sys.stdout = sys.stdout, sys.stderr
     chapter = Chapter(Path(folder))
     try:
-        end = run_here(chapter, profile, say, Path(root))
+        end = run_here(chapter, profile, say, Path(root), device)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as e:
-        failed = executed(chapter, profile, Path(root)).with_name(f"{chapter.slug}.failed.ipynb")
+        failed = executed(chapter, profile, Path(root), device).with_name(f"{chapter.slug}.failed.ipynb")
         left = f"; the notebook up to there: {failed.relative_to(Path(root)).as_posix()}" if failed.exists() else ""
         say(ok=False, error=f"{type(e).__name__}: {e}{left}")
         return 1

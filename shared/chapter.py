@@ -75,12 +75,12 @@ class Chapter:
         import pandas as pd
         from IPython.display import display
 
-        origin = self.run.provenance()
+        origin = self.run.provenance() | accelerator(self.device)
         display({"text/plain": ""}, raw=True, metadata={"provenance": origin})
         rows = {
             "profile": origin["profile"],
             "seeds": ", ".join(map(str, origin["seeds"])),
-            "device": f"{origin['device']} ({origin['machine']})",
+            "device": f"{origin.get('accelerator', origin['device'])} ({origin['machine']})",
             "versions": ", ".join(f"{k} {v}" for k, v in origin["versions"].items()),
             "data": ", ".join(f"{k} sha256 {v[:12]}…" for k, v in origin["data"].items()),
             "commit": origin["commit"],
@@ -101,7 +101,8 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
     seed : int
         The first of the chapter's seeds; it also sets Python's, NumPy's and torch's generators.
     device : str
-        ``"auto"`` takes an accelerator when there is one.
+        ``"auto"`` takes an accelerator when there is one. Another value is meant for everything the notebook computes:
+        it is left in the environment, as ``BORROWED_DEVICE``, where ``"auto"`` looks for it.
 
     Returns
     -------
@@ -117,6 +118,7 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
 
     from shared import load_triton
     from shared.train import resolve_device, seed_everything
+    from shared.train.settings import DEVICE_VARIABLE
 
     load_triton()
     chosen = resolve_profile(profile)
@@ -126,9 +128,24 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
     seed_everything(seed)
     pd.set_option("display.max_colwidth", None)  # a table that cuts off a version or a hash says nothing
     place = str(resolve_device(device))
+    if device != "auto":
+        os.environ[DEVICE_VARIABLE] = place
     chapter = Chapter(slug, chosen, seed, seeds, place, results.Run(slug, chosen, seeds, place))
     display(HTML(_box(chapter)))
     return chapter
+
+
+def accelerator(device: str) -> dict:
+    """The accelerator's name and, of a CUDA one, the most memory that torch took of it here, in MiB; empty on a CPU."""
+    if device == "cpu":
+        return {}
+    import torch
+
+    place = torch.device(device)
+    if place.type != "cuda":
+        return {"accelerator": place.type}
+    peak = torch.cuda.max_memory_reserved(place)
+    return {"accelerator": torch.cuda.get_device_name(place), "peak_gpu_mib": round(peak / 2**20)}
 
 
 def _box(chapter: Chapter) -> str:
