@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent
 OLDEST, NEWEST = (3, 11), (3, 13)
 EXTRAS = "book,test,lab,single-cell,sweep,distributed,keras,tune,explain"
 JOBS = ("book", "test", "lab", "full", "gpu", "check", "refs", "lock", "clean")
-# Where Pythons lie that the path may not name: pyenv's, uv's, those of /opt, Homebrew's, python.org's on a Mac.
+# Where Pythons lie that the path may not name: pyenv's, uv's, those below /opt (Homebrew's too), python.org's.
 HOMES = (
     "~/.pyenv/versions/*/bin/python3",
     "~/.pyenv/pyenv-win/versions/*/python.exe",
@@ -40,8 +40,8 @@ HOMES = (
     "~/AppData/Roaming/uv/python/*/python.exe",
     "~/AppData/Local/Programs/Python/Python3*/python.exe",
     "/opt/*/bin/python3",
-    "/opt/python/*/bin/python3",
-    "/opt/homebrew/bin/python3.*[0-9]",
+    "/opt/*/bin/python3.*[0-9]",
+    "/opt/*/*/bin/python3",
     "/usr/local/bin/python3.*[0-9]",
     "/Library/Frameworks/Python.framework/Versions/3.*/bin/python3",
 )
