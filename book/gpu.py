@@ -13,8 +13,9 @@ from pathlib import Path
 from book import execute, notebooks, outputs
 from book.notebooks import CHECKED, ROOT, BookError, Chapter, code_cells, source, tags
 
-# Sums in another order, and kernels of their own, carry a training to other weights, as another seed does. A number of
-# a checked output may differ by a tenth, and a record by three times what another CPU is allowed.
+# Sums in another order, kernels and random numbers of its own carry a training to other weights, as another seed does.
+# A number of a checked output may differ by a tenth; a record by three times what another CPU is allowed, or it lies in
+# the stored interval.
 SHARE, WIDER = 0.1, 3
 
 

@@ -21,6 +21,7 @@ HEAVY = {"torch", "tensorflow", "keras", "scanpy", "anndata", "sklearn", "scipy"
 TESTS_OF_MORE = {  # test files that are named after no module
     "tests/data/test_bundled.py": "the files of data/ and the scripts that made them",
     "tests/methods/test_contract.py": "every estimator",
+    "tests/methods/test_devices.py": "every torch estimator and study arm, on a pretended accelerator",
     "tests/train/test_fit.py": "the loop, and what is set, kept and read around it",
 }
 IMPORT_SECONDS = 0.3

@@ -145,6 +145,8 @@ def test_compare_holds_numbers_to_their_tolerance(old, new, differs):
         ({"value": 0.80, "tolerance": 0.01}, {"value": 0.82}, False),
         ({"value": 11}, {"value": 12}, False),
         ({"value": 2}, {"value": 3}, True),
+        ({"value": 0.1, "low": -0.4, "high": 0.6}, {"value": 0.5, "low": 0.4, "high": 0.6}, False),
+        ({"value": 0.1, "low": 0.0, "high": 0.2}, {"value": 0.5, "low": 0.4, "high": 0.6}, True),
         ({"value": "ridge"}, {"value": "lasso"}, True),
         ({"value": 0.5, "published": 0.7}, {"value": 0.5, "published": 0.71}, True),
     ],
