@@ -208,6 +208,8 @@ def test_a_job_reaches_the_build_tool(house, monkeypatch, how):
         run.main(["full"])
     run.main(["full", "--chapter", "baselines"])
     assert called[-1][-2:] == ("--chapter", "baselines")
+    run.main(["gpu", "--profile", "smoke", "--device", "cuda"])
+    assert called[-1][1] == "gpu" and called[-1][-4:] == ("--profile", "smoke", "--device", "cuda")
 
 
 def test_every_check_runs_and_the_failed_ones_are_named(house, monkeypatch, capfd):
