@@ -258,15 +258,23 @@ def environment(**more):
 
 
 def call(python, *words, **more):
-    """Run a module of the environment; returns its exit status. A key press reaches it too, and it may end in peace."""
-    with subprocess.Popen(
-        [str(python), "-m"] + [str(w) for w in words], cwd=str(ROOT), env=environment(**more)
-    ) as child:
+    """Run a module of the environment; returns its exit status."""
+    return patient([str(python), "-m"] + [str(w) for w in words], cwd=str(ROOT), env=environment(**more))
+
+
+def patient(words, last=False, **how):
+    """Run a command; returns its exit status. A key press reaches the command too, which may end in peace.
+
+    With `last` nothing comes after it, and how it ended after a key press is how this ends.
+    """
+    with subprocess.Popen(words, **how) as child:
         try:
             return child.wait()
         except KeyboardInterrupt:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(30)
+            if last and child.returncode is not None:
+                return child.returncode
             raise
         finally:
             if child.poll() is None:
@@ -420,7 +428,7 @@ def main(words=None):
     if better:
         # The other Python is asked for no third.
         env = {k: v for k, v in os.environ.items() if k != "PYTHON"}
-        return subprocess.call([str(better), str(Path(__file__).resolve()), *(words or sys.argv[1:])], env=env)
+        return patient([str(better), str(Path(__file__).resolve()), *(words or sys.argv[1:])], True, env=env)
     python = ready()
     jobs = {"test": test, "check": check, "lab": lab, "lock": lock}
     return jobs[a.job](python, a) if a.job in jobs else build(python, a.job, a)

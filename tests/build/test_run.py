@@ -106,7 +106,7 @@ def test_an_unfit_python_hands_over_or_is_refused(house, monkeypatch):
         run.main(["book"])
     assert house.calls == []
     monkeypatch.setattr(run, "pythons", lambda: {(3, 12): "python3.12", (3, 11): "python3.11"})
-    monkeypatch.setattr(run.subprocess, "call", lambda words, env: handed.append(words) or 0)
+    monkeypatch.setattr(run, "patient", lambda words, last, env: handed.append(words) or 0)
     assert run.main(["book"]) == 0
     assert handed[0][0] == "python3.12" and handed[0][-1] == "book"
 
@@ -149,7 +149,7 @@ def test_other_pythons_are_found_where_they_lie(stands_in):
 
 def test_the_named_python_takes_over(house, monkeypatch, stands_in, capfd):
     handed = []
-    monkeypatch.setattr(run.subprocess, "call", lambda words, env: handed.append((words, env)) or 0)
+    monkeypatch.setattr(run, "patient", lambda words, last, env: handed.append((words, env)) or 0)
     monkeypatch.setattr(run, "call", lambda python, *words, **more: 0)
     other = next(v for v in ((3, 11), (3, 12)) if v != sys.version_info[:2])
     path = stands_in(".pyenv/versions/x/bin/python3", "{} {}".format(*other))
