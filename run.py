@@ -3,20 +3,24 @@
 
     book    run the chapters that changed and build the book: open _build/html/index.html
     test    run every check
-    lab     open the chapters in JupyterLab
+    lab     open copies of the chapters in JupyterLab: work/ is yours, nothing overwrites what you change there
     full    run one chapter's published protocol (--chapter NAME), best on an accelerator
+    gpu     run chapters on the accelerator and compare them with what is stored: _build/gpu/
     check   the static checks, in seconds
     new     start a method: module, test, lesson, study and API page, as a draft (--method NAME)
     refs    run at smoke and lesson, and store the checked outputs and the numbers
     lock    write constraints.txt anew
     clean   remove what was built (with --all, the environment too)
 
-Options: --profile smoke|lesson|full, --chapter NAME, --method NAME, --jobs N; or the variables PROFILE, CHAPTER,
-METHOD, JOBS.
+Options: --profile smoke|lesson|full, --chapter NAME, --method NAME, --jobs N, --device NAME; or the variables PROFILE,
+CHAPTER, METHOD, JOBS, DEVICE.
+PYTHON=python3.13 names another Python; its environment is .venv, or .venv-3.13 where .venv is another version's.
 """
 # Python older than 3.11 must get far enough to say so, so this file runs, up to the check of the version, on 3.6.
 
 import argparse
+import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -27,10 +31,22 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 11), (3, 13)
-EXTRAS = "book,test,single-cell,sweep,distributed,keras,tune,explain"
-JOBS = ("book", "test", "lab", "full", "check", "new", "refs", "lock", "clean")
+EXTRAS = "book,test,lab,single-cell,sweep,distributed,keras,tune,explain"
+JOBS = ("book", "test", "lab", "full", "gpu", "check", "new", "refs", "lock", "clean")
+# Where Pythons lie that the path may not name: pyenv's, uv's, those below /opt (Homebrew's too), python.org's.
+HOMES = (
+    "~/.pyenv/versions/*/bin/python3",
+    "~/.pyenv/pyenv-win/versions/*/python.exe",
+    "~/.local/share/uv/python/*/bin/python3",
+    "~/AppData/Roaming/uv/python/*/python.exe",
+    "~/AppData/Local/Programs/Python/Python3*/python.exe",
+    "/opt/*/bin/python3",
+    "/opt/*/bin/python3.*[0-9]",
+    "/opt/*/*/bin/python3",
+    "/usr/local/bin/python3.*[0-9]",
+    "/Library/Frameworks/Python.framework/Versions/3.*/bin/python3",
+)
 NEEDS_GIB = 5
 STATIC = ["tests/chapters", "tests/test_house.py", "tests/test_environment.py", "tests/test_claims.py"]
 NO_NETWORK = (
@@ -59,15 +75,58 @@ def version_problem(version):
     return None
 
 
-def other_python():
-    """Another Python on this machine that will do, newest first, or None."""
-    names = [f"python{OLDEST[0]}.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
-    for name in names:
-        path = shutil.which(name)
-        # A name on the path may be an empty shim, so it is asked to run.
-        if path and subprocess.call([path, "-c", "import venv"], stderr=subprocess.DEVNULL) == 0:
-            return path
-    return None
+def version_of(words, needs="sys"):
+    """The version of a Python, as (3, 12), and its path; (None, None) when it does not run or lacks a module."""
+    code = f"import sys, {needs}; print(sys.version_info[0], sys.version_info[1], sys.executable)"
+    try:
+        said = subprocess.check_output([*words, "-c", code], stderr=subprocess.DEVNULL, universal_newlines=True)
+        major, minor, path = said.strip().split(" ", 2)
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None, None
+    return (int(major), int(minor)), path
+
+
+def pythons():
+    """The Pythons on this machine that will do, as version to path, newest first; the path is asked first."""
+    wanted = [(OLDEST[0], minor) for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
+    asked = [[path] for path in (shutil.which("python{}.{}".format(*v)) for v in wanted) if path]
+    if os.name == "nt":
+        asked += [["py", "-{}.{}".format(*v)] for v in wanted]
+    uv = os.environ.get("UV_PYTHON_INSTALL_DIR")
+    homes = HOMES + ((os.path.join(uv, "*", "bin", "python3"),) if uv else ())
+    asked += [[path] for home in homes for path in sorted(glob.glob(os.path.expanduser(home)), reverse=True)]
+    found = {}
+    for words in asked:
+        # A name on the path may be an empty shim, so each is asked to run.
+        version, path = version_of(words, "venv")
+        if version in wanted:
+            found.setdefault(version, path)
+    return {v: found[v] for v in wanted if v in found}
+
+
+def named_python(name):
+    """The interpreter that ``PYTHON=`` names: a command, a path, or a version such as 3.13 wherever that lies."""
+    path = shutil.which(name)
+    if path and version_of([path])[0]:
+        return path
+    version = re.match(r"(?:python)?(3)\.(\d+)$", name)
+    found = pythons()
+    if version and tuple(map(int, version.groups())) in found:
+        return found[tuple(map(int, version.groups()))]
+    there = ", ".join("{}.{} ({})".format(*v, path) for v, path in found.items()) or "none that will do"
+    raise Stop(f"PYTHON={name} does not run here. On this machine: {there}")
+
+
+def venv_of(version):
+    """The environment of a Python: ``.venv``, or ``.venv-3.13`` where ``.venv`` is that of another version."""
+    plain = ROOT / ".venv"
+    try:
+        made = re.search(r"^version\w*\s*=\s*(\d+)\.(\d+)", (plain / "pyvenv.cfg").read_text(), re.M)
+    except OSError:
+        return plain
+    if made and tuple(map(int, made.groups())) != tuple(version[:2]):
+        return ROOT / ".venv-{}.{}".format(*version[:2])
+    return plain
 
 
 def fingerprint(extras):
@@ -96,21 +155,22 @@ def missing_parts():
 
 
 def ready(extras=EXTRAS, stamp=".ready"):
-    """Make or complete ``.venv``; does nothing when it matches pyproject.toml and constraints.txt."""
-    stamp = VENV / stamp
+    """Make or complete the environment; does nothing when it matches pyproject.toml and constraints.txt."""
+    venv = venv_of(sys.version_info)
+    stamp = venv / stamp
     wanted = fingerprint(extras)
-    python = python_in(VENV)
+    python = python_in(venv)
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         return python
-    if VENV.exists() and not works(python):
+    if venv.exists() and not works(python):
         print("The environment is not whole; making it again.", flush=True)
-        shutil.rmtree(str(VENV))
-    if not VENV.exists():
+        shutil.rmtree(str(venv))
+    if not venv.exists():
         problem = missing_parts()
         if problem:
             raise Stop(problem)
-        print("Making the environment in .venv ...", flush=True)
-        make_venv()
+        print(f"Making the environment in {venv.name} ...", flush=True)
+        make_venv(venv)
     print("Installing packages (some minutes the first time; if you stop it, the next call goes on) ...", flush=True)
     install(python, extras)
     stamp.write_text(wanted)
@@ -127,12 +187,12 @@ def works(python):
     )
 
 
-def make_venv():
+def make_venv(venv):
     child = subprocess.run(
-        [sys.executable, "-m", "venv", str(VENV)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "venv", str(venv)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if child.returncode:
-        shutil.rmtree(str(VENV), ignore_errors=True)
+        shutil.rmtree(str(venv), ignore_errors=True)
         if "No space left" in child.stdout:
             raise Stop(disk_full())
         package = "python{}.{}-venv".format(*sys.version_info[:2])
@@ -201,11 +261,31 @@ def environment(**more):
 
 def call(python, *words, **more):
     """Run a module of the environment; returns its exit status."""
-    return subprocess.call([str(python), "-m"] + [str(w) for w in words], cwd=str(ROOT), env=environment(**more))
+    return patient([str(python), "-m"] + [str(w) for w in words], cwd=str(ROOT), env=environment(**more))
+
+
+def patient(words, last=False, **how):
+    """Run a command; returns its exit status. A key press reaches the command too, which may end in peace.
+
+    With `last` nothing comes after it, and how it ended after a key press is how this ends.
+    """
+    with subprocess.Popen(words, **how) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(30)
+            if last and child.returncode is not None:
+                return child.returncode
+            raise
+        finally:
+            if child.poll() is None:
+                child.terminate()
 
 
 def build(python, job, a):
     words = ["book.build", job, "--jobs", a.jobs, "--profile", a.profile]
+    words += ["--device", a.device] if job == "gpu" else []
     return call(python, *words + (["--chapter", a.chapter] if a.chapter else []))
 
 
@@ -261,8 +341,25 @@ def new(python, a):
 
 
 def lab(python, a):
-    ready("lab", ".ready-lab")
-    return call(python, "jupyterlab", "chapters")
+    """JupyterLab on the reader's copies, for this machine alone; one Ctrl-C ends it."""
+    failed = build(python, "lab", a)
+    if failed:
+        return failed
+    words = ["jupyterlab", "work", "-y", "--ServerApp.ip=127.0.0.1", *lab_options(os.environ)]
+    try:
+        return call(python, *words)
+    except KeyboardInterrupt:
+        print("\nJupyterLab ended. What you saved is in work/.", flush=True)
+        return 0
+
+
+def lab_options(env):
+    """What Jupyter must be told on some machines: that root may run it, and that there is no browser to open."""
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    blind = sys.platform.startswith("linux") and not any(
+        env.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME")
+    )
+    return (["--allow-root"] if root else []) + (["--no-browser"] if blind else [])
 
 
 def lock(python, a):
@@ -287,12 +384,32 @@ def lock(python, a):
 
 
 def clean(everything):
-    for name in ["_build", ".pytest_cache", ".ruff_cache", ".hypothesis"] + ([".venv"] if everything else []):
+    """Remove what was built, and with `everything` the environments; work/ is the reader's."""
+    environments = [p.name for p in ROOT.glob(".venv*")] if everything else []
+    for name in ["_build", ".pytest_cache", ".ruff_cache", ".hypothesis", *environments]:
         shutil.rmtree(str(ROOT / name), ignore_errors=True)
     for top in ("book", "shared", "tests", "chapters", "data"):
         for cache in (ROOT / top).rglob("__pycache__"):
             shutil.rmtree(str(cache), ignore_errors=True)
     return 0
+
+
+def another_python():
+    """The Python to go on with where ``PYTHON=`` names one of another version or this one will not do, else None."""
+    name, problem = os.environ.get("PYTHON"), version_problem(sys.version_info)
+    if name:
+        better = named_python(name)
+        if version_of([better])[0] != tuple(sys.version_info[:2]):
+            print(f"Going on with {better}", flush=True)
+            return better
+    if not problem:
+        return None
+    made = python_in(ROOT / ".venv")
+    better = made if works(made) else next(iter(pythons().values()), None)
+    if not better:
+        raise Stop(problem + ". Install one, or name it: make PYTHON=python3.12")
+    print(f"{problem}; going on with {better}", flush=True)
+    return better
 
 
 def main(words=None):
@@ -305,6 +422,7 @@ def main(words=None):
     parser.add_argument("--chapter", default=os.environ.get("CHAPTER") or None)
     parser.add_argument("--method", default=os.environ.get("METHOD") or None)
     parser.add_argument("--jobs", default=os.environ.get("JOBS") or "1")
+    parser.add_argument("--device", default=os.environ.get("DEVICE") or "auto", help="with gpu: auto, cpu, cuda, mps")
     parser.add_argument("--all", action="store_true", help="with clean: the environment too")
     a = parser.parse_args(words)
     if a.job == "clean":
@@ -315,13 +433,11 @@ def main(words=None):
         )
     if a.job == "new" and not a.method:
         raise Stop("Which method? For example: make new METHOD=my_method, or python3 run.py new --method my_method")
-    problem = version_problem(sys.version_info)
-    if problem:
-        better = python_in(VENV) if works(python_in(VENV)) else other_python()
-        if not better:
-            raise Stop(problem + ". Install one, or name it: make PYTHON=python3.12")
-        print(f"{problem}; going on with {better}", flush=True)
-        return subprocess.call([str(better), str(Path(__file__).resolve()), *(words or sys.argv[1:])])
+    better = another_python()
+    if better:
+        # The other Python is asked for no third.
+        env = {k: v for k, v in os.environ.items() if k != "PYTHON"}
+        return patient([str(better), str(Path(__file__).resolve()), *(words or sys.argv[1:])], True, env=env)
     python = ready()
     jobs = {"test": test, "check": check, "new": new, "lab": lab, "lock": lock}
     return jobs[a.job](python, a) if a.job in jobs else build(python, a.job, a)

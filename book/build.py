@@ -1,6 +1,8 @@
 """The book's build tool: ``python -m book.build JOB``. ``run.py`` and the Makefile call it.
 
-sync     chapters/NN-slug/*.md -> *.ipynb (the text is the source; stored outputs stay); list them in the contents
+sync     chapters/NN-slug/*.md -> *.ipynb (the text is the source; stored outputs stay, hand-made changes go to work/);
+         list them in the contents
+lab      sync, and copy the notebooks into work/, where they are the reader's
 run      run the pages that changed -> _build/executed/<profile>/; a study shows what was recorded
 stage    executed pages and book/ -> _build/src/
 html     _build/src -> _build/html
@@ -8,6 +10,7 @@ book     sync, run, stage, html
 full     run one chapter's published protocol, lesson and study, and store its numbers (--chapter)
 refs     run lesson and study at smoke and lesson, store the checked outputs in the notebooks and the numbers in
          book/results/
+gpu      run chapters on the accelerator (--device), compare them with what is stored, keep all of it in _build/gpu/
 links    follow every link of the rendered book, the outside ones too (needs the network)
 """
 
@@ -19,18 +22,35 @@ import sys
 import time
 from pathlib import Path
 
-from book import execute, notebooks, publish
+from book import execute, gpu, notebooks, publish, work
 from book.notebooks import CHECKED, ROOT, BookError, code_cells, store_outputs, tags
 
 PROFILES = ("smoke", "lesson", "full")
 
 
 def sync(only=None, root: Path = ROOT) -> list[str]:
-    """Write every page's notebook from its text, and the chapters into the contents; returns the names that changed."""
-    drafts = notebooks.pages(only, root, drafts=True)
-    changed = [p.name for p in drafts if notebooks.write(p.notebook, notebooks.synced(p, root))]
+    """Write every page's notebook from its text, and the chapters into the contents; returns the names that changed.
+
+    A notebook that somebody changed by hand is kept in ``work/``, and said so.
+    """
+    changed = []
+    for page in notebooks.pages(only, root, drafts=True):
+        if mine := work.set_aside(page, root):
+            kept = mine.relative_to(root).as_posix()
+            print(
+                f"{page.where} was changed by hand: that version is kept as {kept}, and the notebook is made again "
+                f"from {page.text.name}. To work on copies, use 'make lab'."
+            )
+        if notebooks.write(page.notebook, notebooks.synced(page, root)):
+            changed.append(page.name)
     toc = notebooks.write(root / "book" / "_toc.yml", notebooks.contents(root).encode())
     return changed + ["book/_toc.yml"] * toc
+
+
+def lab(only=None, root: Path = ROOT) -> None:
+    """Lay the reader's copies in ``work/``, and say which are new and which stay as the reader left them."""
+    sync(only, root)
+    print("\n".join(work.copies(only, root)) or "every copy in work/ is up to date")
 
 
 def out_of_step(root: Path = ROOT) -> list[str]:
@@ -97,15 +117,20 @@ def main(words=None) -> int:
     parser = argparse.ArgumentParser(
         prog="book.build", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("job", choices=["sync", "run", "stage", "html", "book", "full", "refs", "links"])
+    parser.add_argument("job", choices=["sync", "lab", "run", "stage", "html", "book", "full", "gpu", "refs", "links"])
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=PROFILES)
     parser.add_argument("--chapter", action="append", help="slug, number or page; may be repeated")
     parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS") or 1))
+    parser.add_argument("--device", default=os.environ.get("DEVICE") or "auto", help="with gpu: auto, cpu, cuda, mps")
     parser.add_argument("--force", action="store_true", help="run even what did not change")
     a = parser.parse_args(words)
     try:
         if a.job == "sync":
             print("\n".join(f"{n}  changed" for n in sync(a.chapter)) or "every notebook is in step with its text")
+        elif a.job == "lab":
+            lab(a.chapter)
+        elif a.job == "gpu":
+            gpu.run(a.chapter, a.profile, a.device, a.force)
         elif a.job == "run":
             run(a.chapter, a.profile, a.jobs, a.force)
         elif a.job == "stage":

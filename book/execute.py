@@ -2,6 +2,9 @@
 
 An executed copy lies at ``_build/executed/<profile>/NN-slug/slug.ipynb`` and appears there only when it is whole, so
 an interrupted run is simply run again. The copy of a page that failed is ``slug.failed.ipynb`` beside it.
+
+Runs on a named device (``device="cuda"``) are kept apart, in ``_build/gpu/<device>/<profile>/``; without a name a page
+takes the device it finds.
 """
 
 from __future__ import annotations
@@ -28,12 +31,32 @@ INTERRUPTED = 130
 SETS_UP = re.compile(r"^book = setup\(", re.M)
 
 
-def executed(page: Page, profile: str, root: Path = ROOT) -> Path:
+def executed(page: Page, profile: str, root: Path = ROOT, device: str = "") -> Path:
     """Where the page's executed copy lies."""
-    return root / "_build" / "executed" / profile / page.folder.name / f"{page.stem}.ipynb"
+    place = root / "_build" / Path("gpu", device.replace(":", "-")) if device else root / "_build" / "executed"
+    return place / profile / page.folder.name / f"{page.stem}.ipynb"
 
 
-def key(page: Page, profile: str, root: Path = ROOT) -> str:
+def variables(device: str) -> dict[str, str]:
+    """What must be in the environment of a kernel for every library to compute on a device; empty without one.
+
+    On an accelerator Keras runs on torch, which is known to see it, unless ``KERAS_BACKEND`` says otherwise: the
+    TensorFlow of the pinned set computes on the CPU alone.
+    """
+    if not device:
+        return {}
+    if device == "cpu":
+        return {
+            "BORROWED_DEVICE": "cpu",
+            "CUDA_VISIBLE_DEVICES": "",
+            "JAX_PLATFORMS": "cpu",
+            "KERAS_TORCH_DEVICE": "cpu",
+        }
+    keras = os.environ.get("KERAS_BACKEND", "torch")
+    return {"BORROWED_DEVICE": device, "KERAS_TORCH_DEVICE": device, "KERAS_BACKEND": keras}
+
+
+def key(page: Page, profile: str, root: Path = ROOT, device: str = "") -> str:
     """What an execution depends on, as a hash: code cells, profile, the modules reached, data, the pinned set, Python.
 
     Prose is not part of it. What was recorded is, where a study shows it.
@@ -51,6 +74,9 @@ def key(page: Page, profile: str, root: Path = ROOT) -> str:
     digest.update(constraints.read_bytes() if constraints.exists() else b"")
     if profile == RECORDED:
         digest.update(json.dumps(notebooks.quotable(page.slug, root), sort_keys=True).encode())
+    if device:
+        keras = variables(device).get("KERAS_BACKEND", os.environ.get("KERAS_BACKEND"))
+        digest.update(f"{device} {keras}".encode())
     return digest.hexdigest()
 
 
@@ -75,18 +101,19 @@ def data_digest(names: list[str], root: Path = ROOT) -> str:
     return digest.hexdigest()
 
 
-def is_current(page: Page, profile: str, root: Path = ROOT) -> bool:
+def is_current(page: Page, profile: str, root: Path = ROOT, device: str = "") -> bool:
     """True when a whole executed copy exists and nothing it depends on changed."""
-    path = executed(page, profile, root)
+    path = executed(page, profile, root, device)
     try:
-        return path.exists() and notebooks.load(path)["metadata"].get("book", {}).get("key") == key(page, profile, root)
+        made = notebooks.load(path)["metadata"].get("book", {}).get("key") if path.exists() else None
+        return made is not None and made == key(page, profile, root, device)
     except BookError:
         return False
 
 
-def expected_seconds(page: Page, profile: str, root: Path = ROOT) -> float | None:
+def expected_seconds(page: Page, profile: str, root: Path = ROOT, device: str = "") -> float | None:
     """How long the page took when it last ran here, else when its results were recorded, else None."""
-    path = executed(page, profile, root)
+    path = executed(page, profile, root, device)
     if path.exists():
         try:
             if seconds := notebooks.load(path)["metadata"].get("book", {}).get("seconds"):
@@ -99,7 +126,7 @@ def expected_seconds(page: Page, profile: str, root: Path = ROOT) -> float | Non
 # --- one page, in a process of its own ----------------------------------------------------------------------------
 
 
-def run_here(page: Page, profile: str, report=lambda **event: None, root: Path = ROOT) -> dict:
+def run_here(page: Page, profile: str, report=lambda **event: None, root: Path = ROOT, device: str = "") -> dict:
     """Execute one page in this process with papermill.
 
     Returns
@@ -125,20 +152,21 @@ def run_here(page: Page, profile: str, report=lambda **event: None, root: Path =
             return _client(nb_man, kernel_name, watch, total, report).execute()
 
     papermill_engines.register("reporting", Engine)
-    goal = executed(page, profile, root)
+    goal = executed(page, profile, root, device)
     goal.parent.mkdir(parents=True, exist_ok=True)
     _forget_dead(goal)
     running = goal.with_name(f"{page.stem}.running-{os.getpid()}.ipynb")
     failed = goal.with_name(f"{page.stem}.failed.ipynb")
-    os.environ["BORROWED_PROFILE"] = profile
-    wanted = key(page, profile, root)
+    os.environ |= {"BORROWED_PROFILE": profile, **variables(device)}
+    wanted = key(page, profile, root, device)
+    parameters = {"profile": profile} | ({"device": device} if device else {})
     has_parameters = any("parameters" in tags(c) for c in code_cells(nb))
     started = time.monotonic()
     try:
         papermill.execute_notebook(
             nbformat.from_dict(json.loads(notebooks.dump(nb))),
             running,
-            parameters={"profile": profile} if has_parameters else None,
+            parameters=parameters if has_parameters else None,
             engine_name="reporting",
             progress_bar=False,
             cwd=str(page.folder),
@@ -311,10 +339,14 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, stream=None, measure=False) -> list[str]:
+def run(
+    only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, stream=None, measure=False, device=""
+) -> list[str]:
     """Run the pages that changed, each in a process of its own, and return the names of those that failed.
 
     A study shows what was recorded; with `measure` it runs its experiments at `profile`.
+
+    With a `device` they are told to compute there, and kept apart from the other runs.
 
     Raises
     ------
@@ -323,7 +355,7 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
     """
     progress = Progress(stream)
     chosen = {page: profile if measure else page.shown_at(profile) for page in notebooks.pages(only, root)}
-    waiting = [p for p, at in chosen.items() if force or not is_current(p, at, root)]
+    waiting = [p for p, at in chosen.items() if force or not is_current(p, at, root, device)]
     for page in chosen:
         if page not in waiting:
             progress.say(f"{page.name}  unchanged")
@@ -340,9 +372,9 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
         if stop.is_set():
             return
         at = chosen[page]
-        progress.start(page.name, len(code_cells(notebooks.read(page))), expected_seconds(page, at, root))
+        progress.start(page.name, len(code_cells(notebooks.read(page))), expected_seconds(page, at, root, device))
         # Our own packages, whatever lies in the root of the pages (-P).
-        words = [sys.executable, "-P", "-m", "book.execute", str(page.text), at, str(root)]
+        words = [sys.executable, "-P", "-m", "book.execute", str(page.text), at, str(root), device]
         # The child's errors are shown only when it ends without a word, so its log cannot garble the line.
         end, noise = None, []
         with subprocess.Popen(
@@ -401,7 +433,7 @@ def _explain(page, profile, end, noise, root):
     ).rstrip()
 
 
-def _main(text: str, profile: str, root: str) -> int:
+def _main(text: str, profile: str, root: str, device: str = "") -> int:
     def say(**event):
         out.write(json.dumps(event) + "\n")
         out.flush()
@@ -410,11 +442,11 @@ def _main(text: str, profile: str, root: str) -> int:
     out, sys.stdout = sys.stdout, sys.stderr
     page = Page.of(Path(text))
     try:
-        end = run_here(page, profile, say, Path(root))
+        end = run_here(page, profile, say, Path(root), device)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as e:
-        failed = executed(page, profile, Path(root)).with_name(f"{page.stem}.failed.ipynb")
+        failed = executed(page, profile, Path(root), device).with_name(f"{page.stem}.failed.ipynb")
         left = f"; the notebook up to there: {failed.relative_to(Path(root)).as_posix()}" if failed.exists() else ""
         say(ok=False, error=f"{type(e).__name__}: {e}{left}")
         return 1

@@ -332,7 +332,7 @@ def make(page: Page, root: Path = ROOT) -> dict:
             if HIDDEN & set(tags(cell)):
                 meta |= {"cellView": "form", "jupyter": {"source_hidden": True}}
             cells.append({**cell, "metadata": meta})
-    _identify(page.stem, cells)
+    identify(page.stem, cells)
     metadata: dict = {"accelerator": "GPU"} if front.get("gpu") else {}
     metadata["book"] = {"slug": page.stem, "source": page.text.name}
     metadata["colab"] = {"provenance": [], "toc_visible": True} | ({"gpuType": "T4"} if front.get("gpu") else {})
@@ -361,7 +361,7 @@ def _badge(page, place):
     return {"cell_type": "markdown", "metadata": {}, "source": "\n\n".join(filter(None, [colab, said, led]))}
 
 
-def _identify(stem, cells):
+def identify(stem, cells):
     """Give each cell an identifier from its own content, so that an edit changes that cell's and no other's."""
     seen: dict[str, int] = {}
     for cell in cells:

@@ -53,7 +53,7 @@ def staged(page: Page, profile: str, root: Path = ROOT) -> dict:
             cell["metadata"]["mystnb"] = figure
     _quote(nb, page, root)
     _lead(nb, page)
-    notebooks._identify(page.stem, nb["cells"])
+    notebooks.identify(page.stem, nb["cells"])
     nb["metadata"]["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nb["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     return nb

@@ -148,12 +148,14 @@ class Chapter:
         import pandas as pd
         from IPython.display import display
 
-        origin = self.run.provenance() if self.reruns else results.latest(self.slug)["provenance"]
+        origin = (
+            self.run.provenance() | accelerator(self.device) if self.reruns else results.latest(self.slug)["provenance"]
+        )
         display({"text/plain": ""}, raw=True, metadata={"provenance": origin})
         rows = {
             "profile": origin["profile"],
             "seeds": ", ".join(map(str, origin["seeds"])),
-            "device": f"{origin['device']} ({origin['machine']})",
+            "device": f"{origin.get('accelerator', origin['device'])} ({origin['machine']})",
             "versions": ", ".join(f"{k} {v}" for k, v in origin["versions"].items()),
             "data": ", ".join(f"{k} sha256 {v[:12]}…" for k, v in origin["data"].items()),
             "commit": origin["commit"],
@@ -175,7 +177,8 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
     seed : int
         The first of the chapter's seeds; it also sets Python's, NumPy's and torch's generators.
     device : str
-        ``"auto"`` takes an accelerator when there is one.
+        ``"auto"`` takes an accelerator when there is one. Another value is meant for everything the notebook computes:
+        it is left in the environment, as ``BORROWED_DEVICE``, where ``"auto"`` looks for it.
 
     Returns
     -------
@@ -188,6 +191,8 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
     """
     import pandas as pd
     from IPython.display import HTML, display
+
+    from shared.train.settings import DEVICE_VARIABLE
 
     study = slug.endswith(STUDY)
     chosen = resolve_profile(profile, study)
@@ -207,9 +212,24 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
         load_triton()
         seed_everything(seed)
         sized, seeds, place = chosen, tuple(range(seed, seed + SEEDS[chosen])), str(resolve_device(device))
+        if device != "auto":
+            os.environ[DEVICE_VARIABLE] = place
     chapter = Chapter(slug, chosen, seed, seeds, place, results.Run(slug, sized, seeds, place))
     display(HTML(_box(chapter)))
     return chapter
+
+
+def accelerator(device: str) -> dict:
+    """The accelerator's name and, of a CUDA one, the most memory that torch took of it here, in MiB; empty on a CPU."""
+    if device == "cpu":
+        return {}
+    import torch
+
+    place = torch.device(device)
+    if place.type != "cuda":
+        return {"accelerator": place.type}
+    peak = torch.cuda.max_memory_reserved(place)
+    return {"accelerator": torch.cuda.get_device_name(place), "peak_gpu_mib": round(peak / 2**20)}
 
 
 def _box(chapter: Chapter) -> str:

@@ -312,28 +312,32 @@ def from_notebook(path) -> dict:
     return {"provenance": {**provenance, **extra} if provenance else {}, "records": records}
 
 
-def compare(measured: dict, stored: dict) -> list[str]:
+def compare(measured: dict, stored: dict, wider: float = 1) -> list[str]:
     """Differences between two ``records`` that pass the stated tolerances; an empty list when they agree.
 
     Numbers agree within the record's own absolute ``tolerance``, or 0.02 plus 5 % of the stored value without one.
-    Whole numbers without a tolerance and words must be equal. Published figures must not change.
+    Whole numbers without a tolerance and words must be equal. Published figures must not change. With `wider`, for a
+    run on another kind of device, every tolerance is that many times as large, and whole numbers have one too. Other
+    random numbers are drawn there, so a value may lie anywhere in the stored interval, and its ends are not compared.
     """
     out = [f"{n}: recorded before, not now" for n in stored if n not in measured]
     out += [f"{n}: not recorded before" for n in measured if n not in stored]
     for name in measured.keys() & stored.keys():
         new, old = measured[name], stored[name]
-        for key in ("published", "source", "value", "low", "high"):
+        for key in ("published", "source", "value", *(("low", "high") if wider == 1 else ())):
             a, b = new.get(key), old.get(key)
-            allowed = 0 if key in ("published", "source") else _allowed(old, a, b)
+            if wider != 1 and key == "value" and "low" in old and old["low"] <= a <= old["high"]:
+                continue
+            allowed = 0 if key in ("published", "source") else wider * _allowed(old, a, b, exact=wider == 1)
             if a != b and not (allowed and abs(a - b) <= allowed):
                 out.append(f"{name}: {key} {b!r} became {a!r}" + (f" (tolerance {allowed:.2g})" if allowed else ""))
     return sorted(out)
 
 
-def _allowed(old, a, b) -> float:
+def _allowed(old, a, b, exact=True) -> float:
     """The absolute difference allowed between two stored values of one record; zero means they must be equal."""
     if isinstance(a, str) or isinstance(b, str) or a is None or b is None:
         return 0
     if "tolerance" in old:
         return old["tolerance"]
-    return 0 if isinstance(a, int) and isinstance(b, int) else 0.02 + 0.05 * abs(b)
+    return 0 if exact and isinstance(a, int) and isinstance(b, int) else 0.02 + 0.05 * abs(b)

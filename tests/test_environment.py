@@ -14,13 +14,17 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from pip._internal.exceptions import PipError
+from pip._internal.network.session import PipSession
+from pip._internal.req import parse_requirements
+from pip._internal.req.constructors import install_req_from_line
 
 import shared
 
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_TO_PIP = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 NOT_PYTHON = {"python", "pip", "make"}
-IN_CONDA = ("book", "test", "single-cell", "sweep", "distributed", "keras", "tune", "explain")
+IN_CONDA = ("book", "test", "lab", "single-cell", "sweep", "distributed", "keras", "tune", "explain")
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
@@ -56,6 +60,20 @@ def conda(text: str) -> dict[str, Requirement]:
     return found
 
 
+def pip_part(text: str) -> list[str]:
+    """The lines of an environment file that conda hands to pip as a requirements file."""
+    entries = yaml.safe_load(text)["dependencies"]
+    return [line for entry in entries if isinstance(entry, dict) for line in entry["pip"]]
+
+
+def pip_reads(lines: list[str], folder: Path) -> list[str]:
+    """The requirements that pip's own parser finds in a requirements file of these lines."""
+    file = folder / "requirements.txt"
+    file.write_text("\n".join(lines))
+    found = list(parse_requirements(str(file), session=PipSession()))
+    return [f"-e {r.requirement}" if r.is_editable else str(install_req_from_line(r.requirement).req) for r in found]
+
+
 def disagreements(wanted: dict, offered: dict) -> list[str]:
     """Names in one and not in the other, and names whose bounds differ."""
     said = [f"{n} is missing" for n in sorted(wanted.keys() - offered.keys())]
@@ -88,6 +106,15 @@ def test_conda_asks_for_the_same():
     assert disagreements(wanted, conda(text)) == []
 
 
+def test_pip_accepts_what_conda_hands_it(tmp_path):
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert pip_reads(pip_part(text), tmp_path) == pip_part(text)
+    # The package in place, with its own dependencies: conda's packages satisfy them, so pip adds none.
+    assert "-e ." in pip_part(text)
+    assert declared().keys() <= conda(text).keys() - {Requirement(r).name for r in pip_part(text) if r[0] != "-"}
+    assert {"jupyter", "jupyterlab"} <= conda(text).keys()
+
+
 def test_every_requirement_has_a_pin_within_its_bounds():
     assert unsatisfied(declared(*project()["project"]["optional-dependencies"]), pins(constraints())) == []
 
@@ -118,7 +145,7 @@ def test_python_versions_agree(root):
     assert set(run.EXTRAS.split(",")) == set(IN_CONDA)
 
 
-@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="only the environment that run.py makes is pinned")
+@pytest.mark.skipif(Path(sys.prefix).parent != ROOT, reason="only the environment that run.py makes is pinned")
 def test_what_is_installed_is_what_is_pinned():
     wrong = []
     for name, wanted in pins(constraints()).items():
@@ -171,6 +198,12 @@ def test_core_has_no_copyleft_package():
 
 
 # Each check on a bad example.
+
+
+@pytest.mark.parametrize("line", ["--no-deps", "a => 1"])
+def test_a_line_that_pip_refuses_is_seen(tmp_path, line):
+    with pytest.raises(PipError):
+        pip_reads(["b", line], tmp_path)
 
 
 def test_disagreements_are_seen():

@@ -166,6 +166,24 @@ def test_compare_holds_numbers_to_their_tolerance(old, new, differs):
     assert bool(results.compare({"x": new}, {"x": old})) is differs
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "differs"),
+    [
+        ({"value": 0.80}, {"value": 0.95}, False),
+        ({"value": 0.80}, {"value": 1.00}, True),
+        ({"value": 0.80, "tolerance": 0.01}, {"value": 0.82}, False),
+        ({"value": 11}, {"value": 12}, False),
+        ({"value": 2}, {"value": 3}, True),
+        ({"value": 0.1, "low": -0.4, "high": 0.6}, {"value": 0.5, "low": 0.4, "high": 0.6}, False),
+        ({"value": 0.1, "low": 0.0, "high": 0.2}, {"value": 0.5, "low": 0.4, "high": 0.6}, True),
+        ({"value": "ridge"}, {"value": "lasso"}, True),
+        ({"value": 0.5, "published": 0.7}, {"value": 0.5, "published": 0.71}, True),
+    ],
+)
+def test_compare_can_be_wider(old, new, differs):
+    assert bool(results.compare({"x": new}, {"x": old}, wider=3)) is differs
+
+
 def test_compare_names_what_appeared_and_what_went():
     assert results.compare({"a": {"value": 1}}, {"b": {"value": 1}}) == [
         "a: not recorded before",

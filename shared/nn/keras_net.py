@@ -1,11 +1,12 @@
 """What the Keras networks of this book share: scaling, Adam with a learning rate per layer, training by batches.
 
-Importing this module loads Keras, on TensorFlow unless ``KERAS_BACKEND`` says otherwise.
+Importing this module loads Keras: on TensorFlow, where that is absent on torch, or on what ``KERAS_BACKEND`` names.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import os
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from shared import load_triton
 
 # ruff: noqa: E402  what follows must be said before Keras loads
 # Keras reads the choice of back end once, when it is imported.
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow" if importlib.util.find_spec("tensorflow") else "torch")
 load_triton()
 
 import keras

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 from shared.data.constraints import Maybe, NotNegative, OneOf, Positive, Whole, check
 
+DEVICE_VARIABLE = "BORROWED_DEVICE"
 OPTIMIZERS, STEP_ORDERS = ("adamw", "adam", "sgd"), ("standard", "original")
 
 
@@ -159,7 +161,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     Parameters
     ----------
     device : str or torch.device
-        ``"auto"`` takes CUDA, else Apple's MPS, else the CPU.
+        ``"auto"`` takes what the environment's ``BORROWED_DEVICE`` names, else CUDA, else Apple's MPS, else the CPU.
 
     Raises
     ------
@@ -168,6 +170,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """
     import torch
 
+    device = (os.environ.get(DEVICE_VARIABLE) or device) if device == "auto" else device
     if device == "auto":
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -25,6 +25,7 @@ Made of {term}`cells <cell>` {cite:p}`doe2020`, and **{glue:text}`score:.2f`** r
 
 profile = "auto"
 seed = 0
+device = "auto"
 ```
 
 ```{code-cell} ipython3

@@ -655,7 +655,7 @@ def colab_links(nb, expected: str) -> list[str]:
 
 
 def parameters(nb) -> list[str]:
-    """One cell tagged ``parameters`` sets profile and seed; it and the set-up cell are the first two code cells."""
+    """One cell tagged ``parameters`` sets profile, seed and device; it and the set-up cell come first."""
     cells = code_cells(nb)
     marked = [c for c in cells if "parameters" in tags(c)]
     if len(marked) != 1:
@@ -666,8 +666,8 @@ def parameters(nb) -> list[str]:
         for n in ast.parse(source(marked[0])).body
         if isinstance(n, ast.Assign)
     }
-    if values != {"profile": "auto", "seed": 0}:
-        said.append('the parameters cell is: profile = "auto" and seed = 0')
+    if values != {"profile": "auto", "seed": 0, "device": "auto"}:
+        said.append('the parameters cell is: profile = "auto", seed = 0 and device = "auto"')
     if not any("setup" in tags(c) for c in cells[:2]) or marked[0] not in cells[:2]:
         said.append("the first two code cells are the set-up cell and the parameters cell")
     return said

@@ -504,14 +504,12 @@ def test_colab_links():
 
 
 def test_parameters():
-    good = code('profile = "auto"   # or\nseed = 0', "parameters")
+    good = code('profile = "auto"   # or\nseed = 0\ndevice = "auto"', "parameters")
     assert parameters(nb(good, code("1", "setup"))) == []
     assert parameters(nb(code("1", "setup"), good)) == []
     assert "0 cells" in parameters(nb(code("1")))[0]
-    assert (
-        "the parameters cell is"
-        in parameters(nb(code('profile = "lesson"\nseed = 0', "parameters"), code("1", "setup")))[0]
-    )
+    for bad in ('profile = "auto"\nseed = 0', 'profile = "lesson"\nseed = 0\ndevice = "auto"'):
+        assert "the parameters cell is" in parameters(nb(code(bad, "parameters"), code("1", "setup")))[0]
     assert "first two" in parameters(nb(good, code("1"), code("1", "setup")))[0]
 
 

@@ -737,9 +737,14 @@ def test_a_model_without_parameters_is_refused():
         fit(network().requires_grad_(False), loss, cells(), config=CPU)
 
 
-def test_devices():
+def test_devices(monkeypatch):
     assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.delenv("BORROWED_DEVICE", raising=False)
     assert resolve_device().type in {"cpu", "cuda", "mps"}
+    monkeypatch.setenv("BORROWED_DEVICE", "cuda:98")
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(TrainingError, match="'cuda:98' is not present"):
+        resolve_device()
     with pytest.raises(TrainingError, match="is not known"):
         resolve_device("gpu")
     with pytest.raises(TrainingError, match="is not present on this machine"):

@@ -1,0 +1,165 @@
+"""No method and no arm of a study mixes tensors of two devices: each trains and predicts on a pretended accelerator."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from shared.data import Corpus, simulate
+from shared.methods.scpretrain import ScPretrain
+from shared.methods.torch_method import TorchMethod
+from shared.nn import meta
+from shared.nn.blocks import encoder
+from shared.studies import scpretrain, tmp
+
+from .elsewhere import PLACE, MixedDevicesError, elsewhere
+from .examples import fitted, outputs
+from .test_contract import estimators
+from .toys import TOYS, ToyClassifier
+
+SMALL = {"epochs": 2, "fit_epochs": 2, "episodes": 3, "fit_episodes": 3, "rounds": 1, "eval_episodes": 2}
+TORCH = [kind for kind in (*estimators(), *TOYS) if issubclass(kind, TorchMethod)]
+pytestmark = [
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real accelerator, which finds the same"),
+    pytest.mark.filterwarnings("ignore::shared.data.errors.DataWarning"),
+]
+
+
+@pytest.fixture
+def there(monkeypatch):
+    """The pretended accelerator, present as far as anybody asks."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: torch.get_rng_state())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
+    with elsewhere() as tags:
+        yield tags
+
+
+def example_there(kind):
+    """The class's example on the pretended accelerator, with as few steps as make sense."""
+    example = kind.example()
+    short = {name: value for name, value in SMALL.items() if name in example.model.get_params()}
+    model = clone(example.model).set_params(device=str(PLACE), **short)
+    return dataclasses.replace(example, model=model)
+
+
+@pytest.mark.parametrize("kind", TORCH, ids=lambda k: k.__name__)
+def test_a_method_stays_on_one_device(there, kind):
+    example = example_there(kind)
+    model = fitted(example)
+    found = outputs(model, example.cells)
+    assert found and all(np.asarray(value).size for value in found.values())
+    assert there.kept, "nothing was computed there"
+
+
+def made_study(seed, n_classes=4, n_rows=24, n_genes=30):
+    """Classes with means of their own over genes from 0 to 1."""
+    rng = np.random.default_rng(seed)
+    X = np.repeat(rng.random((n_classes, n_genes)), n_rows, 0) + 0.15 * rng.standard_normal(
+        (n_classes * n_rows, n_genes)
+    )
+    return X.clip(0, 1).astype(np.float32), np.repeat([f"type {i}" for i in range(n_classes)], n_rows)
+
+
+CONFIG = tmp.StudyConfig(
+    (12, 8),
+    (8,),
+    pretrain_episodes=3,
+    finetune_episodes=2,
+    n_query=4,
+    eval_queries=4,
+    eval_episodes=2,
+    device=str(PLACE),
+)
+LEARNERS = {
+    "prototypical": lambda seed: meta.Prototypical(encoder((30, 8), norm="layer")),
+    "matching": lambda seed: meta.Matching(encoder((30, 8), norm="layer")),
+    "MAML": lambda seed: meta.MAML(encoder((30, 8), norm="layer"), 4, inner_steps=1),
+    "ANIL": lambda seed: meta.ANIL(encoder((30, 8), norm="layer"), 4, inner_steps=1),
+}
+WEIGHT = {"non-negative weights": tmp.Arm("source", "weight", 10)}
+
+
+@pytest.mark.parametrize("at_once", [1, 2], ids=["in turn", "stacked"])
+def test_the_arms_of_the_relation_network_stay_on_one_device(there, at_once):
+    """Pre-trained, fine-tuned, watched and evaluated, each arm of the figure and each learner of episodes."""
+    config, seeds = dataclasses.replace(CONFIG, at_once=at_once), range(at_once)
+    source, train, test = map(made_study, range(3))
+    arms = tmp.ARMS | WEIGHT | {name: tmp.Arm(make, cells=10) for name, make in LEARNERS.items() if at_once == 1}
+    wanted = {(arm.init, arm.clamp) for arm in arms.values() if arm.init in ("source", "scrambled")}
+    sampler = tmp.evaluation_sampler(test, config)
+    pretrained, _ = tmp.pretrain(source, wanted, config, seeds, sampler)
+    nets, curve = tmp.finetune_arms(arms, pretrained, train, config, seeds, sampler, (1, 2))
+    found = tmp.results(nets, sampler, config)
+    assert found.keys() == arms.keys() and len(curve) and there.kept
+
+    if at_once > 1:
+        return
+    some = {key: net for key, net in nets.items() if key[0] in tmp.ARMS}
+    tmp.label_shift(some, test, (0.5,), config, size=8)
+    tmp.open_set(tmp.Arm("random", cells=10), train, test, config, (0,), n_way=3, n_new=1)
+    tmp.feature_correlations(list(some.values())[:1], test[0])
+
+
+def test_the_arms_of_pretraining_on_clusters_stay_on_one_device(there):
+    """Encoders, networks, regressions on embeddings, and the published protocol, on a data set that was left out."""
+    made = simulate.many(2, seed=1, n_cells=80, n_genes=40, labels=3, depth=300, effect=2.0)
+    sets = {f"set {i}": adata for i, adata in enumerate(made)}
+    small = {"cells_per_cluster": (30, 20, 60), "width": 8, "rounds": 1, "epochs": 1, "batches": 2, "fit_epochs": 2}
+    config, held_out = small | {"device": str(PLACE)}, sets["set 0"]
+    corpus = Corpus(sets).without("set 0")
+    model = scpretrain.pretrain({"one": corpus}, config, [0])["one", 0]
+    everything = {0: ScPretrain(**config, random_state=0).pretrain(Corpus(sets))}
+    arms = scpretrain.fold_arms(corpus, 0, config=config, everything=everything, stop=True)
+    genes = list(held_out.var_names)
+    for arm in arms.values():
+        arm.fit(held_out.X, held_out.obs["cell_type"].to_numpy(str), genes=genes).predict_proba(held_out.X, genes=genes)
+    pool, test = scpretrain.draw(held_out.n_obs, 0)
+    scpretrain.network_scores(scpretrain.wrong_genes(model, 0), held_out, pool, test, seed=0)
+    scpretrain.published_protocol(model, held_out, 0, limit=40)
+    assert scpretrain.as_baseline(model, genes).fit(held_out.X, held_out.obs["cell_type"]).predict(held_out.X).size
+    assert there.kept
+
+
+# The check on planted mistakes.
+
+
+def forgets(name):
+    """A toy that leaves something on the CPU."""
+
+    class Forgets(ToyClassifier):
+        def build(self, cells):
+            net, weights = super().build(cells), torch.ones(cells.n_classes)
+            if name == "a constant of the loss":
+                net.register_forward_hook(lambda net, x, out: out * weights)
+            return net
+
+        def rows(self, X, device):
+            return super().rows(X, "cpu" if name == "the rows to predict" else device)
+
+        def forward(self, net, X, size=4096):
+            if name == "the way back":
+                net.to(self.device).eval()
+                return net(self.rows(X, torch.device(self.device))).detach().numpy()
+            return super().forward(net, X, size)
+
+    return Forgets
+
+
+@pytest.mark.parametrize("what", ["a constant of the loss", "the rows to predict", "the way back"])
+def test_what_is_left_on_the_cpu_is_found(there, what):
+    example = example_there(forgets(what))
+    with pytest.raises((MixedDevicesError, TypeError), match=r"on the CPU|device type tensor to numpy"):
+        outputs(fitted(example), example.cells)
+
+
+def test_numbers_and_row_numbers_may_come_from_the_cpu(there):
+    x = torch.ones(3, 2, device=PLACE)
+    for value in (x + 1, x * torch.tensor(2.0), x[torch.tensor([0, 2])], x.clone().copy_(torch.zeros(3, 2)), x.float()):
+        assert value.device == PLACE and value.is_cuda
+    assert x.cpu().numpy().sum() == 6 and x.cpu().device.type == "cpu"
+    for mixed in (lambda: x + torch.ones(2), lambda: torch.ones(2) * x.sum(), lambda: torch.ones(3)[x[:, 0].long()]):
+        with pytest.raises(MixedDevicesError):
+            mixed()
