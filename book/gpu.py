@@ -35,8 +35,9 @@ def run(only=None, profile="lesson", device="auto", force=False, root: Path = RO
         print(f"{said}: the chapters run on the CPU, as they would on an accelerator", flush=True)
     failed, different = [], []
     for page in notebooks.pages(only, root):
-        if execute.run([page.name], profile, 1, root, force, device=place):
-            failed.append(page.name)
+        if page.name not in failed:  # with a lesson its study runs too
+            failed += execute.run([page.stem], profile, 1, root, force, measure=True, device=place)
+        if page.name in failed:
             continue
         report = keep(page, profile, place, root)
         different += [page.name] if report["differences"] else []

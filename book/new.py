@@ -29,8 +29,8 @@ KIT = {"base", "protocols", "torch_method", "keras_method"}  # of shared/methods
 def refuse(name: str, root: Path = ROOT) -> None:
     """Raise BookError where a method cannot be called so; the message says why."""
     slug = name.replace("_", "-")
-    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or not 3 <= len(name) <= 24:
-        raise BookError(f"{name!r} cannot name a module: write 3 to 24 small letters, digits and single underscores")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or not 3 <= len(name) <= 23:
+        raise BookError(f"{name!r} cannot name a module: write 3 to 23 small letters, digits and single underscores")
     if keyword.iskeyword(name) or keyword.issoftkeyword(name) or name in sys.stdlib_module_names | KIT:
         raise BookError(f"{name!r} is taken by Python or by the kit: choose another name")
     if slug.endswith(STUDY):

@@ -148,9 +148,10 @@ class Chapter:
         import pandas as pd
         from IPython.display import display
 
-        origin = (
-            self.run.provenance() | accelerator(self.device) if self.reruns else results.latest(self.slug)["provenance"]
-        )
+        if self.reruns:
+            origin = self.run.provenance() | accelerator(self.device)
+        else:
+            origin = results.latest(self.slug)["provenance"]
         display({"text/plain": ""}, raw=True, metadata={"provenance": origin})
         rows = {
             "profile": origin["profile"],

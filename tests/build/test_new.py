@@ -16,7 +16,7 @@ from chapter_rules import code_width
 from book import build, new, notebooks
 from book.notebooks import BookError
 
-LONG = "abcdefgh_ijklmnop_qrstuv"  # 24 letters, as long as a name may be
+LONG = "abcdefgh_ijklmnop_qrstu"  # 23 letters, as long as a name may be
 
 
 @pytest.fixture
