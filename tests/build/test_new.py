@@ -66,12 +66,12 @@ def test_a_draft_keeps_the_house_rules_and_fits(house):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("my-method", "3 to 24 small letters"),
-        ("MyMethod", "3 to 24 small letters"),
-        ("2fast", "3 to 24 small letters"),
-        ("my__method", "3 to 24 small letters"),
-        ("ab", "3 to 24 small letters"),
-        (LONG + "w", "3 to 24 small letters"),
+        ("my-method", "3 to 23 small letters"),
+        ("MyMethod", "3 to 23 small letters"),
+        ("2fast", "3 to 23 small letters"),
+        ("my__method", "3 to 23 small letters"),
+        ("ab", "3 to 23 small letters"),
+        (LONG + "w", "3 to 23 small letters"),
         ("lambda", "taken by Python"),
         ("random", "taken by Python"),
         ("base", "or by the kit"),
