@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from book import notebooks
-from book.imports import imported, module_file, without_magics
+from book.imports import imported, without_magics
 
 ROOMS = ("data", "preprocess", "nn", "train", "methods", "evaluate", "studies", "results", "figures", "chapter")
 KIT = {"__init__", "base", "protocols", "torch_method", "keras_method"}
@@ -273,16 +273,6 @@ def test_one_name_runs_through(root, chapter):
     if chapter.draft:  # nothing is recorded yet
         del places["result"]
     assert [f"{what}: {path}" for what, path in places.items() if not (root / path).exists()] == []
-
-
-@pytest.mark.parametrize("page", [p for p in notebooks.pages(drafts=True) if p.study], ids=lambda p: p.stem)
-def test_what_a_study_calls_is_tested(root, page):
-    cells = notebooks.code_cells(notebooks.read(page))
-    for name in imported("\n".join(without_magics(notebooks.source(c)) for c in cells)):
-        if name.startswith("shared.studies.") and (path := module_file(name, root)):
-            test = path.relative_to(root / "shared").with_suffix("").as_posix().removesuffix("/__init__")
-            folder, _, module = f"tests/{test}".rpartition("/")
-            assert (root / folder / f"test_{module}.py").exists(), f"{page.stem} calls {name}, which has no test"
 
 
 def import_seconds(root, module="shared") -> tuple[float, set[str]]:

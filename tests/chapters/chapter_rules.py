@@ -6,7 +6,7 @@ import ast
 import re
 import statistics
 
-from book.imports import module_file, without_magics
+from book.imports import imported, module_file, without_magics
 from book.notebooks import CHECKED, ROOT, code_cells, glued_values, source, tags
 from book.plain import Context, plain, survey
 
@@ -415,6 +415,28 @@ def study_cost(nb) -> list[str]:
     if seconds <= STUDY_SECONDS * SLOW_MACHINE:
         return []
     return [f"the page took {seconds} s beyond its imports, more than {STUDY_SECONDS}: record what takes long"]
+
+
+def old_form(lessons, old=OLD_FORM) -> list[str]:
+    """The chapters of the old form are those without a finished study; no chapter after the sixth is one."""
+    without = {p.slug: p for p in lessons if not p.draft and (p.other is None or p.other.draft)}
+    said = [f"{slug} has a study now: take it off OLD_FORM" for slug in old if slug not in without]
+    said += [f"{p.name} has no study: finish one, {p.stem}-study.md" for p in without.values() if p.slug not in old]
+    late = [p.name for p in without.values() if p.slug in old and p.folder.name[:2] > "06"]
+    return said + [f"{name} is too late to be of the old form" for name in late]
+
+
+def untested(nb, root=ROOT) -> list[str]:
+    """What a study calls of ``shared.studies`` has a test under ``tests/studies``."""
+    said = []
+    for name in sorted(imported("\n".join(source(c) for c in code_cells(nb)))):
+        path = module_file(name, root) if name.startswith("shared.studies.") else None
+        if path:
+            parts = path.relative_to(root / "shared").with_suffix("").parts
+            *folders, module = [p for p in parts if p != "__init__"]
+            test = "/".join(["tests", *folders, f"test_{module}.py"])
+            said += [] if (root / test).exists() else [f"the study calls {name}, which has no test {test}"]
+    return said
 
 
 def set_up(nb, stem: str) -> list[str]:

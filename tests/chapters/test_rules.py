@@ -26,6 +26,7 @@ from chapter_rules import (
     names_needed,
     networks_and_steps,
     no_whole_experiment,
+    old_form,
     package_agrees,
     parameters,
     prose_length,
@@ -43,10 +44,11 @@ from chapter_rules import (
     taught_cells,
     taught_whole,
     typed_numbers,
+    untested,
     word_count,
 )
 
-from book.notebooks import parse
+from book.notebooks import Page, parse
 
 FENCE = "```"
 
@@ -304,6 +306,30 @@ def test_study_cost():
     assert study_cost(page) == []
     page["metadata"]["book"] = {"cpu_seconds": 10.1}
     assert "more than 5" in study_cost(page)[0]
+
+
+def test_old_form(tmp_path):
+    for name in ("01-one", "02-two", "03-three", "07-seven"):
+        (tmp_path / name).mkdir()
+        text = "---\nbook: {draft: true}\n---\n" if name == "03-three" else "# T\n"
+        (tmp_path / name / f"{name[3:]}.md").write_text(text)
+    (tmp_path / "02-two/two-study.md").write_text("# S\n")
+    lessons = [Page(p) for p in sorted(tmp_path.iterdir())]
+    assert old_form(lessons[:3], ["one"]) == []
+    assert old_form(lessons[:3], ["one", "two"]) == ["two has a study now: take it off OLD_FORM"]
+    assert old_form(lessons, ["one"]) == ["07-seven has no study: finish one, seven-study.md"]
+    (tmp_path / "07-seven/seven-study.md").write_text("---\nbook: {draft: true}\n---\n")
+    assert old_form(lessons, ["one", "seven"]) == ["07-seven is too late to be of the old form"]
+
+
+def test_untested(tmp_path):
+    for name in ("shared/studies/one.py", "shared/studies/two/__init__.py", "tests/studies/test_one.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    page = nb(code("from shared.studies import one, two\nfrom shared.studies.one import f"))
+    assert untested(page, tmp_path) == [
+        "the study calls shared.studies.two, which has no test tests/studies/test_two.py"
+    ]
 
 
 def test_set_up():
