@@ -103,7 +103,8 @@ def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: 
     Returns
     -------
     dict
-        ``ok``, ``seconds``, ``peak_mib``; when a cell failed also ``cell``, ``of``, ``lines``, ``error``, ``left``.
+        ``ok``, ``seconds``, ``cpu_seconds``, ``peak_mib``; when a cell failed also ``cell``, ``of``, ``lines``,
+        ``error``, ``left``.
     """
     import nbformat
     import papermill
@@ -150,7 +151,9 @@ def run_here(chapter: Chapter, profile: str, report=lambda **event: None, root: 
             running.replace(failed)
         raise
     done = notebooks.load(running)
-    measured = {"seconds": round(time.monotonic() - started, 1), "peak_mib": round(watch["peak"])}
+    # The kernel has ended, so its processor time is among this process's children's.
+    measured = {"seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(sum(os.times()[:4]), 1)}
+    measured["peak_mib"] = round(watch["peak"])
     done["metadata"]["book"] = {**done["metadata"].get("book", {}), **measured, "key": wanted, "profile": profile}
     notebooks.write(goal, notebooks.dump(done))
     running.unlink()
