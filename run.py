@@ -11,6 +11,7 @@
     clean   remove what was built (with --all, the environment too)
 
 Options: --profile smoke|lesson|full, --chapter NAME, --jobs N; or the variables PROFILE, CHAPTER, JOBS.
+N chapters run at a time; without a word two, where there are two cores and 6 GiB of memory free, and one elsewhere.
 """
 # Python older than 3.11 must get far enough to say so, so this file runs, up to the check of the version, on 3.6.
 
@@ -203,7 +204,7 @@ def call(python, *words, **more):
 
 
 def build(python, job, a):
-    words = ["book.build", job, "--jobs", a.jobs, "--profile", a.profile]
+    words = ["book.build", job, "--profile", a.profile] + (["--jobs", a.jobs] if a.jobs else [])
     return call(python, *words + (["--chapter", a.chapter] if a.chapter else []))
 
 
@@ -297,7 +298,7 @@ def main(words=None):
     parser.add_argument("job", choices=JOBS, metavar="JOB")
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=("smoke", "lesson", "full"))
     parser.add_argument("--chapter", default=os.environ.get("CHAPTER") or None)
-    parser.add_argument("--jobs", default=os.environ.get("JOBS") or "1")
+    parser.add_argument("--jobs", default=os.environ.get("JOBS") or None)
     parser.add_argument("--all", action="store_true", help="with clean: the environment too")
     a = parser.parse_args(words)
     if a.job == "clean":

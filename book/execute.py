@@ -6,8 +6,10 @@ an interrupted run is simply run again. The copy of a chapter that failed is ``s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -25,6 +27,8 @@ from book.notebooks import ROOT, BookError, Chapter, code_cells, source, tags
 
 KEY_VERSION = "1"
 INTERRUPTED = 130
+TWO_NEED = 6 * 2**30  # bytes; a chapter's peak is about 2 GiB
+ALLOWANCE = Path("/sys/fs/cgroup/memory.max")  # a container may be allowed less than the machine has
 
 
 def executed(chapter: Chapter, profile: str, root: Path = ROOT) -> Path:
@@ -293,6 +297,21 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fitting_jobs() -> int:
+    """How many chapters run at a time unless somebody says: two where there are two cores and memory for both."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):
+        free = min(free, int(ALLOWANCE.read_text()))
+    return 2 if cores() > 1 and free >= TWO_NEED else 1
+
+
 def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, stream=None) -> list[str]:
     """Run the chapters that changed, each in a process of its own, and return the names of those that failed.
 
@@ -304,12 +323,16 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
     progress = Progress(stream)
     chosen = notebooks.chapters(only, root)
     waiting = [c for c in chosen if force or not is_current(c, profile, root)]
+    if jobs > 1:
+        # The longest first, so that none of them is left to run alone at the end.
+        waiting.sort(key=lambda c: expected_seconds(c, profile, root) or math.inf, reverse=True)
     for chapter in chosen:
         if chapter not in waiting:
             progress.say(f"{chapter.name}  unchanged")
     # The lesson's matrices are small: with a second thread the ladder took twice as long on two shared cores, because
     # threads that wait for each other spin. Only the full profile is large enough to gain from more.
-    threads = max(1, (os.cpu_count() or 1) // max(1, jobs)) if profile == "full" else 1
+    jobs = max(1, min(jobs, len(waiting)))
+    threads = max(1, cores() // jobs) if profile == "full" else 1
     env = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **os.environ, "BORROWED_PROFILE": profile}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     failed: list[str] = []
@@ -347,7 +370,7 @@ def run(only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, str
         failed.append(chapter.name)
         progress.end(chapter.name, _explain(chapter, profile, end, "".join(noise), root))
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         try:
             futures = [pool.submit(one, c) for c in waiting]
             while not all(f.done() for f in futures):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -114,6 +115,19 @@ def test_an_interrupted_run_goes_on(mini, change, blow):
     assert execute.run(None, "smoke", 1, mini, stream=said) == []
     assert "01-alpha  unchanged" in said.getvalue() and "02-beta  ran in" in said.getvalue()
     assert [p.name for p in folder.iterdir()] == ["beta.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "allowed", "jobs"),
+    [(2, 8, "max", 2), (16, 6, "max", 2), (1, 64, "max", 1), (8, 5, "max", 1), (8, 64, 4 * 2**30, 1)],
+)
+def test_two_chapters_run_at_a_time_where_they_fit(monkeypatch, tmp_path, cores, gib, allowed, jobs):
+    memory = types.SimpleNamespace(available=gib * 2**30)
+    (tmp_path / "max").write_text(f"{allowed}\n")
+    monkeypatch.setattr(execute, "ALLOWANCE", tmp_path / "max")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    monkeypatch.setattr(execute, "cores", lambda: cores)
+    assert execute.fitting_jobs() == jobs
 
 
 def test_a_torn_copy_does_not_count(mini):
