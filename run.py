@@ -208,13 +208,19 @@ def build(python, job, a):
     return call(python, *words + (["--chapter", a.chapter] if a.chapter else []))
 
 
-def steps(named):
-    """Run every step, then say which failed: a broken comma does not hide a broken number."""
+def steps(named, costs=None):
+    """Run every step, then say which failed: a broken comma does not hide a broken number.
+
+    Into `costs` goes what each took in CPU seconds, as ``name=seconds``.
+    """
     failed = []
     for name, step in named:
         print("\n== " + name, flush=True)
+        before = sum(os.times()[2:4])
         if step():
             failed.append(name)
+        if costs is not None:
+            costs.append(f"{name}={sum(os.times()[2:4]) - before:.1f}")
     print("\n" + ("FAILED: " + ", ".join(failed) if failed else "All checks passed."), flush=True)
     return 1 if failed else 0
 
@@ -233,14 +239,19 @@ def test(python, a):
     one = {"OMP_NUM_THREADS": "1"}
     smoke = argparse.Namespace(profile="smoke", jobs=a.jobs, chapter=a.chapter)
     workers = str(min(8, os.cpu_count() or 1))
-    nbval = ["pytest", "chapters", "--nbval-lax", "-q"]
+    meter = ["-p", "book.budget", "--budget-step"]
+    tests = ["pytest", "tests", "-n", workers, "--dist", "loadfile", *meter, "tests"]
+    nbval = ["pytest", "chapters", "--nbval-lax", "-q", *meter, "stored outputs"]
+    costs = []
     return steps(
         [
             *style(python),
             ("chapters at smoke", lambda: build(python, "run", smoke)),
-            ("tests", lambda: call(python, "pytest", "tests", "-n", workers, "--dist", "loadfile", **one)),
+            ("tests", lambda: call(python, *tests, **one)),
             ("stored outputs", lambda: none_collected(call(python, *nbval, BORROWED_PROFILE="smoke", **one))),
-        ]
+            ("budget", lambda: call(python, "book.budget", *costs)),
+        ],
+        costs,
     )
 
 

@@ -26,7 +26,7 @@ def test_from_a_background_job_with_nothing_to_read_and_no_home(root, tmp_path):
     (folder / "conftest.py").write_text((root / "tests" / "conftest.py").read_text())
     (folder / "test_probe.py").write_text(textwrap.dedent(PROBE))
     # What `sh -c "... &"` does to a child; `</dev/null` is not enough, since a closed stdin has no number at all.
-    shell = f'trap "" INT; exec "{sys.executable}" -m pytest -q -p no:cacheprovider "$1" <&-'
+    shell = f'trap "" INT; exec "{sys.executable}" -m pytest -q -p no:cacheprovider -p no:nbval "$1" <&-'
     env = {k: v for k, v in os.environ.items() if k not in ("HOME", "PYTEST_ADDOPTS")}
     env |= {"TMPDIR": str(folder), "PYTHONPATH": str(root)}
     words = ["sh", "-c", shell, "sh", str(folder)]
