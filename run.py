@@ -15,6 +15,7 @@
 Options: --profile smoke|lesson|full, --chapter NAME, --method NAME, --jobs N, --device NAME; or the variables PROFILE,
 CHAPTER, METHOD, JOBS, DEVICE.
 PYTHON=python3.13 names another Python; its environment is .venv, or .venv-3.13 where .venv is another version's.
+N chapters run at a time; without a word two, where there are two cores and 6 GiB of memory free, and one elsewhere.
 """
 # Python older than 3.11 must get far enough to say so, so this file runs, up to the check of the version, on 3.6.
 
@@ -284,18 +285,24 @@ def patient(words, last=False, **how):
 
 
 def build(python, job, a):
-    words = ["book.build", job, "--jobs", a.jobs, "--profile", a.profile]
+    words = ["book.build", job, "--profile", a.profile] + (["--jobs", a.jobs] if a.jobs else [])
     words += ["--device", a.device] if job == "gpu" else []
     return call(python, *words + (["--chapter", a.chapter] if a.chapter else []))
 
 
-def steps(named):
-    """Run every step, then say which failed: a broken comma does not hide a broken number."""
+def steps(named, costs=None):
+    """Run every step, then say which failed: a broken comma does not hide a broken number.
+
+    Into `costs` goes what each took in CPU seconds, as ``name=seconds``.
+    """
     failed = []
     for name, step in named:
         print("\n== " + name, flush=True)
+        before = sum(os.times()[2:4])
         if step():
             failed.append(name)
+        if costs is not None:
+            costs.append(f"{name}={sum(os.times()[2:4]) - before:.1f}")
     print("\n" + ("FAILED: " + ", ".join(failed) if failed else "All checks passed."), flush=True)
     return 1 if failed else 0
 
@@ -314,14 +321,19 @@ def test(python, a):
     one = {"OMP_NUM_THREADS": "1"}
     smoke = argparse.Namespace(profile="smoke", jobs=a.jobs, chapter=a.chapter)
     workers = str(min(8, os.cpu_count() or 1))
-    nbval = ["pytest", "chapters", "--nbval-lax", "-q"]
+    meter = ["-p", "book.budget", "--budget-step"]
+    tests = ["pytest", "tests", "-n", workers, "--dist", "loadfile", *meter, "tests"]
+    nbval = ["pytest", "chapters", "--nbval-lax", "-q", *meter, "stored outputs"]
+    costs = []
     return steps(
         [
             *style(python),
             ("chapters at smoke", lambda: build(python, "run", smoke)),
-            ("tests", lambda: call(python, "pytest", "tests", "-n", workers, "--dist", "loadfile", **one)),
+            ("tests", lambda: call(python, *tests, **one)),
             ("stored outputs", lambda: none_collected(call(python, *nbval, BORROWED_PROFILE="smoke", **one))),
-        ]
+            ("budget", lambda: call(python, "book.budget", *costs)),
+        ],
+        costs,
     )
 
 
@@ -421,7 +433,7 @@ def main(words=None):
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=("smoke", "lesson", "full"))
     parser.add_argument("--chapter", default=os.environ.get("CHAPTER") or None)
     parser.add_argument("--method", default=os.environ.get("METHOD") or None)
-    parser.add_argument("--jobs", default=os.environ.get("JOBS") or "1")
+    parser.add_argument("--jobs", default=os.environ.get("JOBS") or None)
     parser.add_argument("--device", default=os.environ.get("DEVICE") or "auto", help="with gpu: auto, cpu, cuda, mps")
     parser.add_argument("--all", action="store_true", help="with clean: the environment too")
     a = parser.parse_args(words)

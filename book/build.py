@@ -120,7 +120,7 @@ def main(words=None) -> int:
     parser.add_argument("job", choices=["sync", "lab", "run", "stage", "html", "book", "full", "gpu", "refs", "links"])
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=PROFILES)
     parser.add_argument("--chapter", action="append", help="slug, number or page; may be repeated")
-    parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS") or 1))
+    parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS") or 0) or execute.fitting_jobs())
     parser.add_argument("--device", default=os.environ.get("DEVICE") or "auto", help="with gpu: auto, cpu, cuda, mps")
     parser.add_argument("--force", action="store_true", help="run even what did not change")
     a = parser.parse_args(words)

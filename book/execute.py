@@ -9,8 +9,10 @@ takes the device it finds.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -29,6 +31,8 @@ from book.notebooks import INJECTED, RECORDED, ROOT, BookError, Page, code_cells
 KEY_VERSION = "1"
 INTERRUPTED = 130
 SETS_UP = re.compile(r"^book = setup\(", re.M)
+TWO_NEED = 6 * 2**30  # bytes; a chapter's peak is about 2 GiB
+ALLOWANCE = Path("/sys/fs/cgroup/memory.max")  # a container may be allowed less than the machine has
 
 
 def executed(page: Page, profile: str, root: Path = ROOT, device: str = "") -> Path:
@@ -132,8 +136,9 @@ def run_here(page: Page, profile: str, report=lambda **event: None, root: Path =
     Returns
     -------
     dict
-        ``ok``, ``seconds``, ``peak_mib``, and ``cpu_seconds``: processor time of the kernel after the cell that sets
-        the page up, so without its imports. After a failure ``ok``, ``cell``, ``of``, ``lines``, ``error``, ``left``.
+        ``ok``, ``seconds``, ``peak_mib``; ``cpu_seconds``, processor time in all, and ``cpu_after_setup``, that of the
+        kernel after the cell that sets the page up, so without its imports. After a failure ``ok``, ``cell``, ``of``,
+        ``lines``, ``error``, ``left``.
     """
     import nbformat
     import papermill
@@ -183,8 +188,10 @@ def run_here(page: Page, profile: str, report=lambda **event: None, root: Path =
             running.replace(failed)
         raise
     done = notebooks.load(running)
-    measured = {"seconds": round(time.monotonic() - started, 1), "peak_mib": round(watch["peak"])}
-    measured["cpu_seconds"] = round(watch["cpu"] - watch["set up"], 1)
+    # The kernel has ended, so its processor time is among this process's children's.
+    measured = {"seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(sum(os.times()[:4]), 1)}
+    measured["cpu_after_setup"] = round(watch["cpu"] - watch["set up"], 1)
+    measured["peak_mib"] = round(watch["peak"])
     done["metadata"]["book"] = {**done["metadata"].get("book", {}), **measured, "key": wanted, "profile": profile}
     notebooks.write(goal, notebooks.dump(done))
     running.unlink()
@@ -339,6 +346,21 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fitting_jobs() -> int:
+    """How many chapters run at a time unless somebody says: two where there are two cores and memory for both."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):
+        free = min(free, int(ALLOWANCE.read_text()))
+    return 2 if cores() > 1 and free >= TWO_NEED else 1
+
+
 def run(
     only=None, profile="lesson", jobs=1, root: Path = ROOT, force=False, stream=None, measure=False, device=""
 ) -> list[str]:
@@ -356,12 +378,16 @@ def run(
     progress = Progress(stream)
     chosen = {page: profile if measure else page.shown_at(profile) for page in notebooks.pages(only, root)}
     waiting = [p for p, at in chosen.items() if force or not is_current(p, at, root, device)]
+    if jobs > 1:
+        # The longest first, so that none of them is left to run alone at the end.
+        waiting.sort(key=lambda p: expected_seconds(p, chosen[p], root, device) or math.inf, reverse=True)
     for page in chosen:
         if page not in waiting:
             progress.say(f"{page.name}  unchanged")
     # The lesson's matrices are small: with a second thread the ladder took twice as long on two shared cores, because
     # threads that wait for each other spin. Only the full profile is large enough to gain from more.
-    threads = max(1, (os.cpu_count() or 1) // max(1, jobs)) if profile == "full" else 1
+    jobs = max(1, min(jobs, len(waiting)))
+    threads = max(1, cores() // jobs) if profile == "full" else 1
     env = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **os.environ, "BORROWED_PROFILE": profile}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     failed: list[str] = []
@@ -401,7 +427,7 @@ def run(
         failed.append(page.name)
         progress.end(page.name, _explain(page, at, end, "".join(noise), root))
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         try:
             futures = [pool.submit(one, p) for p in waiting]
             while not all(f.done() for f in futures):

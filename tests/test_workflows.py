@@ -45,6 +45,7 @@ def test_what_runs():
     assert "run: .ci/run" in texts["test"] and "run: make book\n" in texts["book"]
     assert all("schedule" in yaml.safe_load(texts[name])[True] for name in ("links", "nightly"))
     assert "pytest tests -m nightly" in texts["nightly"]
+    assert 'pytest chapters/*-"$CHAPTER" --nbval-lax' in texts["nightly"] and "BORROWED_LIVE" in texts["nightly"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")

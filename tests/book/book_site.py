@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,25 +27,43 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 600
 
 
+class Pages(Mapping):
+    """Rendered pages by their place in the book, each parsed once, when somebody asks for it."""
+
+    def __init__(self, html: Path):
+        files = [p.relative_to(html) for p in sorted(html.rglob("*.html"))]
+        self.html, self.names = html, [p.as_posix() for p in files if "_static" not in p.parts]
+        self.parsed: dict[str, BeautifulSoup] = {}
+
+    def __getitem__(self, name):
+        if name not in self.parsed:
+            if name not in self.names:
+                raise KeyError(name)
+            self.parsed[name] = BeautifulSoup((self.html / name).read_text(encoding="utf-8"), "html.parser")
+        return self.parsed[name]
+
+    def __iter__(self):
+        return iter(self.names)
+
+    def __len__(self):
+        return len(self.names)
+
+
 @dataclass(frozen=True)
 class Site:
-    """A rendered book: where it lies, and its pages parsed once."""
+    """A rendered book: where it lies, and its pages."""
 
     html: Path
     log: str = ""
 
     @functools.cached_property
-    def pages(self) -> dict[str, BeautifulSoup]:
-        files = [p for p in sorted(self.html.rglob("*.html")) if "_static" not in p.relative_to(self.html).parts]
-        return {
-            p.relative_to(self.html).as_posix(): BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser")
-            for p in files
-        }
+    def pages(self) -> Pages:
+        return Pages(self.html)
 
     @functools.cached_property
-    def written(self) -> dict[str, BeautifulSoup]:
+    def written(self) -> list[str]:
         """The pages that somebody wrote: those of the table of contents."""
-        return {name: self.pages[name] for name in contents() if name in self.pages}
+        return [name for name in contents() if name in self.pages]
 
 
 def contents() -> list[str]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -125,7 +126,7 @@ def test_a_study_shows_what_was_recorded_and_measures_when_asked(study, monkeypa
     assert "01-alpha-study  cell 0/4" in said.getvalue() and "01-alpha-study  ran in" in said.getvalue()
     page = notebooks.pages(["alpha-study"], study)[0]
     done = notebooks.load(execute.executed(page, "recorded", study))
-    assert "shown at recorded" in json.dumps(done) and done["metadata"]["book"]["cpu_seconds"] < 5
+    assert "shown at recorded" in json.dumps(done) and done["metadata"]["book"]["cpu_after_setup"] < 5
     assert not execute.executed(page, "smoke", study).exists()
 
     text = json.dumps(publish.staged(page, "smoke", study))
@@ -142,6 +143,19 @@ def test_a_study_shows_what_was_recorded_and_measures_when_asked(study, monkeypa
     (study / "book/results/alpha.json").unlink()
     with pytest.raises(BookError, match=r"alpha-study\.md quotes gain, which was never recorded"):
         publish.staged(page, "smoke", study)
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "allowed", "jobs"),
+    [(2, 8, "max", 2), (16, 6, "max", 2), (1, 64, "max", 1), (8, 5, "max", 1), (8, 64, 4 * 2**30, 1)],
+)
+def test_two_chapters_run_at_a_time_where_they_fit(monkeypatch, tmp_path, cores, gib, allowed, jobs):
+    memory = types.SimpleNamespace(available=gib * 2**30)
+    (tmp_path / "max").write_text(f"{allowed}\n")
+    monkeypatch.setattr(execute, "ALLOWANCE", tmp_path / "max")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    monkeypatch.setattr(execute, "cores", lambda: cores)
+    assert execute.fitting_jobs() == jobs
 
 
 def test_a_torn_copy_does_not_count(mini):

@@ -199,11 +199,12 @@ def test_pip_child_may_write_compiled_files(tmp_path, monkeypatch):
 def test_a_job_reaches_the_build_tool(house, monkeypatch, how):
     called = []
     monkeypatch.setattr(run, "call", lambda python, *words, **more: called.append(words) or 0)
-    monkeypatch.delenv("PROFILE", raising=False)
+    for name in ("PROFILE", "JOBS", "CHAPTER"):
+        monkeypatch.delenv(name, raising=False)
     if how.startswith("PROFILE"):
         monkeypatch.setenv("PROFILE", "smoke")
     assert run.main(["book", *([] if how.startswith("PROFILE") else how.split())]) == 0
-    assert called == [("book.build", "book", "--jobs", "1", "--profile", "smoke")]
+    assert called == [("book.build", "book", "--profile", "smoke")]
     with pytest.raises(run.Stop, match="Which chapter"):
         run.main(["full"])
     with pytest.raises(run.Stop, match="Which method"):
@@ -214,6 +215,8 @@ def test_a_job_reaches_the_build_tool(house, monkeypatch, how):
     assert called[-1][-2:] == ("--chapter", "baselines")
     run.main(["gpu", "--profile", "smoke", "--device", "cuda"])
     assert called[-1][1] == "gpu" and called[-1][-4:] == ("--profile", "smoke", "--device", "cuda")
+    run.main(["book", "--jobs", "3"])
+    assert called[-1][-2:] == ("--jobs", "3")
 
 
 def test_every_check_runs_and_the_failed_ones_are_named(house, monkeypatch, capfd):

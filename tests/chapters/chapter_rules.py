@@ -411,7 +411,7 @@ SLOW_MACHINE = 2  # times slower than the one that the limit is meant for
 
 def study_cost(nb) -> list[str]:
     """In an executed study: five seconds of processor time beyond imports at most, twice that on a slow machine."""
-    seconds = nb["metadata"]["book"]["cpu_seconds"]
+    seconds = nb["metadata"]["book"]["cpu_after_setup"]
     if seconds <= STUDY_SECONDS * SLOW_MACHINE:
         return []
     return [f"the page took {seconds} s beyond its imports, more than {STUDY_SECONDS}: record what takes long"]

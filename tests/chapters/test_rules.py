@@ -302,9 +302,9 @@ def test_tables_described():
 
 def test_study_cost():
     page = nb(code("1"))
-    page["metadata"]["book"] = {"cpu_seconds": 9.9}
+    page["metadata"]["book"] = {"cpu_after_setup": 9.9}
     assert study_cost(page) == []
-    page["metadata"]["book"] = {"cpu_seconds": 10.1}
+    page["metadata"]["book"] = {"cpu_after_setup": 10.1}
     assert "more than 5" in study_cost(page)[0]
 
 

@@ -57,23 +57,25 @@ def moved(resolved: dict[str, str], there: dict[str, str]) -> list[str]:
     return [f"{n} {there[n]} became {resolved[n]}" for n in both if Version(resolved[n]) != Version(there[n])]
 
 
-def resolver(tmp_path) -> str:
-    """The resolver: the installed one, or one fetched for this test, as it is too large for the environment."""
+@pytest.fixture(scope="module")
+def resolver(tmp_path_factory) -> str:
+    """The resolver: the installed one, or one fetched for these tests, as it is too large for the environment."""
     beside = Path(sys.executable).with_name("uv")
     if beside.exists():
         return str(beside)
     pin = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("uv=="))
-    words = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(tmp_path / "tool"), pin]
+    folder = tmp_path_factory.mktemp("resolver")
+    words = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), pin]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     if done.returncode:
         pytest.skip("the resolver cannot be fetched: the package index cannot be reached")
-    return str(tmp_path / "tool" / "bin" / "uv")
+    return str(folder / "bin" / "uv")
 
 
-def compile_for(tmp_path, requirements, constraints):
+def compile_for(resolver, tmp_path, requirements, constraints):
     """Resolve for the hosted Python and system; returns the versions, or the resolver's words."""
     (tmp_path / "in.txt").write_text("\n".join(requirements))
-    words = [resolver(tmp_path), "pip", "compile", str(tmp_path / "in.txt"), "-c", str(constraints), "--quiet"]
+    words = [resolver, "pip", "compile", str(tmp_path / "in.txt"), "-c", str(constraints), "--quiet"]
     words += ["--no-header", "--no-annotate", "--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_35"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     if done.returncode:
@@ -97,8 +99,8 @@ def test_the_requirements_admit_what_is_shipped(there):
 
 @pytest.mark.network
 @pytest.mark.parametrize("extras", asked(), ids="+".join)
-def test_installing_moves_nothing(tmp_path, extras):
-    found = compile_for(tmp_path, core(extras), HERE / "shipped.txt")
+def test_installing_moves_nothing(resolver, tmp_path, extras):
+    found = compile_for(resolver, tmp_path, core(extras), HERE / "shipped.txt")
     assert isinstance(found, dict), found
     assert moved(found, shipped()) == []
     assert {"numpy", "torch", "pandas", "scikit-learn", "scipy", "matplotlib", "anndata"} <= found.keys()
@@ -106,8 +108,8 @@ def test_installing_moves_nothing(tmp_path, extras):
 
 
 @pytest.mark.network
-def test_an_impossible_requirement_is_seen(tmp_path):
-    found = compile_for(tmp_path, ["numpy>=2.2"], HERE / "shipped.txt")
+def test_an_impossible_requirement_is_seen(resolver, tmp_path):
+    found = compile_for(resolver, tmp_path, ["numpy>=2.2"], HERE / "shipped.txt")
     assert isinstance(found, str) and "No solution" in found
 
 

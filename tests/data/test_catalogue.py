@@ -287,8 +287,9 @@ def immune(packaged):
     return READERS["table"](packaged(data.catalog()["celltypist-immune"]))
 
 
+# The file is one of a pinned archive, so that only the archive's disappearance could change what these find.
 @pytest.mark.network
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_catalogue_tells_the_truth_of_celltypist(immune, fixtures):
     entry = data.catalog()["celltypist-immune"]
     assert immune.shape == entry.shape and "cell_type" not in immune.obs
@@ -298,7 +299,7 @@ def test_the_catalogue_tells_the_truth_of_celltypist(immune, fixtures):
 
 
 @pytest.mark.network
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_celltypist_loads_by_name(packaged, immune, tmp_path, monkeypatch):
     """By the whole way: archive, member, reader, cache and door."""
     entry = data.catalog()["celltypist-immune"]

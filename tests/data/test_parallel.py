@@ -325,7 +325,7 @@ def test_what_runs_again_after_a_lost_process_has_as_many_threads(folder):
     assert set(found.values()) == {"3"} and marks(folder)["1"] == 2
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_processes_have_the_threads_that_are_asked_for(monkeypatch, threads):
     """joblib would share the cores out, and torch goes by MKL's variable before OpenMP's."""
     monkeypatch.setattr(joblib._parallel_backends, "cpu_count", lambda *a, **k: 8)
