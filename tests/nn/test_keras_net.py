@@ -1,5 +1,9 @@
 """Training by blocks of batches: the same as batch by batch, whatever the back end, and nothing left from before."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -110,3 +114,13 @@ def test_a_bar_counts_batches(capsys):
     keras_net.train(begin(made()), X, Y, None, 2, 20, np.random.RandomState(0), progress=True, said="tumours")
     said = capsys.readouterr().err
     assert "tumours" in said and "/8 " in said
+
+
+@pytest.mark.parametrize(("absent", "chosen"), [("None", "torch"), ("os", "tensorflow")])
+def test_keras_is_told_to_run_on_what_is_installed(root, absent, chosen):
+    """Before it is imported, which a stand-in keeps from happening: what is asked is the choice alone."""
+    code = f"import os, sys; sys.modules.update(keras=None, tensorflow={absent})\n"
+    code += "try:\n    import shared.nn.keras_net\nexcept ImportError:\n    print(os.environ['KERAS_BACKEND'])"
+    env = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"} | {"PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == chosen, done.stderr[-600:]
