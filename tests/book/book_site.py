@@ -21,10 +21,8 @@ from pathlib import Path
 import yaml
 from bs4 import BeautifulSoup
 
-from book.html import finish
-
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 600
+PATIENCE = 1800
 
 
 class Pages(Mapping):
@@ -102,7 +100,6 @@ def build(root: Path) -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env)
         said.write(done.stdout + done.stderr)
         assert done.returncode == 0, "the book did not render"
-        finish(root / "_build" / "html")
         state = "done"
     except Exception as e:
         state = f"failed: {type(e).__name__}: {e}"

@@ -110,7 +110,8 @@ assert gradient(net, np.ones((4, 3), np.float32), 1).tolist() == [[1, 3, 5]] * 4
 """
 
 
-@pytest.mark.slow
+# The gradients of tests/methods/test_beyond_fine_tuning.py are taken on every back end each time.
+@pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_gradients_are_the_same_on_every_back_end(backend, root):
     pytest.importorskip(backend)
