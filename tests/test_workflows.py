@@ -40,10 +40,11 @@ def test_pinned_and_least(path):
 
 def test_what_runs():
     texts = {p.stem: p.read_text(encoding="utf-8") for p in WORKFLOWS}
-    assert {"test", "book", "links", "nightly"} <= texts.keys()
+    assert {"test", "book", "links", "nightly", "gpu"} <= texts.keys()
     assert yaml.safe_load(texts["test"])["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert "run: .ci/run" in texts["test"] and "run: make book\n" in texts["book"]
     assert all("schedule" in yaml.safe_load(texts[name])[True] for name in ("links", "nightly"))
+    assert "run: make gpu\n" in texts["gpu"] and "if: vars.GPU_RUNNER" in texts["gpu"]
     assert "pytest tests -m nightly" in texts["nightly"]
     assert 'pytest chapters/*-"$CHAPTER" --nbval-lax' in texts["nightly"] and "BORROWED_LIVE" in texts["nightly"]
 
