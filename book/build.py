@@ -33,18 +33,23 @@ def sync(only=None, root: Path = ROOT) -> list[str]:
 
     A notebook that somebody changed by hand is kept in ``work/``, and said so.
     """
-    changed = []
-    for page in notebooks.pages(only, root, drafts=True):
-        if mine := work.set_aside(page, root):
-            kept = mine.relative_to(root).as_posix()
-            print(
-                f"{page.where} was changed by hand: that version is kept as {kept}, and the notebook is made again "
-                f"from {page.text.name}. To work on copies, use 'make lab'."
-            )
-        if notebooks.write(page.notebook, notebooks.synced(page, root)):
-            changed.append(page.name)
+    pages = notebooks.pages(only, root, drafts=True)
+    changed = [page.name for page in pages if renew(page, lambda page: notebooks.synced(page, root), root)]
     toc = notebooks.write(root / "book" / "_toc.yml", notebooks.contents(root).encode())
     return changed + ["book/_toc.yml"] * toc
+
+
+def renew(page, made, root: Path = ROOT) -> bool:
+    """Write what ``made(page)`` gives as the page's notebook, and keep what somebody changed by hand; True when new."""
+    if mine := work.set_aside(page, root):
+        lost = "" if page.notebook.exists() else ", but for stored outputs, which 'make refs' makes"
+        print(
+            f"{page.where} was changed by hand: that version is kept as {mine.relative_to(root).as_posix()}, and the "
+            f"notebook is made again from {page.text.name}{lost}. To work on copies, use 'make lab'."
+        )
+    new = notebooks.write(page.notebook, made(page))
+    work.note(page, root)
+    return new
 
 
 def lab(only=None, root: Path = ROOT) -> None:
@@ -91,15 +96,18 @@ def refs(only=None, jobs=1, root: Path = ROOT, profiles=("smoke", "lesson")) -> 
     from shared import results
 
     sync(only, root)
-    for profile in profiles:
-        run(only, profile, jobs, root=root, measure=True)
-    for page in notebooks.pages(only, root):
+    pages = notebooks.pages(only, root)
+    # A study may quote its lesson, so the lessons' numbers are stored before it runs.
+    for some in ([p for p in pages if not p.study], [p for p in pages if p.study]):
         for profile in profiles:
-            found = results.from_notebook(execute.executed(page, profile, root))
-            if found["records"]:
-                results.save(page.stem, profile, found)
-        if "smoke" in profiles:
-            store(page, root)
+            run(some, profile, jobs, root=root, measure=True)
+        for page in some:
+            for profile in profiles:
+                found = results.from_notebook(execute.executed(page, profile, root))
+                if found["records"]:
+                    results.save(page.stem, profile, found)
+            if "smoke" in profiles:
+                store(page, root)
     sync(only, root)
 
 
@@ -110,7 +118,7 @@ def store(page, root: Path = ROOT) -> None:
     for cell, done in zip(code_cells(nb), ran, strict=True):
         if CHECKED in tags(cell):
             store_outputs(cell, done["outputs"])
-    notebooks.write(page.notebook, notebooks.dump(nb))
+    renew(page, lambda page: notebooks.dump(nb), root)
 
 
 def main(words=None) -> int:
@@ -120,10 +128,13 @@ def main(words=None) -> int:
     parser.add_argument("job", choices=["sync", "lab", "run", "stage", "html", "book", "full", "gpu", "refs", "links"])
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=PROFILES)
     parser.add_argument("--chapter", action="append", help="slug, number or page; may be repeated")
-    parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS") or 0) or execute.fitting_jobs())
+    parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS") or 0))
     parser.add_argument("--device", default=os.environ.get("DEVICE") or "auto", help="with gpu: auto, cpu, cuda, mps")
+    parser.add_argument("--measure", action="store_true", help="with run: studies run their experiments")
     parser.add_argument("--force", action="store_true", help="run even what did not change")
     a = parser.parse_args(words)
+    # What is timed and recorded runs alone, and so does what may share one accelerator.
+    a.jobs = a.jobs or (execute.fitting_jobs() if a.job in ("run", "book") else 1)
     try:
         if a.job == "sync":
             print("\n".join(f"{n}  changed" for n in sync(a.chapter)) or "every notebook is in step with its text")
@@ -132,7 +143,7 @@ def main(words=None) -> int:
         elif a.job == "gpu":
             gpu.run(a.chapter, a.profile, a.device, a.force)
         elif a.job == "run":
-            run(a.chapter, a.profile, a.jobs, a.force)
+            run(a.chapter, a.profile, a.jobs, a.force, measure=a.measure)
         elif a.job == "stage":
             publish.stage(a.profile)
         elif a.job == "book":

@@ -26,11 +26,13 @@ import yaml
 
 from book import exercises, notebooks
 from book.imports import reached
-from book.notebooks import INJECTED, RECORDED, ROOT, BookError, Page, code_cells, source, tags
+from book.notebooks import INJECTED, RECORDED, ROOT, STUDY, BookError, Page, code_cells, source, tags
+from shared.results import latest
 
-KEY_VERSION = "1"
+KEY_VERSION = "2"
 INTERRUPTED = 130
 SETS_UP = re.compile(r"^book = setup\(", re.M)
+QUOTES = re.compile(r"\.recorded(_all)?\(")
 TWO_NEED = 6 * 2**30  # bytes; a chapter's peak is about 2 GiB
 ALLOWANCE = Path("/sys/fs/cgroup/memory.max")  # a container may be allowed less than the machine has
 
@@ -63,21 +65,25 @@ def variables(device: str) -> dict[str, str]:
 def key(page: Page, profile: str, root: Path = ROOT, device: str = "") -> str:
     """What an execution depends on, as a hash: code cells, profile, the modules reached, data, the pinned set, Python.
 
-    Prose is not part of it. What was recorded is, where a study shows it.
+    Prose is not part of it. What was recorded is, where the page shows it, and so is what is tried of its exercises.
     """
     digest = hashlib.sha256(f"{KEY_VERSION} {profile} {sys.version_info[:2]}".encode())
     nb = notebooks.read(page)
     code = [source(c) for c in code_cells(nb)]
     for cell in code_cells(nb):
-        digest.update(f"{source(cell)}\0{'parameters' in tags(cell)}\0".encode())
-    digest.update(repr(notebooks.tasks(page)).encode())
+        digest.update(f"{source(cell)}\0{sorted({'parameters', 'raises-exception'} & set(tags(cell)))}\0".encode())
+    if profile == "smoke":
+        digest.update(repr([(task.label, task.checks, task.wrong) for task in notebooks.tasks(page)]).encode())
     for path in reached("\n".join(code), root):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     digest.update(data_digest(nb["metadata"]["book"].get("data", []), root).encode())
     constraints = root / "constraints.txt"
     digest.update(constraints.read_bytes() if constraints.exists() else b"")
-    if profile == RECORDED:
-        digest.update(json.dumps(notebooks.quotable(page.slug, root), sort_keys=True).encode())
+    shown = [latest(page.stem, root / "book" / "results")] if profile == RECORDED else []
+    if profile == RECORDED or QUOTES.search("\n".join(code)):
+        other = page.slug if page.study else page.slug + STUDY
+        shown.append(latest(other, root / "book" / "results").get("records"))
+    digest.update(json.dumps(shown, sort_keys=True).encode() if shown else b"")
     if device:
         keras = variables(device).get("KERAS_BACKEND", os.environ.get("KERAS_BACKEND"))
         digest.update(f"{device} {keras}".encode())
@@ -366,7 +372,8 @@ def run(
 ) -> list[str]:
     """Run the pages that changed, each in a process of its own, and return the names of those that failed.
 
-    A study shows what was recorded; with `measure` it runs its experiments at `profile`.
+    `only` holds names (:func:`book.notebooks.pages`) or pages. A study shows what was recorded; with `measure` it runs
+    its experiments at `profile`.
 
     With a `device` they are told to compute there, and kept apart from the other runs.
 
@@ -376,7 +383,8 @@ def run(
         After the running pages were told to stop. Finished pages stay finished.
     """
     progress = Progress(stream)
-    chosen = {page: profile if measure else page.shown_at(profile) for page in notebooks.pages(only, root)}
+    pages = only if only is not None and all(isinstance(p, Page) for p in only) else notebooks.pages(only, root)
+    chosen = {page: profile if measure else page.shown_at(profile) for page in pages}
     waiting = [p for p, at in chosen.items() if force or not is_current(p, at, root, device)]
     if jobs > 1:
         # The longest first, so that none of them is left to run alone at the end.

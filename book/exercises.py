@@ -36,8 +36,9 @@ are::
 A line that ends in ``# SOLUTION``, and lines between ``# BEGIN SOLUTION`` and ``# END SOLUTION``, are left out of the
 stub (the marks are those of Otter-Grader). :func:`expand` makes the page of it: the question with stub, checks and
 hint, and the folded solution, which is checked too. A cell tagged ``check, hidden`` is for grading alone. When a page
-runs at smoke, :func:`with_trials` has the wrong answers run as well, and :func:`problems` tells, from the one executed
-copy, whether the stub fails, the solution passes and each wrong answer loses what it should.
+runs at smoke, :func:`with_trials` has the wrong answers run after its last cell, and :func:`problems` tells, from the
+one executed copy, whether the stub fails, the solution passes and each wrong answer loses what it should. Stub and
+wrong answers must run: what is wrong with them the checks find.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ from dataclasses import dataclass
 
 MARK = re.compile(r"^(:{3,})\{task-(start|end)\}[ ]*(.*)\n((?:[ ]*:[\w-]+:.*\n)*)\1[ ]*(?:\n|\Z)", re.M)
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
-ASSIGNED = re.compile(r"^\s*(?:return\b|[^=#()]*?[-+*/@|&]?=(?!=))?")
+ODD = re.compile(r"#\s*(BEGIN |END )?SOLUTION")
+OURS = {"task", "check", "wrong", "hidden"}
 TRIAL = "trial"
 
 
@@ -114,8 +116,7 @@ class Task:
             if line.strip() == BEGIN:
                 kept.append(re.match(r"\s*", line)[0] + "...")
             if line.rstrip().endswith("# SOLUTION"):
-                said = ASSIGNED.match(line)[0]
-                kept.append(said.rstrip() + " ..." if said.strip() else re.match(r"\s*", line)[0] + "...")
+                kept.append(_left_open(line))
             elif not inside and line.strip() not in (BEGIN, END):
                 kept.append(line)
             inside = line.strip() == BEGIN or (inside and line.strip() != END)
@@ -151,9 +152,8 @@ def expand(cells: Sequence[dict]) -> list[dict]:
     The solution comes after the stub and is checked by the same cells, so a page may go on from it. Cells of a page
     without exercises of this form come back as they are. Raises as :func:`tasks`.
     """
-    if not any(cell["cell_type"] == "markdown" and MARK.search(cell["source"] + "\n") for cell in cells):
+    if not tasks(cells):
         return list(cells)
-    tasks(cells)
     made: list[dict] = []
     for part in _parts(cells):
         made += _page(part) if isinstance(part, Task) else [part]
@@ -161,22 +161,17 @@ def expand(cells: Sequence[dict]) -> list[dict]:
 
 
 def with_trials(cells: Sequence[dict], found: Sequence[Task]) -> list[dict]:
-    """Expanded cells with those that try what no reader sees: wrong answers with all checks, and the hidden checks."""
-    made, by_label = [], {task.label: task for task in found}
-    last = {_label(cell): i for i, cell in enumerate(cells) if "check" in _tags(cell)}
-    first = {}
-    for i, cell in enumerate(cells):
-        if "check" in _tags(cell) and "solution" not in _tags(cell):
-            first[_label(cell)] = i
-    for i, cell in enumerate(cells):
-        made.append(cell)
-        task = by_label.get(_label(cell)) if "check" in _tags(cell) else None
-        if task and i == first[task.label]:
-            for wrong in task.wrong:
-                made += [_cell(wrong.code, [TRIAL]), *(_checked(task, check, [TRIAL]) for check in task.checks)]
-        if task and i == last[task.label]:
-            made += [_checked(task, check, [TRIAL]) for check in task.checks if check.hidden]
-    return [cell if TRIAL not in _tags(cell) else cell | {"id": f"{TRIAL}-{i}"} for i, cell in enumerate(made)]
+    """Expanded cells, and after the last of them those that try what no reader sees, so that nothing is changed by it.
+
+    Each wrong answer runs with all checks, and, where a check is hidden, so does the solution. They meet the names as
+    the page left them, so a wrong answer says all that it needs and is not surprised by a later exercise.
+    """
+    made = []
+    for task in found:
+        answers = [wrong.code for wrong in task.wrong] + ([task.solution] if len(task.checks) > len(task.shown) else [])
+        for code in answers:
+            made += [_cell(code, [TRIAL]), *(_checked(task, check, [TRIAL]) for check in task.checks)]
+    return [*cells, *(cell | {"id": f"{TRIAL}-{i}"} for i, cell in enumerate(made))]
 
 
 def problems(cells: Sequence[dict], found: Sequence[Task]) -> list[str]:
@@ -189,20 +184,33 @@ def problems(cells: Sequence[dict], found: Sequence[Task]) -> list[str]:
     said = []
     for task in found:
         shown, every = len(task.shown), len(task.checks)
-        answers = passed[task.label]
-        if len(answers) != shown + every * len(task.wrong) + every:
-            said.append(f"{task.label}: {len(answers)} checks ran, not those of stub, wrong answers and solution")
+        answers, tried = passed[task.label], len(task.wrong) + (every > shown)
+        if len(answers) != 2 * shown + every * tried:
+            said.append(f"{task.label}: {len(answers)} checks ran, not those of stub, solution and wrong answers")
             continue
-        if all(answers[:shown]):
+        stub, solved, rest = answers[:shown], answers[shown : 2 * shown], answers[2 * shown :]
+        trials = [rest[every * i : every * (i + 1)] for i in range(tried)]
+        if all(stub):
             said.append(f"{task.label}: the stub passes its checks")
-        for i, wrong in enumerate(task.wrong):
-            begin = shown + every * i
-            lost = sum(c.points for c, ok in zip(task.checks, answers[begin : begin + every]) if not ok)
+        for i, (wrong, held) in enumerate(zip(task.wrong, trials), 1):
+            lost = sum(check.points for check, ok in zip(task.checks, held) if not ok)
             if lost != wrong.loses:
-                said.append(f"{task.label}: wrong answer {i + 1} loses {lost} points, not {wrong.loses}")
-        if not all(answers[-every:]):
+                said.append(f"{task.label}: wrong answer {i} loses {lost} points, not {wrong.loses}")
+        if not all(solved) or (every > shown and not all(trials[-1])):
             said.append(f"{task.label}: the solution fails a check")
     return said
+
+
+def _left_open(line):
+    """A line of a solution with three points in place of its value, or of all of it."""
+    indent, text = re.match(r"(\s*)(.*)", line).groups()
+    try:
+        (node,) = ast.parse(text).body
+    except (SyntaxError, ValueError):
+        return indent + "..."
+    plain = isinstance(node, (ast.Assign, ast.AnnAssign, ast.Return)) and node.value is not None
+    # Columns are counted in bytes.
+    return indent + (text.encode()[: node.value.col_offset].decode() if plain else "") + "..."
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -213,10 +221,12 @@ def _parts(cells) -> Iterator[dict | Task]:
     head, inside = None, []
     for piece in _pieces(cells):
         if isinstance(piece, dict):
-            if head is None:
-                yield piece
-            else:
+            if head is not None:
                 inside.append(piece)
+            elif ours := sorted(OURS & set(_tags(piece))):
+                raise ExerciseError(f"a cell tagged {ours[0]!r} stands outside an exercise: {piece['source'][:60]!r}")
+            else:
+                yield piece
             continue
         kind, title, options = piece
         if kind == "start" and head is None:
@@ -279,6 +289,8 @@ def _task(title, options, cells) -> Task:
     )  # fmt: skip
     if not task.question:
         refuse("asks nothing")
+    if code and ODD.search(task.stub):
+        refuse("has a mark that is not known: write '# SOLUTION' at the end of a line, '# BEGIN SOLUTION' on its own")
     if len(code) != 1 or task.stub == task.code:
         refuse(
             f"needs one cell tagged 'task' in which lines end in '# SOLUTION' or stand between {BEGIN!r} and {END!r}"

@@ -35,9 +35,8 @@ def run(only=None, profile="lesson", device="auto", force=False, root: Path = RO
         print(f"{said}: the chapters run on the CPU, as they would on an accelerator", flush=True)
     failed, different = [], []
     for page in notebooks.pages(only, root):
-        if page.name not in failed:  # with a lesson its study runs too
-            failed += execute.run([page.stem], profile, 1, root, force, measure=True, device=place)
-        if page.name in failed:
+        if execute.run([page], profile, 1, root, force, measure=True, device=place):
+            failed.append(page.name)
             continue
         report = keep(page, profile, place, root)
         different += [page.name] if report["differences"] else []

@@ -135,7 +135,12 @@ def pages(only: Sequence[str] | None = None, root: Path | None = None, drafts: b
         if not any(word in names(page) for page in found):
             there = ", ".join(p.slug for p in found if not p.study) or "none yet"
             raise BookError(f"no chapter is called {word!r}: there are {there}")
-    return [p for p in found if names(p) & set(only)]
+    # With its chapter a study that is still a draft is named only where the lesson is one too.
+    return [p for p in found if names(p) & set(only) and (not p.study or not p.draft or _asked(p, only))]
+
+
+def _asked(page, only):
+    return page.other.draft or bool({page.stem, page.name} & set(only))
 
 
 def chapters(only: Sequence[str] | None = None, root: Path | None = None, drafts: bool = False) -> list[Page]:
@@ -390,7 +395,7 @@ def load(path: Path) -> dict:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as e:
-        raise BookError(f"{path} is not a notebook ({e}): delete it and run 'python3 run.py refs'") from e
+        raise BookError(f"{path} is not a notebook ({e}): move it away and run 'python3 run.py refs'") from e
 
 
 def write(path: Path, content: bytes) -> bool:

@@ -100,6 +100,8 @@ def records_differ(new: list[dict], copied: list[dict], tolerance: float | None 
 def tonight(day: date, root=ROOT) -> str:
     """The slug of the chapter whose turn it is on a day."""
     chapters = notebooks.chapters(None, root)
+    if not chapters:
+        raise notebooks.BookError("there is no chapter yet")
     return chapters[day.toordinal() % len(chapters)].slug
 
 

@@ -13,7 +13,9 @@ import subprocess
 from pathlib import Path
 
 from book import notebooks
-from book.notebooks import CHECKED, ROOT, BookError, Page, code_cells, source, tags
+from book.notebooks import CHECKED, ROOT, Page, code_cells, source, tags
+
+NOTES = "_build/notebooks.json"
 
 
 def folder(root: Path = ROOT) -> Path:
@@ -83,13 +85,24 @@ def _place(page, content, made, root) -> Path | None:
     return path
 
 
-def changed_by_hand(page: Page) -> bool:
+def changed_by_hand(page: Page, root: Path = ROOT) -> bool:
     """True when the notebook in ``chapters/`` is not what a sync made, of this text or of any other.
 
     A sync names each cell after its content, stores outputs in checked cells alone, and writes no version of Python.
-    A cell that was edited or added, an output of a run, and a save by Jupyter all break one of these. Only cells that
-    were removed or moved by hand in the file's JSON go unseen.
+    A cell that was edited or added, an output of a run, and a save by Jupyter all break one of these. Anything else,
+    such as a cell that an editor removed, is seen where a sync of this checkout noted what it wrote (:func:`note`) and
+    the file is neither that nor the committed one.
     """
+    content = page.notebook.read_bytes()
+    noted = _notes(root).get(page.where)
+    if noted == _hash(content):
+        return False
+    if noted and _committed(page, root) not in (None, content):
+        return True
+    return _by_its_form(page)
+
+
+def _by_its_form(page):
     nb = notebooks.load(page.notebook)
     if nb.get("metadata", {}).get("language_info") != {"name": "python"}:
         return True
@@ -111,7 +124,7 @@ def set_aside(page: Page, root: Path = ROOT) -> Path | None:
     Path or None
         Where it lies now; None when a sync made what is there. A file that is no notebook at all stays where it is.
     """
-    if not page.notebook.exists() or not changed_by_hand(page):
+    if not page.notebook.exists() or not changed_by_hand(page, root):
         return None
     mine = page.notebook.read_bytes()
     for more in _names("yours"):
@@ -120,12 +133,33 @@ def set_aside(page: Page, root: Path = ROOT) -> Path | None:
             break
     notebooks.write(path, mine)
     # Its outputs may be those of another profile, so the stored ones come from the last commit, or from 'make refs'.
+    page.notebook.unlink()
+    if committed := _committed(page, root):
+        notebooks.write(page.notebook, committed)
+        if _by_its_form(page):
+            page.notebook.unlink()
+    return path
+
+
+def note(page: Page, root: Path = ROOT) -> None:
+    """Remember what was written as the page's notebook, to know it from what somebody makes of it."""
+    known, now = _notes(root), _hash(page.notebook.read_bytes())
+    if known.get(page.where) != now:
+        notebooks.write(root / NOTES, json.dumps(known | {page.where: now}, indent=1, sort_keys=True).encode())
+
+
+def _notes(root) -> dict[str, str]:
+    try:
+        found = json.loads((root / NOTES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _committed(page: Page, root) -> bytes | None:
+    """The notebook as it was last committed; None where there is no git, no commit, or no such file in it."""
     words = ["git", "-C", str(root), "show", f"HEAD:./{page.where}"]
     try:
-        committed = subprocess.run(words, capture_output=True, check=True).stdout
-        notebooks.write(page.notebook, committed)
-        if changed_by_hand(page):
-            page.notebook.unlink()
-    except (OSError, subprocess.CalledProcessError, BookError):
-        page.notebook.unlink()
-    return path
+        return subprocess.run(words, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None

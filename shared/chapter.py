@@ -14,9 +14,12 @@ import html
 import importlib.util
 import os
 import platform
+import random
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+import numpy as np
 
 from shared import results
 from shared.results import RECORDED, STUDY
@@ -206,6 +209,9 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
             name = slug.removesuffix(STUDY)
             raise results.ResultError(f"{slug} has no recorded run to show: 'make refs CHAPTER={name}' records one")
         sized, seeds, place = origin["profile"], tuple(origin["seeds"]), origin["device"]
+        # What the page draws beside the recorded numbers is drawn alike every time; torch is not needed for it.
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  libraries draw from it
     else:
         from shared import load_triton
         from shared.train import resolve_device, seed_everything

@@ -212,3 +212,30 @@ def test_a_kernel_that_dies_is_a_failure_with_its_notebook(mini, change):
     assert "02-beta  FAILED" in said.getvalue() and "died" in said.getvalue().lower()
     assert "_build/executed/smoke/02-beta/beta.failed.ipynb" in said.getvalue()
     assert (mini / "_build/executed/smoke/02-beta/beta.failed.ipynb").exists()
+
+
+def test_the_origin_of_what_a_study_shows_and_what_a_page_quotes_are_part_of_it(study, change):
+    """Another date or commit of the recorded run is shown in the study's box; a lesson may quote the study."""
+    shelf = study / "book/results/alpha.json"
+    lesson, page = notebooks.pages(["alpha"], study)
+    before = execute.key(page, "recorded", study), execute.key(lesson, "lesson", study)
+    held = json.loads(shelf.read_text())
+    held["study"]["lesson"]["provenance"]["commit"] = "another"
+    shelf.write_text(json.dumps(held))
+    assert execute.key(page, "recorded", study) != before[0]
+    assert execute.key(lesson, "lesson", study) == before[1], "it quotes nothing"
+    change(lesson.text, "list(range(3))", "book.recorded('gain')")
+    quoting = execute.key(lesson, "lesson", study)
+    held["study"]["lesson"]["records"]["gain"]["value"] = 0.75
+    shelf.write_text(json.dumps(held))
+    assert execute.key(lesson, "lesson", study) != quoting
+
+
+def test_a_study_is_recorded_after_its_lesson(study, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: study / "book/results")
+    monkeypatch.setattr(build, "store", lambda *_: None)
+    done = []
+    monkeypatch.setattr(build, "run", lambda some, profile, *_, **__: done.extend((p.stem, profile) for p in some))
+    monkeypatch.setattr(results, "from_notebook", lambda path: {"records": {}})
+    build.refs(["alpha"], 1, study)
+    assert done == [(p, at) for p in ("alpha", "alpha-study") for at in ("smoke", "lesson")]

@@ -62,6 +62,9 @@ After.
 """
 
 
+HEAD = MASTER[MASTER.index(":::{task-start}") : MASTER.index("\nAdd each row")]
+
+
 def cells(text=MASTER):
     return notebooks.parse(text, "alpha.md")["cells"]
 
@@ -124,6 +127,16 @@ def test_stub_fails_solution_passes_and_wrong_answers_lose_their_points():
     assert problems(ran(with_trials(expand(cells()), found)), found) == []
 
 
+def test_trials_come_last_and_change_nothing_on_the_page():
+    found = tasks(cells())
+    made = with_trials(expand(cells()), found)
+    assert made[: len(expand(cells()))] == expand(cells())
+    assert all(exercises.TRIAL in c["metadata"]["tags"] for c in made[len(expand(cells())) :])
+    assert [c["source"] for c in notebooks.code_cells({"cells": made})] == [
+        c["source"] for c in notebooks.code_cells({"cells": expand(cells())})
+    ]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -143,14 +156,18 @@ def test_an_exercise_that_does_not_do_what_it_plans_is_told(old, new, said):
 
 def test_checks_that_did_not_run_are_told():
     found = tasks(cells())
-    assert problems(expand(cells()), found) == ["ex-sums: 0 checks ran, not those of stub, wrong answers and solution"]
+    assert problems(expand(cells()), found) == ["ex-sums: 0 checks ran, not those of stub, solution and wrong answers"]
 
 
 @pytest.mark.parametrize(
     ("code", "stub"),
     [
         ("x = f(1)  # SOLUTION", "x = ..."),
-        ("x += f(y=1)  # SOLUTION", "x += ..."),
+        ("x += f(y=1)  # SOLUTION", "..."),
+        ("μ: float = f(1)  # SOLUTION", "μ: float = ..."),
+        ("a = b = 1  # SOLUTION", "a = b = ..."),
+        ("assert a != b  # SOLUTION", "..."),
+        ('d["a=b"] = 3  # SOLUTION', 'd["a=b"] = ...'),
         ('d["a"] = 1 == 2  # SOLUTION', 'd["a"] = ...'),
         ("f(x=3)  # SOLUTION", "..."),
         ("def f(x):\n    return x + 1  # SOLUTION", "def f(x):\n    return ..."),
@@ -170,7 +187,12 @@ def test_stub(code, stub):
     ("old", "new", "said"),
     [
         (":::{task-end}\n:::\n", "", "'★ Sums' has no task-end"),
-        (":::{task-start} ★ Sums\n:label: ex-sums\n:hint: Add along a row.\n:::\n", "", "a task-end has no partner"),
+        (
+            ":::{task-start} ★ Sums\n:label: ex-sums\n:hint: Add along a row.\n:::\n",
+            "",
+            "'task' stands outside an exercise",
+        ),
+        ("After.", ":::{task-end}\n:::", "a task-end has no partner"),
         (":label: ex-sums\n", "", "needs ':label: ex-…'"),
         ("★ Sums", "Sums", "needs ★, ★★ or ★★★"),
         (":hint: Add along a row.\n", "", "needs a ':hint:'"),
@@ -184,6 +206,8 @@ def test_stub(code, stub):
         ("[wrong, loses=3]", "[wrong, loses=4]", "more than its 3 points"),
         ("[wrong, loses=3]", "[wrong]", "a wrong one loses=POINTS"),
         ("[wrong, loses=3]", "[worng, loses=3]", "tag it task, check or wrong"),
+        ("rows = [[1, 2], [3, 4]]", "rows = [[1, 2], [3, 4]]  # SOLUTION: two", "a mark that is not known"),
+        ("After.", "```{code-cell}\n:tags: [check, hidden]\n\nassert 1\n```", "'check' stands outside an exercise"),
     ],
 )
 def test_what_is_not_an_exercise_is_refused_by_name(old, new, said):

@@ -162,6 +162,12 @@ def test_a_draft_is_left_out_until_it_is_named(study, change):
     assert "the study" not in source(notebooks.make(lesson, study)["cells"][0]), "no link to what is not there"
 
 
+def test_a_draft_study_is_not_named_with_its_finished_lesson(study, change):
+    change(notebooks.pages(["alpha-study"], study)[0].text, "gpu: false", "gpu: false, draft: true")
+    assert [p.stem for p in notebooks.pages(["alpha"], study)] == ["alpha"]
+    assert [p.stem for p in notebooks.pages(["alpha-study"], study)] == ["alpha-study"]
+
+
 def test_addresses_come_from_one_place(mini, change, root):
     import yaml
 

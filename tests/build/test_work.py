@@ -146,3 +146,23 @@ def test_lab_lays_the_copies_and_says_what_is_where(mini, alpha, capsys):
     assert (mini / "work/01-alpha/alpha.yours.ipynb").read_bytes() == mine
     build.lab(None, mini)
     assert capsys.readouterr().out == "every copy in work/ is up to date\n"
+
+
+def test_a_cell_that_an_editor_removed_is_seen_where_a_sync_noted_the_file(mini, alpha):
+    git = ["git", "-C", str(mini), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    nb = json.loads(alpha.notebook.read_text())
+    fewer = notebooks.dump(nb | {"cells": nb["cells"][:-1]})
+    alpha.notebook.write_bytes(fewer)
+    kept = work.set_aside(alpha, mini)
+    assert kept.read_bytes() == fewer and len(notebooks.load(alpha.notebook)["cells"]) == len(nb["cells"])
+
+
+def test_storing_outputs_keeps_what_was_changed_meanwhile(mini, alpha, monkeypatch, capsys):
+    mine = ran(alpha.notebook)
+    monkeypatch.setattr(build.execute, "executed", lambda page, profile, root: page.notebook)
+    monkeypatch.setattr(build, "store_outputs", lambda cell, outputs: None)
+    build.store(alpha, mini)
+    assert (mini / "work/01-alpha/alpha.yours.ipynb").read_bytes() == mine
+    assert "was changed by hand" in capsys.readouterr().out
