@@ -46,7 +46,9 @@ def test_what_runs():
     assert all("schedule" in yaml.safe_load(texts[name])[True] for name in ("links", "nightly"))
     assert "run: make gpu\n" in texts["gpu"] and "if: vars.GPU_RUNNER" in texts["gpu"]
     assert "pytest tests -m nightly" in texts["nightly"]
-    assert 'pytest chapters/[0-9][0-9]-"$CHAPTER" --nbval-lax' in texts["nightly"] and "BORROWED_LIVE" in texts["nightly"]
+    assert (
+        'pytest chapters/[0-9][0-9]-"$CHAPTER" --nbval-lax' in texts["nightly"] and "BORROWED_LIVE" in texts["nightly"]
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")

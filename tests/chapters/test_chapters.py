@@ -241,7 +241,9 @@ def test_executed_copy(page, profile):
     if not page.study and profile == "recorded":
         pytest.skip("a lesson always measures")
     if not execute.is_current(page, profile):
-        pytest.skip(f"not run at {profile} since it last changed: 'python3 run.py test' runs lessons at smoke, 'book' at lesson")
+        pytest.skip(
+            f"not run at {profile} since it last changed: 'python3 run.py test' runs lessons at smoke, 'book' at lesson"
+        )
     path = execute.executed(page, profile)
     nb = notebooks.load(path)
     agree(figures_described(nb) + (tables_described(nb) if page.study else []))

@@ -131,6 +131,7 @@ def test_code_width():
     assert code_width(nb(code(wide[1:]), code(wide, "hide-input"))) == []
     assert len(code_width(nb(code(wide), code(wide + "\n" + wide, "solution")))) == 3
     assert "break the line of 89: 'x = 1111" in code_width(nb(code(wide)))[0]
+    assert "80 columns" in code_width(nb(code(wide[8:], "stub")))[0]
 
 
 def test_cell_lengths():

@@ -338,12 +338,12 @@ def on_tensorflow(root):
     return losses_on(root, "tensorflow")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_give_the_same_bytes(root, on_tensorflow):
     assert losses_on(root, "tensorflow") == on_tensorflow
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_every_back_end_has_the_same_losses(root, on_tensorflow, backend):
     pytest.importorskip(backend, reason=f"the back end {backend} is not installed")
@@ -353,7 +353,7 @@ def test_every_back_end_has_the_same_losses(root, on_tensorflow, backend):
         assert np.abs(np.subtract(said[tuning], losses)).max() < 1e-4, tuning
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.network
 def test_an_older_keras_has_the_same_losses(root, on_tensorflow, tmp_path):
     words = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path), "keras==3.10.0"]
@@ -394,6 +394,7 @@ assert "torch" not in sys.modules, "torch came along"
 """
 
 
+@pytest.mark.nightly
 def test_keras_methods_need_no_torch(root):
     """Not to train, nor to resume, save, load and predict."""
     env = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(root)}

@@ -122,7 +122,7 @@ assert np.allclose(given, out, atol=2e-3), (given, out)
 
 @pytest.mark.parametrize(
     "back_end",
-    ["tensorflow", pytest.param("torch", marks=pytest.mark.slow), pytest.param("jax", marks=pytest.mark.slow)],
+    ["tensorflow", pytest.param("torch", marks=pytest.mark.nightly), pytest.param("jax", marks=pytest.mark.nightly)],
 )
 def test_gradients_on_every_back_end(back_end):
     pytest.importorskip(back_end)

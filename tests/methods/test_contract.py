@@ -113,6 +113,13 @@ def same(a, b, exact=True):
 _cache: dict = {}
 
 
+@pytest.fixture(autouse=True)
+def no_routing():
+    """A library that another test imports may have turned scikit-learn's routing of metadata on for all."""
+    with config_context(enable_metadata_routing=False):
+        yield
+
+
 @pytest.fixture
 def example(kind):
     return kind.example()

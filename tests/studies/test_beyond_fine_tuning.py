@@ -20,7 +20,7 @@ def made():
     return X, np.array(["a", "b", "c"])[y]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_share_a_study_and_resume(tmp_path, made):
     pytest.importorskip("optuna", reason="install the extra: pip install 'borrowed-strength[tune]'")
     from optuna.trial import TrialState

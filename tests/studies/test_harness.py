@@ -100,7 +100,7 @@ def test_the_ladder_of_baselines_is_a_set_of_arms():
     assert "mine" in found.index and found.loc["mine", "difference"] > 0.3 and (found["n"] == 2).all()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_seeds_are_trained_together_where_an_arm_can(workers):
     arm = Stacked()
     models = fit_arms({"s": arm}, {"a": "cells"}, range(5), at_once=2, workers=workers)

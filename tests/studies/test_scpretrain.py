@@ -54,7 +54,7 @@ def test_wrong_genes_keep_the_weights_and_move_the_names(model):
     assert list(fake.pretrained_["genes"]) != list(model.pretrained_["genes"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_encoders_made_in_two_processes_are_those_of_one(sets):
     """Bit for bit, and each of its own corpus and seed, whether or not first clusters were known already."""
     corpus = Corpus(sets)

@@ -9,7 +9,7 @@ import torch
 from shared.data.errors import DataError
 from shared.nn.heads import logistic, nearest_centroid
 from shared.studies import tmp as study
-from shared.studies.tmp import Arm, StudyConfig, network
+from shared.studies.tmp import Arm, StudyConfig, new_network
 from shared.studies.tmp import diagnostics as module
 
 CONFIG = StudyConfig(widths=(24, 12), relation=(12,), finetune_episodes=20, eval_episodes=8, n_query=4)
@@ -24,10 +24,10 @@ def made_study(seed, n_classes=7, n_rows=30, n_genes=40, noise=0.15):
 
 
 def test_correlations_are_those_of_features_and_leaves_the_network_alone():
-    net, X = network(40, "none", CONFIG, 0), made_study(0)[0]
+    net, X = new_network(40, "none", CONFIG, 0), made_study(0)[0]
     net.train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    found = study.feature_correlations([net, network(40, "none", CONFIG, 1)], X)
+    found = study.feature_correlations([net, new_network(40, "none", CONFIG, 1)], X)
     with torch.no_grad():
         Z = net.encoder(torch.from_numpy(X)).numpy()  # in training mode: by the rows' own statistics
     Z = Z[:, Z.std(0) > 1e-6]
@@ -71,7 +71,7 @@ def test_studies_without_a_held_out_class_in_common_are_refused():
 
 def test_calibration_learns_its_temperature_elsewhere():
     train, test = made_study(0), made_study(1)
-    nets = [network(40, "none", CONFIG, s) for s in SEEDS]
+    nets = [new_network(40, "none", CONFIG, s) for s in SEEDS]
     models = {"net": (nets, "share"), "logistic": (logistic, "softmax")}
     errors, results = study.calibration(models, train, test, CONFIG, SEEDS)
     assert errors[["model", "seed"]].to_numpy().tolist() == [["net", 0], ["net", 1], ["logistic", 0], ["logistic", 1]]
