@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from html.parser import HTMLParser
 from itertools import pairwise
 from urllib.parse import unquote, urlsplit
 
@@ -41,16 +42,29 @@ def test_the_contents_list_every_page_and_every_page_is_there(site):
     assert set(contents()) <= set(site.pages), "a page of book/_toc.yml was not rendered"
 
 
+class Links(HTMLParser):
+    """The places that a page has names for, and those that it leads to; a tenth of the time of a whole parse."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.leads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.anchors |= {found[k] for k in ("id", *(["name"] if tag == "a" else [])) if found.get(k)}
+        if tag in ("a", "link", "img", "script", "area"):
+            self.leads.append(found.get("href") or found.get("src") or "")
+
+
 def test_internal_links_and_anchors_resolve(site):
-    anchors = {
-        name: {t["id"] for t in page.find_all(id=True)} | {t["name"] for t in page.find_all("a", attrs={"name": True})}
-        for name, page in site.pages.items()
-    }
+    pages = {name: Links((site.html / name).read_text(encoding="utf-8")) for name in site.pages}
+    anchors = {name: page.anchors for name, page in pages.items()}
     broken = []
-    for name, page in site.pages.items():
+    for name, page in pages.items():
         here = site.html / name
-        for tag in page.find_all(["a", "link", "img", "script", "area"]):
-            address = tag.get("href") or tag.get("src") or ""
+        for address in page.leads:
             parts = urlsplit(address)
             if not address or parts.scheme or parts.netloc:
                 continue

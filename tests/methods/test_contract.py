@@ -604,7 +604,7 @@ def test_saved_models_say_the_same_in_a_fresh_process(backend, root, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a system with SIGKILL")
-@pytest.mark.parametrize("backend", ["torch", "keras"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("keras", marks=pytest.mark.nightly)])
 def test_a_killed_process_goes_on_to_the_same_bytes(backend, root, tmp_path):
     kind = representative(backend)
     job = (kind.__module__, kind.__name__, tmp_path / "run")

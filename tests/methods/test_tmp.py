@@ -68,7 +68,7 @@ def test_five_lines(bulk, cells):
     assert (names == query.obs["cell_type"].to_numpy()).mean() > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_five_lines_on_real_cells():
     """Cell lines to blood cells, run 1 to run 2: far above chance, whatever simpler methods reach."""
     bulk, blood = load("gdsc"), load("pbmc")

@@ -51,7 +51,7 @@ def test_a_study_in_memory_has_the_trials_of_one_in_a_folder(tmp_path, made):
         search.tune(None, *made, 6, processes=2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_process_that_fails_is_heard(tmp_path, made):
     pytest.importorskip("optuna")
     with pytest.raises(TypeError, match="unexpected keyword argument 'none_such'"):

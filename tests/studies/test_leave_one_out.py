@@ -87,7 +87,7 @@ def test_nothing_is_learned_from_the_set_that_is_left_out(paths, folder):
     assert test.p < 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_find_what_one_finds(paths, folder, tmp_path):
     make = functools.partial(arms, folder)
     here = leave_one_out(make, paths, hold_out=["a", "c"], splits=1, seeds=(0, 4), **HERE)
