@@ -1,9 +1,9 @@
 """The book in a browser: accessible in light and dark, wide and narrow; quiet; usable from the keyboard.
 
 Every page is opened once and looked at wide and narrow. Measuring contrast takes most of the time and depends on the
-kind of page, so that one page of each kind is measured, in light and in dark, and of the reference pages one is asked
-whether it is accessible; every night all are, four ways. The server is on this machine, and the browser is told that no
-other exists.
+kind of page, so that one page of each kind is measured, in light and in dark, and of chapters and reference pages one
+is asked whether it is accessible; every night all are, four ways. The server is on this machine, and the browser is
+told that no other exists.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ KINDS = {CHAPTER, "book/api/kit.html", "book/how-to-use.html", "search.html"}
 
 
 def ways(name: str) -> list:
-    """How a page is looked at every time: the reference pages are one template, and one of them stands for all."""
+    """How a page is looked at every time; one chapter and one reference page stand for all, which share a template."""
     if name in KINDS:
         return MEASURED
-    return WIDTHS if name.startswith("book/api/") else SHORT
+    return WIDTHS if name.startswith(("book/api/", "chapters/")) else SHORT
 
 
 def found(*names: str) -> str | None:

@@ -534,7 +534,7 @@ def test_memory_goes_with_what_is_stored():
     assert corpus.matrices["a"].nnz == 400_000 or abs(corpus.matrices["a"].nnz - 400_000) < 100
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sixty_sets_are_read_at_constant_memory(root, tmp_path):
     """Two epochs of 60 files need hardly more than two of 6; to hold them needs ten times as much."""
     for i in range(6):

@@ -6,6 +6,7 @@ that is not ours, or any library's warning, fails the test.
 
 import gzip
 import math
+import os
 import warnings
 from functools import cache
 
@@ -21,14 +22,14 @@ from scipy import sparse
 from shared import data
 from shared.data import DataError, GeneKind, check
 
-# 2,150 examples in all.
+# 2,150 examples in all, the same every time; a third of them by day, and all at night.
 ARRAYS, ANNDATA, FILES, BYTES, NAMES = 800, 600, 200, 150, 400
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def nasty(examples):
     return settings(
-        max_examples=examples,
+        max_examples=examples if os.environ.get("BORROWED_EXAMPLES") == "all" else examples // 3,
         deadline=None,
         derandomize=True,
         database=None,

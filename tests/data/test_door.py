@@ -495,8 +495,8 @@ def test_making_again_gives_the_same_bytes(tmp_path, name):
         assert new.read_bytes() == data.bundled_path(data.catalog()[name]).read_bytes()
 
 
-@pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.nightly
 def test_an_installed_copy_carries_its_data(tmp_path, root):
     def pip(*words):
         command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]

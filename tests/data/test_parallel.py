@@ -313,6 +313,7 @@ def test_jobs_are_copies():
     assert common == [0]
 
 
+@pytest.mark.nightly
 def test_what_runs_again_after_a_lost_process_has_as_many_threads(folder):
     def threads(n):
         first = not marks(folder)[str(n)]

@@ -494,7 +494,8 @@ def test_it_stands_behind_a_scaler(kind, example, model):
 # joblib replaces a worker that has grown, as one does that loads TensorFlow, and says so from a thread of its own.
 # Raised there as an error, the warning would end the thread, and the search would wait for ever.
 @pytest.mark.filterwarnings("ignore:A worker stopped while some jobs were given to the executor")
-@pytest.mark.parametrize("backend", ["torch", pytest.param("keras", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("backend", ["torch", "keras"])
 def test_searches_in_two_processes_find_what_one_finds(backend):
     kind = representative(backend)
     example = kind.example()
@@ -588,7 +589,7 @@ def in_a_fresh_process(root, jobs):
     return subprocess.run([sys.executable, "-c", FRESH], input=text, text=True, env=env, cwd=root, capture_output=True)
 
 
-@pytest.mark.parametrize("backend", ["torch", "keras"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("keras", marks=pytest.mark.nightly)])
 def test_saved_models_say_the_same_in_a_fresh_process(backend, root, tmp_path):
     representative(backend)
     kinds = [kind for kind in estimators() if hasattr(kind, "train") and (backend in inspect.getsource(kind.train))]
