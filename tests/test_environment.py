@@ -234,6 +234,7 @@ def test_permissive_passes(text):
     assert not is_copyleft(text)
 
 
+@pytest.mark.nightly
 def test_triton_is_loaded_before_tensorflow(tmp_path):
     """A triton loaded after TensorFlow ends the process; a stand-in says what was loaded before it."""
     pytest.importorskip("keras", reason="install the extra: pip install 'borrowed-strength[keras]'")

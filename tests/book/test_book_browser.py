@@ -34,7 +34,8 @@ SHORT = [("light", 1300, REST), ("dark", 390, None)]
 WIDTHS = [("light", 1300, None), ("dark", 390, None)]
 MEASURED = [("light", 1300, {}), ("dark", 1300, LOOKS), ("dark", 390, REST)]
 PAGES = [*contents(), "search.html", "genindex.html"]
-KINDS = {CHAPTER, "book/api/kit.html", "book/how-to-use.html", "search.html"}
+LIGHTER = "chapters/04-beyond-fine-tuning/beyond-fine-tuning.html"
+KINDS = {LIGHTER, "book/api/results.html", "book/how-to-use.html", "search.html"}
 
 
 def ways(name: str) -> list:

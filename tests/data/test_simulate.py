@@ -245,7 +245,7 @@ def test_an_interrupted_file_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_file(root, tmp_path):
     peaks = []
     for n in (40_000, 160_000):

@@ -108,7 +108,7 @@ def test_seeds_are_trained_together_where_an_arm_can(workers):
     assert arm.calls == ([[0, 1], [2, 3], [4]] if workers == 1 else [])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_processes_find_what_a_loop_finds():
     arms = {"forest": RandomForestClassifier(3), "typed": lambda train, seed: LogisticRegression().fit(*train)}
     one, two = (run(arms, {"a": drawn}, range(3), "accuracy", workers=n) for n in (1, 2))
