@@ -15,7 +15,7 @@
 Options: --profile smoke|lesson|full, --chapter NAME, --method NAME, --jobs N, --device NAME; or the variables PROFILE,
 CHAPTER, METHOD, JOBS, DEVICE.
 PYTHON=python3.13 names another Python; its environment is .venv, or .venv-3.13 where .venv is another version's.
-N chapters run at a time; without a word two, where there are two cores and 6 GiB of memory free, and one elsewhere.
+N chapters run at a time; without a word book and test run two, where there are two cores and 6 GiB of memory free.
 """
 # Python older than 3.11 must get far enough to say so, so this file runs, up to the check of the version, on 3.6.
 

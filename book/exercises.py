@@ -139,11 +139,7 @@ def tasks(cells: Sequence[dict]) -> list[Task]:
     ExerciseError
         If a mark has no partner, or an exercise lacks something, or holds what it may not.
     """
-    found = [part for part in _parts(cells) if isinstance(part, Task)]
-    labels = [task.label for task in found]
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise ExerciseError(f"two exercises have the label {twice[0]!r}: give each its own")
-    return found
+    return [part for part in _parts(cells) if isinstance(part, Task)]
 
 
 def expand(cells: Sequence[dict]) -> list[dict]:
@@ -152,12 +148,10 @@ def expand(cells: Sequence[dict]) -> list[dict]:
     The solution comes after the stub and is checked by the same cells, so a page may go on from it. Cells of a page
     without exercises of this form come back as they are. Raises as :func:`tasks`.
     """
-    if not tasks(cells):
+    parts = list(_parts(cells))
+    if not any(isinstance(part, Task) for part in parts):
         return list(cells)
-    made: list[dict] = []
-    for part in _parts(cells):
-        made += _page(part) if isinstance(part, Task) else [part]
-    return _joined(made)
+    return _joined([cell for part in parts for cell in (_page(part) if isinstance(part, Task) else [part])])
 
 
 def with_trials(cells: Sequence[dict], found: Sequence[Task]) -> list[dict]:
@@ -217,8 +211,8 @@ def _left_open(line):
 
 
 def _parts(cells) -> Iterator[dict | Task]:
-    """Cells outside exercises, cut at the marks, and exercises."""
-    head, inside = None, []
+    """Cells outside exercises, cut at the marks, and exercises, each with a label of its own."""
+    head, inside, labels = None, [], set()
     for piece in _pieces(cells):
         if isinstance(piece, dict):
             if head is not None:
@@ -232,7 +226,11 @@ def _parts(cells) -> Iterator[dict | Task]:
         if kind == "start" and head is None:
             head, inside = (title, options), []
         elif kind == "end" and head is not None:
-            yield _task(*head, inside)
+            task = _task(*head, inside)
+            if task.label in labels:
+                raise ExerciseError(f"two exercises have the label {task.label!r}: give each its own")
+            labels.add(task.label)
+            yield task
             head = None
         else:
             raise ExerciseError(f"a task-{kind} has no partner" + (f": {title!r}" if title else ""))

@@ -24,7 +24,7 @@ def folder(root: Path = ROOT) -> Path:
 
 def copies(only=None, root: Path = ROOT) -> list[str]:
     """Copy the chapters' notebooks into ``work/``; returns what the reader should know, one line a chapter."""
-    said, made = [], _made(root)
+    said, made = [], _hashes(folder(root) / ".made.json")
     for page in notebooks.pages(only, root):
         content = notebooks.synced(page, root)
         path = _place(page, content, made, root)
@@ -52,10 +52,10 @@ def _names(word: str):
         n += 1
 
 
-def _made(root) -> dict[str, str]:
-    """Hash of each copy as it was made; without the file every copy counts as the reader's."""
+def _hashes(path: Path) -> dict[str, str]:
+    """The hash of each file as it was made, by name; empty where the notes are not there or cannot be read."""
     try:
-        found = json.loads((folder(root) / ".made.json").read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -94,7 +94,7 @@ def changed_by_hand(page: Page, root: Path = ROOT) -> bool:
     the file is neither that nor the committed one.
     """
     content = page.notebook.read_bytes()
-    noted = _notes(root).get(page.where)
+    noted = _hashes(root / NOTES).get(page.where)
     if noted == _hash(content):
         return False
     if noted and _committed(page, root) not in (None, content):
@@ -143,17 +143,9 @@ def set_aside(page: Page, root: Path = ROOT) -> Path | None:
 
 def note(page: Page, root: Path = ROOT) -> None:
     """Remember what was written as the page's notebook, to know it from what somebody makes of it."""
-    known, now = _notes(root), _hash(page.notebook.read_bytes())
+    known, now = _hashes(root / NOTES), _hash(page.notebook.read_bytes())
     if known.get(page.where) != now:
         notebooks.write(root / NOTES, json.dumps(known | {page.where: now}, indent=1, sort_keys=True).encode())
-
-
-def _notes(root) -> dict[str, str]:
-    try:
-        found = json.loads((root / NOTES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _committed(page: Page, root) -> bytes | None:

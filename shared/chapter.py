@@ -196,8 +196,6 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
     import pandas as pd
     from IPython.display import HTML, display
 
-    from shared.train.settings import DEVICE_VARIABLE
-
     study = slug.endswith(STUDY)
     chosen = resolve_profile(profile, study)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -215,6 +213,7 @@ def setup(slug: str, *, profile: str = "auto", seed: int = 0, device: str = "aut
     else:
         from shared import load_triton
         from shared.train import resolve_device, seed_everything
+        from shared.train.settings import DEVICE_VARIABLE
 
         load_triton()
         seed_everything(seed)

@@ -43,7 +43,7 @@ def test_the_contents_list_every_page_and_every_page_is_there(site):
 
 
 class Links(HTMLParser):
-    """The places that a page has names for, and those that it leads to; a tenth of the time of a whole parse."""
+    """The places that a page has names for, and those that it leads to; quicker than a whole parse."""
 
     def __init__(self, text: str):
         super().__init__()
