@@ -1,7 +1,6 @@
 """The estimator: its contract, the traps the method sets, and what it saves."""
 
 import copy
-import math
 import sys
 from pathlib import Path
 
@@ -413,7 +412,7 @@ def claims_refused(source, target, *episodes):
     nb, book, (X_lines, subtype), (X, y) = notebooks.read(page), Planted(*episodes), source, target
     run, genes = np.resize(["run1", "run2"], len(y)), range(X.shape[1])
     known = {"np": np, "pd": pd, "torch": torch, "evaluate": evaluate, "copy": copy, "book": book, "seed": 0}
-    known |= {"X": X, "y": y, "run": run, "X_lines": X_lines, "subtype": subtype, "genes": genes, "math": math}
+    known |= {"X": X, "y": y, "run": run, "X_lines": X_lines, "subtype": subtype, "genes": genes}
     known |= {"Parallel": Parallel, "delayed": delayed}
     parts = ("By hand", "The method", "The package", "The experiment", "One type")
     cells = [notebooks.source(c) for part in parts for c in cells_under(nb, part)]

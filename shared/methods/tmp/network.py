@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-from torch.nn.functional import cross_entropy, linear, mse_loss, one_hot
+from torch.nn.functional import cross_entropy, linear, mse_loss
 
 from shared.data.constraints import OneOf, check
 from shared.nn.blocks import NORMS, Blocks, by_support, encode
@@ -83,7 +83,7 @@ def relation_step(net, support: torch.Tensor, query: torch.Tensor, target: torch
         Of the same forward pass, for the training accuracy.
     """
     scores = net(support, query)
-    right = one_hot(target, scores.shape[-1]).float()
+    right = torch.eye(scores.shape[-1], device=scores.device)[target]
     return mse_loss(scores, right), scores
 
 
