@@ -47,8 +47,7 @@ class MultiTaskNet(torch.nn.Module):
         """
         parts = torch.sigmoid(self.encoder(cells)).split(sizes)
         logits = [head(part) for head, part in zip(self.heads, parts)]
-        if self.squash:
-            logits = [torch.sigmoid(out) for out in logits]
+        logits = [torch.sigmoid(out) for out in logits] if self.squash else logits
         return [out.split(k, dim=1) for out, k in zip(logits, self.ks)]
 
 
@@ -58,7 +57,7 @@ def cluster_step(net: MultiTaskNet, cells: Rows | torch.Tensor, labels: Sequence
     Every data set weighs alike. `labels` holds, for each of them, int64 cells × granularities.
     """
     outputs = net(cells, [len(y) for y in labels])
-    return sum(cross_entropy(out, y[:, j]) for outs, y in zip(outputs, labels) for j, out in enumerate(outs))
+    return sum(cross_entropy(out, y[:, j]) for parts, y in zip(outputs, labels) for j, out in enumerate(parts))
 
 
 class CellTypeNet(torch.nn.Module):
