@@ -74,7 +74,7 @@ class CellTypeNet(torch.nn.Module):
     def __init__(self, n_genes, width=200, hidden=100, n_types=2, norm="none"):
         super().__init__()
         self.encoder = Encoder(n_genes, width)
-        self.norm = torch.nn.LayerNorm(width) if norm == "layer" else torch.nn.Identity()
+        self.norm = torch.nn.LayerNorm(width) if norm != "none" else torch.nn.Identity()
         self.classify = torch.nn.Sequential(
             torch.nn.Sigmoid(), torch.nn.Linear(width, hidden), torch.nn.Sigmoid(), torch.nn.Linear(hidden, n_types)
         )
