@@ -26,7 +26,7 @@ def _label_rows(axes, names, xlabel, chance, below=0.6):
         axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1, label="chance")
 
 
-def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None):
+def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None, ranked=True):
     """One row a model: a dot with its interval, best at the top.
 
     Parameters
@@ -41,8 +41,11 @@ def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None
         Marks of :data:`shared.figures.ROLES`; ``"baseline"`` for what is not named.
     chance : float, optional
         Where guessing stands, drawn as a dashed line.
+    ranked : bool, default True
+        False: the rows stand in the table's order, the first at the top.
     """
-    table = table.dropna(subset=[metric]).sort_values(metric)
+    table = table.dropna(subset=[metric])
+    table = table.sort_values(metric) if ranked else table.iloc[::-1]
     figure, axes = new(6.4, 0.9 + 0.32 * len(table))
     for i, (label, row) in enumerate(table.iterrows()):
         colour, marker = ROLES[(roles or {}).get(label, "baseline")]
@@ -54,7 +57,7 @@ def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None
         for label, row in table.iloc[::-1].iterrows()
     ]
     guess = "" if chance is None else f" Guessing would score {chance:.2f}." if chance else " The line is at no change."
-    return finished(figure, title, f"{xlabel} with intervals, best first: {listed(rows)}.{guess}")
+    return finished(figure, title, f"{xlabel} with intervals{', best first' * ranked}: {listed(rows)}.{guess}")
 
 
 def beside(table, metric: str, published: dict, *, title: str, xlabel: str, roles=None, chance=None):
