@@ -159,7 +159,7 @@ def test_types_and_cells_are_of_the_same_classes(world, monkeypatch):
     monkeypatch.setattr(
         arms, "train", lambda nets, studies, *a, **k: met.extend(y for _, y in studies) or plain(nets, studies, *a, **k)
     )
-    table = study.sizes(study.begun(found), few, test, CONFIG, SEEDS, [(5, 15), (7, 15), (5, 25)])
+    table = study.sizes(study.untuned(found), few, test, CONFIG, SEEDS, [(5, 15), (7, 15), (5, 25)])
     assert len(table) == 3 * 2 * 3 * 2 and {len(set(y)) for y in met} == {5, 7}
     assert set(met[0]) == set(met[-2]) and len(met[0]) == 75 and len(met[-2]) == 125
     got = study.of_each(table[table["init"] == "source"])

@@ -21,7 +21,6 @@ from shared.studies.tmp.comparisons import (
     RATES,
     Arm,
     Networks,
-    begun,
     differences,
     finetuned,
     heads,
@@ -32,6 +31,7 @@ from shared.studies.tmp.comparisons import (
     spread,
     summary,
     transfer,
+    untuned,
 )
 from shared.studies.tmp.data_sets import FILES, Pair, hold_out_classes, mirrored, on_same_genes, pairs
 from shared.studies.tmp.diagnostics import (
@@ -53,7 +53,6 @@ __all__ = [
     "Pair",
     "StudyConfig",
     "batch_statistics",
-    "begun",
     "calibration",
     "differences",
     "episode_sampler",
@@ -77,4 +76,5 @@ __all__ = [
     "spread",
     "summary",
     "transfer",
+    "untuned",
 ]  # fmt: skip

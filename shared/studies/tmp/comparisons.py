@@ -63,24 +63,25 @@ def transfer(source, few, test, config: StudyConfig, seeds, clamps: Sequence[str
     **how
         See :func:`finetuned`.
     """
-    begun = {Arm(clamp, init, None): pretrain(source, init, clamp, config, seeds) for clamp in clamps for init in INITS}
-    return finetuned(begun, few, test, config, seeds, **how)
+    nets = {Arm(clamp, init, None): pretrain(source, init, clamp, config, seeds) for clamp in clamps for init in INITS}
+    return finetuned(nets, few, test, config, seeds, **how)
 
 
 def finetuned(
-    begun: Mapping[Arm, list[RelationNet]], few, test, config: StudyConfig, seeds, rates: Sequence[float] = RATES, **how
+    nets: Mapping[Arm, list[RelationNet]], few, test, config: StudyConfig, seeds, rates: Sequence[float] = RATES, **how
 ) -> Networks:
-    """The networks `begun`, and their copies fine-tuned with each learning rate, evaluated.
+    """Networks that were not fine-tuned, and their copies fine-tuned with each learning rate, all evaluated.
 
     `how` goes to :func:`shared.studies.tmp.finetune`.
     """
-    nets = dict(begun)
-    for arm, some in begun.items():
-        nets |= {arm._replace(lr=lr): finetune(some, few, config, seeds, lr, **how) for lr in rates}
-    return Networks(nets, {arm: evaluate(some, test, config, seeds) for arm, some in nets.items()})
+    tuned = {
+        arm._replace(lr=lr): finetune(some, few, config, seeds, lr, **how) for arm, some in nets.items() for lr in rates
+    }
+    every = {**nets, **tuned}
+    return Networks(every, {arm: evaluate(some, test, config, seeds) for arm, some in every.items()})
 
 
-def begun(networks: Networks, inits: Sequence[str] = INITS, clamp: str = "all") -> dict[Arm, list[RelationNet]]:
+def untuned(networks: Networks, inits: Sequence[str] = INITS, clamp: str = "all") -> dict[Arm, list[RelationNet]]:
     """The networks of some arms before they were fine-tuned, for another :func:`finetuned`."""
     return {Arm(clamp, init, None): networks.nets[Arm(clamp, init, None)] for init in inits}
 
@@ -185,8 +186,8 @@ def spread(results: Mapping[str, Mapping[Arm, list[FewShot]]], rates=RATES, clam
 def sizes(nets: Mapping[Arm, list[RelationNet]], few, test, config: StudyConfig, seeds, asked) -> pd.DataFrame:
     """Classes against cells: a DataFrame of ``init``, ``lr``, ``classes``, ``cells``, ``seed``, ``accuracy``.
 
-    `nets` are of :func:`begun`, `asked` pairs of (classes, cells of each) to fine-tune on. Of as many classes, the same
-    ones are drawn; the test episodes are of all classes.
+    `nets` are of :func:`untuned`, `asked` pairs of (classes, cells of each) to fine-tune on. Of as many classes the
+    same are drawn; test episodes are of all classes.
     """
     rows = []
     for k, n in asked:

@@ -39,7 +39,7 @@ def one_type_loss(table: pd.DataFrame) -> np.ndarray:
 
     It is the accuracy with the statistics stored in training minus that with the batch's own.
     """
-    one = table[table["queries"] == "one class"].pivot(index="seed", columns="statistics", values="accuracy")
+    one = table[table["queries"] == "one class"].pivot_table("accuracy", "seed", "statistics")
     return (one["running"] - one["batch"]).to_numpy()
 
 

@@ -43,6 +43,9 @@ class Stage(NamedTuple):
     stop_at: float | None = None
 
 
+BULK, TUMOURS, CELLS = Stage(300_000, 5e-4, 100_000), Stage(50_000, 5e-4, 1_500, 0.99), Stage(100_000, 1e-4)
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     """Paper and code; where they differ, the paper, unless a line says otherwise.
@@ -84,9 +87,9 @@ class Protocol:
     k_shot: int = 5
     n_query: int = 10
     cells: int = 15
-    bulk: Stage = Stage(300_000, 5e-4, 100_000)
-    tumours: Stage = Stage(50_000, 5e-4, 1_500, 0.99)
-    islets: Stage = Stage(100_000, 1e-4)
+    bulk: Stage = BULK
+    tumours: Stage = TUMOURS
+    islets: Stage = CELLS
     log_every: int = 2_500
     eval_episodes: int = 5_000
     size_episodes: int = 1_000
@@ -248,9 +251,11 @@ def swap(studies: Mapping, genes, inits: Mapping, config: Protocol, out, train_o
     inits : dict of name to folder or None
         How arms begin: a pre-trained network's folder, or None for from scratch.
     config : Protocol
+        Its stage of islets, and its repeats.
     out : path
         Where finished parts are kept.
     train_on : sequence of str
+        Studies to fine-tune on; the first is figure 3A's.
 
     Returns
     -------
