@@ -16,7 +16,7 @@ from shared.studies import tmp as study
 from shared.studies.tmp import Arm, Networks, StudyConfig
 
 CONFIG = StudyConfig(
-    widths=(24, 12), relation=(12,), pretrain_episodes=30, finetune_episodes=10, eval_episodes=8, n_query=4
+    widths=(24, 12), relation=(12,), pretrain_episodes=12, finetune_episodes=6, eval_episodes=8, n_query=4
 )
 SEEDS = (0, 1)
 
@@ -187,7 +187,7 @@ def test_no_gain_is_claimed_where_there_is_none():
     """Labels of the target that say nothing: no pre-training, real or scrambled, can add accuracy."""
     few, test = made_study(1, world=1), made_study(2, world=1)
     few, test = ((X, np.random.default_rng(0).permutation(y)) for X, y in (few, test))
-    got = study.summary(planted(made_study(0, 9), few, test))
+    got = study.summary(planted(made_study(0, 9), few, test, clamps=["all"]))
     assert got["least_gain"] < 0 and got["least_gain_scrambled"] < 0
 
 
@@ -196,9 +196,9 @@ def test_the_order_of_genes_and_an_unconstrained_gain_are_seen_where_they_are_re
     source, few, test = (made_study(s, world=1, noise=0.3) for s in (0, 1, 2))
     noise = np.random.default_rng(3).random((3, len(source[0]), 60)).astype(np.float32)  # genes that say nothing
     source, few, test = ((np.hstack([X, n]), y) for (X, y), n in zip((source, few, test), noise, strict=True))
-    config = replace(CONFIG, pretrain_episodes=240, finetune_episodes=1)
+    config = replace(CONFIG, pretrain_episodes=60, pretrain_lr=0.02, finetune_episodes=1)
     got = study.summary(planted(source, few, test, config))
-    assert got["order_gain"].high > 0.15 and got["unconstrained_gain"].high > 0.05
+    assert got["order_gain"].value > 0.15 and got["unconstrained_gain"].value > 0.05
 
 
 def test_averages_lose_where_a_few_genes_tell_and_many_are_loud():
@@ -206,7 +206,7 @@ def test_averages_lose_where_a_few_genes_tell_and_many_are_loud():
     studies = [made_study(s, n_genes=12, world=1, noise=0.1) for s in (0, 1, 2)]
     loud = 4 * np.random.default_rng(3).standard_normal((3, len(studies[0][0]), 40)).astype(np.float32)
     studies = [(np.hstack([X, n]), y) for (X, y), n in zip(studies, loud, strict=True)]
-    config = replace(CONFIG, pretrain_episodes=300)
+    config = replace(CONFIG, pretrain_episodes=120, pretrain_lr=0.02)
     real = study.transfer(*studies, config, SEEDS, ["none"], rates=[0.002]).results[Arm("none", "source", 0.002)]
     centroid = study.heads(*studies[1:], config, SEEDS)["nearest centroid"]
     assert study.interval(centroid, real).low < 0
