@@ -1,6 +1,8 @@
 """A chapter's first cell: profile, seed, box; its quizzes; its last cell."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -149,6 +151,12 @@ def test_a_study_that_runs_again_shows_its_own_numbers(shelf, shell):
         book.recorded_all("gain_")
     book.record("gain_a", 0.5)
     assert book.recorded_all("gain_") == {"a": 0.5} and book.recorded("score").value == 0.05
+
+
+def test_a_study_that_shows_what_was_recorded_loads_no_torch(root):
+    code = "import sys\nfrom shared import figures\nfrom shared.chapter import setup\nsetup('tmp-study')\n"
+    words = [sys.executable, "-c", f"{code}assert not {{'torch', 'tensorflow', 'keras'}} & {{*sys.modules}}"]
+    subprocess.run(words, cwd=root, check=True, capture_output=True)
 
 
 def test_a_study_without_a_recorded_run_says_what_to_do(shelf, shell):
