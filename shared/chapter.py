@@ -29,7 +29,7 @@ PROFILE_VARIABLE = "BORROWED_PROFILE"
 DOES = {
     "smoke": "a quick check that every cell runs; its numbers mean little",
     "lesson": "real data, sized for a laptop",
-    "full": "the published protocol, sized for an accelerator or an evening",
+    "full": "the published protocol, or the largest that the data allow; it may take days",
 }
 
 

@@ -256,9 +256,18 @@ def test_a_step_between_is_drawn_and_told():
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["counts", "shares", "logs"]
 
 
-def test_roles_differ_in_shape_too():
+def test_roles_and_groups_differ_in_shape_too():
     assert len({m for _, m in figures.ROLES.values()}) == len(figures.ROLES)
-    assert len(set(figures.MARKERS)) == 11
+    assert len({figures.mark(i)[1:] for i in range(20)}) == 20
+
+
+def test_many_groups_are_numbered_on_the_map_and_in_the_legend():
+    names = [f"type {i:02}" for i in range(20)]
+    at = np.repeat(np.arange(20.0), 3)[:, None] + [0, 0]
+    axes = figures.embedding(at, {"type": np.repeat(names, 3), "run": ["1", "2"] * 30}, title="Twenty types").axes
+    assert [(t.get_text(), t.xy) for t in axes[0].texts] == [(str(i + 1), (i, i)) for i in range(20)]
+    assert axes[0].get_legend_handles_labels()[1] == [f"{i + 1} {name}" for i, name in enumerate(names)]
+    assert not axes[1].texts and axes[1].get_legend_handles_labels()[1] == ["1", "2"]
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ and no two meanings differ by colour alone.
 from shared.figures.cells import bubbles, embedding, episode, histograms, maps, realism, shares, zeros
 from shared.figures.comparisons import as_rows, beside, curves, dots, pairs, precision_recall, reliability, versus
 from shared.figures.networks import transplanted, wiring
-from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, STYLE, new, show, to_svg
+from shared.figures.style import CYCLE, INK, PAPER, ROLES, STYLE, mark, new, show, to_svg
 from shared.figures.tables import explorer
 
 __all__ = [
     "CYCLE",
     "INK",
-    "MARKERS",
     "PAPER",
     "ROLES",
     "STYLE",
@@ -31,6 +30,7 @@ __all__ = [
     "explorer",
     "histograms",
     "maps",
+    "mark",
     "new",
     "pairs",
     "precision_recall",

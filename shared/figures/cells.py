@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.patheffects import withStroke
 
-from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, STYLE, finished, listed, new
+from shared.figures.style import CYCLE, INK, PAPER, ROLES, STYLE, finished, listed, mark, new
+
+FEW = 5  # groups that marks alone tell apart among thousands of cells; of more, each has its number on the map
 
 
 def _draw_groups(axis, panel, points, labels, size):
-    """Cells in the plane, coloured and marked by their labels, without a scale."""
-    for i, group in enumerate(sorted(set(labels))):
+    """Cells in the plane, marked by their labels, without a scale; many groups are numbered at their medians."""
+    groups = sorted(set(labels))
+    for i, group in enumerate(groups):
+        colour, marker, filled = mark(i)
         x, y = np.asarray(points)[labels == group, :2].T
         # Thousands of paths make a heavy page, so the points become one picture inside the drawing.
-        axis.scatter(x, y, size, CYCLE[i % 7], MARKERS[i % 11], linewidth=0, label=group, rasterized=True)
+        style = {"facecolor": colour if filled else "none", "edgecolor": colour, "linewidth": 0 if filled else 0.7}
+        name = f"{i + 1} {group}" if len(groups) > FEW else group
+        axis.scatter(x, y, size, marker=marker, label=name, rasterized=True, **style)
+        if len(groups) > FEW:
+            halo = [withStroke(linewidth=2.5, foreground=PAPER)]
+            at = np.median(x), np.median(y)
+            axis.annotate(i + 1, at, ha="center", va="center", color=INK, fontsize=9, weight="bold", path_effects=halo)
     axis.set(xticks=[], yticks=[])
     with mpl.rc_context(STYLE):
         axis.set_title(panel, fontweight="normal")
@@ -88,7 +99,7 @@ def episode(points, labels, is_support, *, title: str, finding: str, axis="PC"):
     groups = list(dict.fromkeys(labels))
     figure, axes = new(7.6, 3.7, ncols=2, width_ratios=(1, 1.15))
     for i, group in enumerate(groups):
-        here, colour, marker = labels == group, CYCLE[i % 7], MARKERS[i % 11]
+        here, (colour, marker, _) = labels == group, mark(i)
         shots, asked = np.count_nonzero(here & given), np.count_nonzero(here & ~given)
         row = [len(groups) - 1 - i]
         axes[0].plot(np.arange(shots), row * shots, marker, color=colour)

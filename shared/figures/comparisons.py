@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shared.figures.style import CYCLE, INK, MARKERS, PAPER, ROLES, finished, listed, new
+from shared.figures.style import CYCLE, INK, PAPER, ROLES, finished, listed, mark, new
 
 
 def as_rows(intervals: dict, metric: str):
@@ -26,7 +26,7 @@ def _label_rows(axes, names, xlabel, chance, below=0.6):
         axes.axvline(chance, color=INK, linestyle=(0, (4, 3)), linewidth=1, label="chance")
 
 
-def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None):
+def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None, ranked=True):
     """One row a model: a dot with its interval, best at the top.
 
     Parameters
@@ -41,8 +41,11 @@ def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None
         Marks of :data:`shared.figures.ROLES`; ``"baseline"`` for what is not named.
     chance : float, optional
         Where guessing stands, drawn as a dashed line.
+    ranked : bool, default True
+        False: the rows stand in the table's order, the first at the top.
     """
-    table = table.dropna(subset=[metric]).sort_values(metric)
+    table = table.dropna(subset=[metric])
+    table = table.sort_values(metric) if ranked else table.iloc[::-1]
     figure, axes = new(6.4, 0.9 + 0.32 * len(table))
     for i, (label, row) in enumerate(table.iterrows()):
         colour, marker = ROLES[(roles or {}).get(label, "baseline")]
@@ -54,7 +57,7 @@ def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None
         for label, row in table.iloc[::-1].iterrows()
     ]
     guess = "" if chance is None else f" Guessing would score {chance:.2f}." if chance else " The line is at no change."
-    return finished(figure, title, f"{xlabel} with intervals, best first: {listed(rows)}.{guess}")
+    return finished(figure, title, f"{xlabel} with intervals{', best first' * ranked}: {listed(rows)}.{guess}")
 
 
 def beside(table, metric: str, published: dict, *, title: str, xlabel: str, roles=None, chance=None):
@@ -97,8 +100,8 @@ def _marks(labels, roles):
     met = set()
     for i, label in enumerate(labels):
         role = (roles or {}).get(label)
-        colour, marker = ROLES[role] if role else (CYCLE[i % 7], MARKERS[i % 11])
-        yield label, colour, marker, PAPER if role in met else colour
+        colour, marker, filled = (*ROLES[role], role not in met) if role else mark(i)
+        yield label, colour, marker, colour if filled else PAPER
         met.add(role or label)
 
 
@@ -135,7 +138,7 @@ def curves(runs, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: st
         first, last = stats["mean"].iloc[0], stats["mean"].iloc[-1]
         said.append(f"{label} from {first:.2f} at {stats.index[0]} to {last:.2f} at {stats.index[-1]}")
     for i, (label, (at, values)) in enumerate((reference or {}).items()):
-        axes.plot(at, values, f"{MARKERS[i % 11]}--", color=INK, markerfacecolor=PAPER, linewidth=1, label=label)
+        axes.plot(at, values, f"{mark(i)[1]}--", color=INK, markerfacecolor=PAPER, linewidth=1, label=label)
         said.append(f"{label} from {values[0]:.2f} at {at[0]} to {values[-1]:.2f} at {at[-1]}")
     if len(ticks) > 1 and ticks[0] > 0 and ticks[-1] / ticks[0] >= 10:
         axes.set_xscale("log")
@@ -216,7 +219,7 @@ def reliability(tables: dict, *, title: str):
         table = table[table["count"] > 0]
         axes.plot(table["confidence"], table["accuracy"], color=CYCLE[i], linewidth=1, alpha=0.7)
         sizes = 14 + 130 * table["count"] / table["count"].sum()
-        axes.scatter(table["confidence"], table["accuracy"], sizes, CYCLE[i], MARKERS[i], label=label)
+        axes.scatter(table["confidence"], table["accuracy"], sizes, *mark(i)[:2], label=label)
         gap = (table["count"] * (table["confidence"] - table["accuracy"])).sum() / table["count"].sum()
         said.append(f"{label} is {abs(gap):.2f} {'over' if gap > 0 else 'under'}confident on average")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")

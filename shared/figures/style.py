@@ -47,6 +47,15 @@ STYLE = {
 }
 
 
+def mark(i: int) -> tuple[str, str, bool]:
+    """Colour, marker, and whether the marker is filled, of group `i`; the first 22 differ in shape or fill.
+
+    The colours stand out from the light page and from the dark one, which leaves them so close in lightness that some
+    are one colour to a colour-blind reader. So the shape alone tells the groups apart.
+    """
+    return CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)], i // len(MARKERS) % 2 == 0
+
+
 def new(width=6.4, height=3.6, ncols=1, nrows=1, **options):
     """A figure and its axes in the house style, in inches; nothing is shown until :func:`shared.figures.show`."""
     with mpl.rc_context(STYLE):

@@ -40,6 +40,8 @@ class ProjectR(Basis, TransferEstimator):
     ----------
     loadings_ : ndarray, genes × patterns
         Weight of each gene in each pattern, from 0 up.
+    n_iter_ : int
+        Iterations of the factorisation.
     """
 
     nonnegative = True
@@ -61,7 +63,7 @@ class ProjectR(Basis, TransferEstimator):
         X = self._read(X, genes=genes, reset=True).X
         k = min(self.n_components, *X.shape)
         nmf = NMF(k, init="nndsvda", max_iter=self.max_iter, tol=self.tol, random_state=self.random_state).fit(X)
-        self.loadings_ = nmf.components_.T
+        self.loadings_, self.n_iter_ = nmf.components_.T, nmf.n_iter_
         return self
 
     def project(self, X, *, genes=None):

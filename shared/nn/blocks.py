@@ -104,27 +104,36 @@ class RowNorm(torch.nn.LayerNorm):
         return super().forward(x)
 
 
-class Blocks(torch.nn.Module):
-    """Blocks of Linear, norm and ReLU; the linear layers see all rows at once, the norms part by part."""
+class Blocks(torch.nn.Sequential):
+    """Linear, norm and ReLU in turn; the linear layers see all rows at once, the norms part by part.
+
+    Weights bear the names they have in a ``torch.nn.Sequential`` of Linear, BatchNorm1d and ReLU.
+    """
 
     def __init__(self, dims: Sequence[int], norm: str = "running"):
-        super().__init__()
         check({"norm": norm, "dims": dims}, {"norm": OneOf(*NORMS), "dims": DIMS})
         kind = RowNorm if norm == "layer" else EpisodeNorm
-        self.linears = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in pairwise(dims))
-        self.norms = torch.nn.ModuleList(kind(d) for d in dims[1:])
+        super().__init__(*(x for a, b in pairwise(dims) for x in (torch.nn.Linear(a, b), kind(b), torch.nn.ReLU())))
         use_statistics(self, "batch" if norm == "batch" else "running")
+
+    @property
+    def linears(self) -> list[torch.nn.Module]:
+        """The linear layers, in order."""
+        return list(self)[::3]
+
+    @property
+    def norms(self) -> list[torch.nn.Module]:
+        """The norms, in order."""
+        return list(self)[1::3]
 
     def forward(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
         """Rows × ``dims[0]`` to rows × ``dims[-1]``, none negative."""
-        first = self.linears[0]
-        return self.after_first(first(Rows.of(x) if isinstance(first, SparseLinear) else x), parts)
+        return self.after_first(self[0](Rows.of(x) if isinstance(self[0], SparseLinear) else x), parts)
 
     def after_first(self, x: torch.Tensor, parts: Parts | None = None) -> torch.Tensor:
         """The rest, for a caller who has worked out the first linear layer in a cheaper way."""
-        x = self.norms[0](x, parts).relu_()
-        for linear, norm in zip(self.linears[1:], self.norms[1:]):
-            x = norm(linear(x), parts).relu_()
+        for linear, norm in zip([None, *self.linears[1:]], self.norms, strict=True):
+            x = norm(x if linear is None else linear(x), parts).relu_()
         return x
 
 
@@ -155,14 +164,14 @@ def sparse_first(blocks: Blocks, wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    linear = blocks.linears[0]
-    blocks.linears[0] = layer = SparseLinear.of(linear)
+    linear = blocks[0]
+    blocks[0] = layer = SparseLinear.of(linear)
     linear.weight.data = linear.weight.data.new_empty(0)  # or they would be held twice
     try:
         yield
     finally:
         linear.weight.data = layer.weight.data.T.contiguous()
-        blocks.linears[0] = linear
+        blocks[0] = linear
 
 
 def use_statistics(module: torch.nn.Module, which: str) -> torch.nn.Module:

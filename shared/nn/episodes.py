@@ -201,7 +201,7 @@ class EpisodeSampler:
         return tuple(torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in (support, query, target))
 
     def stretch(self, n: int, seed: int, done: int) -> tuple[torch.Tensor, ...]:
-        """Row numbers of the `n` episodes after the first `done` of a training run, which hang on its seed alone."""
+        """Row numbers of the `n` episodes after the first `done` of a training run, which depend on its seed alone."""
         return self.draw(n, np.random.default_rng((seed, done)))
 
     def batch(self, n: int = 1, rng: np.random.Generator | None = None) -> Batch:

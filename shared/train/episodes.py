@@ -33,8 +33,8 @@ class MetaConfig(Common):
     lr : float
         Adam's. Paper and code: 5e-4 on bulk and on TCGA, 1e-4 on single cells.
     lr_step, lr_gamma : int or None, float
-        Every `lr_step` episodes the rate is multiplied by `lr_gamma`. Paper and code halve it every 100,000 on bulk;
-        the code every 1,500 on TCGA and every 10,000 on single cells, of which the paper does not speak.
+        Every `lr_step` episodes the learning rate is multiplied by `lr_gamma`. Paper and code halve it every 100,000 on
+        bulk; the code every 1,500 on TCGA and every 10,000 on single cells, of which the paper does not speak.
     meta_batch : int
         Episodes a step; the loss is their mean. Paper and code: 1. More cost little more where the weights are many,
         because moving the weights is most of the work.

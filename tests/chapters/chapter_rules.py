@@ -12,7 +12,7 @@ from book.plain import Context, plain, survey
 
 # Chapters of one page, written before lessons and studies were told apart. The list only shrinks: a chapter that gets
 # its study leaves it, and its lesson is then held to the rules of a lesson.
-OLD_FORM = ("expression-data", "baselines", "autoencoder-transfer", "beyond-fine-tuning", "tmp")
+OLD_FORM = ("expression-data", "baselines", "autoencoder-transfer", "beyond-fine-tuning")
 
 FRONT = {"slug", "modules", "gpu", "data", "goals", "claims"}
 MORE = {"extras", "draft", "untaught"}

@@ -99,11 +99,11 @@ def test_a_learner_is_asked_the_episodes_of_the_seed_whatever_the_batch():
 def test_asking_leaves_sampler_and_learner_as_they_were():
     drawn, twin = sampler(), sampler()
     learner = Prototypical(encoder((G, 8), "batch")).train()
-    learner.encoder.norms.eval()
+    learner.encoder[1].eval()
     state = {k: v.clone() for k, v in learner.state_dict().items()}
     few_shot_accuracy(learner, drawn, 5)
     few_shot_accuracy(learner.scores, drawn, 5)
-    assert learner.training and not learner.encoder.norms.training and learner.encoder.norms[0].at_test == "batch"
+    assert learner.training and not learner.encoder[1].training and learner.encoder[1].at_test == "batch"
     assert all(torch.equal(v, state[k]) for k, v in learner.state_dict().items())
     np.testing.assert_array_equal(drawn.indices(3)[0], twin.indices(3)[0])
 

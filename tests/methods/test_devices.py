@@ -7,11 +7,15 @@ import pytest
 import torch
 from sklearn.base import clone
 
+from shared.evaluate import few_shot_accuracy
 from shared.methods.torch_method import TorchMethod
 from shared.nn import meta
 from shared.nn.blocks import encoder
+from shared.nn.episodes import EpisodeSampler
 from shared.studies import scpretrain, tmp
 from shared.studies.leave_one_out import folds
+from shared.studies.tmp import protocol
+from shared.train.episodes import MetaConfig, meta_train
 
 from .elsewhere import PLACE, MixedDevicesError, elsewhere
 from .examples import fitted, outputs
@@ -78,28 +82,29 @@ LEARNERS = {
     "MAML": lambda seed: meta.MAML(encoder((30, 8), norm="layer"), 4, inner_steps=1),
     "ANIL": lambda seed: meta.ANIL(encoder((30, 8), norm="layer"), 4, inner_steps=1),
 }
-WEIGHT = {"non-negative weights": tmp.Arm("source", "weight", 10)}
 
 
-@pytest.mark.parametrize("at_once", [1, 2], ids=["in turn", "stacked"])
-def test_the_arms_of_the_relation_network_stay_on_one_device(there, at_once):
-    """Pre-trained, fine-tuned, watched and evaluated, each arm of the figure and each learner of episodes."""
-    config, seeds = dataclasses.replace(CONFIG, at_once=at_once), range(at_once)
-    source, train, test = map(made_study, range(3))
-    arms = tmp.ARMS | WEIGHT | {name: tmp.Arm(make, cells=10) for name, make in LEARNERS.items() if at_once == 1}
-    wanted = {(arm.init, arm.clamp) for arm in arms.values() if arm.init in ("source", "scrambled")}
-    sampler = tmp.evaluation_sampler(test, config)
-    pretrained, _ = tmp.pretrain(source, wanted, config, seeds, sampler)
-    nets, curve = tmp.finetune_arms(arms, pretrained, train, config, seeds, sampler, (1, 2))
-    found = tmp.results(nets, sampler, config)
-    assert found.keys() == arms.keys() and len(curve) and there.kept
+@pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
+def test_a_learner_of_episodes_stays_on_one_device(there, make):
+    learner, sampler = make(0), EpisodeSampler(*made_study(0), 4, 5, 4)
+    meta_train(learner, sampler, MetaConfig(episodes=2, device=str(PLACE)))
+    assert np.isfinite(few_shot_accuracy(learner, sampler, 2).scores).all() and there.kept
 
-    if at_once > 1:
-        return
-    some = {key: net for key, net in nets.items() if key[0] in tmp.ARMS}
-    tmp.label_shift(some, test, (0.5,), config, size=8)
-    tmp.open_set(tmp.Arm("random", cells=10), train, test, config, (0,), n_way=3, n_new=1)
-    tmp.feature_correlations(list(some.values())[:1], test[0])
+
+def test_the_arms_of_the_relation_network_stay_on_one_device(there):
+    """Pre-trained, fine-tuned and evaluated, each arm of the study; and its published protocol."""
+    source, few, test = map(made_study, range(3))
+    found = tmp.transfer(source, few, test, CONFIG, (0, 1))
+    nets = found.nets[tmp.Arm("none")]
+    tmp.finetuned(tmp.untuned(found), test, few, CONFIG, (0, 1), cells=10)
+    tmp.heads(few, test, CONFIG, (0, 1))
+    tmp.batch_statistics({"net": nets}, test, CONFIG, (0, 1))
+    tmp.open_set(few, test, CONFIG, (0,), {}, n_way=3, n_new=1)
+    tmp.feature_correlations(nets, test[0])
+    short = protocol.Stage(2, 1e-3)
+    config = protocol.Protocol(30, (8,), (6,), n_way=3, n_query=4, log_every=2, islets=short, device=str(PLACE))
+    tuned = protocol.finetune(None, "islets", 15, None, config, range(30), ("few", *few), 1)
+    assert protocol.evaluated(config, 2, tuned, {"few": few, "test": test}, 1) and there.kept
 
 
 def test_the_arms_of_pretraining_on_clusters_stay_on_one_device(there):

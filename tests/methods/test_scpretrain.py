@@ -18,6 +18,7 @@ from shared.methods.scpretrain import (
     CellTypeNet,
     MultiTaskNet,
     PseudoLabeller,
+    PseudoLabels,
     ScPretrain,
     batch_rows,
     cluster_step,
@@ -27,6 +28,7 @@ from shared.methods.scpretrain import (
     rounds,
     transplant,
 )
+from shared.methods.scpretrain.finetuning import pretrained_rows
 from shared.methods.torch_method import seeded
 from shared.nn.sparse import Rows
 from shared.train import TrainingError
@@ -74,9 +76,9 @@ def pretrained():
 # The network.
 
 
-def fresh(squash=False, heads="separate", ks=((10, 20, 6), (8, 17, 5)), scale=1.0):
+def fresh(squash=False, ks=((10, 20, 6), (8, 17, 5)), scale=1.0):
     torch.manual_seed(0)
-    net = MultiTaskNet(len(GENES), 200, ks, squash, heads)
+    net = MultiTaskNet(len(GENES), 200, ks, squash)
     rng = np.random.default_rng(0)
     labels = [torch.as_tensor(np.stack([rng.integers(0, k, 120) for k in three], axis=1)) for three in ks]
     with torch.no_grad():
@@ -89,9 +91,6 @@ def test_the_first_loss_is_that_of_guessing():
     net, rows, labels = fresh()
     expected = sum(np.log(k) for three in net.ks for k in three)
     assert float(cluster_step(net, rows, labels).detach()) == pytest.approx(expected, rel=0.02)
-    shared, _, _ = fresh(heads="shared")
-    expected = 2 * sum(np.log([18, 37, 11]))
-    assert float(cluster_step(shared, rows, labels).detach()) == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("k", [10, 20, 152])
@@ -109,17 +108,18 @@ def test_a_second_sigmoid_keeps_the_loss_above_a_floor(k):
     loose.load_state_dict(net.state_dict())
     assert float(cluster_step(loose, rows, [y]).detach()) < 1e-6
     wild, rows, _ = fresh(squash=True, scale=1e3)
-    assert all(part.detach().min() >= 0 and part.detach().max() <= 1 for parts in wild(rows) for part in parts)
+    assert all(
+        part.detach().min() >= 0 and part.detach().max() <= 1 for parts in wild(rows, [120] * 2) for part in parts
+    )
 
 
 def test_every_data_set_weighs_alike_and_has_its_own_heads():
     net, _, labels = fresh()
     few = Rows([logged(cells(seed=0)[0])[:10], logged(cells(seed=1)[0])])
     one = Rows([logged(cells(seed=0)[0])[:10]])
-    parts = net(few)
     by_hand = sum(
         float(cross_entropy(p, y[: len(p), j]).detach())
-        for parts_of, y in zip(parts, labels)
+        for parts_of, y in zip(net(few, [10, 120]), labels)
         for j, p in enumerate(parts_of)
     )
     assert float(cluster_step(net, few, [labels[0][:10], labels[1]]).detach()) == pytest.approx(by_hand, rel=1e-6)
@@ -132,16 +132,22 @@ def test_every_data_set_weighs_alike_and_has_its_own_heads():
     assert both.abs().sum() > 0 and heads[0].weight.grad.abs().sum() > 0
 
 
+@torch.no_grad()
+def test_dense_cells_give_what_sparse_ones_give():
+    net, rows, labels = fresh()
+    dense = float(cluster_step(net, rows.dense(), labels))
+    assert dense == pytest.approx(float(cluster_step(net, rows, labels)), rel=1e-5)
+
+
 def test_a_shared_head_gives_each_set_clusters_of_its_own():
-    net, rows, labels = fresh(heads="shared")
-    parts = net(rows)
-    assert [p.shape[1] for p in parts[0]] == [p.shape[1] for p in parts[1]] == [18, 37, 11]
-    by_hand = sum(
-        float(cross_entropy(p, labels[i][:, j] + (net.ks[0][j] if i else 0)).detach())
-        for i, three in enumerate(parts)
-        for j, p in enumerate(three)
-    )
-    assert float(cluster_step(net, rows, labels).detach()) == pytest.approx(by_hand, rel=1e-6)
+    model = small(rounds=1, epochs=1, lr=1e-7, heads="shared")
+    run = rounds.Pretraining(model, corpus(), 0)
+    history = model.pretrain(corpus()).pretrained_["history"]
+    found = {"set 0": PseudoLabels(np.zeros((120, 3), int), None, (4, 8, 3))}
+    found |= {"set 1": PseudoLabels(np.ones((90, 3), int), None, (3, 6, 2))}
+    _, labels = next(iter(run.batches(1, found)(1)))
+    assert not labels[0].any() and labels[1].unique(dim=0).tolist() == [[5, 9, 4]]
+    assert history[0]["loss"] == pytest.approx(sum(np.log([7, 14, 5])), rel=0.03)
 
 
 def test_batches_are_31_steps_of_33_cells():
@@ -446,10 +452,10 @@ def test_alignment_is_fast_enough_for_seventeen_thousand_genes():
 def test_lists_that_cannot_be_matched_are_refused():
     weight, start = np.ones((2, 2)), np.ones((2, 2))
     with pytest.raises(ValueError, match=r"no gene is shared.*another species"):
-        transplant(weight, ["A", "B"], start, ["a", "b"])
+        pretrained_rows({"weight": weight, "genes": ["A", "B"]}, ["a", "b"], start)
     for bad in ((["A", "A"], ["A", "B"]), (["A", "B"], ["A", "A"])):
         with pytest.raises(ValueError, match="more than once"):
-            transplant(weight, bad[0], start, bad[1])
+            pretrained_rows({"weight": weight, "genes": bad[0]}, bad[1], start)
 
 
 def test_a_tuned_network_starts_from_the_borrowed_rows(pretrained):

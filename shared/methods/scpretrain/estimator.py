@@ -9,13 +9,19 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.constraints import Flag, Maybe, OneOf, Positive, SettingError, Share, Whole, Widths
+from shared.data.constraints import Flag, Maybe, OneOf, Positive, Share, Whole, Widths
 from shared.data.corpus import Corpus
 from shared.data.errors import DataError
 from shared.methods.base import Example, example_cells
 from shared.methods.protocols import Classifier, Pretrained, Transformer
-from shared.methods.scpretrain.finetuning import labelled_batches, row_numbers, validation_rows
-from shared.methods.scpretrain.network import CellTypeNet, celltype_step, encoder_of, transplant
+from shared.methods.scpretrain.finetuning import (
+    labelled_batches,
+    pretrained_rows,
+    row_numbers,
+    set_encoder,
+    validation_rows,
+)
+from shared.methods.scpretrain.network import CellTypeNet, celltype_step, encoder_of
 from shared.methods.scpretrain.pseudo_labels import CLUSTERERS, SPACES, cluster_numbers, logged
 from shared.methods.scpretrain.rounds import Pretraining, named
 from shared.methods.torch_method import ONE_PROCESS, TorchMethod
@@ -47,8 +53,11 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
     space : {"raw", "log1p", "normalized", "pca"}
         What the first round clusters (:class:`~shared.methods.scpretrain.PseudoLabeller`); later rounds cluster the
         encoder's output.
-    clusterer, squash, heads
+    clusterer, squash
         See :class:`~shared.methods.scpretrain.PseudoLabeller` and :class:`~shared.methods.scpretrain.MultiTaskNet`.
+    heads : {"separate", "shared"}
+        With ``"shared"`` one softmax a granularity runs over the clusters of all data sets, so that the encoder is paid
+        for telling data sets apart. Paper and code have separate heads.
     start : {"random", "pca"}
         First weights of the encoder. ``"pca"`` takes the principal components of the cells to be pre-trained on, the
         fair baseline of a linear encoder; with ``rounds=0`` it stays at that. Both sources start at random.
@@ -68,15 +77,9 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         See :class:`~shared.methods.scpretrain.CellTypeNet`; used in fine-tuning only.
     logged : bool
         Inputs of `fit`, `predict` and `transform` are log(1 + count) already. Otherwise they are counts.
-    device : str
-        See :func:`shared.train.resolve_device`.
-    devices : int
-        1: a batch of every data set, or cells that stay sparse, are not shared among processes.
-    progress : bool
-        Show a bar.
-    checkpoint : path, optional
-        File that :meth:`pretrain` writes after each round and resumes from. :meth:`fit` keeps its progress beside it.
-    random_state : int, RandomState or None
+    device, devices, progress, checkpoint, random_state
+        See :class:`~shared.methods.torch_method.TorchMethod`. ``devices`` is 1; :meth:`pretrain` writes `checkpoint`
+        after each round and resumes from it, :meth:`fit` keeps its progress beside it.
 
     Attributes
     ----------
@@ -209,11 +212,6 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         if cells.genes is None or not reset:
             super()._same_genes(cells, pretrained, reset)
 
-    def _transplant(self, cells, weight):
-        """`weight`, genes of the cells × width, with the encoder's rows of shared genes; and which these are."""
-        p = self.pretrained_
-        return transplant(p["weight"], p["genes"], weight, p["genes"] if cells.genes is None else cells.genes)
-
     # Fine-tuning.
 
     def build(self, cells):
@@ -256,7 +254,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         if not len(kept):
             raise DataError("val holds every cell: leave some to train on")
         net = self.new_network(cells, seed=seed)
-        self._set_encoder(net, cells, X[kept])
+        self.shared_ = set_encoder(net, X[kept], self.init, self._pretraining(), cells.genes)
         batches, accuracy = labelled_batches(X, target, kept, held, self.fit_batch_size, seed, self.device)
         self.history_ = self.train(
             net, celltype_step, batches, seed=seed, monitor=accuracy, optimizer="adam",
@@ -269,24 +267,6 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
     def _expression(self, cells):
         """log(1 + count) as float32 CSR."""
         return sparse.csr_matrix(cells.X) if self.logged else logged(cells.X)
-
-    def _set_encoder(self, net, cells, X):
-        """First weights of the encoder, in place: scaled to the cells it is to be trained on, or pre-trained."""
-        weight, bias = (part.detach().numpy() for part in net.encoder.parameters())
-        if self.init == "scaled":
-            mean = np.asarray(X.mean(0)).ravel()
-            spread = max(float(X.multiply(X).sum() / X.shape[0] - mean @ mean), 1e-12)
-            weight *= np.sqrt(3 * X.shape[1] / spread)  # uniform within ±bound has variance bound² / 3
-            bias[:] = -mean @ weight
-        self.shared_ = np.zeros(X.shape[1], bool)
-        if self._pretraining() is not None:
-            if len(bias) != len(self.pretrained_["bias"]):
-                raise SettingError(
-                    f"width={self.width} and the encoder was pre-trained with width={len(self.pretrained_['bias'])}: "
-                    "set that, or pre-train again"
-                )
-            weight[:], self.shared_ = self._transplant(cells, weight)
-            bias[:] = self.pretrained_["bias"]
 
     # Using what was learned.
 
@@ -305,7 +285,8 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         check_is_fitted(self, "pretrained_", msg="nothing was pre-trained or fitted: call pretrain or fit first")
         cells = clone(self).set_params(use_pretrained=True)._read(X, genes=genes, reset=True)
         bias = self.pretrained_["bias"]
-        weight, _ = self._transplant(cells, np.zeros((cells.n_genes, len(bias)), np.float32))
+        zeros = np.zeros((cells.n_genes, len(bias)), np.float32)
+        weight, _ = pretrained_rows(self.pretrained_, cells.genes, zeros)
         return self.forward(encoder_of(weight, bias), self._expression(cells))
 
     def predict_proba(self, X, *, genes=None):

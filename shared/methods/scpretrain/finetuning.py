@@ -1,4 +1,4 @@
-"""Fine-tuning on one labelled data set: the published split, the same cells for every arm, batches, early stopping."""
+"""Fine-tuning on one labelled data set: the published split, first weights, batches and early stopping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
-from shared.data.errors import DataError
+from shared.data.constraints import SettingError
+from shared.data.errors import DataError, warn
+from shared.data.genes import once
+from shared.methods.scpretrain.network import CellTypeNet, transplant
 from shared.methods.scpretrain.rounds import chunks
 from shared.nn.sparse import Rows
 from shared.train import Batches, resolve_device
@@ -91,6 +94,58 @@ def row_numbers(rows, n: int) -> np.ndarray:
             f"val must hold numbers of rows from 0 to {n - 1}, or one truth value for each of the {n} cells"
         )
     return np.unique(rows.astype(np.int64))
+
+
+def pretrained_rows(pretrained: dict, genes, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`weight`, `genes` × width, with the pre-trained encoder's rows of shared genes; and which these are.
+
+    Without names (None) the genes are the encoder's.
+
+    Raises
+    ------
+    DataError
+        If no gene is shared or a list names a gene twice. A :class:`~shared.data.DataWarning` is given where fewer than
+        a tenth of the shorter list are shared.
+    """
+    known = pretrained["genes"]
+    genes = known if genes is None else genes
+    for names, what in ((known, "the pre-trained encoder"), (genes, "the data")):
+        once(names, what)
+    weight, shared = transplant(pretrained["weight"], known, weight, genes)
+    if not shared.any():
+        raise DataError(
+            f"no gene is shared: the data have {genes[0]!r}, the encoder {known[0]!r}. Is it another species, or "
+            "symbols against Ensembl identifiers? See shared.data.to_human and to_symbols"
+        )
+    if shared.sum() < min(len(known), len(genes)) / 10:  # as names of two kinds do
+        warn(
+            f"{shared.sum()} of the {len(known)} genes that the encoder knows are among these {len(genes)}, and it "
+            "reads no others: are the names of one kind (shared.data.to_symbols)?"
+        )
+    return weight, shared
+
+
+def set_encoder(net: CellTypeNet, X, init: str, pretrained: dict | None, genes) -> np.ndarray:
+    """First weights of the encoder, in place: scaled to the cells `X` it is to be trained on, or pre-trained.
+
+    Returns which genes have pre-trained weights: bool (n_genes,).
+    """
+    weight, bias = (part.detach().numpy() for part in net.encoder.parameters())
+    if init == "scaled":
+        mean = np.asarray(X.mean(0)).ravel()
+        spread = max(float(X.multiply(X).sum() / X.shape[0] - mean @ mean), 1e-12)
+        weight *= np.sqrt(3 * X.shape[1] / spread)  # uniform within ±bound has variance bound² / 3
+        bias[:] = -mean @ weight
+    if pretrained is None:
+        return np.zeros(X.shape[1], bool)
+    if len(bias) != len(pretrained["bias"]):
+        raise SettingError(
+            f"width={len(bias)} and the encoder was pre-trained with width={len(pretrained['bias'])}: "
+            "set that, or pre-train again"
+        )
+    weight[:], shared = pretrained_rows(pretrained, genes, weight)
+    bias[:] = pretrained["bias"]
+    return shared
 
 
 def labelled_batches(X, target, kept, held, batch_size: int, seed: int, device: str):

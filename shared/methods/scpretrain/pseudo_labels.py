@@ -69,8 +69,8 @@ class PseudoLabeller:
     space : {"raw", "log1p", "normalized", "pca", "embedding"}
         What distances are measured on. ``"raw"`` counts, ``"log1p"`` their logarithm, ``"normalized"`` the logarithm
         after scaling each cell to one depth, ``"pca"`` 50 components of that, ``"embedding"`` whatever array is given.
-        The code clusters raw counts first and the linear output of the encoder in later rounds. The paper's text
-        agrees for later rounds and does not say it of the first.
+        The paper clusters "the origin gene expression profile" first (section 2.2, equation 3) and does not say on
+        which scale; the code takes raw counts. Both cluster the linear output of the encoder in later rounds.
     cells_per_cluster : sequence of int
         As in :func:`cluster_numbers`.
     clusterer : {"kmeans", "minibatch", "ward"}

@@ -146,8 +146,11 @@ class Pretraining:
     def train(self, number: int, found: dict[str, PseudoLabels]) -> History:
         """One round: new heads, a new optimiser, the encoder as it is, which is changed in ``state``."""
         model, state, ks = self.model, self.state, [one.ks for one in found.values()]
-        make = lambda: MultiTaskNet(len(self.kept), model.width, ks, model.squash, model.heads)  # noqa: E731
-        net = seeded(make, seed_of(self.seed, 5, number))
+        if model.heads == "shared":  # all data sets have one head, with room for the clusters of all
+            ks = [tuple(np.sum(ks, axis=0).tolist())] * len(ks)
+        net = seeded(lambda: MultiTaskNet(len(self.kept), model.width, ks, model.squash), seed_of(self.seed, 5, number))
+        if model.heads == "shared":
+            net.heads = torch.nn.ModuleList([net.heads[0]] * len(ks))
         net.encoder.load_state_dict(encoder_of(state["weight"][self.kept], state["bias"]).state_dict())
         batches = Batches(self.batches(number, found), label=f"pre-training, round {number} of {model.rounds}")
         history = model.train(
@@ -161,7 +164,9 @@ class Pretraining:
     def batches(self, number: int, found: dict[str, PseudoLabels]):
         """A function of the epoch that yields, at each step, rows of every data set, and their pseudo-labels."""
         model, device = self.model, resolve_device(self.model.device)
-        labels = [torch.as_tensor(one.labels) for one in found.values()]
+        labels, ks = [torch.as_tensor(one.labels) for one in found.values()], [one.ks for one in found.values()]
+        if model.heads == "shared":  # each data set's clusters are numbered on from those of the sets before
+            labels = [y + torch.tensor(np.sum(ks[:i], axis=0), dtype=y.dtype) for i, y in enumerate(labels)]
         sets = list(self.matrices.values())
         on_disk = not all(map(sparse.issparse, sets))
         cells = sets if on_disk else [self.expressed(X) for X in sets]

@@ -15,7 +15,7 @@ do and why the default is what it is.
 """
 
 from shared.methods.tmp.estimator import TMP
-from shared.methods.tmp.network import RELEASED, RelationNet
+from shared.methods.tmp.network import RELEASED, PlainRelationNet, RelationNet
 from shared.nn.episodes import episode_sizes, unit_range
 
-__all__ = ["RELEASED", "TMP", "RelationNet", "episode_sizes", "unit_range"]
+__all__ = ["RELEASED", "TMP", "PlainRelationNet", "RelationNet", "episode_sizes", "unit_range"]

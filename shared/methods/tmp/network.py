@@ -1,16 +1,22 @@
 """The relation network, its loss and its training step.
 
 An encoder turns a profile into an embedding; a second network, the relation network, reads a class's prototype and a
-query side by side and says how alike they are.
+query side by side and says how alike they are. :class:`PlainRelationNet`, :func:`relation_step` and
+:func:`project_weights` are the method as the paper tells it, one episode at a time. :class:`RelationNet` is the same
+network for several episodes at once, quicker, and with a choice for each point on which paper and code differ.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+
 import torch
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, linear, mse_loss
 
 from shared.data.constraints import OneOf, check
-from shared.nn.blocks import NORMS, Blocks, by_support, encode, encoder
+from shared.nn.blocks import NORMS, Blocks, by_support, encode
 
 CLAMPS, PROTOTYPES, LOSSES = ("none", "all", "weight"), ("mean", "sum", "pairwise"), ("mse_mean", "mse_sum", "ce")
 CHOICES = {"norm": OneOf(*NORMS), "clamp": OneOf(*CLAMPS), "proto": OneOf(*PROTOTYPES), "loss": OneOf(*LOSSES)}
@@ -19,55 +25,16 @@ CHOICES = {"norm": OneOf(*NORMS), "clamp": OneOf(*CLAMPS), "proto": OneOf(*PROTO
 RELEASED = {"norm": "batch", "clamp": "all", "proto": "mean", "loss": "mse_mean"}
 
 
-def relation_loss(logits: torch.Tensor, scores: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
-    """Mean over the episodes of one of the losses: float32 scalar.
-
-    Parameters
-    ----------
-    logits : float32 tensor, episodes × queries × prototypes
-        Before the sigmoid, class after class.
-    scores : float32 tensor, episodes × queries × classes
-        In [0, 1].
-    target : int64 tensor, episodes × queries
-        Place of the query's class among the episode's classes.
-    kind : {"mse_mean", "mse_sum", "ce"}
-        See :class:`RelationNet`.
-    """
-    each = logits.shape[2] // scores.shape[2]  # prototypes a class
-    if kind == "ce":
-        return cross_entropy(logits.unflatten(2, (-1, each)).mean(3).flatten(0, 1), target.flatten())
-    classes = torch.arange(scores.shape[2], device=target.device).repeat_interleave(each)
-    close = scores if each == 1 else logits.sigmoid()
-    wrong = (close - (target[:, :, None] == classes).float()).square()
-    return wrong.mean() if kind == "mse_mean" else wrong.sum() / len(wrong)
+def blocks(widths: Sequence[int]) -> torch.nn.Sequential:
+    """Linear, batch norm and ReLU from each width to the next: rows × first width to rows × last, none negative."""
+    layers = []
+    for here, there in pairwise(widths):
+        layers += [torch.nn.Linear(here, there), torch.nn.BatchNorm1d(there), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers)
 
 
-def relation_step(net, support: torch.Tensor, query: torch.Tensor, target: torch.Tensor):
-    """One training step's loss: every query of an episode is compared with every class of its support.
-
-    Parameters
-    ----------
-    net : RelationNet
-        In training mode.
-    support : float32 tensor, episodes × classes × shots × genes
-        Profiles to learn the classes from.
-    query : float32 tensor, episodes × queries × genes
-        Profiles to name.
-    target : int64 tensor, episodes × queries
-        Place of the query's class among the episode's classes.
-
-    Returns
-    -------
-    loss : scalar tensor
-    scores : float32 tensor, episodes × queries × classes
-        Of the same forward pass, for the training accuracy.
-    """
-    logits, scores = net(support, query)
-    return relation_loss(logits, scores, target, net.kind), scores
-
-
-class RelationNet(torch.nn.Module):
-    """The encoder, and the network that compares (Park et al. 2021, figure 1 and equation 1).
+class PlainRelationNet(torch.nn.Module):
+    """Encoder and relation network of one episode (Park et al. 2021, figure 1), in torch's own layers.
 
     Parameters
     ----------
@@ -75,6 +42,65 @@ class RelationNet(torch.nn.Module):
         Number of genes, then the width of each block of the encoder; (18000, 4000, 2000, 1000) in paper and code.
     relation : sequence of int
         Widths of the relation network's blocks, which read two embeddings and end in one number.
+    blocks : callable
+        From widths to the blocks between them.
+    """
+
+    def __init__(self, dims, relation=(500, 100), blocks=blocks):
+        super().__init__()
+        self.encoder = blocks(dims)
+        self.relation = blocks((2 * dims[-1], *relation))
+        self.last = torch.nn.Linear(relation[-1], 1)
+
+    def forward(self, support: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+        """How alike each query and each class are: classes × shots × genes and queries × genes to queries × classes."""
+        n_classes, n_shots, n_genes = support.shape
+        shown = self.encoder(support.reshape(-1, n_genes))  # rows × embedding
+        prototypes = shown.view(n_classes, n_shots, -1).mean(1)
+        left = prototypes.expand(len(query), -1, -1)  # queries × classes × embedding
+        right = self.encoder(query)[:, None].expand(-1, n_classes, -1)
+        pairs = torch.cat([left, right], 2).flatten(0, 1)
+        return self.last(self.relation(pairs)).sigmoid().view(-1, n_classes)
+
+
+def relation_step(net, support: torch.Tensor, query: torch.Tensor, target: torch.Tensor):
+    """One training step's loss: every query is compared with every class (equation 1, with prototypes and a mean).
+
+    Parameters
+    ----------
+    net : PlainRelationNet or RelationNet
+        In training mode.
+    support, query : float32 tensors
+        As the network takes them.
+    target : int64 tensor, queries; or episodes × queries
+        Place of the query's class among the episode's classes.
+
+    Returns
+    -------
+    loss : scalar tensor
+        Mean squared distance of the scores to 1 for the right class and 0 for the others.
+    scores : float32 tensor, queries × classes; or episodes × queries × classes
+        Of the same forward pass, for the training accuracy.
+    """
+    scores = net(support, query)
+    right = torch.eye(scores.shape[-1], device=scores.device)[target]
+    return mse_loss(scores, right), scores
+
+
+@torch.no_grad()
+def project_weights(parameters) -> None:
+    """Projection onto non-negative weights, in place: what is negative becomes zero (section 2, the paper's clamp)."""
+    for parameter in parameters:
+        parameter.clamp_(min=0)
+
+
+class RelationNet(PlainRelationNet):
+    """The same network for several episodes at once, with a choice where paper and code differ.
+
+    Parameters
+    ----------
+    dims, relation : sequences of int
+        See :class:`PlainRelationNet`, whose weights it takes.
     norm : {"running", "batch", "layer"}
         See :func:`shared.nn.blocks.encoder`. The code never leaves training mode, ``"batch"``: its answers depend on
         the other queries. The paper says batch normalisation only. The default gives a cell an answer of its own.
@@ -97,22 +123,25 @@ class RelationNet(torch.nn.Module):
     """
 
     def __init__(self, dims, relation=(500, 100), norm="running", clamp="none", proto="mean", loss="mse_mean"):
-        super().__init__()
         check({"norm": norm, "clamp": clamp, "proto": proto, "loss": loss}, CHOICES)
+        super().__init__(dims, relation, partial(Blocks, norm=norm))
         self.norm, self.clamp, self.proto, self.kind = norm, clamp, proto, loss
-        self.encoder = encoder(dims, norm)
-        self.relation = Blocks((2 * dims[-1], *relation), norm)
-        self.last = torch.nn.Linear(relation[-1], 1)
 
     def about(self) -> dict:
         """The settings, which no weight tells; a checkpoint keeps them."""
         return {"norm": self.norm, "clamp": self.clamp, "proto": self.proto, "loss": self.kind}
 
-    def forward(self, support: torch.Tensor, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits, float32 episodes × queries × prototypes, and scores, episodes × queries × classes in [0, 1].
+    def forward(self, support: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+        """Score of each class for each query: float32 episodes × queries × classes, in [0, 1]; the highest wins.
 
         `support` is episodes × classes × shots × genes, `query` episodes × queries × genes.
         """
+        return self.logits_and_scores(support, query)[1]
+
+    scores = forward  # under the name by which evaluations ask for it
+
+    def logits_and_scores(self, support: torch.Tensor, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Before the sigmoid, episodes × queries × prototypes, and the scores of :meth:`forward`."""
         members = self.members(*support.shape[1:3], support.device)
         support, query = encode(self.encoder, support, query)
         logits = self.compare(self.prototypes(support), query, support.flatten(1, 2)).float()
@@ -161,21 +190,43 @@ class RelationNet(torch.nn.Module):
             return (logits if members is None else logits @ members).softmax(-1)
         return logits.sigmoid() if members is None else logits.sigmoid() @ members
 
-    def scores(self, support: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        """Score of each class for each query: float32 episodes × queries × classes, in [0, 1]; the highest wins."""
-        return self(support, query)[1]
-
-    loss_and_scores = relation_step  # under the name by which :func:`shared.train.episodes.meta_train` calls it
+    def loss_and_scores(self, support, query, target):
+        """What `loss` names, its mean over the episodes, and the scores of the same forward pass."""
+        if self.kind == "mse_mean" and self.proto != "pairwise":
+            return relation_step(self, support, query, target)
+        logits, scores = self.logits_and_scores(support, query)
+        return relation_loss(logits, scores, target, self.kind), scores
 
     def loss(self, support: torch.Tensor, query: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The mean over the episodes of what `loss` names."""
+        """The loss of :meth:`loss_and_scores`."""
         return self.loss_and_scores(support, query, target)[0]
 
-    @torch.no_grad()
     def project_weights(self) -> None:
-        """Projection onto non-negative weights where ``clamp`` asks for it; called at the end of each training step."""
-        if parameters := clamped(self.encoder, self.clamp):
-            torch._foreach_clamp_min_(parameters, 0.0)
+        """:func:`project_weights` of what `clamp` names; called at the end of each training step."""
+        project_weights(clamped(self.encoder, self.clamp))
+
+
+def relation_loss(logits: torch.Tensor, scores: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
+    """Mean over the episodes of one of the losses: float32 scalar.
+
+    Parameters
+    ----------
+    logits : float32 tensor, episodes × queries × prototypes
+        Before the sigmoid, class after class.
+    scores : float32 tensor, episodes × queries × classes
+        In [0, 1].
+    target : int64 tensor, episodes × queries
+        Place of the query's class among the episode's classes.
+    kind : {"mse_mean", "mse_sum", "ce"}
+        See :class:`RelationNet`.
+    """
+    each = logits.shape[2] // scores.shape[2]  # prototypes a class
+    if kind == "ce":
+        return cross_entropy(logits.unflatten(2, (-1, each)).mean(3).flatten(0, 1), target.flatten())
+    classes = torch.arange(scores.shape[2], device=target.device).repeat_interleave(each)
+    close = scores if each == 1 else logits.sigmoid()
+    wrong = (close - (target[:, :, None] == classes).float()).square()
+    return wrong.mean() if kind == "mse_mean" else wrong.sum() / len(wrong)
 
 
 def clamped(encoder: torch.nn.Module, clamp: str) -> list[torch.nn.Parameter]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import batch_norm
 
-from shared.methods.tmp.network import RelationNet, relation_step
+from shared.methods.tmp.network import RelationNet
 from shared.nn.blocks import Blocks, EpisodeNorm
 from shared.nn.episodes import Batch, EpisodeSampler
 from shared.train import TrainingError
@@ -46,7 +46,7 @@ class RelationNets(torch.nn.Module):
         if not all(isinstance(m, EpisodeNorm) for m in (*nets[0].encoder.norms, *nets[0].relation.norms)):
             raise TrainingError("networks that are trained as one have batch norms: norm='running' or 'batch'")
         self._nets = tuple(nets)  # a tuple's networks are no parts of this module
-        self.kind, self.clamp = nets[0].kind, nets[0].clamp
+        self.kind, self.clamp, self.proto = nets[0].kind, nets[0].clamp, nets[0].proto
         self.encoder = _StackedBlocks([net.encoder for net in nets])
         self.relation = _StackedBlocks([net.relation for net in nets])
         self.last = _StackedLinear([net.last for net in nets])
@@ -63,8 +63,8 @@ class RelationNets(torch.nn.Module):
             net.eval()
         return self._nets
 
-    def forward(self, support, query):
-        """As :meth:`RelationNet.forward`, an episode a network."""
+    def logits_and_scores(self, support, query):
+        """As :meth:`RelationNet.logits_and_scores`, an episode a network."""
         (C, K), like = support.shape[1:3], self._nets[0]
         parts = (C * K, query.shape[1])
         # Features × rows: the layout in which each network's product needs no copy.
@@ -80,10 +80,10 @@ class RelationNets(torch.nn.Module):
 
     def loss_and_scores(self, support, query, target):
         """The sum of the losses, so that each network gets its own gradient; and the scores, an episode a network."""
-        loss, scores = relation_step(self, support, query, target)
+        loss, scores = RelationNet.loss_and_scores(self, support, query, target)
         return len(target) * loss, scores
 
-    loss, project_weights = RelationNet.loss, RelationNet.project_weights
+    forward, loss, project_weights = RelationNet.forward, RelationNet.loss, RelationNet.project_weights
 
 
 class _Stacked(torch.nn.Module):
@@ -117,15 +117,13 @@ class _StackedNorm(_Stacked):
         return out[0] if len(out) == 1 else torch.cat(out, 2)
 
 
-class _StackedBlocks(torch.nn.Module):
+class _StackedBlocks(Blocks):
     """:class:`shared.nn.blocks.Blocks` of each network; its `parts` are the rows of support and query."""
 
     def __init__(self, blocks: Sequence[Blocks]):
-        super().__init__()
-        self.linears = torch.nn.ModuleList(map(_StackedLinear, zip(*(b.linears for b in blocks), strict=True)))
-        self.norms = torch.nn.ModuleList(map(_StackedNorm, zip(*(b.norms for b in blocks), strict=True)))
-
-    forward, after_first = Blocks.forward, Blocks.after_first
+        kinds = {torch.nn.Linear: _StackedLinear, EpisodeNorm: _StackedNorm}
+        layers = zip(*blocks, strict=True)
+        torch.nn.Sequential.__init__(self, *(kinds[type(k[0])](k) if type(k[0]) in kinds else k[0] for k in layers))
 
 
 class EpisodeSamplers:

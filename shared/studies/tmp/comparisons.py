@@ -1,360 +1,218 @@
-"""Arms, seeds and studies: the questions of the relation network's paper, each a loop of the harness."""
+"""What pre-training adds: networks from scratch, after the source, and after the source with its genes scrambled."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
+from sklearn.linear_model import LogisticRegression
 
-from shared.data.constraints import SettingError
 from shared.data.errors import DataError
 from shared.evaluate.episode_intervals import few_shot_interval
+from shared.evaluate.episodes import FewShot
+from shared.evaluate.intervals import Interval, over_seeds
 from shared.evaluate.splits import few_shot
-from shared.nn.blocks import use_statistics
-from shared.nn.episodes import EpisodeSampler
+from shared.methods.tmp import RelationNet
 from shared.nn.heads import HEADS
-from shared.studies.harness import fit_arms, run, search
-from shared.studies.tmp.arms import Arm, Finetuning, Pretraining, StudyConfig, evaluate, evaluation_sampler, on_device
-from shared.studies.tmp.data_sets import hold_out_classes
+from shared.studies.tmp.arms import StudyConfig, episode_sampler, evaluate, finetune, pretrain
 
-ARMS = {  # the paper's figure 3a, its control, and the two arms that it lacks
-    "pre-trained only": Arm("source", "all", 0),
-    "from scratch, 15": Arm("random", "all", 15),
-    "pre-trained, 15": Arm("source", "all", 15),
-    "from scratch, all cells": Arm("random", "all", None),
-    "pre-trained, all cells": Arm("source", "all", None),
-    "scrambled genes, 15": Arm("scrambled", "all", 15),
-    "unconstrained, from scratch, 15": Arm("random", "none", 15),
-    "unconstrained, pre-trained, 15": Arm("source", "none", 15),
+RATES = (0.02, 0.002)
+CLAMPS = ("all", "weight", "none")
+INITS = ("random", "source", "scrambled")
+DIFFERENCES = {
+    "real_scratch": ("source", "random"),
+    "real_scrambled": ("source", "scrambled"),
+    "scrambled_scratch": ("scrambled", "random"),
 }
-# How arms start and how their weights are constrained, in words.
-WORDS = {
-    "random": "from scratch", "source": "pre-trained", "scrambled": "scrambled", "all": "non-negative",
-    "none": "unconstrained",
-}  # fmt: skip
 
 
-def _own(pretrained, arm: Arm) -> dict:
-    """Of what was pre-trained, only what an arm starts from: processes are sent no more."""
-    return {key: net for key, net in pretrained.items() if key[:2] == (arm.init, arm.clamp)}
+class Arm(NamedTuple):
+    """One arm: how its encoder is constrained, how its weights begin, its learning rate (None: it is not fine-tuned).
+
+    `clamp` is ``"all"`` (no encoder parameter is negative, as in the code), ``"weight"`` (no weight is, as in the
+    paper) or ``"none"``; `init` is of :func:`shared.studies.tmp.pretrain`.
+    """
+
+    clamp: str = "all"
+    init: str = "source"
+    lr: float | None = RATES[0]
 
 
-def _how(config: StudyConfig) -> dict:
-    return {"workers": config.workers, "at_once": config.at_once, "errors": "raise"}
+class Networks(NamedTuple):
+    """The networks of every arm, one a seed, and their results on the study that they are evaluated on."""
+
+    nets: dict[Arm, list[RelationNet]]
+    results: dict[Arm, list[FewShot]]
 
 
-def _mean_accuracy(config, one_seed, trained, sampler, seed):
-    """Mean accuracy on the evaluation episodes of the seed, or of one seed for all."""
-    return evaluate(trained.net, sampler, config, seed if one_seed is None else one_seed).accuracy.mean()
-
-
-def pretrain(
-    source, wanted: Iterable[tuple[str, str]], config: StudyConfig, seeds, watched: EpisodeSampler | None = None
-):
-    """Networks trained on the source, one a seed.
+def transfer(source, few, test, config: StudyConfig, seeds, clamps: Sequence[str] = CLAMPS, **how) -> Networks:
+    """Every arm: pre-trained on a source, fine-tuned on 15 cells of each class of a second study, evaluated on a third.
 
     Parameters
     ----------
-    source : (X, y)
-        The labelled collection, without the classes that are held out.
-    wanted : iterable of (init, clamp)
-        Such as ``("source", "all")``; ``"scrambled"`` gives every seed an order of genes of its own.
-    config : StudyConfig
-        Its ``pretrain_episodes`` is the length.
-    seeds : iterable of int
-        Of first weights, episodes and orders of genes.
-    watched : EpisodeSampler, optional
-        Held-out classes, to be evaluated on at each third of the way.
-
-    Returns
-    -------
-    pretrained : dict of (init, clamp, seed) to network
-    curve : DataFrame
-        ``init``, ``clamp``, ``seed``, ``episodes``, ``accuracy``; empty without `watched`. Not of scrambled
-        sources: the held-out classes have their genes in place.
-    """
-    arms = {kind: Pretraining(*kind, config, watched) for kind in map(tuple, wanted)}
-    done = {(*kind, seed): one for (_, kind, seed), one in fit_arms(arms, {"": source}, seeds, **_how(config)).items()}
-    rows = [(*key, row["episodes"], row["accuracy"]) for key, one in done.items() for row in one.curve]
-    curve = pd.DataFrame(rows, columns=["init", "clamp", "seed", "episodes", "accuracy"])
-    return {key: one.net for key, one in done.items()}, curve
-
-
-def finetune_arms(
-    arms: Mapping[str, Arm], pretrained, study, config: StudyConfig, seeds, watched=None, points=(), watch_episodes=None
-):
-    """Every arm with every seed, and its accuracy on the way.
-
-    Parameters
-    ----------
-    arms : dict of name to Arm
-        See :data:`ARMS`.
-    pretrained : dict
-        Of :func:`pretrain`.
-    study : (X, y)
-        To draw the cells from.
-    config : StudyConfig
-        Its ``finetune_episodes`` is the length.
-    seeds : iterable of int
-        Of first weights, cells and episodes.
-    watched : EpisodeSampler, optional
-        Of the study to be evaluated on.
-    points : sequence of int
-        After how many episodes to evaluate; multiples of the first.
-    watch_episodes : int, optional
-        Evaluation episodes on the way, in place of the study's.
-
-    Returns
-    -------
-    nets : dict of (name, seed) to network
-    curve : DataFrame
-        ``arm``, ``seed``, ``episodes``, ``accuracy``, at the points.
-    """
-    if any(p % points[0] for p in points):
-        raise SettingError(f"points={tuple(points)} are not multiples of the first")
-    config = dataclasses.replace(config, eval_episodes=watch_episodes or config.eval_episodes)
-    how = {"config": config, "watched": watched, "points": points}
-    made = {name: Finetuning(arm, _own(pretrained, arm), **how) for name, arm in arms.items()}
-    done = {key[1:]: one for key, one in fit_arms(made, {"": study}, seeds, **_how(config)).items()}
-    rows = [(*key, row["episodes"], row["accuracy"]) for key, one in done.items() for row in one.curve]
-    curve = pd.DataFrame(rows, columns=["arm", "seed", "episodes", "accuracy"])
-    return {key: one.net for key, one in done.items()}, curve
-
-
-def results(nets: Mapping, sampler: EpisodeSampler, config: StudyConfig, mode: str | None = None) -> dict[str, list]:
-    """By arm, a :class:`shared.evaluate.FewShot` for each seed of ``{(arm, seed): network}``."""
-    found: dict[str, list] = {}
-    for (name, seed), net in nets.items():
-        found.setdefault(name, []).append(evaluate(net, sampler, config, seed, mode))
-    return found
-
-
-def heads(named: Iterable[str], sampler: EpisodeSampler, config: StudyConfig, seeds) -> dict[str, list]:
-    """The same for heads of :data:`shared.nn.heads.HEADS`, which are not trained."""
-    return {name: [evaluate(HEADS[name], sampler, config, s, "inductive") for s in seeds] for name in named}
-
-
-def types_by_cells(
-    arms: Mapping[str, Arm], sizes, pretrained, study, watched, config: StudyConfig, seeds
-) -> pd.DataFrame:
-    """Types against cells: accuracy on all classes of the sampler `watched` after fine-tuning on some of them.
-
-    `sizes` are (types, cells of each). Returns a DataFrame: ``types``, ``cells``, ``arm``, ``seed``, ``accuracy``.
-    """
-    made = {
-        (k, n, name): Finetuning(arm._replace(cells=n), _own(pretrained, arm), config, k)
-        for k, n in sizes
-        for name, arm in arms.items()
-    }
-    table = run(made, {"": (study, watched)}, seeds, functools.partial(_mean_accuracy, config, None), **_how(config))
-    rows = [(*arm, seed, value) for arm, seed, value in zip(table["arm"], table["seed"], table["value"], strict=True)]
-    return pd.DataFrame(rows, columns=["types", "cells", "arm", "seed", "accuracy"])
-
-
-def cross_studies(arms: Mapping[str, Arm], pretrained, studies: Mapping, config: StudyConfig, seeds, train_on=None):
-    """Fine-tuned on each study, or on those of `train_on`, and evaluated on all others.
-
-    Returns
-    -------
-    dict of (arm, train study, test study) to list of FewShot, one a seed
-    """
-    samplers = {name: evaluation_sampler(study, config) for name, study in studies.items()}
-    found: dict[tuple, list] = {}
-    for train in studies if train_on is None else train_on:
-        nets, _ = finetune_arms(arms, pretrained, studies[train], config, seeds)
-        for test in (name for name in studies if name != train):
-            found |= {(name, train, test): got for name, got in results(nets, samplers[test], config).items()}
-    return found
-
-
-def select_lr(
-    arms: Mapping[str, Arm], rates: Iterable[float], source, held_out, pretrained, config: StudyConfig, seeds,
-    n_classes=None,
-):  # fmt: skip
-    """The arms, each with the learning rate that suits its kind best on the source; no cell of a study takes part.
-
-    Networks are fine-tuned on some classes of the source and evaluated on those held out. A kind is how an arm starts
-    and whether its weights are clamped; a scrambled start takes the learning rate of the source's, whose control it is.
-
-    Parameters
-    ----------
-    arms : dict of name to Arm
-        See :data:`ARMS`.
-    rates : iterable of float
-        To try.
-    source : (X, y)
-        The labelled collection.
-    held_out : bool ndarray
-        Rows of the classes held out (:func:`hold_out_classes`), which no pre-training has seen.
-    pretrained : dict
-        Of :func:`pretrain`.
-    config : StudyConfig
-        Its ``lr`` is not used.
-    seeds : sequence of int
-        Over which the mean is taken.
-    n_classes : int, optional
-        To fine-tune on.
-
-    Returns
-    -------
-    arms : dict of name to Arm
-    table : DataFrame
-        Mean accuracy, learning rate × (init, clamp).
-    """
-    X, y = source
-    sampler = evaluation_sampler((X[held_out], y[held_out]), config, config.n_query)
-    kinds = {name: ("source" if arm.init == "scrambled" else arm.init, arm.clamp) for name, arm in arms.items()}
-    made = {
-        kind: Finetuning(Arm(*kind, 15), _own(pretrained, Arm(*kind)), config, n_classes)
-        for kind in dict.fromkeys(kinds.values())
-    }
-    data = {"": ((X[~held_out], y[~held_out]), sampler)}
-    # All seeds are evaluated on the episodes of seed 0, so that learning rates differ in nothing else.
-    metric = functools.partial(_mean_accuracy, config, 0)
-    chosen, table = search(made, {"lr": rates}, data, seeds, metric, change=_with_lr, **_how(config))
-    return {name: arm._replace(lr=chosen[kinds[name]].arm.lr) for name, arm in arms.items()}, table
-
-
-def _with_lr(made, lr):
-    return dataclasses.replace(made, arm=made.arm._replace(lr=lr))
-
-
-@torch.no_grad()
-def _label_shift(net, study, share: float, statistics: str, config: StudyConfig, seed: int, size: int = 40) -> float:
-    """Accuracy when `share` of an episode's `size` queries is of one class and the other classes share the rest.
-
-    `statistics` is what batch norms go by (:func:`shared.nn.blocks.use_statistics`), and what they are left with.
-    """
-    sampler, rng = evaluation_sampler(study, config, size), np.random.default_rng(seed)
-    ways = sampler.n_way
-    others = round(size / (ways - 1) * (1 - share))
-    rows = torch.arange(ways * size).view(ways, size)
-    keep = torch.cat([rows[0, : size - (ways - 1) * others], rows[1:, :others].flatten()])
-    net, right, n = use_statistics(net.eval(), statistics), [], max(1, config.eval_episodes // 2)
-    with on_device(net, config) as place:
-        sampler = sampler.to(place)
-        for some in np.array_split(np.arange(n), -(-n // 16)):
-            support, query, target = sampler.draw(len(some), rng)
-            shown, asked, target = sampler.gather(support, query[:, keep], target[:, keep])
-            right.append((net.scores(shown, asked).argmax(2) == target).float().mean(1).cpu())
-    return torch.cat(right).mean().item()
-
-
-def label_shift(
-    nets: Mapping, study, shares, config: StudyConfig, statistics=("batch", "running", "support"), size: int = 40
-):
-    """Accuracy of every network of ``{(arm, seed): network}`` as a share of the queries is of one class.
-
-    The other classes of an episode share the rest of its `size` queries. `statistics` are what batch norms go by in
-    turn (:func:`shared.nn.blocks.use_statistics`). Returns a DataFrame: ``share``, ``arm``, ``statistics``, ``seed``,
-    ``accuracy``. The networks are left with their running statistics.
-    """
-    rows = [
-        (share, name, way, seed, _label_shift(net, study, share, way, config, seed, size))
-        for (name, seed), net in nets.items()
-        for way in statistics
-        for share in shares
-    ]
-    for net in nets.values():
-        use_statistics(net, "running")
-    return pd.DataFrame(rows, columns=["share", "arm", "statistics", "seed", "accuracy"])
-
-
-def tissues_and_tumours(
-    tissues, tumours, config: StudyConfig, seeds, sizes, points=(), clamp: str = "all"
-) -> pd.DataFrame:
-    """The paper's first results, between two collections of bulk: pre-trained only, the curve, types against cells.
-
-    Parameters
-    ----------
-    tissues, tumours : (X, y)
-        Two labelled collections on the same genes.
+    source, few, test : (X, y)
+        Of the same genes in the same order (:func:`shared.studies.tmp.on_same_genes`).
     config : StudyConfig
         Sizes and lengths.
-    seeds : iterable of int
-        Each with a pre-training of its own.
-    sizes : sequence of (int, int)
-        Classes and samples of each to fine-tune on, with the pre-trained network and from scratch.
-    points : sequence of int
-        Where the curves of the largest of `sizes` are evaluated.
-    clamp : str
-        Of all networks.
-
-    Returns
-    -------
-    DataFrame
-        ``experiment`` ("pre-trained only", "curve", "sizes"), ``arm``, ``classes``, ``samples``, ``episodes``,
-        ``seed``, ``accuracy``.
+    seeds : sequence of int
+        Two or more: each has its own first weights, pre-training, cells and evaluation episodes.
+    clamps : sequence of str
+        The constraints; each is combined with every way to begin and every learning rate.
+    **how
+        See :func:`finetuned`.
     """
-    ways, rows = {"from scratch": Arm("random", clamp), "pre-trained": Arm("source", clamp)}, []
-    for name, source, target in (("tissues to tumours", tissues, tumours), ("tumours to tissues", tumours, tissues)):
-        pretrained, _ = pretrain(source, [("source", clamp)], config, seeds)
-        sampler = evaluation_sampler(target, config)
-        for (_, _, seed), net in pretrained.items():
-            rows.append(("pre-trained only", name, 0, 0, 0, seed, evaluate(net, sampler, config, seed).accuracy.mean()))
-        if target is tissues:
-            continue
-        table = types_by_cells(ways, sizes, pretrained, target, sampler, config, seeds)
-        rows += [
-            ("sizes", r.arm, r.types, r.cells, config.finetune_episodes, r.seed, r.accuracy) for r in table.itertuples()
+    nets = {Arm(clamp, init, None): pretrain(source, init, clamp, config, seeds) for clamp in clamps for init in INITS}
+    return finetuned(nets, few, test, config, seeds, **how)
+
+
+def finetuned(
+    nets: Mapping[Arm, list[RelationNet]], few, test, config: StudyConfig, seeds, rates: Sequence[float] = RATES, **how
+) -> Networks:
+    """Networks that were not fine-tuned, and their copies fine-tuned with each learning rate, all evaluated.
+
+    `how` goes to :func:`shared.studies.tmp.finetune`.
+    """
+    tuned = {
+        arm._replace(lr=lr): finetune(some, few, config, seeds, lr, **how) for arm, some in nets.items() for lr in rates
+    }
+    every = {**nets, **tuned}
+    return Networks(every, {arm: evaluate(some, test, config, seeds) for arm, some in every.items()})
+
+
+def untuned(networks: Networks, inits: Sequence[str] = INITS, clamp: str = "all") -> dict[Arm, list[RelationNet]]:
+    """The networks of some arms before they were fine-tuned, for another :func:`finetuned`."""
+    return {Arm(clamp, init, None): networks.nets[Arm(clamp, init, None)] for init in inits}
+
+
+def interval(found: list[FewShot], against: list[FewShot] | None = None) -> Interval:
+    """Mean accuracy, or difference, with its 95 % interval over seeds and classes.
+
+    A study of as many classes as an episode has leaves none out; the interval is over seeds then.
+    """
+    try:
+        return few_shot_interval(found, "seeds and classes", against=against)
+    except DataError:
+        return few_shot_interval(found, "seeds", against=against)
+
+
+def differences(results: Mapping[Arm, list[FewShot]]) -> dict:
+    """``(clamp, lr)`` to those of the :data:`DIFFERENCES` whose two arms are there, each an interval."""
+    return {
+        (clamp, lr): {
+            name: interval(results[Arm(clamp, a, lr)], results[Arm(clamp, b, lr)])
+            for name, (a, b) in DIFFERENCES.items()
+            if {Arm(clamp, a, lr), Arm(clamp, b, lr)} <= results.keys()
+        }
+        for clamp, lr in dict.fromkeys((arm.clamp, arm.lr) for arm in results if arm.lr is not None)
+    }
+
+
+def pooled(intervals: Iterable[Interval]) -> Interval:
+    """The mean of some intervals, its ends the means of their ends: exact were all errors alike, else too wide."""
+    intervals = list(intervals)
+    value, low, high = (float(np.mean([getattr(i, end) for i in intervals])) for end in ("value", "low", "high"))
+    return Interval(value, low, high, 0.95, "mean of intervals", len(intervals))
+
+
+def summary(found: Mapping[str, Networks]) -> dict:
+    """What the study claims, of the :class:`Networks` of every pair, over all pairs and learning rates.
+
+    ``least_gain``, ``least_gain_scrambled``: the lowest end of any interval of real or scrambled minus from scratch,
+    encoders non-negative. ``order_gain``: real minus scrambled, :func:`pooled`. ``unconstrained_gain``: real minus from
+    scratch without the constraint, pooled; where there are such arms.
+    """
+    every = [item for one in found.values() for item in differences(one.results).items()]
+    some, none = ([row for (clamp, _), row in every if clamp == kind] for kind in ("all", "none"))
+    said = {
+        "least_gain": min(row["real_scratch"].low for row in some),
+        "least_gain_scrambled": min(row["scrambled_scratch"].low for row in some),
+        "order_gain": pooled(row["real_scrambled"] for row in some),
+    }
+    return said | ({"unconstrained_gain": pooled(row["real_scratch"] for row in none)} if none else {})
+
+
+def heads(few, test, config: StudyConfig, seeds) -> dict[str, list[FewShot]]:
+    """Heads on the genes, on the evaluation episodes of the networks.
+
+    ``"nearest centroid"`` and ``"logistic"`` see the support alone, 5 cells of each class. ``"logistic, 15 more"`` sees
+    what a fine-tuned network has seen: the 15 cells of each class too, each study centred on its own mean.
+    """
+    found = {name: evaluate(HEADS[name], test, config, seeds, "inductive") for name in ("nearest centroid", "logistic")}
+    return found | {"logistic, 15 more": [_with_labels(few, test, config, seed) for seed in seeds]}
+
+
+def _with_labels(few, test, config, seed, cells=15):
+    (X, y), sampler = few, episode_sampler(test, config)
+    rows, table = few_shot(y, cells, seed, min_size=1)[0], sampler.X.numpy()
+    support, query, classes = sampler.indices(config.eval_episodes, np.random.default_rng(1000 + seed))
+    place, scores = np.arange(sampler.n_way), []
+    for shown, asked, names in zip(support, query.reshape(len(query), -1), sampler.classes_[classes], strict=True):
+        more = rows[np.isin(y[rows], names)]  # a class that this study lacks has its support alone
+        here, there = table[shown.ravel()], X[more]
+        middle = here.mean(0)
+        both = np.concatenate([here - middle, there - there.mean(0)] if len(more) else [here - middle])
+        target = np.concatenate([place.repeat(sampler.k_shot), [names.tolist().index(name) for name in y[more]]])
+        model = LogisticRegression(max_iter=1000).fit(both, target)
+        scores.append(model.predict_proba(table[asked] - middle))
+    target = np.tile(place.repeat(query.shape[2]), (len(query), 1))
+    return FewShot(np.asarray(sampler.classes_), classes, target, np.stack(scores).astype(np.float32))
+
+
+def spread(results: Mapping[str, Mapping[Arm, list[FewShot]]], rates=RATES, clamp: str = "all") -> Interval:
+    """How many times as large the standard deviation over seeds is from scratch as after pre-training.
+
+    The geometric mean over data sets and learning rates, with the jackknife's interval over seeds.
+    """
+    accuracy = np.array(
+        [
+            [[one.accuracy.mean() for one in found[Arm(clamp, init, lr)]] for init in ("random", "source")]
+            for found in results.values()
+            for lr in rates
         ]
-        k, n = max(sizes)
-        few = np.sort(few_shot(target[1], n, 0, n_classes=k)[0])
-        _, curve = finetune_arms(
-            {name: arm._replace(cells=None) for name, arm in ways.items()},
-            pretrained, (target[0][few], target[1][few]), config, seeds, sampler, points,
-        )  # fmt: skip
-        rows += [("curve", r.arm, k, n, r.episodes, r.seed, r.accuracy) for r in curve.itertuples()]
-    return pd.DataFrame(rows, columns=["experiment", "arm", "classes", "samples", "episodes", "seed", "accuracy"])
+    )
+
+    def ratio(values):
+        scratch, pretrained = np.log(values.std(2, ddof=1).clip(1e-4)).T
+        return (scratch - pretrained).mean()
+
+    n, whole = accuracy.shape[2], ratio(accuracy)
+    pseudo = [n * whole - (n - 1) * ratio(np.delete(accuracy, i, 2)) for i in range(n)]
+    half = (lambda got: (got.high - got.low) / 2)(over_seeds(pseudo))
+    return Interval(*np.exp([whole, whole - half, whole + half]).tolist(), 0.95, "jackknife over seeds", n)
 
 
-def transfer(source, train, test, config: StudyConfig, seeds, arms: Mapping[str, Arm] = ARMS, n_held_out: int = 0):
-    """The paper's arms on any source and any two studies: pre-train on one, fine-tune on the next, test on the last.
+def sizes(nets: Mapping[Arm, list[RelationNet]], few, test, config: StudyConfig, seeds, asked) -> pd.DataFrame:
+    """Classes against cells: a DataFrame of ``init``, ``lr``, ``classes``, ``cells``, ``seed``, ``accuracy``.
 
-    Parameters
-    ----------
-    source, train, test : (X, y)
-        Of the same genes in the same order (:func:`on_same_genes`).
-    config : StudyConfig
-        Sizes and lengths.
-    seeds : sequence of int
-        Two or more: each has its own pre-training, cells and evaluation episodes.
-    arms : dict of name to Arm
-        See :data:`ARMS`.
-    n_held_out : int
-        Classes of the source that are left out of the pre-training.
-
-    Returns
-    -------
-    dict of name to list of FewShot
-        The arms, and ``"nearest centroid"`` and ``"logistic"`` on the genes; :func:`intervals` makes a table of it.
+    `nets` are of :func:`untuned`, `asked` pairs of (classes, cells of each) to fine-tune on. Of as many classes the
+    same are drawn; test episodes are of all classes.
     """
-    X, y = source
-    keep = ~hold_out_classes(y, n_held_out)
-    wanted = {(a.init, a.clamp): None for a in arms.values() if a.init in ("source", "scrambled")}
-    pretrained = pretrain((X[keep], y[keep]), wanted, config, seeds)[0] if wanted else {}
-    nets, _ = finetune_arms(arms, pretrained, train, config, seeds)
-    sampler = evaluation_sampler(test, config)
-    return results(nets, sampler, config) | heads(("nearest centroid", "logistic"), sampler, config, seeds)
+    rows = []
+    for k, n in asked:
+        least = max(cells for classes, cells in asked if classes == k)
+        found = finetuned(nets, few, test, config, seeds, cells=n, n_classes=k, min_size=least).results
+        rows += [
+            (arm.init, arm.lr, k, n, s, one.accuracy.mean())
+            for arm, some in found.items()
+            if arm.lr is not None
+            for s, one in zip(seeds, some, strict=True)
+        ]
+    return pd.DataFrame(rows, columns=["init", "lr", "classes", "cells", "seed", "accuracy"])
 
 
-def intervals(results: Mapping[str, list], over: str = "seeds and classes", against: str | None = None) -> pd.DataFrame:
-    """Accuracy of every arm, or what it is above the arm `against`, with the interval that `over` names.
+def of_each(table: pd.DataFrame) -> dict[str, Interval]:
+    """Of a table of :func:`sizes` of two numbers of classes and two of cells, what more of each add.
 
-    Returns a DataFrame by arm: ``accuracy``, ``accuracy_low``, ``accuracy_high``. With as many classes in a study as in
-    an episode none can be left out; then it is the interval over seeds.
+    ``classes``, ``cells``: what more classes, or more cells of as many classes, add; ``classes_cells``: their
+    difference. Over seeds; learning rates are averaged.
     """
-    rows, other = {}, None if against is None else results[against]
-    for name, found in results.items():
-        if name == against:
-            continue
-        try:
-            got = few_shot_interval(found, over, against=other)
-        except DataError:
-            got = few_shot_interval(found, "seeds", against=other)
-        rows[name] = {"accuracy": got.value, "accuracy_low": got.low, "accuracy_high": got.high}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    at = table.pivot_table(index="seed", columns=["classes", "cells"], values="accuracy")
+    (k, n), (more, _), (_, many) = at.columns[0], at.columns[-1], at.columns[1]
+    found = {
+        "classes": at[more, n] - at[k, n],
+        "cells": at[k, many] - at[k, n],
+        "classes_cells": at[more, n] - at[k, many],
+    }
+    return {name: over_seeds(values.to_numpy()) for name, values in found.items()}

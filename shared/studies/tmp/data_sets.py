@@ -1,15 +1,36 @@
-"""Studies on the genes that they share, and classes held out."""
+"""Studies on the genes that they share: the three pairs of source and target, and classes and patients held out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
+from shared.data import in_mirror, load
 from shared.data.errors import DataError
 from shared.nn.episodes import unit_range
 from shared.preprocess import log_normalize
+
+# Compact tables of public studies, in the folder that BORROWED_MIRROR names: no catalogue address serves them.
+FILES = {
+    "tumours": "tcga_11cancers_paired_1204.h5ad",
+    "Baron": "pancreas_baron_human_mouse_350.h5ad",
+    "Xin": "pancreas_xin_674x1075.h5ad",
+}
+
+
+class Pair(NamedTuple):
+    """A source and two studies of the target, on the same genes; each part is ``(X, y)``.
+
+    `held_out` has what the pre-training never sees: classes of the source, or patients.
+    """
+
+    source: tuple
+    held_out: tuple
+    few: tuple
+    test: tuple
 
 
 def on_same_genes(source, studies: Mapping, n_genes: int = 600):
@@ -20,7 +41,7 @@ def on_same_genes(source, studies: Mapping, n_genes: int = 600):
     source : (AnnData, str)
         Log expression or z-scores, and the column of ``obs`` with the labels.
     studies : dict of name to (AnnData, str)
-        Those to fine-tune and to evaluate on. Values may have another unit: each profile is scaled by its own range.
+        Values may have another unit: each profile is scaled by its own range.
     n_genes : int
         At most so many.
 
@@ -55,27 +76,56 @@ def hold_out_classes(y, n: int, seed: int = 0) -> np.ndarray:
     return np.isin(y, np.random.default_rng(seed).permutation(np.unique(y))[:n])
 
 
-def published(load) -> tuple:
-    """The paper's studies, by the catalogue's official routes: GTEx, five studies of pancreas, and TCGA's tumours.
+def mirrored() -> dict:
+    """The tables of :data:`FILES` that lie in the mirror, by name, ready to be compared; the others are left out."""
+    found = {name: load(paths[0]) for name, file in FILES.items() if (paths := in_mirror(file))}
+    if "tumours" in found:
+        tumours = found["tumours"]
+        tumours.X = tumours.X.clip(-2)  # the floor of nine of the eleven cancers
+        tumours.obs["kind"] = [" ".join(map(str, row)) for row in tumours.obs[["cancer", "sample_type"]].to_numpy()]
+    if "Baron" in found:
+        human = found["Baron"][found["Baron"].obs["species"] == "human"].copy()
+        human.X = log_normalize(human.X)
+        found["Baron"] = human
+    return found
+
+
+def pairs(lines, blood, others: Mapping, n_genes: int = 600) -> dict[str, Pair]:
+    """The pairs that can be made of cell lines, blood, and whatever :func:`mirrored` found.
 
     Parameters
     ----------
-    load : callable
-        ``load(name, route="official")`` gives an AnnData.
-
-    Returns
-    -------
-    source, label, studies
-        GTEx and its column of tissues, and (AnnData, column) by name of study, as :func:`on_same_genes` takes them.
+    lines : AnnData
+        The cell lines of ``gdsc``: subtypes of ten lines or more are kept, and ten of them held out.
+    blood : AnnData
+        Log values, with ``cell_type`` and ``run``: run 1 to fine-tune on, run 2 to evaluate on.
+    others : dict of name to AnnData
+        Tumours of eleven cancers with their normal tissue, of which three patients in ten are held out; two studies of
+        islets, of which the types that both have are kept.
+    n_genes : int
+        At most so many, see :func:`on_same_genes`.
     """
-    gtex, joined, wang, tcga = (load(name, route="official") for name in ("gtex-v8", "pancreas", "wang", "tcga"))
-    for adata in (gtex, joined, wang):
-        adata.X = log_normalize(adata.X)
-    gtex = gtex[:, ~gtex.var["symbol"].duplicated(keep=False)].copy()
-    gtex.var_names = gtex.var["symbol"].astype(str)
-    techs = {"Baron": "inDrop", "Muraro": "celseq2", "Segerstolpe": "smartseq2", "Xin": "smarter"}
-    cells = {k: joined[joined.obs["batch"].astype(str).str.startswith(tech)] for k, tech in techs.items()}
-    if "sample_type" in tcga.obs:
-        tcga = tcga[tcga.obs["sample_type"].astype(str).str.contains("Tumor|Blood")]
-    studies = {k: (v, "cell_type") for k, v in (cells | {"Wang": wang}).items()}
-    return gtex, "tissue", studies | {"TCGA": (tcga, "cancer")}
+    runs = {part: (blood[blood.obs["run"] == run], "cell_type") for part, run in (("few", "run1"), ("test", "run2"))}
+    lines = lines[lines.obs["subtype"].map(lines.obs["subtype"].value_counts()).astype(float) >= 10]
+    held_out = hold_out_classes(lines.obs["subtype"].to_numpy(str), 10)
+    found = {"cell lines to blood": _pair(lines, "subtype", held_out, runs, n_genes)}
+    if "tumours" in others:
+        tumours = others["tumours"]
+        patients = tumours.obs["patient"].to_numpy(str)
+        drawn = np.random.default_rng(0).permutation(np.unique(patients))
+        held_out = np.isin(patients, drawn[: round(0.3 * len(drawn))])
+        found["tumours to blood"] = _pair(tumours, "kind", held_out, runs, n_genes)
+        if {"Baron", "Xin"} <= others.keys():
+            types = set(others["Baron"].obs["cell_type"]) & set(others["Xin"].obs["cell_type"])
+            islets = {
+                part: (others[name][others[name].obs["cell_type"].isin(types)], "cell_type")
+                for part, name in (("few", "Baron"), ("test", "Xin"))
+            }
+            found["tumours to islets"] = _pair(tumours, "kind", held_out, islets, n_genes)
+    return found
+
+
+def _pair(source, label, held_out, target, n_genes):
+    parts = {"held_out": (source[held_out], label)} | target
+    _, known, parts = on_same_genes((source[~held_out], label), parts, n_genes)
+    return Pair(known, **parts)

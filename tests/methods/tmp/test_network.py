@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.methods.tmp.network import CLAMPS, LOSSES, PROTOTYPES, RelationNet
+from shared.methods.tmp.network import CLAMPS, LOSSES, PROTOTYPES, PlainRelationNet, RelationNet, relation_step
 from shared.nn.episodes import NORMS, EpisodeSampler, unit_range, use_statistics
 from shared.train.episodes import MetaConfig, meta_train
 
@@ -32,10 +32,10 @@ def numpy_scores(net, support, query, average="mean"):
     state = {k: v.double().numpy() for k, v in net.state_dict().items()}
 
     def blocks(x, name):
-        for i in range(sum(k.startswith(f"{name}.linears") for k in state) // 2):
-            x = x @ state[f"{name}.linears.{i}.weight"].T + state[f"{name}.linears.{i}.bias"]
+        for i in range(0, 3 * len(getattr(net, name).linears), 3):
+            x = x @ state[f"{name}.{i}.weight"].T + state[f"{name}.{i}.bias"]
             x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
-            x = np.maximum(x * state[f"{name}.norms.{i}.weight"] + state[f"{name}.norms.{i}.bias"], 0)
+            x = np.maximum(x * state[f"{name}.{i + 1}.weight"] + state[f"{name}.{i + 1}.bias"], 0)
         return x
 
     C, K, _ = support.shape
@@ -51,9 +51,9 @@ def numpy_scores(net, support, query, average="mean"):
 @pytest.mark.parametrize("proto", PROTOTYPES)
 def test_b_one_episode_is_what_numpy_says(proto, loss):
     net = network(proto=proto, loss=loss)
-    for name, p in net.named_parameters():
-        if "norms" in name:
-            torch.nn.init.uniform_(p, 0.2, 1.5)
+    for norm in (*net.encoder.norms, *net.relation.norms):
+        torch.nn.init.uniform_(norm.weight, 0.2, 1.5)
+        torch.nn.init.uniform_(norm.bias, 0.2, 1.5)
     rng = np.random.default_rng(0)
     support, query, target = rng.random((5, 3, 40)), rng.random((20, 40)), np.repeat(np.arange(5), 4)
     logits = numpy_scores(net, support, query, proto)
@@ -78,6 +78,26 @@ def test_b_one_episode_is_what_numpy_says(proto, loss):
     assert torch.equal(net.loss(*batch), found)
 
 
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
+def test_the_plain_network_is_the_same(mode):
+    """One episode: scores, loss, gradients and stored statistics of the network in torch's own layers."""
+    net = network()
+    plain = PlainRelationNet((40, 24, 12), (10, 6))
+    plain.load_state_dict(net.state_dict())
+    support, query, target = torch.rand(5, 3, 40), torch.rand(20, 40), torch.arange(5).repeat_interleave(4)
+    found = [
+        relation_step(net.train(mode), support[None], query[None], target[None]),
+        relation_step(plain.train(mode), support, query, target),
+    ]
+    torch.testing.assert_close(found[0][1][0], found[1][1], atol=1e-5, rtol=1e-4)
+    for loss, _ in found:
+        loss.backward()
+    for a, b in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-3)
+    for a, b in zip(net.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
 def test_the_prototype_comes_first():
     net, support, query = network(), torch.rand(1, 3, 1, 40), torch.rand(1, 3, 40)
     there = net.eval().scores(support, query)
@@ -93,9 +113,10 @@ def test_c_a_clamp_leaves_nothing_negative(clamp, norm):
     meta_train(net, EpisodeSampler(unit_range(X), y), MetaConfig(episodes=2, lr=0.05, device="cpu"))
     low = {name: float(p.detach().min()) for name, p in net.named_parameters()}
     encoder = {k: v for k, v in low.items() if k.startswith("encoder")}
-    clamped = [k for k in encoder if clamp == "all" or (clamp == "weight" and "linears" in k and "weight" in k)]
+    linears = [k for k in encoder if int(k.split(".")[1]) % 3 == 0]
+    clamped = [k for k in encoder if clamp == "all" or (clamp == "weight" and k in linears and "weight" in k)]
     assert all(encoder[k] >= 0 for k in clamped)
-    assert all(encoder[k] < 0 for k in encoder if "linears" in k and k not in clamped)
+    assert all(encoder[k] < 0 for k in linears if k not in clamped)
     assert min(v for k, v in low.items() if k.startswith("relation")) < 0
     if clamp == "all":
         assert any(float((p == 0).float().mean()) > 0.3 for p in net.encoder.parameters())  # half of the weights go
@@ -169,11 +190,11 @@ def test_e_the_supports_statistics_are_those_of_its_cells_and_of_its_pairs(proto
     state = {k: v.double().numpy() for k, v in net.state_dict().items()}
 
     def blocks(by, x, name):
-        for i in range(sum(k.startswith(f"{name}.linears") for k in state) // 2):
-            weight, bias = state[f"{name}.linears.{i}.weight"], state[f"{name}.linears.{i}.bias"]
+        for i in range(0, 3 * len(getattr(net, name).linears), 3):
+            weight, bias = state[f"{name}.{i}.weight"], state[f"{name}.{i}.bias"]
             by, x = by @ weight.T + bias, x @ weight.T + bias
             mean, deviation = by.mean(0), np.sqrt(by.var(0) + 1e-5)
-            gamma, beta = state[f"{name}.norms.{i}.weight"], state[f"{name}.norms.{i}.bias"]
+            gamma, beta = state[f"{name}.{i + 1}.weight"], state[f"{name}.{i + 1}.bias"]
             by, x = (np.maximum((rows - mean) / deviation * gamma + beta, 0) for rows in (by, x))
         return by, x
 

@@ -1,0 +1,97 @@
+"""Each claim of a lesson is shown able to fail: planted data run through the functions that stand on the page."""
+
+import ast
+import functools
+
+import numpy as np
+from chapter_rules import claim_holds
+
+from book import notebooks
+from book.imports import without_magics
+
+KINDS = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+
+
+@functools.cache
+def claims(slug):
+    page = next(p for p in notebooks.pages(drafts=True) if p.stem == slug)
+    return {c["id"]: c for c in notebooks.front_matter(page)["claims"]}
+
+
+def functions(slug, values=("=",)):
+    """What a lesson's cells define, and its statements that begin with one of `values`; nothing else is run."""
+    page, known = next(p for p in notebooks.pages(drafts=True) if p.stem == slug), {}
+    for cell in notebooks.code_cells(notebooks.read(page)):
+        tree = ast.parse(without_magics(notebooks.source(cell)))
+        if any(isinstance(n, ast.Import) and n.names[0].name == "sys" for n in tree.body) or "stub" in notebooks.tags(
+            cell
+        ):
+            continue
+        kept = [n for n in tree.body if isinstance(n, KINDS) or ast.unparse(n).startswith(values)]
+        exec(compile(ast.Module(kept, []), slug, "exec"), known)
+    return known
+
+
+def refused(slug, name, intervals):
+    """What `claim_holds` says against a claim, given intervals by the name of their metric."""
+    claim = claims(slug)[name]
+    found = intervals[claim["metric"]]
+    return claim_holds(claim, {claim["metric"]: {"value": found.value, "low": found.low, "high": found.high}})
+
+
+# scPretrain
+
+
+def cells(n, seed, rate, types=4):
+    """Counts with six genes of each type's own at `rate`, 40 genes in all, and the types."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, types, n)
+    mean = np.full((types, 40), 0.5)
+    for k in range(types):
+        mean[k, 6 * k : 6 * k + 6] = rate
+    return rng.poisson(mean[y]).astype(np.float32), y
+
+
+def compare(corpus, target, *arms, epochs=1, lr=0.02):
+    """The lesson's leads, of small networks, on three lanes of planted cells; arms that are left out score zero."""
+    import torch
+
+    known, (counts, y) = functions("scpretrain", ("names =", "arms", "fine, ", "Encoder")), target
+    genes = [f"G{i}" for i in range(counts.shape[1])]
+    known |= {"counts": corpus, "genes": genes, "own": genes, "width": 16, "epochs": epochs, "y": y}
+    known |= {"X": torch.from_numpy(np.log1p(counts)), "code": torch.from_numpy(y), "lane": np.arange(len(y)) % 3}
+    every, known["kinds"] = known["arms"], np.unique(y)
+    known["arms"] = {arm: every[arm] for arm in arms}
+    values = {arm: [lr if how is known["network"] else 1] for arm, (how, _) in known["arms"].items()}
+    table = known["measure"](range(3), [0], values).pivot_table(index="lane", columns="arm", values="accuracy")
+    return known["leads"](table.reindex(columns=[*every], fill_value=0.0))
+
+
+def test_scpretrains_gains_vanish_where_the_corpus_is_noise():
+    arms = ("pre-trained, frozen", "genes, logistic", "PCA, frozen", "pre-trained, fine-tuned")
+    found = compare([cells(200, 1, 0.5)[0]], cells(240, 3, 3), *arms, lr=0.1)
+    assert refused("scpretrain", "embedding", found)
+    assert refused("scpretrain", "components", found)
+
+
+def test_scpretrains_clusters_are_worth_nothing_where_all_cells_are_one():
+    one = np.repeat(cells(1, 1, 0.5)[0], 200, axis=0)
+    one[0, 0] += 1  # or components would have no direction
+    found = compare([one], cells(240, 3, 3), "pre-trained, frozen", "random clusters, frozen")
+    assert refused("scpretrain", "control", found)
+
+
+def test_scpretrains_null_gives_way_where_pretraining_helps():
+    corpus = [cells(400, 1, 3)[0]]
+    found = compare(corpus, cells(240, 3, 2), "pre-trained, fine-tuned", "from scratch", epochs=20)
+    assert refused("scpretrain", "gain", found), found["gain"]
+
+
+def test_scpretrains_fill_fails_where_the_corpus_is_deeper():
+    from shared.evaluate import over_seeds
+
+    counts, y = cells(200, 0, 4)
+    train, X, weight = np.arange(200) < 100, np.log1p(counts), np.eye(40, dtype=np.float32)
+    filled = functions("scpretrain")["filled"]
+    fills = np.array([filled(X, y, train, weight, X.mean(0) + 2 * (X.mean(0) > 0.6), s) for s in range(5)])
+    assert refused("scpretrain", "missing", {"mean_fill": over_seeds(fills[:, 1] - fills[:, 0])})
