@@ -7,14 +7,13 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from shared.data import Corpus, simulate
 from shared.evaluate import few_shot_accuracy
-from shared.methods.scpretrain import ScPretrain
 from shared.methods.torch_method import TorchMethod
 from shared.nn import meta
 from shared.nn.blocks import encoder
 from shared.nn.episodes import EpisodeSampler
 from shared.studies import scpretrain, tmp
+from shared.studies.leave_one_out import folds
 from shared.studies.tmp import protocol
 from shared.train.episodes import MetaConfig, meta_train
 
@@ -109,22 +108,13 @@ def test_the_arms_of_the_relation_network_stay_on_one_device(there):
 
 
 def test_the_arms_of_pretraining_on_clusters_stay_on_one_device(there):
-    """Encoders, networks, regressions on embeddings, and the published protocol, on a data set that was left out."""
-    made = simulate.many(2, seed=1, n_cells=80, n_genes=40, labels=3, depth=300, effect=2.0)
-    sets = {f"set {i}": adata for i, adata in enumerate(made)}
+    """Encoders, networks, regressions on embeddings, and the published protocol, on a study that was left out."""
+    sets, studies, _ = scpretrain.simulated(3, seed=1, n_cells=80, n_genes=40, labels=3, depth=300, effect=2.0)
     small = {"cells_per_cluster": (30, 20, 60), "width": 8, "rounds": 1, "epochs": 1, "batches": 2, "fit_epochs": 2}
-    config, held_out = small | {"device": str(PLACE)}, sets["set 0"]
-    corpus = Corpus(sets).without("set 0")
-    model = scpretrain.pretrain({"one": corpus}, config, [0])["one", 0]
-    everything = {0: ScPretrain(**config, random_state=0).pretrain(Corpus(sets))}
-    arms = scpretrain.fold_arms(corpus, 0, config=config, everything=everything, stop=True)
-    genes = list(held_out.var_names)
-    for arm in arms.values():
-        arm.fit(held_out.X, held_out.obs["cell_type"].to_numpy(str), genes=genes).predict_proba(held_out.X, genes=genes)
-    pool, test = scpretrain.draw(held_out.n_obs, 0)
-    scpretrain.network_scores(scpretrain.wrong_genes(model, 0), held_out, pool, test, seed=0)
-    scpretrain.published_protocol(model, held_out, 0, limit=40)
-    assert scpretrain.as_baseline(model, genes).fit(held_out.X, held_out.obs["cell_type"]).predict(held_out.X).size
+    others, own = folds(sets, studies)["study 2"]
+    learned = scpretrain.pretrained(others, 0, config=small | {"device": str(PLACE)}, n_genes=40)
+    values = {arm: some[:1] for arm, some in scpretrain.tries().items()}
+    assert scpretrain.set_rows(learned, own, 0, values=values, budgets=(20,), splits=1)
     assert there.kept
 
 

@@ -1,60 +1,46 @@
-"""What pre-training on clusters is worth, beside baselines on the same cells (Zhang and others, 2022).
+"""What pre-training on clusters is worth, study by study, beside baselines on the same cells (Zhang and others, 2022).
 
-* :mod:`shared.studies.scpretrain.encoders`: one encoder, one labelled data set, one seed.
-* :mod:`shared.studies.scpretrain.left_out`: labelled data sets, each left out in turn.
+* :mod:`shared.studies.scpretrain.data_sets`: labelled sets of several studies, real or simulated.
+* :mod:`shared.studies.scpretrain.left_out`: every study left out in turn; all arms on the same labelled cells.
+* :mod:`shared.studies.scpretrain.variants`: one thing changed at a time, on small corpora of equal size.
 """
 
-from shared.studies.scpretrain.encoders import (
-    agreement,
-    as_baseline,
-    class_scores,
-    correlation,
-    draw,
-    embedding_scores,
-    embeddings,
-    hard_label_areas,
-    label_curve,
-    mean_accuracy,
-    network_scores,
-    obtainable,
-    other_heads,
-    own_genes,
-    pretrain,
-    pretrain_one,
-    published_protocol,
-    scores,
-    scratch,
-    stability,
-    wrong_genes,
+from shared.studies.scpretrain import data_sets, left_out, variants
+from shared.studies.scpretrain.data_sets import of_catalogue, of_files, simulated
+from shared.studies.scpretrain.left_out import by_set, gain, pretrained, set_rows, stability, tries, verdicts
+from shared.studies.scpretrain.variants import (
+    BASE,
+    LEAKS,
+    STEPS,
+    VARIANTS,
+    leak_rows,
+    measured_step,
+    one_a_study,
+    passed_on,
+    variant_rows,
 )
-from shared.studies.scpretrain.left_out import AllEpochs, OnEmbedding, fold_arms, labelled_sets, sweep, widespread
+
+MODULES = data_sets, left_out, variants
 
 __all__ = [
-    "AllEpochs",
-    "OnEmbedding",
-    "agreement",
-    "as_baseline",
-    "class_scores",
-    "correlation",
-    "draw",
-    "embedding_scores",
-    "embeddings",
-    "fold_arms",
-    "hard_label_areas",
-    "label_curve",
-    "labelled_sets",
-    "mean_accuracy",
-    "network_scores",
-    "obtainable",
-    "other_heads",
-    "own_genes",
-    "pretrain",
-    "pretrain_one",
-    "published_protocol",
-    "scores",
-    "scratch",
+    "BASE",
+    "LEAKS",
+    "MODULES",
+    "STEPS",
+    "VARIANTS",
+    "by_set",
+    "gain",
+    "leak_rows",
+    "measured_step",
+    "of_catalogue",
+    "of_files",
+    "one_a_study",
+    "passed_on",
+    "pretrained",
+    "set_rows",
+    "simulated",
     "stability",
-    "sweep",
-    "widespread",
-    "wrong_genes",
-]  # fmt: skip
+    "tries",
+    "variant_rows",
+    "verdicts",
+]
