@@ -33,13 +33,6 @@ def learning():
     return pd.DataFrame(rows, columns=["cells", "seed", "model", "score"])
 
 
-def pretrained():
-    from types import SimpleNamespace
-
-    weight = np.arange(6.0).reshape(3, 2)
-    return SimpleNamespace(pretrained_={"weight": weight, "genes": ["CD3E", "GNLY", "LYZ"]})
-
-
 def counted(dispersion=0.3):
     from shared.data import simulate
 
@@ -90,42 +83,8 @@ DRAWN = {
         title="Two classes, two shots",
         finding="8 of 8 queries lie nearest their own prototype.",
     ),
-    "bubbles": lambda: figures.bubbles(
-        pd.DataFrame({"B": [0.9, 0.05], "NK": [0.04, 0.6]}, index=["B", "NK"]),
-        title="NK cells are harder",
-        xlabel="Compared with",
-        ylabel="Query",
-    ),
-    "histograms": lambda: figures.histograms(
-        {"Score": {"same": [0.8, 0.9, 1.0], "other": [0.0, 0.1, 0.4]}, "Weight": {"all": np.arange(101) / 100}},
-        title="Same scores high",
-        bins=5,
-    ),
-    "beside": lambda: figures.beside(
-        ladder().dropna(),
-        "acc",
-        {"ridge": [0.7, 0.75]},
-        title="Higher here",
-        xlabel="Accuracy",
-        roles={"ridge": "method"},
-        chance=0.2,
-    ),
     "wiring": lambda: figures.wiring(
         {"run 1": ["5", "10", "3"], "run 2": ["8", "16", "5"]}, middle="genes → 200", title="One encoder, six heads"
-    ),
-    "transplanted": lambda: figures.transplanted(
-        pretrained(), ["LYZ", "NEW", "CD3E"], title="Known genes move", n_units=2
-    ),
-    "versus": lambda: figures.versus(
-        pd.Series([0.5, 0.6], ["one", "two"]),
-        {"pre-trained": pd.Series([0.5, 0.7], ["two", "one"])},
-        title="One of two wins",
-        xlabel="From scratch",
-        ylabel="Pre-trained",
-        roles={"pre-trained": "method"},
-    ),
-    "precision_recall": lambda: figures.precision_recall(
-        np.array([True, True, False, False]), [0.9, 0.4, 0.6, 0.1], [1, 0, 1, 0], title="Lines promise"
     ),
     "maps": lambda: figures.maps(
         {"one": RNG.normal(size=(60, 2)), "two": RNG.normal(size=(60, 5))},
@@ -160,22 +119,7 @@ def test_alt_text_carries_the_drawn_values():
     assert "published from 0.20 at 2 to 0.50 at 75" in DRAWN["curves"]().alt_text
     assert "raw is 0.24 overconfident" in DRAWN["reliability"]().alt_text
     assert "2 filled support marks and 4 open query marks" in DRAWN["episode"]().alt_text
-    assert "B: B 0.90; NK: NK 0.60." in DRAWN["bubbles"]().alt_text
-    assert "Score, same: median 0.90" in DRAWN["histograms"]().alt_text
-    assert "ridge 0.80 (0.75 to 0.85), in the paper 0.70 and 0.75." in DRAWN["beside"]().alt_text
-    assert "2 take the row of their name from the old list (LYZ and CD3E); NEW have" in DRAWN["transplanted"]().alt_text
     assert "run 2 has 3 of its own (8, 16 and 5)" in DRAWN["wiring"]().alt_text
-    assert "pre-trained: 1 of 2 above, means 0.55 and 0.60" in DRAWN["versus"]().alt_text
-    said = DRAWN["precision_recall"]().alt_text
-    assert (
-        "scores, average precision 0.83; hard labels, straight lines 0.62; hard labels, average precision 0.50" in said
-    )
-
-
-def test_copied_rows_are_joined_to_the_row_they_came_from():
-    axes = DRAWN["transplanted"]().axes[0]
-    assert [line.get_ydata().tolist() for line in axes.lines] == [[-2, 0], [0, -2]]
-    assert axes.collections[0].get_sizes()[0] == axes.collections[5].get_sizes()[0]
 
 
 def test_an_episode_draws_its_prototypes_where_the_support_has_its_mean():
@@ -201,32 +145,11 @@ def test_two_arms_of_one_role_can_be_told_apart():
     assert a.get_color() == b.get_color() != c.get_color() and a.get_marker() == b.get_marker()
     assert [line.get_linestyle() for line in (a, b, c)] == ["-", "--", "-"]
     assert b.get_markerfacecolor() == figures.PAPER
-    x = pd.Series([0.5, 0.6])
-    arms = {"raw": x + 0.1, "fine": x + 0.2}
-    dots = figures.versus(x, arms, roles={"raw": "method", "fine": "method"}, **labels).axes[0].lines[1:]
-    assert [d.get_markerfacecolor() == figures.PAPER for d in dots] == [False, True]
-    assert [d.get_linestyle() for d in dots] == ["None", "None"]
-
-
-def test_bubbles_stand_where_the_table_has_its_values():
-    drawn = DRAWN["bubbles"]().axes[0]
-    assert [t.get_text() for t in drawn.texts] == ["0.90", "0.60"]
-    assert [t.xy for t in drawn.texts] == [(0, 1), (1, 0)]
-
-
-def test_histograms_share_their_bins_and_show_shares():
-    (same, edges, _), (other, others_edges, _) = (p.get_data() for p in DRAWN["histograms"]().axes[0].patches)
-    assert list(edges) == list(others_edges) and same.sum() == other.sum() == 1
-
-
-def test_published_marks_stand_under_their_own_row():
-    marks = [x for x in DRAWN["beside"]().axes[0].lines if x.get_marker() == "|" and len(x.get_xdata())]
-    assert [(list(x.get_xdata()), list(x.get_ydata())) for x in marks] == [([0.7, 0.75], [-0.27, -0.27])]
 
 
 @pytest.mark.parametrize(
     "name",
-    ["dots", "curves", "pairs", "reliability", "shares", "zeros", "episode", "bubbles", "beside", "wiring", "versus"],
+    ["dots", "curves", "pairs", "reliability", "shares", "zeros", "episode", "wiring"],
 )
 def test_same_figure_same_bytes(name):
     assert figures.to_svg(DRAWN[name]()) == figures.to_svg(DRAWN[name]())
@@ -254,6 +177,14 @@ def test_a_step_between_is_drawn_and_told():
     assert [list(line.get_xdata()) for line in lines if line.get_marker() == "None"] == [[0.2, 0.8], [0.1, 0.9]]
     assert "B 0.90 (counts), 0.10 (shares) and 0.50 (logs)" in figure.alt_text
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["counts", "shares", "logs"]
+
+
+def test_rows_stand_by_value_or_as_they_are_given():
+    words = {"title": "Ridge leads", "xlabel": "Accuracy"}
+    drawn = [figures.dots(ladder().dropna().sort_values("acc"), "acc", ranked=ranked, **words) for ranked in (True, False)]
+    names = [[label.get_text() for label in figure.axes[0].get_yticklabels()] for figure in drawn]
+    assert names[0] == names[1][::-1] and names[0][-1] == "ridge"
+    assert ["best first" in figure.alt_text for figure in drawn] == [True, False]
 
 
 def test_roles_and_groups_differ_in_shape_too():

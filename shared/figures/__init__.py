@@ -8,9 +8,9 @@ figures follow light and dark. Every mark has a contrast of at least 3 to 1 agai
 and no two meanings differ by colour alone.
 """
 
-from shared.figures.cells import bubbles, embedding, episode, histograms, maps, realism, shares, zeros
-from shared.figures.comparisons import as_rows, beside, curves, dots, pairs, precision_recall, reliability, versus
-from shared.figures.networks import transplanted, wiring
+from shared.figures.cells import embedding, episode, maps, realism, shares, zeros
+from shared.figures.comparisons import as_rows, curves, dots, pairs, reliability
+from shared.figures.networks import wiring
 from shared.figures.style import CYCLE, INK, PAPER, ROLES, STYLE, mark, new, show, to_svg
 from shared.figures.tables import explorer
 
@@ -21,26 +21,20 @@ __all__ = [
     "ROLES",
     "STYLE",
     "as_rows",
-    "beside",
-    "bubbles",
     "curves",
     "dots",
     "embedding",
     "episode",
     "explorer",
-    "histograms",
     "maps",
     "mark",
     "new",
     "pairs",
-    "precision_recall",
     "realism",
     "reliability",
     "shares",
     "show",
     "to_svg",
-    "transplanted",
-    "versus",
     "wiring",
     "zeros",
 ]

@@ -175,68 +175,6 @@ def zeros(table, *, title: str):
     return finished(figure, title, told, legend="inside", title="Expected", loc="lower left")
 
 
-def histograms(panels: dict, *, title: str, ylabel="Share", bins=40, log=False):
-    """Distributions laid over each other, one panel a question.
-
-    Parameters
-    ----------
-    panels : dict of x-axis label to (dict of label to values)
-        One panel each; all labels of a panel share its bins. Shares, so that groups of different size compare.
-    title : str
-        The title is the answer.
-    ylabel : str
-        Of the leftmost panel.
-    bins : int
-        Of equal width between the smallest and the largest value of a panel.
-    log : bool
-        A logarithmic share, where one bin holds most of the values.
-    """
-    figure, axes = new(3.4 * max(len(panels), 1.6), 3.2, ncols=len(panels), squeeze=False)
-    said = []
-    for axis, (xlabel, groups) in zip(axes[0], panels.items(), strict=True):
-        pooled = np.concatenate([np.ravel(v) for v in groups.values()])
-        edges = np.linspace(pooled.min(), pooled.max(), bins + 1)
-        for i, (label, values) in enumerate(groups.items()):
-            values = np.ravel(values)
-            share = np.histogram(values, edges)[0] / len(values)
-            style = {"color": CYCLE[i % 7], "linestyle": ("-", (0, (4, 2)), (0, (1, 1)))[i % 3], "linewidth": 1.8}
-            axis.stairs(share, edges, label=label, **style)
-            low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
-            said.append(f"{xlabel}, {label}: median {middle:.2f}, nine tenths from {low:.2f} to {high:.2f}")
-        axis.set(xlabel=xlabel, yscale="log" if log else "linear")
-    axes[0, 0].set_ylabel(ylabel)
-    return finished(figure, title, f"{'; '.join(said)}.", legend="inside")
-
-
-def bubbles(table, *, title: str, xlabel: str, ylabel: str):
-    """A table as discs whose area is the value, with the value beside each of the larger ones.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Values from 0 to 1.
-    title, xlabel, ylabel : str
-        The title is the answer.
-    """
-    values = table.to_numpy(float)
-    height, width = values.shape
-    figure, axes = new(2.2 + 0.72 * width, 1.3 + 0.42 * height)
-    rows, columns = np.indices(values.shape)
-    axes.scatter(columns, height - 1 - rows, 230 * np.clip(values, 0, 1).ravel(), CYCLE[0], linewidth=0)
-    for i, j in np.argwhere(values >= 0.095):
-        beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"{values[i, j]:.2f}", (j, height - 1 - i), **beside, size=7.5, color=INK)
-    axes.set_xticks(range(width), table.columns, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(height), table.index[::-1])
-    axes.set(xlim=(-0.5, width - 0.2), ylim=(-0.6, height - 0.4), xlabel=xlabel, ylabel=ylabel)
-    said = [
-        f"{row}: " + listed(f"{c} {v:.2f}" for c, v in line.sort_values(ascending=False).items() if v >= 0.095)
-        for row, line in table.iterrows()
-        if (line >= 0.095).any()
-    ]
-    return finished(figure, title, f"{ylabel} by {xlabel}, values of 0.10 or more: {'; '.join(said)}.")
-
-
 def realism(real, simulated, *, title: str):
     """Four looks at a real and a simulated set of counts: if you can tell them apart, so can a method.
 

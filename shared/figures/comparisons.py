@@ -60,41 +60,6 @@ def dots(table, metric: str, *, title: str, xlabel: str, roles=None, chance=None
     return finished(figure, title, f"{xlabel} with intervals{', best first' * ranked}: {listed(rows)}.{guess}")
 
 
-def beside(table, metric: str, published: dict, *, title: str, xlabel: str, roles=None, chance=None):
-    """As :func:`shared.figures.dots`, in the order given, with published values as open marks under each row.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As in :func:`shared.figures.dots`; the first row is drawn at the top.
-    metric : str
-        The column to draw.
-    published : dict of row label to sequence of float
-        What the paper reports for that row, one value a test set.
-    title, xlabel : str
-        The title is the answer.
-    roles : dict of row label to role, optional
-        Marks of :data:`shared.figures.ROLES`; ``"baseline"`` for what is not named.
-    chance : float, optional
-        Where guessing stands.
-    """
-    figure, axes = new(6.6, 1.3 + 0.44 * len(table))
-    said = []
-    for i, (label, row) in enumerate(table.iloc[::-1].iterrows()):
-        colour, marker = ROLES[(roles or {}).get(label, "baseline")]
-        low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-        axes.plot([low, high], [i, i], color=colour, solid_capstyle="round")
-        axes.plot(row[metric], i, marker, color=colour, markersize=6.5, label="here" if i == len(table) - 1 else None)
-        theirs = list(published.get(label, ()))
-        axes.plot(theirs, [i - 0.27] * len(theirs), "|", color=INK, markersize=7, markeredgewidth=1.3)
-        paper = f", in the paper {listed(f'{v:.2f}' for v in theirs)}" if theirs else ""
-        said.append(f"{label} {row[metric]:.2f} ({low:.2f} to {high:.2f}){paper}")
-    axes.plot([], [], "|", color=INK, markeredgewidth=1.3, label="published, one a data set")
-    _label_rows(axes, table.index[::-1], xlabel, chance, below=0.7)
-    guess = "" if chance is None else f" Guessing would score {chance:.2f}."
-    return finished(figure, title, f"{xlabel} with intervals: {'; '.join(reversed(said))}.{guess}", legend=3)
-
-
 def _marks(labels, roles):
     """Label, and the colour, marker and fill of its mark; of labels with one role all but the first are hollow."""
     met = set()
@@ -150,36 +115,6 @@ def curves(runs, x: str, y: str, *, by: str, title: str, xlabel: str, ylabel: st
     return finished(figure, title, f"{ylabel} against {xlabel}: {listed(said)}.", legend=legend)
 
 
-def versus(x, ys: dict, *, title: str, xlabel: str, ylabel: str, roles=None):
-    """Each data set a point of two scores, against the line where both are equal.
-
-    Parameters
-    ----------
-    x : Series
-        One score a data set.
-    ys : dict of label to Series
-        The other score, of one arm or several, by the same index.
-    title, xlabel, ylabel : str
-        The title is the answer.
-    roles : dict of label to role, optional
-        Marks of :data:`shared.figures.ROLES`; those of the second arm of one role are hollow.
-    """
-    figure, axes = new(5.2, 4.6)
-    values = np.concatenate([x.to_numpy(), *(y.to_numpy() for y in ys.values())])
-    edge = max(0.05 * np.ptp(values), 1e-3)
-    limits = (values.min() - edge, values.max() + edge)
-    axes.plot(limits, limits, color=INK, linestyle=(0, (4, 3)), linewidth=1)
-    said = []
-    for label, colour, marker, fill in _marks(ys, roles):
-        y = ys[label]
-        axes.plot(x, y.reindex(x.index), marker, color=colour, markerfacecolor=fill, label=label, markersize=6)
-        above = int((y.reindex(x.index) > x).sum())
-        said.append(f"{label}: {above} of {len(y)} above, means {x.mean():.2f} and {y.mean():.2f}")
-    axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=xlabel, ylabel=ylabel)
-    told = f"{ylabel} against {xlabel}, with the line of equality. {'; '.join(said)}."
-    return finished(figure, title, told, legend=2)
-
-
 def pairs(table, before: str, after: str, *, title: str, xlabel: str, chance=None, between=None):
     """Two values a row joined by a line: what one change did, row by row.
 
@@ -226,33 +161,3 @@ def reliability(tables: dict, *, title: str):
     axes.set(xlabel="Confidence of the top class", ylabel="Share that is right")
     told = f"Against the diagonal of perfect calibration, {listed(said)}."
     return finished(figure, title, told, legend="inside", loc="upper left")
-
-
-def precision_recall(is_class, scores, hard, *, title: str):
-    """The precision-recall curve of graded scores, and what straight lines make of hard labels.
-
-    Parameters
-    ----------
-    is_class : bool array of shape (n_cells,)
-        Which cells are of the class.
-    scores, hard : arrays of shape (n_cells,)
-        Graded scores, and the labels as 0 and 1.
-    title : str
-        The title is the answer.
-    """
-    from sklearn.metrics import auc, average_precision_score, precision_recall_curve
-
-    soft, point = (precision_recall_curve(is_class, s)[:2] for s in (scores, hard))
-    areas = (
-        average_precision_score(is_class, scores),
-        auc(point[1], point[0]),
-        average_precision_score(is_class, hard),
-    )
-    words = ("graded scores, average precision", "hard labels, straight lines", "hard labels, average precision")
-    names = [f"{word} {area:.2f}" for word, area in zip(words, areas, strict=True)]
-    figure, axes = new(5.2, 4.6)
-    axes.step(soft[1], soft[0], where="post", color=ROLES["method"][0], label=names[0])
-    axes.plot(point[1], point[0], "o--", color=ROLES["target"][0], label=names[1])
-    axes.step(point[1], point[0], where="post", color=ROLES["control"][0], linestyle=":", label=names[2])
-    axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.04), xlabel="Recall", ylabel="Precision")
-    return finished(figure, title, f"Areas under precision against recall: {'; '.join(names)}.", legend=1)
