@@ -181,7 +181,8 @@ def test_a_step_between_is_drawn_and_told():
 
 def test_rows_stand_by_value_or_as_they_are_given():
     words = {"title": "Ridge leads", "xlabel": "Accuracy"}
-    drawn = [figures.dots(ladder().dropna().sort_values("acc"), "acc", ranked=ranked, **words) for ranked in (True, False)]
+    table = ladder().dropna().sort_values("acc")
+    drawn = [figures.dots(table, "acc", ranked=ranked, **words) for ranked in (True, False)]
     names = [[label.get_text() for label in figure.axes[0].get_yticklabels()] for figure in drawn]
     assert names[0] == names[1][::-1] and names[0][-1] == "ridge"
     assert ["best first" in figure.alt_text for figure in drawn] == [True, False]
