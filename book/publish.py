@@ -83,7 +83,7 @@ def _quote(nb, page, root):
 
 def _lead(nb, page):
     """Put the line that leads to the chapter's other page below the title."""
-    line = notebooks.partner(page, page.other.stem) if page.other else None
+    line = notebooks.partner(page, f"{page.other.stem}.ipynb") if page.other else None
     for cell in nb["cells"] if line else ():
         if cell["cell_type"] == "markdown" and (title := re.search(r"^# .+$", cell["source"], re.M)):
             cell["source"] = f"{cell['source'][: title.end()]}\n\n*{line}*{cell['source'][title.end() :]}"

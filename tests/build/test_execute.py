@@ -131,9 +131,9 @@ def test_a_study_shows_what_was_recorded_and_measures_when_asked(study, monkeypa
 
     text = json.dumps(publish.staged(page, "smoke", study))
     assert "gain is 0.50, and the lesson says 0.8" in text and "# Alpha, measured\\n\\n*This is the evidence" in text
-    assert "[the lesson](alpha)" in text
+    assert "[the lesson](alpha.ipynb)" in text
     lesson = json.dumps(publish.staged(page.other, "smoke", study))
-    assert "# Alpha\\n\\n*This is the lesson; the evidence is in [the study](alpha-study).*" in lesson
+    assert "# Alpha\\n\\n*This is the lesson; the evidence is in [the study](alpha-study.ipynb).*" in lesson
     assert "{glue:text}`score:.2f`" in lesson, "what the page's own run left is for the renderer"
 
     build.refs(["alpha-study"], 1, study, ("lesson",))
