@@ -53,13 +53,13 @@ def cells(n, seed, rate, types=4):
     return rng.poisson(mean[y]).astype(np.float32), y
 
 
-def compare(corpus, target, *arms, epochs=1, lr=0.02, seeds=2):
+def compare(corpus, target, *arms, epochs=1, lr=0.02, seeds=2, width=16):
     """The lesson's leads, of small networks, on three lanes of planted cells; arms that are left out score zero."""
     import torch
 
     known, (counts, y) = functions("scpretrain", ("names =", "arms", "fine, ", "Encoder", "trained =")), target
     genes = [f"G{i}" for i in range(counts.shape[1])]
-    known |= {"counts": corpus, "genes": genes, "own": genes, "width": 16, "epochs": epochs, "y": y}
+    known |= {"counts": corpus, "genes": genes, "own": genes, "width": width, "epochs": epochs, "y": y}
     known |= {"X": torch.from_numpy(np.log1p(counts)), "code": torch.from_numpy(y), "lane": np.arange(len(y)) % 3}
     every, known["kinds"] = known["arms"], np.unique(y)
     known["arms"] = {arm: every[arm] for arm in arms}
@@ -77,16 +77,15 @@ def test_scpretrains_gains_vanish_where_the_corpus_is_noise():
     assert refused("scpretrain", "components", found)
 
 
-def test_scpretrains_clusters_are_worth_nothing_where_all_cells_are_one():
-    one = np.repeat(cells(1, 1, 0.5)[0], 200, axis=0)
-    one[0, 0] += 1  # or components would have no direction
-    found = compare([one], cells(240, 3, 3), "pre-trained, frozen", "random clusters, frozen")
-    assert refused("scpretrain", "control", found)
+def test_scpretrains_clusters_count_where_two_directions_must_do():
+    arms = ("pre-trained, frozen", "random clusters, frozen")
+    found = compare([cells(400, 1, 3)[0]], cells(240, 3, 3), *arms, epochs=20, seeds=3, width=2)
+    assert refused("scpretrain", "control", found), found["over_random"]
 
 
 def test_scpretrains_null_gives_way_where_pretraining_helps():
-    corpus = [cells(400, 1, 3)[0]]
-    found = compare(corpus, cells(240, 3, 2), "pre-trained, fine-tuned", "from scratch", epochs=10, seeds=4)
+    corpus, arms = [cells(400, 1, 3)[0]], ("pre-trained, fine-tuned", "from scratch")
+    found = compare(corpus, cells(240, 3, 2), *arms, epochs=20, lr=0.04, seeds=4, width=32)
     assert refused("scpretrain", "gain", found), found["gain"]
 
 
