@@ -112,6 +112,7 @@ def test_the_network_trains_on_alone(both):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # once, the dead process was waited for as long as gloo waits, thirty minutes
 def test_a_killed_process_ends_the_run_and_the_next_goes_on(both, tmp_path, monkeypatch):
     config = replace(TWO, checkpoint=tmp_path / "c")
     monkeypatch.setenv("DIE", str(tmp_path / "died"))

@@ -492,32 +492,40 @@ def test_max_seconds_stops_and_the_next_call_goes_on(tmp_path):
 
 SCRIPT = """
 import os, signal, sys
-from tests.train.test_fit import CPU, cells, fit, loss, network, replace
+from tests.train.test_fit import CPU, cells, digest, fit, loss, network, replace
 path, die = sys.argv[1], int(sys.argv[2])
-calls = 0
+calls, config = 0, replace(CPU, checkpoint=path, checkpoint_every=2)
 def deadly(model, X, y):
     global calls
     calls += 1
     if calls == die:
         os.kill(os.getpid(), signal.SIGKILL)
     return loss(model, X, y)
-fit(network(norm=True), deadly, cells(), config=replace(CPU, checkpoint=path, checkpoint_every=2))
+if die:
+    fit(network(norm=True), deadly, cells(), config=config)
+resumed, whole = network(norm=True, seed=9), network(norm=True)
+history = fit(resumed, loss, cells(), config=config)
+assert history.rows == fit(whole, loss, cells(), config=CPU).rows and len(history.rows) == 6
+assert digest(resumed) == digest(whole)
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill a process outright")
 def test_a_run_killed_in_the_middle_of_a_batch_resumes_to_the_same_bytes(tmp_path, root):
+    """Two fresh processes: what other tests load into this one can move the last bit of a sum."""
     path = tmp_path / "c.safetensors"
     env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+    def run(die):
+        words = [sys.executable, "-c", SCRIPT, str(path), str(die)]
+        return subprocess.run(words, capture_output=True, text=True, env=env, cwd=root)
+
     # Four batches an epoch: this is the fourth epoch, after a checkpoint at the second.
-    words = [sys.executable, "-c", SCRIPT, str(path), "15"]
-    killed = subprocess.run(words, capture_output=True, text=True, env=env, cwd=root)
+    killed = run(15)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(train.read_safetensors(path)[1]["history"]["rows"]) == 2
-    resumed, whole = network(norm=True, seed=9), network(norm=True)
-    history = fit(resumed, loss, cells(), config=replace(CPU, checkpoint=path, checkpoint_every=2))
-    assert history.rows == fit(whole, loss, cells(), config=CPU).rows  # where they differ tells which process did
-    assert len(history.rows) == 6 and digest(resumed) == digest(whole)
+    resumed = run(0)
+    assert resumed.returncode == 0, resumed.stderr
 
 
 def break_file(path, how):
