@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from scipy import sparse
 from shared.data import DataError, simulate, to_human, to_symbols
 from shared.data.gene_kinds import gene_kind
 from shared.data.genes import shown
+from shared.data.store import sha256
 
 LEAST = 10  # cells of a type: of fewer, a test part of three tenths may hold none
 
@@ -86,7 +86,7 @@ def of_files(files, bundled=None, most: int = 1000, per_study: int = 3, seed: in
             f"{shown(lacking)} are in no folder of BORROWED_MIRROR: the study's page says where these sets can be had; "
             "profile='full' takes whole sets by the catalogue's official routes"
         )
-    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
+    hashes = {name: sha256(path) for name, path in paths.items()}
     found = {name: ad.read_h5ad(path) for name, path in paths.items()} | ({} if bundled is None else {"pbmc": bundled})
     sets, studies = _sets({name: (raw, *FILES[name]) for name, raw in found.items()}, most, seed)
     for study in dict.fromkeys(studies.values()):
