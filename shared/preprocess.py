@@ -20,8 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 from shared.data.cells import finite_matrix, label_array, read
 from shared.data.constraints import OneOf, Whole, require
 from shared.data.errors import DataError
-from shared.data.genes import names_of, stamp
-from shared.data.values import may_be_logged
+from shared.data.genes.lists import names_of, stamp
+from shared.data.validate.values import may_be_logged
 
 
 def _matrix(X):

@@ -435,15 +435,15 @@ def test_a_word_of_a_later_room_is_seen(source):
 
 
 def test_a_test_of_no_module_is_seen():
-    modules = {"shared/data/load.py", "shared/data/readers/geo.py", "shared/data/__main__.py", "shared/nn/heads.py"}
+    modules = {"shared/data/load.py", "shared/data/sources/geo.py", "shared/data/__main__.py", "shared/nn/heads.py"}
     good = {
         "tests/data/test_load.py",
-        "tests/data/readers/test_geo.py",
+        "tests/data/sources/test_geo.py",
         "tests/data/test_geo.py",
         "tests/data/test_main.py",
     }
     good |= {
-        "tests/data/test_readers.py",
+        "tests/data/test_sources.py",
         "tests/data/test_data.py",
         "tests/book/test_pages.py",
         "tests/test_results.py",

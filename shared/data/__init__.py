@@ -6,15 +6,15 @@ checks; ``check(adata)`` says in words what else deserves a look. ``to_symbols``
 """
 
 from shared.data.catalogue import Entry, File, Route, bundled_path, catalog
-from shared.data.checks import check
-from shared.data.corpus import Corpus, Step
-from shared.data.door import from_arrays, load, to_arrays
+from shared.data.corpus.corpus import Corpus, Step
 from shared.data.errors import DataError, DataWarning
-from shared.data.findings import CheckReport, Finding
-from shared.data.gene_kinds import GeneKind, gene_kind
-from shared.data.genes import Comparison, compare_genes, gene_hash, gene_table, stamp
+from shared.data.genes.kinds import GeneKind, gene_kind
+from shared.data.genes.lists import Comparison, compare_genes, gene_hash, gene_table, stamp
+from shared.data.genes.translate import GeneReport, merge_duplicates, to_ensembl, to_human, to_mouse, to_symbols
+from shared.data.load import from_arrays, load, to_arrays
 from shared.data.store import in_mirror
-from shared.data.translate import GeneReport, merge_duplicates, to_ensembl, to_human, to_mouse, to_symbols
+from shared.data.validate.checks import check
+from shared.data.validate.findings import CheckReport, Finding
 
 __all__ = [
     "CheckReport",

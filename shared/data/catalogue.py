@@ -61,7 +61,7 @@ class Route:
     kind : str
         One of :data:`ROUTES`; an entry's routes are tried in this order.
     reader : str
-        A name in :data:`shared.data.readers.READERS`; for a simulated route, a function of
+        A name in :data:`shared.data.sources.READERS`; for a simulated route, a function of
         :mod:`shared.data.simulate`.
     files : tuple of File
         What is located, checked and handed to the reader; none for a simulated route.

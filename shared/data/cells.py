@@ -18,8 +18,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_X_y, validate_data
 
 from shared.data.errors import DataError
-from shared.data.genes import names_of, once
-from shared.data.values import may_be_logged
+from shared.data.genes.lists import names_of, once
+from shared.data.validate.values import may_be_logged
 
 NO_LABELS = "no_validation"  # scikit-learn's word for an absent y, which None is not
 

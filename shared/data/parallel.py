@@ -28,7 +28,7 @@ import joblib
 
 from shared.data.constraints import Maybe, OneOf, Whole, check
 from shared.data.errors import DataError, warn
-from shared.data.genes import many, shown
+from shared.data.genes.lists import many, shown
 from shared.data.store import made, read_note, write_note
 
 TRIES = 2

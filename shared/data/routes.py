@@ -103,7 +103,7 @@ def _simulated(entry: Entry, route: Route):
 
 def readers() -> dict:
     """The readers by name; a function, because some bring heavy libraries along."""
-    from shared.data.readers import READERS
+    from shared.data.sources import READERS
 
     return READERS
 

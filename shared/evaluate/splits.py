@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from shared.data.constraints import Between, Maybe, SettingError, Whole, require
 from shared.data.errors import DataError
-from shared.data.genes import many, shown
+from shared.data.genes.lists import many, shown
 
 
 class LeakError(DataError):

@@ -27,7 +27,7 @@ from shared.data.cells import (
 )
 from shared.data.constraints import Constraint, FilePath, Flag, Maybe, Seed, check
 from shared.data.errors import DataError, warn
-from shared.data.genes import names_of
+from shared.data.genes.lists import names_of
 from shared.train.saved import ModelError, load_model, pack, save_model, unpack
 
 ALIGN = "align the data first with shared.preprocess.align_genes"

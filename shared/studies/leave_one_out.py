@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from shared.data.corpus import SHARE, Corpus
+from shared.data.corpus.corpus import SHARE, Corpus
 from shared.data.errors import DataError
-from shared.data.genes import shown
+from shared.data.genes.lists import shown
 
 
 def folds(sets: Mapping, studies: Mapping, share: float = SHARE) -> dict[str, tuple[dict, dict]]:

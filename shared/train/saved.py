@@ -19,7 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from shared.data.cells import difference
-from shared.data.genes import UNWRITABLE, gene_hash
+from shared.data.genes.lists import UNWRITABLE, gene_hash
 from shared.train.settings import TrainingError
 
 FORMAT = "shared.model 3"

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from scipy import sparse
 
-from shared.data.readers import READERS
+from shared.data.sources import READERS
 
 
 @dataclass

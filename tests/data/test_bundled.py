@@ -18,7 +18,7 @@ import pytest
 
 from shared import data
 from shared.data import DataError, catalogue
-from shared.data.readers import pairs
+from shared.data.sources import pairs
 
 HOME = catalogue.home()
 PACKED_WITH = {"anndata": "0.12.19", "h5py": "3.14.0", "pandas": "2.3.3"}

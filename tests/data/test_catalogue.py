@@ -14,7 +14,7 @@ import pytest
 from shared import data
 from shared.data import catalogue, routes, simulate
 from shared.data.croissant import annotations
-from shared.data.readers import READERS
+from shared.data.sources import READERS
 
 CATALOG = data.catalog()
 OFFICIAL = {n: e for n, e in CATALOG.items() if e.route("official")}

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from shared.data.constraints import Positive, Whole, require
 from shared.data.errors import DataError
 from shared.data.simulate.model import draw_programmes, gene_names, type_names
-from shared.data.to_rows import Writer
+from shared.data.stream.convert import Writer
 
 
 def write_large(

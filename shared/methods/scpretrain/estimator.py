@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.constraints import Flag, Maybe, OneOf, Positive, Share, Whole, Widths
-from shared.data.corpus import Corpus
+from shared.data.corpus.corpus import Corpus
 from shared.data.errors import DataError
 from shared.methods.base import Example, example_cells
 from shared.methods.protocols import Classifier, Pretrained, Transformer

@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, warn
-from shared.data.genes import once
+from shared.data.genes.lists import once
 from shared.methods.scpretrain.network import CellTypeNet, transplant
 from shared.methods.scpretrain.rounds import chunks
 from shared.nn.sparse import Rows

@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 
 from shared.data.cells import Outline, digest
 from shared.data.errors import DataError
-from shared.data.genes import gene_hash, names_of
+from shared.data.genes.lists import gene_hash, names_of
 from shared.methods.scpretrain.network import MultiTaskNet, cluster_step, encoder_of
 from shared.methods.scpretrain.pseudo_labels import PseudoLabeller, PseudoLabels
 from shared.methods.torch_method import seeded

@@ -11,8 +11,8 @@ import pandas as pd
 from scipy import sparse
 
 from shared.data import DataError, simulate, to_human, to_symbols
-from shared.data.gene_kinds import gene_kind
-from shared.data.genes import shown
+from shared.data.genes.kinds import gene_kind
+from shared.data.genes.lists import shown
 from shared.data.store import sha256
 
 LEAST = 10  # cells of a type: of fewer, a test part of three tenths may hold none

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from shared.data import DataError
 from shared.data.catalogue import catalog
-from shared.data.readers import READERS
+from shared.data.sources import READERS
 from shared.studies.tmp import protocol
 from shared.studies.tmp.protocol import ISLETS, Protocol, Stage
 

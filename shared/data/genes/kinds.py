@@ -1,0 +1,199 @@
+"""What kind of names a list of genes holds, and of which species; versions and damage that names carry."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+
+from shared.data.genes.lists import names_of, symbols
+
+# Species, number, the number of an older copy on Y (ENSGR), and today's mark of such a copy.
+ENSEMBL = re.compile(r"ENS([A-Z]*)G(?:(\d{11})|R(\d{10}))(?:\.\d+)?(_PAR_Y)?$")
+PATTERNS = {
+    "ensembl": ENSEMBL.pattern,
+    "transcripts": r"(?:ENS[A-Z]*T\d{11}|[NX][MR]_\d+)(?:\.\d+)?(?:_PAR_Y)?$",
+    "entrez": r"[1-9]\d{0,8}$",
+    "probes": r"(?:\w+_(?:[a-z]_)?at|AFFX-\S+|ILMN_\d+|A_\d+_P\d+)$",
+    "regions": r"(?:chr)?(?:\d{1,2}|[XYM]|MT|GL\S+|KI\S+)[-:_]\d+[-_]\d+$",
+}
+# Families whose old names spreadsheets take for dates, and which were therefore renamed in 2020.
+FAMILIES = {
+    "MARCH": ("MARCHF", set(range(1, 12))),
+    "SEPT": ("SEPTIN", {*range(1, 13), 14}),
+    "MARC": ("MTARC", {1, 2}),
+    "DEC": ("DELEC", {1}),
+}
+MONTHS = {
+    "mar": ("MARCH", "MARC"),
+    "mär": ("MARCH", "MARC"),
+    "march": ("MARCH", "MARC"),
+    "sep": ("SEPT",),
+    "sept": ("SEPT",),
+    "dec": ("DEC",),
+    "dez": ("DEC",),
+}
+
+
+@dataclass(frozen=True)
+class GeneKind:
+    """Which kind of names a list of genes holds.
+
+    Attributes
+    ----------
+    kind : str
+        ``"symbols"``, ``"ensembl"``, ``"transcripts"``, ``"entrez"``, ``"probes"``, ``"regions"`` or ``"unknown"``.
+    organism : str or None
+        ``"human"``, ``"mouse"``, ``"mixed"``, ``"other"`` (Ensembl ids of a further species), or None where the
+        names do not tell.
+    confidence : float
+        Share of the names that are of this kind; 0 for ``"unknown"``.
+    shares : dict of str to float
+        Share of the names that fit each kind: what the verdict rests on.
+    """
+
+    kind: str
+    organism: str | None
+    confidence: float
+    shares: dict[str, float] = field(default_factory=dict, compare=False)
+
+    def __str__(self):
+        if self.kind == "unknown":
+            return "names of an unknown kind"
+        words = {"ensembl": "Ensembl ids", "entrez": "Entrez ids", "transcripts": "transcript ids"}
+        return " ".join(
+            [*filter(None, [self.organism]), words.get(self.kind, self.kind), f"({self.confidence:.0%} of the names)"]
+        )
+
+
+def gene_kind(genes) -> GeneKind:
+    """Tell from the names what they are: symbols, Ensembl, Entrez, probes ..., and of which species.
+
+    Ids are told by their form, and one form must hold for half of the names. Symbols are looked up; three in ten must
+    be known, because real sets hold many clones and retired names, and two at least unless there is one name only.
+    Names that only count (``"0"``, ``"1"``, ``"2"``) are of an unknown kind, not Entrez ids.
+
+    Parameters
+    ----------
+    genes : sequence of str, or AnnData
+        In any order.
+
+    Returns
+    -------
+    GeneKind
+    """
+    names = names_of(genes)
+    if not names:
+        return GeneKind("unknown", None, 0.0)
+    share = {kind: sum(map(bool, map(re.compile(p).match, names))) / len(names) for kind, p in PATTERNS.items()}
+    if share["entrez"] and _counts_up(names):
+        share["entrez"] = 0.0
+    # Numbers of the Affymetrix Gene and Exon arrays' transcript clusters.
+    if share["entrez"] and sum(len(n) in (7, 8) and n[0] in "1278" for n in names) > 0.9 * len(names) > 9:
+        share["probes"], share["entrez"] = share["entrez"], 0.0
+    human, mouse = symbols("human"), symbols("mouse")
+    for organism, known in (("human", human), ("mouse", mouse)):
+        share[organism] = sum(n in known for n in names) / len(names)
+    form = max(PATTERNS, key=share.get)
+    if share[form] >= 0.5:
+        return GeneKind(form, _species_of_ids(names, form), share[form], share)
+    best = max(share["human"], share["mouse"])
+    both = sum(n in human or n in mouse for n in names)
+    if both < 0.3 * len(names) or both < min(2, len(names)):
+        return GeneKind("unknown", None, 0.0, share)
+    if 3 * min(share["human"], share["mouse"]) > best:
+        # A list of both species, or so few names that they could be either.
+        both /= len(names)
+        return GeneKind("symbols", "mixed" if both > 1.2 * best else None, both, share)
+    return GeneKind("symbols", "human" if share["human"] == best else "mouse", best, share)
+
+
+def wrong_species(kind: GeneKind, organism: str | None) -> str | None:
+    """What to do about genes of another species than `organism`; None where they are of no other."""
+    other = {"human": "mouse", "mouse": "human"}.get(organism)
+    if not other or kind.organism not in (other, "other"):
+        return None
+    return f"shared.data.to_{organism} translates" if kind.organism == other else "there is no table for them"
+
+
+def _counts_up(names) -> bool:
+    numbers = [int(n) for n in names if n.isascii() and n.isdigit() and len(n) < 10]
+    return len(numbers) == len(names) and numbers == list(range(numbers[0], numbers[0] + len(names)))
+
+
+def _species_of_ids(names, form) -> str | None:
+    if form not in ("ensembl", "transcripts"):
+        return None
+    codes = [m[1] for m in map(re.compile("ENS([A-Z]*)[GT]R?\\d").match, names) if m]
+    if not codes:
+        return None
+    found = {code: codes.count(code) / len(codes) for code in set(codes)}
+    code, share = max(found.items(), key=lambda item: item[1])
+    return "mixed" if share < 0.9 else {"": "human", "MUS": "mouse"}.get(code, "other")
+
+
+def shouted_mouse(genes) -> float:
+    """Share of names that are mouse symbols in upper case and no human symbol: such a list only looks human."""
+    names = names_of(genes)
+    known = _shouted(symbols("human"), symbols("mouse"))
+    return sum(n in known for n in names) / max(len(names), 1)
+
+
+@cache
+def _shouted(human: frozenset[str], mouse: frozenset[str]) -> frozenset[str]:
+    return frozenset(s.upper() for s in mouse) - human
+
+
+def cut_version(name: str) -> str:
+    """An Ensembl id without its version; anything else as it is.
+
+    ``ENSG00000141510.17`` becomes ``ENSG00000141510``. The copy of a gene on the Y chromosome's pseudoautosomal region
+    keeps a name of its own: ``ENSG00000182378.15_PAR_Y`` and the older ``ENSGR0000182378.10`` both become
+    ``ENSG00000182378_PAR_Y``.
+    """
+    found = ENSEMBL.match(name)
+    if not found:
+        return name
+    species, digits, older, on_y = found.groups()
+    return f"ENS{species}G{digits or '0' + older}" + ("_PAR_Y" if older or on_y else "")
+
+
+def damaged_names(genes) -> dict[str, tuple[str, ...]]:
+    """Names a spreadsheet has damaged, and what each may have been.
+
+    ``1-Mar`` was MARCHF1 or MTARC1, ``2-Sep`` was SEPTIN2, and ``2.31E+19`` was a clone such as 2310009E13Rik that
+    cannot be known any more (an empty tuple).
+
+    Parameters
+    ----------
+    genes : sequence of str, or AnnData
+        In any order.
+    """
+    found = {}
+    for name in names_of(genes):
+        if re.fullmatch(r"\d+(?:[.,]\d+)?E\+\d+", name, re.IGNORECASE):
+            found[name] = ()
+            continue
+        date = re.fullmatch(r"(\d{1,2})[-. ]?([^\W\d_]{3,5})\.?|([^\W\d_]{3,5})[-. /](\d{1,2})", name)
+        if date:
+            number, month = int(date[1] or date[4]), (date[2] or date[3]).lower()
+            options = [FAMILIES[f][0] + str(number) for f in MONTHS.get(month, ()) if number in FAMILIES[f][1]]
+        else:
+            iso = re.fullmatch(r"(?:19|20)\d\d[-/.](0?3|0?9|12)[-/.](\d{1,2})(?: 00:00:00)?", name)
+            families = {3: ("MARCH", "MARC"), 9: ("SEPT",), 12: ("DEC",)}[int(iso[1])] if iso else ()
+            options = [FAMILIES[f][0] + str(int(iso[2])) for f in families if int(iso[2]) in FAMILIES[f][1]]
+        if options:
+            found[name] = tuple(options)
+    return found
+
+
+def renamed_names(genes) -> dict[str, str]:
+    """Retired names of the families that spreadsheets damage, with today's: MARCH1 is MARCHF1, Sept2 is Septin2."""
+    found = {}
+    for name in names_of(genes):
+        old = re.fullmatch(r"([A-Za-z]{3,5})(\d{1,2})", name)
+        family = FAMILIES.get(old[1].upper()) if old else None
+        if family and int(old[2]) in family[1] and old[1] in (old[1].upper(), old[1].capitalize()):
+            new = family[0] + old[2]
+            found[name] = new if old[1].isupper() else new.capitalize()
+    return found

@@ -1,0 +1,361 @@
+"""The door: a name or a path in, checked AnnData out."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
+from shared.data.constraints import Maybe, OneOf, require
+from shared.data.errors import DataError, warn
+from shared.data.genes.lists import many, names_of, shown, stamp
+from shared.data.genes.translate import DUPLICATES, merge_duplicates
+from shared.data.store import matrix_sha256, sha256
+from shared.data.validate.checks import check, label_values, value_errors
+from shared.data.validate.structure import matrix_problems, name_problems, structure
+from shared.data.validate.values import scan
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+# How a file of your own is read, by what its name ends in, .gz aside; a folder is one of 10x Genomics.
+KINDS = {".h5ad": "h5ad", ".csv": "table", ".tsv": "table", ".h5": "tenx_h5"}
+TENX = re.compile(r"(matrix\.mtx|genes\.tsv|features\.tsv|barcodes\.tsv)(\.gz)?$")
+
+
+def load(name, *, route=None, layer=None, duplicates="refuse") -> ad.AnnData:
+    """Load a data set of the catalogue by name, or a file of your own by path.
+
+    Parameters
+    ----------
+    name : str or path
+        A name in ``data/catalog.yml``, or a path: to an ``.h5ad`` file, to a ``.csv`` or ``.tsv`` file (cells ×
+        genes, first column the cell names, first row the gene names; also with ``.gz`` added), to an ``.h5`` file of
+        10x Genomics, or to its folder of ``matrix.mtx``, ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``.
+    route : {"bundled", "package", "official", "simulated"}, optional
+        Take a data set of the catalogue by this route only.
+    layer : str, optional
+        Take ``X`` from this layer of an ``.h5ad`` file.
+    duplicates : {"refuse", "sum", "first"}, default "refuse"
+        What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
+        of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
+        were. Genes that share a symbol in files of 10x Genomics keep apart: they go by their Ensembl ids.
+
+    Returns
+    -------
+    AnnData
+        ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes. Where ``X`` holds counts,
+        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing. ``uns["sha256"]``: of the file;
+        ``uns["source"]``: where it came from; ``uns["units"]``: ``"counts"``, ``"log"``, ``"tpm"``, ``"z"``,
+        ``"none"``, or ``"unknown"`` where neither the file nor the values tell; ``uns["gene_hash"]``: of the ordered
+        genes; ``uns["notes"]``: what was changed on the way, in words.
+
+    Warns
+    -----
+    DataWarning
+        If :func:`shared.data.check` finds more than a note in a file of your own.
+
+    Raises
+    ------
+    DataError
+        If the name is unknown, the file is missing, damaged, altered or of a kind that is not read, or the matrix is
+        empty, holds NaN, infinities, words or negative counts, or names a cell twice, or a gene without a word on
+        `duplicates`.
+    """
+    require(OneOf(*DUPLICATES), duplicates=duplicates)
+    own = _own_path(name)
+    if own is not None:
+        if route is not None:
+            raise DataError(f"{own.name} is a file of your own and has no route {route!r}: leave route out")
+        return _own(own, layer, duplicates)
+
+    from shared.data.routes import obtain
+
+    found = entry(str(name))
+    adata = obtain(found, route)
+    if not hasattr(adata, "var_names"):
+        raise DataError(f"{found.name!r} holds no expression but names: take shared.data.gene_table({found.name!r})")
+    if layer is not None:
+        if layer not in adata.layers:
+            raise DataError(f"{found.name} has no layer {layer!r}; it has {', '.join(adata.layers) or 'none'}")
+        adata.X = adata.layers[layer].copy()  # X and the layer it was read from must not change together
+    units = (_stated(adata) or found.units) if layer is None else None
+    source = f"{found.citation} {found.accession}. {found.licence}."
+    return _checked(adata, found.name, units, adata.uns["sha256"], source)
+
+
+def _own_path(name) -> Path | None:
+    """The path `name` stands for, or None where it is a name for the catalogue to know."""
+    if name == "":
+        return None
+    try:
+        path = Path(str(name)).expanduser()
+    except RuntimeError as e:
+        raise DataError(f"{name} begins with a user nobody knows here ({e}): write the path in full") from e
+    if isinstance(name, os.PathLike) or path.suffix or path.name != str(name):
+        return path
+    try:
+        return path if path.is_dir() and str(name) not in catalog() else None
+    except OSError:  # longer than a path may be
+        return None
+
+
+def _own(path: Path, layer, duplicates) -> ad.AnnData:
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as e:  # too long, or with a character no path can hold
+        raise DataError(f"{str(path)[:80]!r} cannot be a path ({e}): check the spelling") from e
+    if not there:
+        raise DataError(f"there is no file {path}: check the spelling, and the folder it is relative to ({Path.cwd()})")
+    from shared.data import routes
+
+    kind, files = _kind(path)
+    if kind != "h5ad" and layer is not None:
+        raise DataError(f"{path.name} has no layer {layer!r}, only .h5ad files do: leave layer out")
+    for file in files:
+        if not file.stat().st_size:
+            raise DataError(f"{file.name} is empty: the copy or download may have stopped early")
+    # What becomes of duplicated genes is decided here; the reader is told the layer, because a file may have no X.
+    options = {"table": {"duplicated_genes": True}, "h5ad": {} if layer is None else {"layer": layer}}
+    adata = routes._read(Route("official", kind, options=options.get(kind, {})), files)
+    if layer is not None:
+        adata.uns.pop("units", None)  # of the file's X
+    adata = _merged(adata, path.name, duplicates, "load")
+    adata = _checked(adata, path.name, _stated(adata), joined_sha256([sha256(f) for f in files]), str(path))
+    found = [f for f in check(adata).findings if f.severity != "note"]
+    if found:
+        # One warning with all of them: the next one from the same line would not be shown.
+        warn("; ".join(f.about(path.name) for f in found))
+    return adata
+
+
+def _kind(path: Path) -> tuple[str, list[Path]]:
+    """The reader for a path of your own, and the files to hand to it."""
+    if path.is_dir():
+        try:
+            files = sorted(p for p in path.iterdir() if TENX.search(p.name))
+        except OSError as e:
+            raise DataError(f"{path.name} cannot be looked into ({e.strerror}): you may lack the right to") from e
+        if not files:
+            raise DataError(
+                f"{path.name or path} is a folder without a matrix.mtx: name the file to read, or a folder of 10x"
+            )
+        return "tenx_mtx", files
+    name = path.name.lower()  # some systems write .CSV
+    kind = KINDS.get(Path(name.removesuffix(".gz")).suffix)
+    if kind is None or (name.endswith(".gz") and kind != "table"):
+        raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")
+    return kind, [path]
+
+
+def _stated(adata) -> str | None:
+    units = adata.uns.get("units")
+    return units if isinstance(units, str) and units in UNITS else None
+
+
+def _refuse(findings, what, but=None):
+    """Raise the first finding, those of the check `but` left out."""
+    for f in findings:
+        if f.check != but:
+            raise DataError(f.about(what))
+
+
+def _merged(adata, what, duplicates, call) -> ad.AnnData:
+    """`adata` with each gene once; where that was not asked for, an error that says how to ask `call` for it."""
+    cure = f'{call}(..., duplicates="sum") adds up the counts of the copies, "first" keeps the first of them'
+    structure(adata, what, duplicated_genes=duplicates != "refuse", cure=cure)
+    if adata.var_names.is_unique:
+        return adata
+    _refuse(value_errors(scan(adata.X), _stated(adata)), what)
+    try:
+        return merge_duplicates(adata, duplicates)[0]
+    except DataError as e:
+        raise DataError(f"{what}: {e}") from e
+
+
+def _checked(adata, what, units, sha256, source) -> ad.AnnData:
+    """Refuse what no analysis can use; set X, units, hashes, notes and source; keep counts in a layer."""
+    structure(adata, what)
+    adata.X, units, notes = _as_float32(adata.X, what, units)
+    if units == "counts":
+        # Of X, so that the two agree whatever layer X was read from; and whole, because X.eliminate_zeros() on index
+        # arrays that both share would turn the counts into others without a word.
+        adata.layers["counts"] = adata.X.copy()
+    adata.uns |= {"units": units, "sha256": sha256, "source": source}
+    stamp(adata, notes)
+    return adata
+
+
+def _as_float32(X, what, units, copy=False):
+    """`X` as float32 CSR or ndarray, its units, and what was changed; bad values are refused.
+
+    With `copy` the result shares no memory with `X`; without it may, and may have changed `X` in place.
+    """
+    values = scan(X)
+    _refuse(value_errors(values, units), what)
+    if units is None:
+        units = "counts" if values.whole and values.largest > 1 else "unknown"
+    notes = []
+    if X.dtype != np.float32:
+        notes.append(f"{X.dtype} became float32")
+    if values.large:
+        notes.append(f"{many(values.large, 'count')} above 16,777,216 were rounded by float32")
+    if not sparse.issparse(X):
+        return np.array(X, np.float32, copy=copy or None, order="C"), units, notes
+    if X.format != "csr":
+        notes.append(f"{X.format.upper()} became CSR")
+    if values.parts:
+        notes.append(f"{many(values.parts, 'part')} of entries stored in several were added up")
+    if values.stored_zeros:
+        notes.append(f"{many(values.stored_zeros, 'stored zero')} removed")
+    return _csr(X, values, copy), units, notes
+
+
+def _csr(X, values, copy):
+    """`X` as float32 CSR with each entry once and no stored zero; see :func:`_as_float32` for `copy`."""
+    if values.parts:
+        # Added up before they are rounded, and where small integers have room.
+        X = X.astype(np.float64).tocsr()
+        X.sum_duplicates()
+    out = sparse.csr_matrix(X, dtype=np.float32, copy=copy)
+    out.sum_duplicates()
+    out.eliminate_zeros()
+    return out
+
+
+def to_arrays(adata, labels="cell_type"):
+    """AnnData to what estimators take.
+
+    Parameters
+    ----------
+    adata : AnnData
+        cells × genes.
+    labels : str
+        Column of ``obs``.
+
+    Returns
+    -------
+    X : float32, CSR or ndarray of shape (n_cells, n_genes)
+        Shares memory with ``adata.X`` where that has this form already.
+    y : ndarray of str, shape (n_cells,)
+    genes : list of str
+
+    Raises
+    ------
+    DataError
+        If ``obs`` has no such column, a cell has no label, or the matrix is one that :func:`load` would refuse.
+    """
+    structure(adata)
+    column = label_values(adata, labels)
+    if column.isna().any():
+        missing = many(int(column.isna().sum()), "cell")
+        raise DataError(f"obs[{labels!r}] has no label for {missing}: drop them, or label them, first")
+    X = adata.X[:] if adata.isbacked else adata.X
+    values = scan(X)
+    _refuse(value_errors(values), "the matrix", but="negative")  # centred values may happen to be whole
+    if sparse.issparse(X):
+        tidy = X.format == "csr" and X.has_canonical_format and not values.stored_zeros
+        X = _csr(X, values, copy=not tidy)
+    else:
+        X = np.ascontiguousarray(X, np.float32)
+    return X, column.astype(str).to_numpy(dtype=str), list(map(str, adata.var_names))
+
+
+def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.AnnData:
+    """Arrays to AnnData: the way back, and the way in for a matrix that is not in a file.
+
+    Parameters
+    ----------
+    X : CSR, ndarray or DataFrame of shape (n_cells, n_genes)
+        Counts or logged values; copied. The names of a DataFrame are not read.
+    genes : sequence of str
+        One name a column.
+    obs : DataFrame or dict of column to values, optional
+        One row a cell; its index names the cells.
+    units : {"counts", "log", "tpm", "z", "none"}, optional
+        What `X` holds; whole numbers are taken for counts otherwise.
+    duplicates : {"refuse", "sum", "first"}, default "refuse"
+        What becomes of genes that are named twice, as in :func:`load`.
+
+    Returns
+    -------
+    AnnData
+        As :func:`load` returns it.
+
+    Raises
+    ------
+    DataError
+        As :func:`load`, and if lengths do not match.
+    """
+    import anndata as ad
+
+    require(OneOf(*DUPLICATES), duplicates=duplicates)
+    require(Maybe(OneOf(*UNITS)), units=units)
+    X, genes = _matrix(X), names_of(genes)
+    if X.ndim != 2 or X.shape[1] != len(genes):
+        raise DataError(
+            f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
+        )
+    obs = _obs(obs, X.shape[0])
+    genes = pd.Index(genes, dtype=object)
+    if 0 in X.shape:
+        raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
+    _refuse(chain(name_problems(genes, obs.index), matrix_problems(X)), "the matrix", but="genes twice")
+    X, units, notes = _as_float32(X, "the matrix", units, copy=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # seen to next
+        adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes))
+    adata.uns["units"] = units
+    adata = _merged(adata, "the matrix", duplicates, "from_arrays")
+    if sparse.issparse(adata.X):
+        adata.X.sort_indices()
+    if units == "counts":
+        adata.layers["counts"] = adata.X.copy()
+    adata.uns |= {"sha256": matrix_sha256(adata.X, adata.var_names), "source": "arrays"}
+    stamp(adata, notes)
+    return adata
+
+
+def _matrix(X):
+    """`X` as an array or sparse matrix, whatever its type; nothing is copied that need not be."""
+    import anndata as ad
+
+    if isinstance(X, ad.AnnData):
+        raise DataError("this is AnnData already: shared.data.check looks at it, to_arrays takes it apart")
+    if isinstance(X, pd.DataFrame):
+        words = [c for c, dtype in zip(X.columns, X.dtypes) if not pd.api.types.is_numeric_dtype(dtype)]
+        if words:
+            raise DataError(
+                f"{many(len(words), 'column')} of X with words in place of numbers ({shown(words)}): drop them"
+            )
+        plain = X.to_numpy()
+        return plain if plain.dtype != object else X.to_numpy(dtype=np.float64, na_value=np.nan)
+    if sparse.issparse(X) or isinstance(X, np.ma.MaskedArray):
+        return X
+    try:
+        return np.asarray(X)
+    except Exception as e:  # rows of several lengths, arrays on another device, ...
+        raise DataError(f"X cannot be read as a matrix ({e}): give an array, a sparse matrix or a DataFrame") from e
+
+
+def _obs(obs, n) -> pd.DataFrame:
+    if obs is None:
+        obs = pd.DataFrame(index=range(n))
+    elif not isinstance(obs, (pd.DataFrame, dict)):
+        raise DataError(f"obs is a {type(obs).__name__}: give a DataFrame, or a dict of column to values")
+    try:
+        obs = pd.DataFrame(obs).copy()
+    except Exception as e:
+        raise DataError(f"obs cannot be read as a table ({e}): give one value for each cell") from e
+    if len(obs) != n:
+        raise DataError(f"X has {many(n, 'cell')} and obs {many(len(obs), 'row')}: give one row for each cell")
+    obs.index = pd.Index(names_of(obs.index, "the index of obs"), dtype=object)
+    return obs

@@ -1,0 +1,116 @@
+"""NASA GeneLab: counts of a spaceflight study, with what the names of its samples say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from shared.data.errors import DataError
+from shared.data.genes.lists import many, shown
+from shared.data.io.assemble import assembled
+from shared.data.io.text import AGAIN, numbers
+
+CONDITIONS = {
+    "FLT": "flight",
+    "GC": "ground",
+    "BSL": "basal",
+    "VIV": "vivarium",
+    "CC": "cohort control",
+}
+TISSUES = {
+    "EDL": "extensor digitorum longus",
+    "TA": "tibialis anterior",
+    "SLS": "soleus",
+    "GST": "gastrocnemius",
+    "QUA": "quadriceps",
+    "LVR": "liver",
+    "KDN": "kidney",
+    "ADR": "adrenal gland",
+    "EYE": "eye",
+    "LRTN": "left retina",
+    "RRTN": "right retina",
+    "SPL": "spleen",
+    "TMS": "thymus",
+    "SKN": "skin",
+    "LNG": "lung",
+    "HRT": "heart",
+}
+
+
+def read(paths: list[Path], *, study: str | None = None, tissue: str | None = None, units: str = "none"):
+    """Samples × genes of one study (``GLDS-105_rna_seq_Unnormalized_Counts.csv``).
+
+    Layout: comma-separated, names quoted; a header with an empty first field and the samples; one row a gene, its
+    Ensembl id without a version (spike-in controls begin with ERCC-). The numbers are expected counts of RSEM:
+    fractions stand where a read fits several genes, so they are no counts in the strict sense (round them where a
+    method needs counts).
+
+    A sample's name holds, between underscores, the species and strain, the mission or not, the tissue, the condition
+    (FLT flight, GC ground control, BSL basal, VIV vivarium, CC cohort), perhaps a carcass or spike-in mark, the
+    repeat, and the mouse at the end: ``Mmus_C57-6J_TA_FLT_Rep1_M23``. What a mouse is called differs from mission to
+    mission, and one mouse may have given tissue to several studies: split by ``donor`` before you compare.
+
+    Parameters
+    ----------
+    paths : list of Path
+        One file.
+    study : str, optional
+        Written to ``obs["study"]``; from the file's name where not given (GLDS-105 gives OSD-105).
+    tissue : str, optional
+        The tissue of all samples, where their names do not hold it.
+    units : str
+        What the values are.
+
+    Returns
+    -------
+    AnnData
+        ``X``: float32 ndarray. ``obs``: condition, tissue, donor (the mouse), replicate, strain, study, batch (the
+        study). ``var``: spike_in.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, or a sample's name does not say its condition and mouse.
+    """
+    (path,) = paths
+    found = numbers(path, ",", units=units, dense=True)
+    genes = found.ids.iloc[:, 0]
+    if genes.str.fullmatch(r"Mmus_.*").any() or found.columns.str.fullmatch(r"ENS\w*G\d+").any():
+        raise DataError(f"{path.name} has genes in its header: it lies on its side, samples belong in columns")
+    obs = _told(found.columns, path, tissue)
+    obs["study"] = study or re.sub(r"^GLDS-(\d+).*", r"OSD-\1", path.name)
+    obs["batch"] = obs["study"]
+    var = pd.DataFrame({"spike_in": genes.str.startswith("ERCC-").to_numpy()})
+    return assembled(np.ascontiguousarray(found.X.T), genes, obs, units, path.name, var=var)
+
+
+def _told(samples, path, tissue):
+    rows = []
+    for name in samples:
+        tokens = name.split("_")
+        at = [i for i, t in enumerate(tokens) if t in CONDITIONS]
+        if len(at) != 1 or at[0] == len(tokens) - 1:
+            raise DataError(
+                f"{path.name} has a sample {name!r}, whose name does not say its condition ({shown(CONDITIONS)}) and "
+                f"mouse: it is another table, or a newer release with other names; {AGAIN}, or read it as a table"
+            )
+        repeat = next((re.fullmatch(r"(?:Tech)?Rep(\d+)", t)[1] for t in tokens if re.fullmatch(r"Rep\d+", t)), None)
+        place = next((t for t in reversed(tokens[: at[0]]) if t in TISSUES), tokens[at[0] - 1] if at[0] else None)
+        rows.append(
+            {
+                "condition": CONDITIONS[tokens[at[0]]],
+                "tissue": tissue or TISSUES.get(place, place),
+                "donor": tokens[-1],
+                "replicate": repeat,
+                "strain": tokens[1] if tokens[0] == "Mmus" else None,
+            }
+        )
+    obs = pd.DataFrame(rows, index=pd.Index(samples, dtype=object), dtype=object)
+    if obs["tissue"].isna().any():
+        raise DataError(
+            f"{path.name} does not say the tissue of {many(int(obs['tissue'].isna().sum()), 'sample')}: give it"
+        )
+    return obs.dropna(axis=1, how="all")

@@ -1,0 +1,59 @@
+"""The 700 blood cells that scanpy ships: ``10x_pbmc68k_reduced.h5ad``.
+
+The file is of a layout from before AnnData settled on one, so it is read with h5py and does not depend on how long
+anndata goes on reading it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from shared.data.io.hdf import text_of
+from shared.data.io.text import damaged
+
+LABELS = "bulk_labels"
+COUNTED = ["n_genes", "n_counts", "percent_mito"]
+
+
+def read(paths: list[Path]):
+    """The log-normalised values of the file's ``raw``, with the labels as ``cell_type``.
+
+    Parameters
+    ----------
+    paths : list of Path
+        The ``.h5ad`` file alone.
+
+    Returns
+    -------
+    AnnData
+        cells × genes. ``X``: float32 CSR, log(1 + counts of a cell scaled to one total for all); the file's own ``X``,
+        scaled by gene, is left behind. ``obs``: ``cell_type``, ``n_genes``, ``n_counts``, ``percent_mito``; the last
+        three were counted before the genes were cut to 765.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, or is another one.
+    """
+    import anndata as ad
+    import h5py
+    from scipy import sparse
+
+    (path,) = paths
+    with damaged(path, ", or is not scanpy's file"):
+        with h5py.File(path) as file:
+            stored = file["raw.X"]
+            shape = tuple(int(n) for n in stored.attrs["h5sparse_shape"])
+            X = sparse.csr_matrix((stored["data"][:], stored["indices"][:], stored["indptr"][:]), shape, np.float32)
+            X.check_format(full_check=True)
+            cells, genes, types = file["obs"][:], file["raw.var"]["index"], file[f"uns/{LABELS}_categories"][:]
+        obs = pd.DataFrame(
+            {name: cells[name] for name in COUNTED}, index=pd.Index(text_of(cells["index"]), name="cell")
+        )
+        obs.insert(0, "cell_type", pd.Categorical.from_codes(cells[LABELS], text_of(types)))
+        found = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(text_of(genes), name="symbol")))
+    found.uns["units"] = "log"
+    return found

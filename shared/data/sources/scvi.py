@@ -1,0 +1,56 @@
+"""Blood cells with antibodies that the source archive of scvi-tools holds for its own tests.
+
+The files are of a layout from before AnnData settled on one, so they are read with h5py and do not depend on how long
+anndata goes on reading it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from shared.data.errors import DataError
+from shared.data.io.assemble import assembled
+from shared.data.io.hdf import text_of
+from shared.data.io.text import damaged
+
+COUNTED = ("n_genes", "percent_mito", "n_counts")
+PANEL = "_TotalSeqB"  # the kind of antibody, at the end of each name
+
+
+def read(paths: list[Path]):
+    """Counts of genes, with the antibodies beside them.
+
+    Parameters
+    ----------
+    paths : list of Path
+        One file: ``pbmc_5k_protein_v3.h5ad`` or ``pbmc_10k_protein_v3.h5ad``.
+
+    Returns
+    -------
+    AnnData
+        cells × genes. ``X``: float32 CSR, counts. ``obs``: ``n_genes``, ``percent_mito`` and ``n_counts``, counted
+        before genes were left out. ``obsm["proteins"]``: DataFrame of counts of the antibodies. There are no labels.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, is another one, or holds what is no count.
+    """
+    import h5py
+    from scipy import sparse
+
+    (path,) = paths
+    with damaged(path, ", or is not the file of scvi-tools"), h5py.File(path) as file:
+        dense, cells, genes = file["X"][:], text_of(file["obs/index"]), text_of(file["var/index"])
+        proteins, panel = file["obsm/protein_expression"][:], text_of(file["uns/protein_names"])
+        obs = pd.DataFrame({name: file[f"obs/{name}"][:] for name in COUNTED}, index=cells)
+        table = pd.DataFrame(proteins.astype(np.float32), cells, [p.removesuffix(PANEL) for p in panel])
+    for what, values in (("genes", dense), ("antibodies", proteins)):
+        if values.dtype.kind not in "iuf" or not np.isfinite(values).all() or (values < 0).any() or (values % 1).any():
+            raise DataError(f"{path.name}: the {what} hold values that are no counts: it is damaged, fetch it again")
+    found = assembled(sparse.csr_matrix(dense, dtype=np.float32), genes, obs, "counts", path.name)
+    found.obsm["proteins"] = table
+    return found

@@ -1,0 +1,469 @@
+"""Entry checks: what is wrong with a matrix, one clear sentence each, naming the problem and the cure.
+
+:func:`check` looks and changes nothing. What no analysis can use (NaN, words, a gene named twice) is also what
+:func:`shared.data.load` and :func:`shared.data.from_arrays` refuse; the rest are findings to read and judge.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.data.catalogue import UNITS
+from shared.data.constraints import Maybe, OneOf, Whole, require
+from shared.data.errors import DataError
+from shared.data.genes.kinds import gene_kind
+from shared.data.genes.lists import many, shown
+from shared.data.validate.findings import CheckReport, Finding, findings
+from shared.data.validate.names import of_names, of_overlap
+from shared.data.validate.structure import structural
+from shared.data.validate.values import EXACT, LOGGED_MAX, Values, looks_like, scan
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+SEVERITIES = ("error", "warning", "note")
+NEEDS = ("counts", "log", "tpm", "z")
+TWICE_MAX = 2.4  # log1p of log1p of ten thousand: all that a cell scaled to that total can reach
+HUGE = 50  # totals of one cell over the median; the widest of the book's real sets reaches 36
+NO_LABEL = {"", "nan", "none", "na", "n/a", "null", "unknown", "unlabelled", "unlabeled", "unassigned", "undefined"}
+
+
+def check(
+    adata: ad.AnnData,
+    *,
+    need=None,
+    labels=None,
+    per_class=None,
+    genes=None,
+    organism=None,
+    layer=None,
+    strict=False,
+) -> CheckReport:
+    """Look for what could spoil an analysis; nothing is changed.
+
+    Parameters
+    ----------
+    adata : AnnData
+        cells × genes; also backed by a file, which is then read block by block.
+    need : {"counts", "log", "tpm", "z"}, optional
+        What the next step takes: raw counts, log-normalised values, transcripts per million, or values centred gene
+        by gene. What clearly is something else is an error.
+    labels : str, optional
+        Column of ``obs`` that holds the classes.
+    per_class : int, optional
+        Cells each class must have: for an episode, support and query together. Needs `labels`.
+    genes : sequence of str or AnnData, optional
+        Reference list, such as a model's genes; little overlap is explained.
+    organism : {"human", "mouse"}, optional
+        Species the genes should be of.
+    layer : str, optional
+        Look at this layer in place of ``X``.
+    strict : bool, default False
+        Raise on findings of severity ``"error"``.
+
+    Returns
+    -------
+    CheckReport
+
+    Raises
+    ------
+    SettingError
+        If `need`, `organism` or `per_class` cannot be used.
+    DataError
+        If `per_class` comes without `labels`, or, with `strict`, if there is an error.
+    """
+    import anndata as ad
+
+    if not isinstance(adata, ad.AnnData):
+        raise DataError(f"check takes AnnData, not {type(adata).__name__}: shared.data.from_arrays makes one")
+    _arguments(need, labels, per_class, organism)
+    X = _layer(adata, layer)
+    found = list(structural(adata, X))
+    values, looks, kind = None, "unreadable", None
+    if not {f.check for f in found} & {"empty", "no matrix", "dtype", "damaged"}:
+        values = scan(X)
+        looks = looks_like(values, X)
+        units = _units(adata, layer)
+        found += value_errors(values, units) + _of_looks(values, looks, need, units, adata, layer)
+        if looks == "equal":
+            problem = f"holds the same value everywhere, {values.smallest:g}"
+            found.append(Finding("equal", "warning", problem, "see what was read"))
+        found += _of_totals(values, looks, adata) + _of_storage(X, values)
+    if not any(f.check == "names" for f in found) and adata.n_vars:
+        kind = gene_kind(adata)
+        found += of_names(adata, kind, organism)
+        if genes is not None:
+            found += of_overlap(adata, genes, kind)
+    if labels is not None:
+        found += _of_labels(adata, labels, per_class)
+    if any(f.check == "transposed" for f in found):
+        found = [f for f in found if f.check not in ("empty cells", "empty genes", "huge cell", "one cell")]
+    found = _once_each(found)
+    report = CheckReport(tuple(found), adata.shape, looks, kind, _facts(adata, values, looks, kind))
+    if strict and report.errors:
+        raise DataError("\n".join(f.about("the matrix") for f in report.errors))
+    return report
+
+
+def _once_each(found):
+    """Errors first, and of findings by the same check only the first."""
+    kept = {}
+    for f in sorted(found, key=lambda f: SEVERITIES.index(f.severity)):
+        kept.setdefault(f.check, f)
+    return list(kept.values())
+
+
+def _arguments(need, labels, per_class, organism):
+    require(Maybe(OneOf(*NEEDS)), need=need)
+    require(Maybe(OneOf("human", "mouse")), organism=organism)
+    require(Maybe(Whole(1)), per_class=per_class)
+    if per_class is not None and labels is None:
+        raise DataError("per_class needs labels: name the column of obs that holds the classes")
+
+
+def _layer(adata, layer):
+    if layer is None:
+        return adata.X
+    if layer not in adata.layers:
+        raise DataError(f"there is no layer {layer!r}; the data have {shown(adata.layers) or 'none'}")
+    return adata.layers[layer]
+
+
+def _units(adata, layer=None):
+    """The units the data state, if they are ones we know; a layer other than counts states none."""
+    if layer is not None:
+        return "counts" if layer == "counts" else None
+    units = adata.uns.get("units")
+    return units if isinstance(units, str) and units in UNITS else None
+
+
+# Findings.
+
+
+def value_errors(v: Values, units=None) -> list[Finding]:
+    """What no analysis can use among the values, where they are said to be in `units`."""
+    holes = " and ".join(f"{n:,} {what}" for n, what in ((v.nan, "NaN"), (v.infinite, "infinite")) if n)
+    return findings(
+        (
+            holes,
+            Finding(
+                "nan" if v.nan else "infinite",
+                "error",
+                f"holds {holes} {'value' if v.nan + v.infinite == 1 else 'values'}",
+                "fill them or drop those genes before loading",
+            ),
+        ),
+        (
+            v.beyond,
+            Finding(
+                "beyond float32",
+                "error",
+                f"holds {many(v.beyond, 'value')} beyond 3.4e38, which float32 cannot hold",
+                "find out what was multiplied or not logged",
+            ),
+        ),
+        (
+            v.negative and (units in ("counts", "tpm") or v.whole),
+            Finding(
+                "negative",
+                "error",
+                f"holds {many(v.negative, 'negative value')} among {'TPM' if units == 'tpm' else 'counts'}",
+                "load the values as measured, before any step",
+            ),
+        ),
+        (
+            units == "counts" and v.fractions,
+            Finding(
+                "not counts",
+                "error",
+                f"should hold counts, but has {many(v.fractions, 'fraction')}",
+                "load the raw counts, or set uns['units'] to what it holds",
+            ),
+        ),
+    )
+
+
+COUNTS = "start from the raw counts"
+ELSE_COUNTS = {
+    "logged": ("looks logged already, nothing is above {top}", COUNTS),
+    "logged twice": ("looks logged twice", COUNTS),
+    "shares": ("holds only values from 0 to 1", COUNTS),
+    "signed": ("holds {negative} negative values, so it was centred, scaled or logged", COUNTS),
+    "per million": ("is scaled to one million in every cell (TPM or CPM)", COUNTS),
+    "scaled to one total": ("is scaled to the same total in every cell", COUNTS),
+    "linear": ("holds fractions as concentrations or intensities do (FPKM, TPM, array)", COUNTS),
+}
+NOT_LOGGED = "scale counts to one total a cell first; then, as other values, log them with numpy.log1p"
+ELSE_LOG = {
+    "counts": ("holds counts that are not logged", "scale each cell to one total, then take numpy.log1p"),
+    "expected counts": ("is not logged, its largest value is {top}", NOT_LOGGED),
+    "per million": ("is not logged, its largest value is {top}", NOT_LOGGED),
+    "scaled to one total": ("is not logged, its largest value is {top}", NOT_LOGGED),
+    "linear": ("is not logged, its largest value is {top}", NOT_LOGGED),
+    "logged twice": ("looks logged twice", "take numpy.expm1 once, or start from the raw counts"),
+}
+ELSE_TPM = {
+    "counts": ("holds counts", "divide by gene length and scale to a million"),
+    "logged": ("looks logged, nothing is above {top}", "undo the logarithm (numpy.expm1, or 2 ** x - 1)"),
+    "logged twice": ("looks logged twice", "undo both logarithms"),
+    "signed": ("holds {negative} negative values", "undo what was done after TPM"),
+    "shares": ("holds only values from 0 to 1", "scale to a million"),
+}
+
+
+def _of_looks(v, looks, need, units, adata, layer) -> list[Finding]:
+    """What does not fit what is needed or said: the first that holds."""
+    said = {"top": f"{v.largest:,.4g}", "negative": f"{v.negative:,}"}
+    problem, cure = {"counts": ELSE_COUNTS, "log": ELSE_LOG, "tpm": ELSE_TPM}.get(need, {}).get(looks, ("", ""))
+    if need == "counts" and layer is None and "counts" in adata.layers:
+        cure = "adata.X = adata.layers['counts'].copy()"
+    small = v.largest < TWICE_MAX and units != "none" and min(v.shape) > 9 and v.shape[1] > 199
+    return findings(
+        (problem, Finding(f"not {need}", "error", problem.format(**said), cure)),
+        (
+            need == "counts" and looks == "expected counts",
+            Finding(
+                "not counts",
+                "warning",
+                "holds fractions among counts, as RSEM and kallisto estimate them",
+                "round them where whole numbers are needed",
+            ),
+        ),
+        (
+            need == "counts" and looks == "binary",
+            Finding("not counts", "warning", "holds zeros and ones only", "is it detection in place of counts?"),
+        ),
+        (
+            need == "tpm" and looks in ("expected counts", "linear", "scaled to one total"),
+            Finding(
+                "not tpm",
+                "warning",
+                f"has cells that sum to {np.median(v.totals):,.4g}, not to a million",
+                "scale each to 1e6",
+            ),
+        ),
+        (
+            need == "z" and looks != "signed",
+            Finding("not z", "warning", "holds no negative value, so it is not centred", "subtract each gene's mean"),
+        ),
+        (
+            looks == "logged twice",
+            Finding("logged twice", "warning", "looks logged twice", "take numpy.expm1 once"),
+        ),
+        (
+            units == "log" and looks in ("counts", "linear", "expected counts") and v.largest > LOGGED_MAX,
+            Finding(
+                "not log",
+                "warning",
+                f"says it is logged, but its largest value is {v.largest:,.4g}",
+                "log it, or set uns['units'] to what it holds",
+            ),
+        ),
+        (
+            units == "tpm" and looks in ELSE_TPM,
+            Finding(
+                "not tpm",
+                "warning",
+                f"says it is TPM, but {ELSE_TPM.get(looks, ('',))[0].format(**said)}",
+                "set uns['units'] to what it holds",
+            ),
+        ),
+        (
+            looks == "logged" and small,
+            Finding(
+                "logged twice",
+                "warning",
+                f"holds nothing above {v.largest:.3g}, little for values logged once",
+                "make sure it was not logged twice or scaled to a range",
+            ),
+        ),
+    )[:1]
+
+
+def _of_totals(v, looks, adata) -> list[Finding]:
+    if not v.finite:
+        return []
+    # A sum of signed values can be zero by chance or by centring, so it says nothing of them.
+    blank = np.flatnonzero(v.totals == 0) if looks not in ("signed", "equal") else []
+    unseen, top = int((v.cells_of == 0).sum()), int(v.totals.argmax())
+    sized = looks in ("counts", "expected counts", "linear") and v.shape[0] >= 10 and not v.beyond
+    middle = float(np.median(v.totals[v.totals > 0])) if sized else np.inf
+    return findings(
+        (
+            len(blank),
+            Finding(
+                "empty cells",
+                "warning",
+                f"has {many(len(blank), 'cell')} without any expression ({shown(adata.obs_names[blank[:9]])})",
+                "drop them in quality control",
+            ),
+        ),
+        (
+            unseen and looks != "equal",
+            Finding(
+                "empty genes",
+                "note",
+                f"has {many(unseen, 'gene')} with no expression in any cell",
+                "drop them in quality control",
+            ),
+        ),
+        (
+            v.totals[top] > HUGE * middle,
+            Finding(
+                "huge cell",
+                "warning",
+                f"has a cell of a size of its own, {shown([adata.obs_names[top]])} with "
+                f"{v.totals[top] / middle:,.0f} times the median",
+                "a clump, or a row of totals? look at it, then drop it",
+            ),
+        ),
+        (
+            v.shape[0] == 1,
+            Finding("one cell", "note", "holds a single cell", "nothing can be compared or learned from it alone"),
+        ),
+    )
+
+
+def _of_storage(X, v) -> list[Finding]:
+    form = getattr(X, "format", None) or "csr"
+    return findings(
+        (
+            v.large,
+            Finding(
+                "rounded",
+                "note",
+                f"holds {many(v.large, 'count')} above {EXACT:,} that float32 rounds",
+                "harmless for expression; identifiers do not belong into X",
+            ),
+        ),
+        (
+            v.parts,
+            Finding(
+                "parts",
+                "warning",
+                f"stores {many(v.parts, 'entry')} in several parts",
+                "X.sum_duplicates() adds them up; so does shared.data.load",
+            ),
+        ),
+        (
+            v.stored_zeros,
+            Finding(
+                "stored zeros",
+                "note",
+                f"stores {many(v.stored_zeros, 'zero')}",
+                "X.eliminate_zeros() saves their memory; so does shared.data.load",
+            ),
+        ),
+        (
+            form != "csr",
+            Finding(
+                "format",
+                "note",
+                f"is stored as {form.upper()}, slow to take cells from",
+                "X.tocsr(); shared.data.load does it",
+            ),
+        ),
+        (
+            np.dtype(X.dtype).kind == "b",
+            Finding("truth values", "note", "holds true and false", "they are taken as 1 and 0"),
+        ),
+    )
+
+
+def label_values(adata, labels):
+    """The column of ``obs`` called `labels`, as a Series; :class:`DataError` where there is none, or two."""
+    columns = list(adata.obs.columns)
+    if labels not in columns:
+        near = difflib.get_close_matches(str(labels), map(str, columns), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"obs has no column {labels!r}; it has {shown(columns) or 'none'}{hint}")
+    if columns.count(labels) > 1:
+        raise DataError(f"obs has several columns {labels!r}: rename or drop one")
+    return adata.obs[labels]
+
+
+def _of_labels(adata, labels, per_class) -> list[Finding]:
+    try:
+        column = label_values(adata, labels)
+    except DataError as e:
+        problem, _, cure = str(e).partition("; ")
+        return [Finding("labels", "error", "has no labels to learn, " + problem, cure or "name another column")]
+    missing = int(column.isna().sum())
+    words = column[column.notna()].astype(str)
+    sizes = words.value_counts()
+    blank = [c for c in sizes.index if c.strip().lower() in NO_LABEL]
+    alike = {}
+    for c in sizes.index:
+        alike.setdefault(" ".join(c.lower().replace("_", " ").split()), []).append(c)
+    same = next((names for names in alike.values() if len(names) > 1), [])
+    few = sizes[sizes < (per_class or 0)]
+    return findings(
+        (
+            missing,
+            Finding(
+                "missing labels",
+                "error",
+                f"has {many(missing, 'cell')} without {labels!r}",
+                "drop them, or label them, first",
+            ),
+        ),
+        (
+            blank,
+            Finding(
+                "unlabelled",
+                "warning",
+                f"has {many(int(sizes[blank].sum()), 'cell')} whose {labels!r} is {shown(map(repr, blank))}",
+                "drop them, or they are learned as a class of their own",
+            ),
+        ),
+        (
+            column.dtype.kind == "f" and len(sizes) > max(10, len(words) / 2),
+            Finding(
+                "numbers",
+                "warning",
+                f"has a different number in {labels!r} for almost every cell",
+                "these are values to predict, not classes",
+            ),
+        ),
+        (
+            same,
+            Finding(
+                "alike",
+                "warning",
+                f"has classes that differ in case or spaces only ({shown(map(repr, same))})",
+                "make them one",
+            ),
+        ),
+        (
+            len(sizes) < 2,
+            Finding(
+                "one class",
+                "error",
+                f"has one class only in {labels!r}" + "".join(f", {c!r}" for c in sizes.index),
+                "classification needs two; take another column or more data",
+            ),
+        ),
+        (
+            len(few),
+            Finding(
+                "few per class",
+                "error",
+                f"has {len(few):,} of {len(sizes):,} classes with fewer than the {per_class} cells asked for "
+                f"({shown(f'{c} {n}' for c, n in few.items())})",
+                "ask for fewer, or drop or merge these classes",
+            ),
+        ),
+    )
+
+
+def _facts(adata, v, looks, kind):
+    said = [f"{adata.n_obs:,} cells × {adata.n_vars:,} genes"]
+    if kind is not None:
+        said.append(str(kind))
+    if v is not None:
+        empty = v.zeros / (v.shape[0] * v.shape[1])
+        said.append(f"looks {looks}, from {v.smallest:,.4g} to {v.largest:,.4g}, {empty:.0%} zeros")
+    return "; ".join(said)

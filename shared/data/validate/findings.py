@@ -1,0 +1,103 @@
+"""What a check says: one problem with its cure, and the report that collects them."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from shared.data.genes.kinds import GeneKind
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem and its cure.
+
+    Attributes
+    ----------
+    check : str
+        Short name of the check, such as ``"nan"``; the same finding always has the same one.
+    severity : str
+        ``"error"``: nothing should be done with the data before it is cured. ``"warning"``: look before you go on.
+        ``"note"``: good to know.
+    problem : str
+        What the data do or hold, continuing a sentence that begins with their name.
+    cure : str
+    """
+
+    check: str
+    severity: str
+    problem: str
+    cure: str
+
+    def about(self, what: str) -> str:
+        """The finding as a sentence about `what`."""
+        return f"{what} {self.problem}: {self.cure}"
+
+
+def findings(*rows: tuple[object, Finding]) -> list[Finding]:
+    """The findings of the pairs (test, finding) whose test is true."""
+    return [finding for test, finding in rows if test]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What :func:`check` found; print it, or ask ``report.ok``.
+
+    Attributes
+    ----------
+    findings : tuple of Finding
+        Errors first.
+    shape : tuple of int
+        (cells, genes).
+    looks : str
+        What the values look like: ``"counts"``, ``"binary"``, ``"expected counts"``, ``"logged"``,
+        ``"logged twice"``, ``"per million"``, ``"scaled to one total"``, ``"linear"``, ``"shares"``, ``"signed"``,
+        ``"equal"``, or ``"unreadable"``.
+    genes : GeneKind or None
+        Kind and species of the gene names.
+    facts : str
+        One line that describes the matrix.
+    """
+
+    findings: tuple[Finding, ...]
+    shape: tuple[int, int]
+    looks: str
+    genes: GeneKind | None
+    facts: str = field(default="", compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing worse than a note was found."""
+        return all(f.severity == "note" for f in self.findings)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings of severity ``"error"``."""
+        return tuple(f for f in self.findings if f.severity == "error")
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """Short names of what was found."""
+        return tuple(f.check for f in self.findings)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a finding: severity, check, problem, cure."""
+        import pandas as pd
+
+        rows = [(f.severity, f.check, f.problem, f.cure) for f in self.findings]
+        return pd.DataFrame(rows, columns=["severity", "check", "problem", "cure"])
+
+    def __str__(self):
+        said = [f"{f.severity:<8} {f.problem}: {f.cure}" for f in self.findings]
+        return "\n".join([self.facts, *(said or ["nothing to complain of"])])
+
+    __repr__ = __str__
+
+    def _repr_html_(self):
+        if not self.findings:
+            return f"<p>{html.escape(self.facts)}: nothing to complain of</p>"
+        return f"<p>{html.escape(self.facts)}</p>" + self.to_frame().to_html(index=False, border=0)

@@ -1,0 +1,193 @@
+"""Findings about the names of genes: their kind, their species, damage, and overlap with a reference list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shared.data.errors import DataError
+from shared.data.genes.kinds import cut_version, damaged_names, gene_kind, renamed_names, shouted_mouse, wrong_species
+from shared.data.genes.lists import UNWRITABLE, gene_hash, many, names_of, once, shown, symbols
+from shared.data.validate.findings import Finding, findings
+
+SHOUTED = 0.03  # share of mouse-only names in upper case; human sets hold 0.004, mouse ones written so 0.08
+GENOMES = ("GRCh37_", "GRCh38_", "hg19_", "hg38_", "GRCm38_", "GRCm39_", "mm10_", "mm39_")
+
+
+def of_names(adata, kind, organism) -> Iterator[Finding]:
+    """What deserves a look in the names of genes, which are of `kind` and should be of `organism`."""
+    names = names_of(adata)
+    if _transposed(adata, kind):
+        problem = f"names genes where cells should be ({shown(adata.obs_names[:3])}: {gene_kind(adata.obs_names)})"
+        yield Finding("transposed", "error", problem, "it is genes × cells, turn it with adata = adata.T")
+        return
+    spaced = [n for n in names if n != n.strip()]
+    nameless = [n for n in names if n.strip().lower() in ("", "nan", "none", "<na>", "nat")]
+    damaged, retired = damaged_names(names), renamed_names(names)
+    first, was = next(iter(damaged.items()), ("", ()))
+    old, new = next(iter(retired.items()), ("", ""))
+    genome = [g for g in GENOMES if any(n.startswith(g) for n in names)]
+    yield from findings(
+        (
+            spaced,
+            Finding(
+                "spaces",
+                "warning",
+                f"has {many(len(spaced), 'gene name')} with spaces around ({shown(map(repr, spaced))})",
+                "adata.var_names = adata.var_names.str.strip()",
+            ),
+        ),
+        (
+            nameless,
+            Finding(
+                "nameless genes",
+                "warning",
+                f"has {many(len(nameless), 'gene')} without a name ({shown(map(repr, nameless))})",
+                "name or drop them",
+            ),
+        ),
+        (
+            damaged,
+            Finding(
+                "spreadsheet",
+                "warning",
+                f"has {many(len(damaged), 'gene name')} a spreadsheet turned into dates or numbers ({shown(damaged)})",
+                f"take names from the source; {first} was {' or '.join(was) or 'a clone name that is lost'}",
+            ),
+        ),
+        (
+            retired,
+            Finding(
+                "retired",
+                "note",
+                f"has {many(len(retired), 'retired gene name')} ({shown(retired)})",
+                f"{old} is {new} today; the translations here know both",
+            ),
+        ),
+        (
+            genome,
+            Finding(
+                "genome",
+                "warning",
+                f"has gene names that begin with a genome ({', '.join(genome)})",
+                "cut it off, and part the species if there are two",
+            ),
+        ),
+    )
+    yield from _of_kind(adata, names, kind, organism)
+    stated = adata.uns.get("gene_hash")
+    if isinstance(stated, str) and stated != gene_hash(names):
+        problem = "carries the hash of another list of genes in uns['gene_hash']"
+        yield Finding("gene hash", "note", problem, "genes were chosen since; shared.data.stamp(adata) writes it anew")
+
+
+def _transposed(adata, kind) -> bool:
+    """Names decide, not the shape: bulk sets and panels have fewer genes than samples, or more."""
+    if kind.kind not in ("unknown", "entrez") or adata.n_obs < 3:
+        return False
+    cells = [str(n) for n in adata.obs_names]
+    writable = not any(UNWRITABLE.search(n) for n in cells)
+    return writable and gene_kind(cells).kind in ("symbols", "ensembl", "transcripts", "probes")
+
+
+def _of_kind(adata, names, kind, organism) -> list[Finding]:
+    columns = adata.var.columns
+    wrong = wrong_species(kind, organism)
+    shouted = shouted_mouse(names) if (kind.kind, kind.organism, wrong) == ("symbols", "human", None) else 0
+    made = []
+    if kind.kind == "symbols" and kind.organism in ("human", "mouse"):
+        known = symbols(kind.organism)
+        have = known.intersection(names)
+        made = [n for n in names if n[-2:-1] in ("-", ".") and n[-1:].isdigit() and n[:-2] in have and n not in known]
+    return findings(
+        (
+            kind.kind == "unknown",
+            Finding(
+                "unknown names",
+                "note",
+                f"has gene names of a kind not known here ({shown(names)})",
+                "fine by itself; nothing here can translate them",
+            ),
+        ),
+        (
+            kind.kind == "transcripts",
+            Finding(
+                "transcripts",
+                "warning",
+                f"names transcripts ({shown(names)})",
+                "sum them to genes first, with the table they were made with",
+            ),
+        ),
+        (
+            kind.kind in ("entrez", "probes") and not columns.empty,
+            Finding(
+                "ids",
+                "note",
+                f"names genes by {'Entrez ids' if kind.kind == 'entrez' else 'probes'}",
+                f"if a column of var holds symbols ({shown(columns)}), to_symbols(adata, column=...)",
+            ),
+        ),
+        (
+            kind.kind == "ensembl" and any(cut_version(n) != n and "." in n for n in names),
+            Finding("versions", "note", "has Ensembl ids with versions", "to_ensembl and to_symbols cut them"),
+        ),
+        (
+            kind.organism == "mixed",
+            Finding(
+                "species",
+                "warning" if organism is None else "error",
+                "has genes of human and mouse",
+                "part them before anything else",
+            ),
+        ),
+        (wrong, Finding("species", "error", f"has {kind}, not {organism} genes", wrong)),
+        (
+            shouted > SHOUTED,
+            Finding(
+                "species",
+                "warning",
+                f"has mouse symbols in upper case ({shouted:.0%} of the names)",
+                "write them as mouse symbols are, then shared.data.to_human",
+            ),
+        ),
+        (
+            made,
+            Finding(
+                "made unique",
+                "note",
+                f"has {many(len(made), 'gene name')} as copies get when made unique ({shown(made)})",
+                "take Ensembl ids if there are any, or drop them",
+            ),
+        ),
+    )
+
+
+def of_overlap(adata, genes, kind) -> list[Finding]:
+    """Why `adata`, whose genes are of `kind`, shares less than half of the reference list `genes`."""
+    wanted = names_of(genes, "the reference list")
+    if not wanted:
+        raise DataError("the reference list is empty: give the genes to compare with")
+    once(wanted, "the reference list")
+    have = names_of(adata)
+    shared = len(set(have) & set(wanted))
+    if shared >= len(wanted) / 2:
+        return []
+    problem = f"shares {shared:,} of {many(len(wanted), 'gene')} with the reference list"
+    return [Finding("overlap", "warning" if shared else "error", problem, _why_apart(have, wanted, shared, kind))]
+
+
+def _why_apart(have, wanted, shared, kind):
+    theirs = gene_kind(wanted)
+    better = max(2 * shared, shared + len(wanted) / 10, 1)
+    for change, cure in (
+        (str.strip, "spaces stand around the names of one of them, strip them"),
+        (cut_version, "they differ in Ensembl versions, shared.data.to_ensembl cuts them"),
+    ):
+        if len(set(map(change, have)) & set(map(change, wanted))) >= better:
+            return cure
+    if kind.kind != theirs.kind and theirs.kind in ("symbols", "ensembl"):
+        return f"the data have {kind}, the list {theirs}: shared.data.to_{theirs.kind} translates what it knows"
+    if {kind.organism, theirs.organism} == {"human", "mouse"}:
+        return f"the data have {kind}, the list {theirs}: shared.data.to_{theirs.organism} translates"
+    if len(set(map(str.upper, have)) & set(map(str.upper, wanted))) >= better:
+        return "upper and lower case differ: is one of them of another species?"
+    return f"the data have {kind}, the list {theirs}: compare {have[0]!r} with {wanted[0]!r}"

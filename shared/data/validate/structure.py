@@ -1,0 +1,112 @@
+"""What no analysis can use, whatever the values: no matrix, no numbers, damaged storage, names that clash."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from shared.data.errors import DataError
+from shared.data.genes.lists import UNWRITABLE, many, shown
+from shared.data.validate.findings import Finding, findings
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+MERGE = "shared.data.merge_duplicates sums the copies, or drop them"
+
+
+def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False, cure=MERGE) -> None:
+    """Refuse data whose shape, type, storage or names no step can work with; values are not looked at.
+
+    Parameters
+    ----------
+    adata : AnnData
+        cells × genes.
+    what : str
+        How the message calls the data.
+    duplicated_genes : bool, default False
+        Let names of genes stand that occur twice.
+    cure : str
+        What to do about them, for the message.
+
+    Raises
+    ------
+    DataError
+        With the first problem found.
+    """
+    import anndata as ad
+
+    if not isinstance(adata, ad.AnnData):
+        raise DataError(f"AnnData is needed, not {type(adata).__name__}: shared.data.from_arrays makes one")
+    for f in structural(adata, adata.X, cure):
+        if not (duplicated_genes and f.check == "genes twice"):
+            raise DataError(f.about(what))
+
+
+def structural(adata, X, cure=MERGE) -> Iterator[Finding]:
+    """What is wrong with `adata` beside the values of `X`, its own matrix or one of its layers."""
+    if 0 in adata.shape:
+        problem = f"is empty, {adata.n_obs} cells × {adata.n_vars} genes"
+        yield Finding("empty", "error", problem, "see which step or which part of the file lost the rest")
+    if X is None:
+        yield Finding("no matrix", "error", "has no X", "put a layer there, adata.X = adata.layers[...].copy()")
+    else:
+        yield from matrix_problems(X)
+    yield from name_problems(adata.var_names, adata.obs_names, cure)
+    columns = adata.obs.columns
+    twice = shown(columns[columns.duplicated()].unique())
+    if twice:
+        yield Finding("columns twice", "error", f"has obs columns of the same name ({twice})", "rename or drop one")
+
+
+def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
+    """What is wrong with names as such: twice the same (for genes, with this `cure`), or not writable in a line."""
+    for names, what, todo in (
+        (genes, "gene", cure),
+        (cells, "cell", "drop the copies, or rename them with adata.obs_names_make_unique()"),
+    ):
+        bad = [n for n in names if UNWRITABLE.search(str(n))]
+        odd = f"has {many(len(bad), f'{what} name')} with line breaks or control characters ({shown(map(ascii, bad))})"
+        twice = names[names.duplicated()].unique()
+        again = f"names {many(len(twice), what)} more than once ({shown(twice)})"
+        yield from findings(
+            (bad, Finding("names", "error", odd, "rename them")),
+            (len(twice), Finding(f"{what}s twice", "error", again, todo)),
+        )
+
+
+WORDS = {"O": "Python objects", "U": "words", "S": "bytes", "c": "complex numbers", "M": "dates", "T": "words"}
+
+
+def matrix_problems(X) -> Iterator[Finding]:
+    """What is wrong with a matrix as such: its type, its entries' type, or damaged sparse storage."""
+    if not (isinstance(X, np.ndarray) or sparse.issparse(X) or _on_disk(X)):
+        problem = f"is a {type(X).__module__}.{type(X).__name__}, which is not read here"
+        yield Finding("dtype", "error", problem, "make it a NumPy array or a SciPy CSR matrix first")
+        return
+    dtype = np.dtype(X.dtype)
+    if dtype.kind not in "biuf":
+        problem = f"holds {WORDS.get(dtype.kind, 'values')} ({dtype}) where numbers are needed"
+        cure = "keep the real part" if dtype.kind == "c" else "keep only the genes, then adata.X.astype('float32')"
+        yield Finding("dtype", "error", problem, cure)
+        return
+    if np.ma.is_masked(X):
+        problem = f"holds {many(int(np.ma.count_masked(X)), 'masked value')}"
+        yield Finding("nan", "error", problem, "fill them, or drop those genes")
+    if sparse.issparse(X) and X.format in ("csr", "csc", "bsr"):
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                X.check_format(full_check=True)
+        except (ValueError, TypeError, IndexError) as e:
+            # Taken at its word, such a matrix makes compiled code read outside its memory.
+            problem = f"is a damaged {X.format.upper()} matrix ({e})"
+            yield Finding("damaged", "error", problem, "its index arrays contradict its shape; write the file again")
+
+
+def _on_disk(X) -> bool:
+    """True for the matrix of a backed AnnData."""
+    return type(X).__module__.partition(".")[0] in ("h5py", "anndata") and hasattr(X, "shape") and hasattr(X, "dtype")

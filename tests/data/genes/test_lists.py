@@ -1,0 +1,106 @@
+"""Lists of genes: refused where they are none, told apart by hash and comparison, their tables read or missed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from gene_matrices import matrix
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared import data
+from shared.data import DataError, compare_genes, gene_hash
+from shared.data.genes import lists as genes
+from shared.preprocess import align_genes, quality_control
+
+QUICK = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+
+
+def test_the_hash_tells_order_and_names():
+    assert gene_hash(["a", "b"]) == gene_hash(pd.Index(["a", "b"])) == gene_hash(matrix("ab"))
+    assert len({gene_hash(x) for x in (["a", "b"], ["b", "a"], ["ab"], ["a"], [])}) == 5
+    # The hash that models saved before this function moved carry.
+    assert gene_hash(["TP53", "CD3E"]) == "69f2b77b4d4511367b3a9c91de5d37c4f94d7cc9eabea6e123568a62e12ad0a4"
+    with pytest.raises(DataError, match="line breaks"):
+        gene_hash(["a\nb"])
+
+
+def test_one_definition_of_the_hash():
+    from shared.train import saved
+
+    assert saved.gene_hash is gene_hash
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("TP53", "list of names, not str"),
+        (7, "not int"),
+        (["a", None], "1 missing name"),
+        (["a", np.nan, pd.NA], "2 missing names"),
+        (["a", ("b",)], "type tuple"),
+        ([b"\xff"], "cannot be read"),
+        (["a\ud800"], "control characters"),
+        (np.array(3), "cannot be read"),
+    ],
+)
+def test_what_is_no_list_of_names_is_refused(names, says):
+    with pytest.raises(DataError, match=says):
+        gene_hash(names)
+
+
+def test_bytes_and_numbers_are_names_too():
+    assert genes.names_of([b"TP53", 7157, np.str_("x"), np.int64(3)]) == ["TP53", "7157", "x", "3"]
+
+
+def test_two_lists_compared():
+    same = compare_genes(["a", "b"], matrix("ab"))
+    assert same and str(same) == "the same 2 genes in the same order"
+    other = compare_genes(["a", "b", "c"], ["b", "a", "d"])
+    assert not other and (other.shared, other.only_first, other.only_second) == (2, ("c",), ("d",))
+    assert str(other) == "2 genes shared, in another order; 1 only in the first (c); 1 only in the second (d)"
+    assert compare_genes(["a", "b"], ["a", "x", "b"]).same_order
+    with pytest.raises(DataError, match="second list names 1 gene more than once"):
+        compare_genes(["a"], ["b", "b"])
+
+
+@given(st.lists(st.text(min_size=1), unique=True), st.lists(st.text(min_size=1), unique=True))
+@QUICK
+def test_comparison_is_what_sets_say(a, b):
+    bad = genes.UNWRITABLE.search("".join(a + b))
+    try:
+        found = compare_genes(a, b)
+    except DataError:
+        assert bad
+        return
+    assert not bad and bool(found) == (a == b) and found.shared == len(set(a) & set(b))
+    assert set(found.only_first) == set(a) - set(b) and set(found.only_second) == set(b) - set(a)
+
+
+def test_the_hash_travels(tmp_path):
+    adata = data.from_arrays(np.array([[1, 2, 0], [4, 5, 6]]), ["TP53", "CD3E", "GNLY"])
+    assert adata.uns["gene_hash"] == gene_hash(adata)
+    aligned, report = align_genes(adata, ["GNLY", "NKG7"])
+    assert aligned.uns["gene_hash"] == gene_hash(["GNLY", "NKG7"]) != adata.uns["gene_hash"]
+    assert aligned.uns["notes"] == [
+        "int64 became float32",
+        f"aligned: {report}",
+    ] and "2 not in the list, dropped" in str(report)
+    assert report.names["missing, filled"] == ("NKG7",)
+    kept, report = quality_control(adata, min_genes=0, min_cells=2)
+    assert kept.uns["gene_hash"] == gene_hash(kept) != adata.uns["gene_hash"] and len(kept.uns["notes"]) == 2
+    aligned.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.warns(data.DataWarning, match="1 cell without any expression"):
+        again = data.load(tmp_path / "a.h5ad")
+    assert again.uns["gene_hash"] == gene_hash(aligned) and again.uns["notes"] == aligned.uns["notes"]
+
+
+def test_tables_that_are_gone_or_damaged_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(genes, "home", lambda: tmp_path)
+    with pytest.raises(DataError, match=r"human\.tsv\.gz is missing"):
+        data.gene_table("human")
+    (tmp_path / "genes").mkdir()
+    (tmp_path / "genes" / "mouse.tsv.gz").write_bytes(b"\x1f\x8b no gzip")
+    with pytest.raises(DataError, match=r"mouse\.tsv\.gz cannot be read"):
+        data.gene_table("mouse")
+    with pytest.raises(DataError, match="no gene table 'rat'"):
+        data.gene_table("rat")

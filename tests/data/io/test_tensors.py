@@ -1,0 +1,309 @@
+"""The reader of pickled tensors: what torch wrote comes back, and no other file does anything but be refused."""
+
+import ast
+import io
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shared.data import DataError
+from shared.data.io.tensors import read_tensors
+from shared.data.io import tensors
+
+TWO = {"A": torch.arange(4.0), "B": torch.tensor([0.5, -1.0, 2.0, 3.0])}
+
+
+def read(path, content):
+    path.write_bytes(content)
+    return read_tensors(path)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "t.pkl"
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize(
+    "dtype",
+    ["float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"],
+)
+def test_what_torch_wrote_comes_back(path, protocol, dtype):
+    dtype = getattr(torch, dtype)
+    wrote = {"first": torch.arange(6).reshape(2, 3).to(dtype), "second": torch.ones(4, dtype=dtype)}
+    wrote |= {"a part": torch.arange(10).to(dtype)[3:7], "none": torch.zeros(0, dtype=dtype)}
+    wrote |= {"one": torch.tensor(1).to(dtype)}
+    got = read(path, pickle.dumps(wrote, protocol=protocol))
+    assert list(got) == list(wrote)
+    for name, tensor in wrote.items():
+        assert got[name].dtype == tensor.numpy().dtype and got[name].shape == tuple(tensor.shape)
+        assert np.array_equal(got[name], tensor.numpy())
+
+
+def test_many_lines_are_read_in_order(path):
+    wrote = {f"line{i}": torch.full((50,), float(i)) for i in range(300)}
+    got = read(path, pickle.dumps(wrote))
+    assert list(got) == list(wrote) and np.stack(list(got.values())).mean(1).tolist() == list(range(300))
+
+
+def test_the_module_has_no_unpickler():
+    text = Path(tensors.__file__).read_text(encoding="utf-8")
+    imported = {a.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import) for a in n.names}
+    assert "pickle" not in imported and "torch" not in imported and "import_module" not in text
+
+
+# Hostile files. Each would do something, or cost a lot, in the hands of the usual reader.
+
+
+class Call:
+    def __init__(self, function, *given):
+        self.reduced = function, given
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def storage(inner=None, n=4, numbers=None, **changed):
+    """The bytes of a storage of `n` numbers, with parts changed."""
+    buffer = io.BytesIO()
+    parts = {
+        "magic": pickle.dumps(tensors.MAGIC, 2),
+        "version": pickle.dumps(1001, 2),
+        "system": pickle.dumps({"little_endian": True}, 2),
+        "stored": b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
+        + pickle.dumps(n, 2)[2:-1]
+        + b"NtQ.",
+        "keys": pickle.dumps(["0"], 2),
+        "numbers": struct.pack("<q", n) + (np.arange(4, dtype="<f4").tobytes() if numbers is None else numbers),
+    } | changed
+    for part in parts.values():
+        buffer.write(part)
+    return buffer.getvalue()
+
+
+def short(word):
+    return b"\x8c" + bytes([len(word)]) + word.encode()
+
+
+def blob(content):
+    return b"B" + struct.pack("<I", len(content)) + content
+
+
+def number(n):
+    return pickle.dumps(n, 2)[2:-1]
+
+
+FUNCTION = b"\x93"
+TAKE = short("torch.storage") + short("_load_from_bytes") + FUNCTION
+EMPTY = short("collections") + short("OrderedDict") + FUNCTION + b")R"
+
+
+def tensor(content=None, offset=0, size=(4,), stride=(1,), got=None):
+    """The instructions of one tensor; `got` are those that put the storage on the stack."""
+    got = got or TAKE + blob(content or storage()) + b"\x85R"
+    shape = b"".join(b"(" + b"".join(map(number, s)) + b"t" for s in (size, stride))
+    start = short("torch._utils") + short("_rebuild_tensor_v2") + FUNCTION + b"("
+    return start + got + number(offset) + shape + b"\x89" + EMPTY + b"tR"
+
+
+def table(*values):
+    """A whole file: a dict with one key a value."""
+    pairs = b"".join(short(f"k{i}") + v for i, v in enumerate(values))
+    return b"\x80\x04}(" + pairs + b"u."
+
+
+def test_the_hand_made_file_is_good(path):
+    got = read(path, table(tensor(), tensor(offset=1, size=(3,))))
+    assert got["k0"].tolist() == [0, 1, 2, 3] and got["k1"].tolist() == [1, 2, 3]
+
+
+HOSTILE = {
+    "os.system": (lambda: pickle.dumps(Call(os.system, "touch owned")), r"asks for posix\.system|asks for nt\.system"),
+    "os.system as a value": (lambda: pickle.dumps({"a": Call(os.system, "touch owned")}), "asks for"),
+    "os.system as a key": (lambda: pickle.dumps({Call(os.system, "touch owned"): 1}), "asks for"),
+    "os.system in protocol 0": (lambda: b"cos\nsystem\n(S'touch owned'\ntR.", r"asks for os\.system"),
+    "eval": (lambda: pickle.dumps(Call(eval, "open('owned', 'w')")), r"asks for builtins\.eval"),
+    "eval two deep": (lambda: pickle.dumps({"a": [({"b": Call(eval, "1")},)]}), r"builtins\.eval"),
+    "exec after a tensor": (lambda: pickle.dumps({"a": TWO["A"], "b": Call(exec, "1")}), r"builtins\.exec"),
+    "getattr": (lambda: pickle.dumps(Call(getattr, "x", "__class__")), r"builtins\.getattr"),
+    "a chain of getattr": (
+        lambda: pickle.dumps(Call(getattr, Call(getattr, Call(getattr, 1, "__class__"), "__base__"), "__subclasses__")),
+        r"builtins\.getattr",
+    ),
+    "torch.load": (lambda: b"\x80\x04" + short("torch") + short("load") + FUNCTION + b".", r"asks for torch\.load"),
+    "a dotted name": (
+        lambda: b"\x80\x04" + short("torch._utils") + short("_rebuild_tensor_v2.__globals__") + FUNCTION + b".",
+        "__globals__",
+    ),
+    "a name by a name": (lambda: b"\x80\x04" + TAKE + short("x") + FUNCTION + b".", "no name"),
+    "inst": (lambda: b"\x80\x04(X\x01\x00\x00\x00aios\nsystem\n.", "instruction INST"),
+    "obj": (lambda: b"\x80\x04(cos\nsystem\no.", r"os\.system"),
+    "newobj": (lambda: b"\x80\x04" + TAKE + b")\x81.", "instruction NEWOBJ"),
+    "newobj with words": (lambda: b"\x80\x04" + TAKE + b")}\x92.", "instruction NEWOBJ_EX"),
+    "build": (lambda: table(EMPTY + b"}" + short("__class__") + short("x") + b"sb"), "instruction BUILD"),
+    "extension": (lambda: b"\x80\x04\x82\x01.", "instruction EXT1"),
+    "persistent word": (lambda: b"\x80\x04Pfile\n.", "instruction PERSID"),
+    "persistent in the outer file": (
+        lambda: b"\x80\x04(" + short("storage") + TAKE + short("0") + short("cpu") + number(4) + b"NtQ.",
+        "not described as torch",
+    ),
+    "calling a word": (lambda: b"\x80\x04" + short("eval") + b")R.", "it calls a str"),
+    "calling a dict": (lambda: b"\x80\x04})R.", "it calls a dict"),
+    "calling a type inside": (
+        lambda: table(tensor(storage(stored=b"\x80\x02ctorch\nFloatStorage\n)R."))),
+        r"it calls a torch FloatStorage",
+    ),
+    "os.system inside the numbers": (
+        lambda: table(tensor(storage(stored=pickle.dumps(Call(os.system, "touch owned"), 2)))),
+        r"asks for posix\.system|asks for nt\.system",
+    ),
+    "numbers inside the numbers": (
+        lambda: table(tensor(storage(stored=b"\x80\x04" + TAKE + blob(storage()) + b"\x85R."))),
+        r"_load_from_bytes",
+    ),
+    "an OrderedDict with content": (
+        lambda: table(short("collections") + short("OrderedDict") + FUNCTION + b"]\x85R"),
+        "OrderedDict",
+    ),
+    "a list of itself": (lambda: b"\x80\x04]\x94h\x00a.", "holds a list"),
+    "a dict of itself": (lambda: b"\x80\x04}\x94" + short("a") + b"h\x00s.", "'a' is a dict, not a tensor"),
+    "a dict in a dict": (lambda: pickle.dumps({"a": TWO}), "'a' is a dict, not a tensor"),
+    "a key that takes forever to hash": (
+        lambda: b"\x80\x04})" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(120)) + number(1) + b"s.",
+        "a dict has a tuple for a key",
+    ),
+    "the same name twice": (lambda: b"\x80\x04}(" + (short("a") + tensor()) * 2 + b"u.", "names 'a' twice"),
+    "one storage for many": (
+        lambda: table(tensor(got=TAKE + blob(storage()) + b"\x85R\x94"), tensor(got=b"h\x00")),
+        "shares its numbers",
+    ),
+    "one block of bytes for many": (
+        lambda: table(
+            tensor(got=TAKE + blob(storage()) + b"\x94\x85R"),
+            *[tensor(got=TAKE + b"h\x00\x85R")] * 9,
+        ),
+        "larger than the file",
+    ),
+    "a tensor that repeats one number": (lambda: table(tensor(size=(10**9,), stride=(0,))), "do not lie in a row"),
+    "a negative start": (lambda: table(tensor(offset=-1)), "few whole numbers"),
+    "a shape of a thousand dimensions": (lambda: table(tensor(size=(1,) * 1000, stride=(1,) * 1000)), "few whole"),
+    "a shape of words": (lambda: table(tensor().replace(b"(K\x04t", b"(" + short("4") + b"t", 1)), "few whole"),
+    "a big-endian machine": (lambda: table(tensor(storage(system=pickle.dumps({}, 2)))), "old format"),
+    "another magic number": (lambda: table(tensor(storage(magic=pickle.dumps(1, 2)))), "old format"),
+    "a quantised storage": (
+        lambda: table(tensor(storage(stored=storage_of("QInt8Storage")))),
+        r"asks for torch\.QInt8Storage",
+    ),
+    "numbers on a GPU": (
+        lambda: table(tensor(storage().replace(b"\x03\x00\x00\x00cpu", b"\x03\x00\x00\x00gpu"))),
+        "not described as torch",
+    ),
+    "an array of numpy": (lambda: pickle.dumps({"a": np.arange(3)}), r"asks for numpy"),
+    "an empty dict": (lambda: pickle.dumps({}), "holds a dict"),
+    "a word": (lambda: pickle.dumps("hello"), "holds a str"),
+    "a function": (lambda: b"\x80\x04" + TAKE + b".", "holds a torch.storage _load_from_bytes"),
+    "a float": (lambda: pickle.dumps({"a": 1.5}), "instruction BINFLOAT"),
+    "half a character": (lambda: b"\x80\x04}X\x03\x00\x00\x00\xed\xa0\x80" + tensor() + b"s.", "damaged"),
+}
+
+
+def storage_of(name):
+    named = f"X\x07\x00\x00\x00storagectorch\n{name}\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu".encode("latin1")
+    return b"\x80\x02(" + named + number(4) + b"NtQ."
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_and_does_nothing(path, monkeypatch, name):
+    monkeypatch.chdir(path.parent)
+    make, says = HOSTILE[name]
+    with pytest.raises(DataError, match=says):
+        read(path, make())
+    assert not Path("owned").exists()
+
+
+DAMAGED = {
+    "empty": b"",
+    "text": b"hello\n",
+    "a page of a web site": b"<!DOCTYPE html><html></html>",
+    "cut": pickle.dumps(TWO)[:-20],
+    "without an end": table(tensor())[:-1],
+    "nothing on the stack": b"\x80\x04.",
+    "two values at the end": b"\x80\x04NN.",
+    "a value from nowhere": b"\x80\x04h\x07.",
+    "a group without a beginning": b"\x80\x04t.",
+    "a tuple of nothing": b"\x80\x04\x87.",
+    "keep nothing": b"\x80\x04\x94.",
+    "a key without a value": b"\x80\x04}(" + short("a") + b"u.",
+    "fill nothing": b"\x80\x04(u.",
+    "a zip of torch.save": None,
+    "a length of an exabyte": b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"x.",
+    "a word of an exabyte": b"\x80\x04\x8d" + struct.pack("<Q", 2**60) + b"x.",
+    "a frame of an exabyte": b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"N.",
+    "a number of two gigabytes": b"\x80\x04\x8b" + struct.pack("<i", 2**31 - 1) + b"x.",
+    "a negative length": b"\x80\x04\x8b" + struct.pack("<i", -5) + b"x.",
+    "more numbers than bytes": table(tensor(storage(n=2**40))),
+    "fewer than nothing": table(tensor(storage(n=-1))),
+    "fewer bytes than numbers": table(tensor(storage(numbers=b"\x00" * 7))),
+    "a shape larger than its numbers": table(tensor(size=(5,))),
+    "a start behind the end": table(tensor(offset=4)),
+    "keys of another": table(tensor(storage(keys=pickle.dumps(["1"], 2)))),
+    "no numbers at all": table(tensor(b"\x80\x02N." * 5)),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_named(path, name):
+    content = DAMAGED[name]
+    if content is None:
+        buffer = io.BytesIO()
+        torch.save(TWO, buffer)
+        content = buffer.getvalue()
+    with pytest.raises(DataError, match=r"t\.pkl is (damaged|refused)"):
+        read(path, content)
+
+
+def test_a_far_memo_costs_nothing(path):
+    far = b"r" + struct.pack("<I", 2**32 - 1)  # the usual reader would make room for four thousand million values
+    got = read(path, b"\x80\x04}(" + short("a") + tensor() + far + b"u.")
+    assert got["a"].tolist() == [0, 1, 2, 3]
+
+
+def test_instructions_are_counted(path, monkeypatch):
+    monkeypatch.setattr(tensors, "MOST_STEPS", 1000)
+    with pytest.raises(DataError, match="far more instructions"):
+        read(path, b"\x80\x04" + b"N" * 2000 + b".")
+    with pytest.raises(DataError, match="far more instructions"):  # those inside the numbers count as well
+        read(path, table(tensor(storage(system=b"\x80\x02" + b"N" * 2000 + b"."))))
+
+
+def test_a_file_that_is_too_large_is_not_read(path, monkeypatch):
+    monkeypatch.setattr(tensors, "LARGEST", 100)
+    with pytest.raises(DataError, match="at most 100"):
+        read(path, pickle.dumps(TWO))
+
+
+HONEST = pickle.dumps(TWO)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    flips=st.lists(st.tuples(st.integers(0, len(HONEST) - 1), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.integers(0, len(HONEST)),
+)
+def test_any_change_is_refused_or_read_as_tensors(path, flips, cut):
+    content = bytearray(HONEST)
+    for at, byte in flips:
+        content[at] = byte
+    try:
+        got = read(path, bytes(content[: cut or None]))
+    except DataError:
+        return
+    assert all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in got.items())
+    assert sum(v.nbytes for v in got.values()) <= len(HONEST)

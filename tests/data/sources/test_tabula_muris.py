@@ -1,0 +1,30 @@
+"""Tabula Muris: organs, annotated cells, and archives that were unpacked."""
+
+import numpy as np
+import pytest
+from official_layouts import CASES, dense, read
+
+from shared.data.errors import DataError
+from shared.data.sources import READERS
+
+
+def test_organs_and_annotated_cells(tmp_path):
+    for name in ("facs", "droplet"):
+        case = CASES[name](tmp_path)
+        found = read(case, tissues="Bladder")
+        assert set(found.obs["tissue"]) == {"Bladder"} and found.n_obs == 3
+        with pytest.raises(DataError, match="no organ Brain; it has Bladder, T"):
+            read(case, tissues=["Brain"])
+        assert read(case, unannotated="drop").n_obs == 5
+    with pytest.raises(DataError, match="none of the cells"):
+        READERS["tabula_muris"]([CASES["facs"](tmp_path).paths[0], CASES["droplet"](tmp_path).paths[1]])
+
+
+def test_unpacked_organs(tmp_path):
+    import zipfile
+
+    case = CASES["facs"](tmp_path)
+    with zipfile.ZipFile(case.paths[0]) as z:
+        z.extractall(tmp_path)
+    found = READERS["tabula_muris"]([*sorted((tmp_path / "FACS").glob("*.csv")), case.paths[1]])
+    assert np.array_equal(dense(found), case.X) and list(found.obs_names) == case.cells
