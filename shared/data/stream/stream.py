@@ -24,8 +24,8 @@ from shared.data.genes.kinds import gene_kind
 from shared.data.genes.lists import compare_genes, many, names_of, once, shown
 from shared.data.stream.backed import SPAN, Backed
 from shared.data.stream.batches import Batch, Batches, Mixing, as_torch
-from shared.data.stream.moments import Statistics, statistics_of
 from shared.data.stream.convert import to_rows
+from shared.data.stream.moments import Statistics, statistics_of
 
 __all__ = ["Batch", "Batches", "Mixing", "Statistics", "Stream", "as_torch", "to_rows"]
 

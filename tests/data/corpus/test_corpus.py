@@ -18,6 +18,7 @@ from scipy import sparse
 from shared import data
 from shared.data import Corpus, DataError, simulate
 from shared.data.constraints import SettingError
+from shared.data.corpus import aligned
 from shared.data.corpus.aligned import OnDisk
 from shared.data.corpus.fingerprint import Fingerprint, fingerprint, gene_keys, shared_cells
 from shared.preprocess import log_normalize
@@ -508,7 +509,7 @@ def test_seventeen_thousand_genes_find_their_places_at_once():
     rng = np.random.default_rng(0)
     genes = np.array([f"GENE{i}" for i in range(17_298)])
     adata = sparse_set(10, genes[rng.permutation(len(genes))], 300)
-    one = data.corpus.aligned.InMemory.of("a", adata, False)
+    one = aligned.InMemory.of("a", adata, False)
     columns, seconds = data.aligned.Columns.of(sorted(genes)), []
     for _ in range(7):
         one._X, start = sparse.csr_matrix(adata.X), time.process_time()

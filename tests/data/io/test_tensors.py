@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.data import DataError
-from shared.data.io.tensors import read_tensors
 from shared.data.io import tensors
+from shared.data.io.tensors import read_tensors
 
 TWO = {"A": torch.arange(4.0), "B": torch.tensor([0.5, -1.0, 2.0, 3.0])}
 
