@@ -510,7 +510,7 @@ def test_seventeen_thousand_genes_find_their_places_at_once():
     genes = np.array([f"GENE{i}" for i in range(17_298)])
     adata = sparse_set(10, genes[rng.permutation(len(genes))], 300)
     one = aligned.InMemory.of("a", adata, False)
-    columns, seconds = data.aligned.Columns.of(sorted(genes)), []
+    columns, seconds = aligned.Columns.of(sorted(genes)), []
     for _ in range(7):
         one._X, start = sparse.csr_matrix(adata.X), time.process_time()
         one.align(columns)
