@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from joblib import Parallel, delayed
 from scipy import sparse
 from sklearn.base import clone
 
@@ -413,7 +412,6 @@ def claims_refused(source, target, *episodes):
     run, genes = np.resize(["run1", "run2"], len(y)), range(X.shape[1])
     known = {"np": np, "pd": pd, "torch": torch, "evaluate": evaluate, "copy": copy, "book": book, "seed": 0}
     known |= {"X": X, "y": y, "run": run, "X_lines": X_lines, "subtype": subtype, "genes": genes}
-    known |= {"Parallel": Parallel, "delayed": delayed}
     parts = ("By hand", "The method", "The package", "The experiment", "One type")
     cells = [notebooks.source(c) for part in parts for c in cells_under(nb, part)]
     for code in cells:
