@@ -71,16 +71,11 @@ def compare(corpus, target, *arms, epochs=1, lr=0.02, seeds=2, width=16):
 
 
 def test_scpretrains_gains_vanish_where_the_corpus_is_noise():
-    arms = ("pre-trained, frozen", "genes, logistic", "PCA, frozen", "pre-trained, fine-tuned")
+    arms = ("pre-trained, frozen", "genes, logistic", "PCA, frozen", "pre-trained, fine-tuned", "random clusters, frozen")
     found = compare([cells(200, 1, 0.5)[0]], cells(240, 3, 3), *arms, lr=0.1)
     assert refused("scpretrain", "embedding", found)
     assert refused("scpretrain", "components", found)
-
-
-def test_scpretrains_clusters_count_where_two_directions_must_do():
-    arms = ("pre-trained, frozen", "random clusters, frozen")
-    found = compare([cells(400, 1, 3)[0]], cells(240, 3, 3), *arms, epochs=20, seeds=3, width=2)
-    assert refused("scpretrain", "control", found), found["over_random"]
+    assert refused("scpretrain", "control", found)
 
 
 def test_scpretrains_null_gives_way_where_pretraining_helps():
