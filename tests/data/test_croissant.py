@@ -12,11 +12,11 @@ import pytest
 
 from shared import data
 from shared.data import croissant
-from shared.data.catalogue import Entry, File, Route
+from shared.data.catalogue import Entry, File, Route, catalog
 from shared.data.croissant import CONFORMS_TO, annotations, creator, document, licence
 
 ROOT = Path(__file__).resolve().parents[2]
-CATALOG = data.catalog()
+CATALOG = catalog()
 
 
 def validated(card):
