@@ -20,7 +20,6 @@ from pathlib import Path
 from shared.data import catalogue, download, routes, simulate, store
 from shared.data.catalogue import Entry, File, Route
 from shared.data.constraints import SettingError
-from shared.data.croissant import document
 from shared.data.errors import DataError, Unavailable
 
 NARROW, ROOMY, WIDE = 80, 100, 120
@@ -137,8 +136,6 @@ def list_(args) -> int:
 def show(args) -> int:
     """The card of one entry."""
     entry = catalogue.entry(args.name)
-    if args.croissant:
-        return say(json_of(document(entry)))
     fields = ("organism", "assay", "units", "shape", "genes", "labels", "accession", "citation", "licence", "notes")
     card = {f: getattr(entry, f) for f in fields}
     states = [state(entry, r) for r in entry.routes]
@@ -293,14 +290,7 @@ NAMES = ("names", {"nargs": "*", "metavar": "NAME"})
 ROUTE = ("--route", {"choices": catalogue.ROUTES, "help": "take this route only"})
 COMMANDS = {
     "list": (list_, "every data set, one a line", [NAMES]),
-    "show": (
-        show,
-        "what the catalogue says of one data set",
-        [
-            ("name", {"metavar": "NAME"}),
-            ("--croissant", {"action": "store_true", "help": "print its Croissant 1.1 card (JSON-LD)"}),
-        ],
-    ),
+    "show": (show, "what the catalogue says of one data set", [("name", {"metavar": "NAME"})]),
     "get": (get, "fetch, so that later loads need no network", [("names", {"nargs": "+", "metavar": "NAME"}), ROUTE]),
     "check": (check, "what is here, and what would be fetched from where", [NAMES]),
     "mirror": (

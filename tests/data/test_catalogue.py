@@ -11,10 +11,10 @@ import anndata as ad
 import pandas as pd
 import pytest
 
+from book.croissant import annotations
 from shared import data
 from shared.data import catalogue, routes, simulate
 from shared.data.catalogue import catalog
-from shared.data.croissant import annotations
 from shared.data.sources import READERS
 
 CATALOG = catalog()
