@@ -239,7 +239,8 @@ def convert(args) -> int:
 
 
 def _options(args) -> Options:
-    return Options(**{f.name: getattr(args, f.name) for f in fields(Options)})
+    given = {f.name: getattr(args, f.name) for f in fields(Options)}
+    return Options(**given | {"annotation": tuple(args.annotation)})
 
 
 def _told(found) -> dict:
@@ -340,6 +341,15 @@ OWN = [
     ("--units", {"choices": catalogue.UNITS, "help": "what the file holds, where it does not say so"}),
     ("--layer", {"metavar": "NAME", "help": "take X from this layer of an .h5ad file"}),
     ("--duplicates", {"choices": DUPLICATES, "default": "refuse", "help": "what becomes of genes named twice"}),
+    (
+        "--annotation",
+        {
+            "metavar": "COLUMN",
+            "action": "append",
+            "default": [],
+            "help": "a column of words in a table, for obs; again for more",
+        },
+    ),
     ("--labels", {"metavar": "COLUMN", "help": "column of obs with the classes; the copy has it as cell_type"}),
     ("--drop-empty", {"action": "store_true", "help": "leave out cells without any expression"}),
 ]

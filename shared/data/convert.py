@@ -5,17 +5,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import difflib
+import gzip
 import shlex
+import tempfile
 import textwrap
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from shared.data.errors import DataError, DataWarning
-from shared.data.genes.lists import many, stamp
+from shared.data.genes.lists import many, shown, stamp
 from shared.data.load import load
 from shared.data.store import written_whole
 from shared.data.validate.checks import check
@@ -24,6 +32,9 @@ from shared.data.validate.findings import CheckReport
 if TYPE_CHECKING:
     import anndata as ad
 
+ANNOTATIONS = 20  # columns of words in a table of expression; a table with more is another table
+# Of a gene, in what counts reads of genes.
+OF_GENES = {"chr", "chromosome", "start", "end", "strand", "length", "gene_length", "exon_length"}
 UNITS_OF = {"counts": "counts", "logged": "log", "per million": "tpm", "signed": "z", "linear": "none"}
 WIDEST, NARROWEST = 80, 40
 
@@ -40,6 +51,8 @@ class Options:
     duplicates : str
     labels : str or None
         Column of ``obs`` with the classes; the copy has it as ``cell_type``.
+    annotation : tuple of str
+        Columns of a table that describe its rows: they go to ``obs``, or to ``var`` where it is transposed.
     drop_empty : bool
         Leave out cells without any expression.
     """
@@ -48,13 +61,18 @@ class Options:
     units: str | None = None
     layer: str | None = None
     duplicates: str = "refuse"
+    annotation: tuple[str, ...] = ()
     labels: str | None = None
     drop_empty: bool = False
 
     def words(self) -> list[str]:
         """As options of the command."""
-        given = [[f"--{name.replace('_', '-')}"] + [v] * (v is not True) for name, v in asdict(self).items() if v]
-        return [word for words in given if words != ["--duplicates", "refuse"] for word in words]
+        words = []
+        for name, value in asdict(self).items():
+            option = f"--{name.replace('_', '-')}"
+            for one in value if isinstance(value, tuple) else [value] if value not in (None, False, "refuse") else []:
+                words += [option] if one is True else [option, one]
+        return words
 
 
 @dataclass(frozen=True)
@@ -96,19 +114,17 @@ class Judgement:
         if self.mend is None:
             return ""
         name = self.path.name.removesuffix(".gz")
-        target = self.path.with_name(f"{Path(name).stem if self.path.suffix else name}.h5ad")
-        if target == self.path:
-            target = self.path.with_name(f"{self.path.stem}-clean.h5ad")
-        words = ["python", "-m", "shared.data", "convert", str(self.path), str(target), *self.mend.words()]
+        target = f"{name if self.path.is_dir() else Path(name).stem}.h5ad"
+        if self.path.suffix == ".h5ad":
+            target = f"{self.path.stem}-clean.h5ad"
+        words = ["python", "-m", "shared.data", "convert", str(self.path), target, *self.mend.words()]
         return shlex.join(words)
 
     def said(self, columns: int = WIDEST) -> str:
         """The judgement in lines of at most `columns` characters, commands apart."""
         room = min(max(columns, NARROWEST), WIDEST)
-        lines = fold(f"{self.path.name}: {self.refused or self.report.facts}", room)
-        if self.refused:
-            lines[:0] = ["refused:"]
-        else:
+        lines = fold(f"refused: {self.refused}" if self.refused else f"{self.path.name}: {self.report.facts}", room)
+        if not self.refused:
             for f in self.report.findings:
                 lines += fold(f"{f.severity}: {f.problem}: {f.cure}", room)
             lines += ["nothing to complain of"] * (not self.report.findings)
@@ -130,13 +146,17 @@ def fold(text: str, room: int) -> list[str]:
 
 def parted(command: str, room: int) -> list[str]:
     """A command on as many lines as it needs, as a shell takes them: what belongs to an option stays beside it."""
-    words, lines = shlex.split(command), [""]
-    for i, word in enumerate(map(shlex.quote, words)):
-        value = i and words[i - 1].startswith("-") and not word.startswith("-")
-        if lines[-1] and not value and len(lines[-1]) + len(word) + 3 > room:
+    parts, lines = [], [""]
+    for word in map(shlex.quote, shlex.split(command)):
+        if parts and parts[-1].startswith("-") and " " not in parts[-1] and not word.startswith("-"):
+            parts[-1] += f" {word}"
+        else:
+            parts.append(word)
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + len(part) + 3 > room:
             lines[-1] += " \\"
             lines.append("   ")
-        lines[-1] += f" {word}" if lines[-1] else word
+        lines[-1] += f" {part}" if lines[-1] else part
     return lines
 
 
@@ -165,22 +185,31 @@ def _judged(path, options, need=None, organism=None) -> tuple[Judgement, ad.AnnD
     try:
         adata, changes = _read(path, options)
     except DataError as e:
-        return _mended(Judgement(path, str(e), None), options, _for_refused(options), need, organism), None
+        return _mended(Judgement(path, str(e), None), options, _for_refused(path, options), need, organism), None
     except Exception as e:  # no file of anybody's ends in a traceback
-        return Judgement(path, f"cannot be read ({type(e).__name__}: {e}): is it what its name says?", None), None
+        return Judgement(
+            path, f"{path.name} cannot be read ({type(e).__name__}: {e}): is it what its name says?", None
+        ), None
     report = check(adata, need=need, labels=options.labels, organism=organism)
     found = Judgement(path, "", report, changes)
-    return _mended(found, options, _for_findings(report, adata, options, need), need, organism), adata
+    return _mended(found, options, _for_findings(path, report, adata, options, need), need, organism), adata
 
 
 def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
     """The file as the copy will have it, and what was changed on the way."""
-    with warnings.catch_warnings():
+    how = {"layer": options.layer, "duplicates": options.duplicates, "transpose": options.transpose}
+    with warnings.catch_warnings(), _numbers_of(path, options.annotation) as (file, described):
         warnings.simplefilter("ignore", DataWarning)  # the report says it
-        adata = load(
-            path, layer=options.layer, duplicates=options.duplicates, transpose=options.transpose, units=options.units
-        )
+        adata = load(file, units=options.units, **how)
+    adata.uns["source"] = str(path)
+    side = adata.var if options.transpose else adata.obs
+    for column in options.annotation:
+        side[column] = described[column].reindex(side.index)
     changes, notes = [], list(map(str, adata.uns["notes"]))[_notes_in(path) :]
+    if options.units:
+        changes.append(f"units are {options.units}, as asked for")
+    if options.annotation:
+        changes.append(f"{shown(options.annotation)} went to {'var' if options.transpose else 'obs'}")
     stripped = adata.var_names.str.strip()
     if stripped.is_unique and (stripped != adata.var_names).any():
         changes.append(f"spaces around {many(int((stripped != adata.var_names).sum()), 'gene name')} taken off")
@@ -197,6 +226,57 @@ def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
     return adata, (*notes, *changes)
 
 
+@contextlib.contextmanager
+def _numbers_of(path, columns) -> Iterator[tuple[Path, pd.DataFrame]]:
+    """A table without some of its `columns`, in a file for the reader, and these columns, one row a name."""
+    if not columns:
+        yield path, pd.DataFrame()
+        return
+    with tempfile.TemporaryDirectory() as folder, _rows(path) as (header, rows, separator):
+        missing = [c for c in columns if c not in header[1:]]
+        if missing:
+            raise DataError(f"{path.name} has no column {missing[0]!r}; it has {shown(header[1:])}")
+        at = [header.index(c, 1) for c in columns]
+        copy, kept = Path(folder) / path.name.removesuffix(".gz"), {}
+        with copy.open("w", encoding="utf-8", newline="") as file:
+            out = csv.writer(file, delimiter=separator, lineterminator="\n")
+            out.writerow([h for i, h in enumerate(header) if i not in at])
+            for row in rows:
+                kept.setdefault(row[0] if row else "", [row[i] if i < len(row) else "" for i in at])
+                out.writerow([v for i, v in enumerate(row) if i not in at])
+        described = pd.DataFrame.from_dict(kept, orient="index", columns=list(columns)).replace("", np.nan)
+        yield copy, described.apply(lambda c: c if _words(c.dropna()) else pd.to_numeric(c))
+
+
+@contextlib.contextmanager
+def _rows(path) -> Iterator[tuple[list[str], Iterator[list[str]], str]]:
+    """The header of a table, one field for each of a row, its rows, and what parts them."""
+    separator = "," if ".csv" in path.name.lower() else "\t"
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=separator)
+        header, first = next(rows, []), next(rows, [])
+        if len(first) == len(header) + 1:  # R leaves out the first field of a header
+            header = ["", *header]
+        yield header, chain([first], rows), separator
+
+
+def _words(values) -> bool:
+    return bool(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").isna().any())
+
+
+def _described_by(path) -> tuple[str, ...]:
+    """The columns of a table that describe its rows (words, a gene's length); none where it is none of numbers."""
+    try:
+        with _rows(path) as (header, rows, _):
+            head = list(islice(rows, 50))
+    except (OSError, ValueError, EOFError, csv.Error):
+        return ()
+    columns = {c: [row[i] for row in head if row[i : i + 1] not in ([], [""])] for i, c in enumerate(header) if i}
+    words = tuple(c for c, values in columns.items() if _words(values) or c.lower() in OF_GENES)
+    return words if len(words) <= min(ANNOTATIONS, len(columns) // 2) else ()
+
+
 def _notes_in(path) -> int:
     """How many changes a file tells of itself: those of an earlier reading are not told again."""
     if path.suffix.lower() != ".h5ad":
@@ -207,8 +287,13 @@ def _notes_in(path) -> int:
         return int(np.prod(file["uns/notes"].shape)) if "uns/notes" in file else 0
 
 
-def _for_refused(options):
+def _for_refused(path, options):
     """Options that may let a refused file in, the likeliest first."""
+    words = _described_by(path) if path.is_file() and not options.annotation else ()
+    if words:
+        yield replace(options, annotation=words, labels=options.labels or (words[0] if len(words) == 1 else None))
+        yield replace(options, annotation=words, transpose=True)
+        options = replace(options, annotation=words)
     yield replace(options, duplicates="sum")
     yield replace(options, transpose=True)
     yield replace(options, transpose=True, duplicates="sum")
@@ -216,12 +301,13 @@ def _for_refused(options):
     yield replace(options, transpose=True, duplicates="first")
 
 
-def _for_findings(report, adata, options, need):
+def _for_findings(path, report, adata, options, need):
     """Options that may cure what was found: all that apply at once."""
     checks, more = {f.check for f in report.findings if f.severity != "note"}, {}
     if "transposed" in checks:
-        yield replace(options, transpose=not options.transpose)
-        yield replace(options, transpose=not options.transpose, duplicates="sum")
+        turned = replace(options, transpose=True, annotation=options.annotation or _described_by(path))
+        yield turned
+        yield replace(turned, duplicates="sum")
         return
     if "empty cells" in checks:
         more["drop_empty"] = True
@@ -231,9 +317,8 @@ def _for_findings(report, adata, options, need):
     elif checks & {"not log", "not tpm"} and need is None and report.looks in UNITS_OF:
         more["units"] = UNITS_OF[report.looks]
     if "labels" in checks:
-        near = next(f.cure for f in report.findings if f.check == "labels")
-        if near.startswith("did you mean "):
-            more["labels"] = near.removeprefix("did you mean ").strip("'?")
+        near = difflib.get_close_matches(options.labels, adata.obs, 1)
+        more |= {"labels": near[0]} if near else {}
     if more:
         yield replace(options, **more)
 

@@ -38,8 +38,9 @@ def load(name, *, route=None, layer=None, duplicates="refuse", transpose=False, 
     ----------
     name : str or path
         A name in ``data/catalog.yml``, or a path: to an ``.h5ad`` file, to a ``.csv`` or ``.tsv`` file (cells ×
-        genes, first column the cell names, first row the gene names; also with ``.gz`` added), to an ``.h5`` file of
-        10x Genomics, or to its folder of ``matrix.mtx``, ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``.
+        genes, first column the cell names, first row the gene names; also with ``.gz`` added), to a series matrix of
+        GEO (``…_series_matrix.txt``, also with ``.gz``), to an ``.h5`` file of 10x Genomics, or to its folder of
+        ``matrix.mtx``, ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``.
     route : {"bundled", "package", "official", "simulated"}, optional
         Take a data set of the catalogue by this route only.
     layer : str, optional
@@ -161,11 +162,13 @@ def _kind(path: Path) -> tuple[str, list[Path]]:
         except OSError as e:
             raise DataError(f"{path.name} cannot be looked into ({e.strerror}): you may lack the right to") from e
         if not files:
-            inside = [p.parent.name for pattern in ("*/matrix.mtx", "*/matrix.mtx.gz") for p in path.glob(pattern)]
-            cure = f"a folder in it has one, {shown(sorted(inside))}" if inside else "name the file, or a folder of 10x"
-            raise DataError(f"{path.name or path} is a folder without a matrix.mtx: {cure}")
+            raise DataError(
+                f"{path.name or path} is a folder without a matrix.mtx: name the file to read, or a folder of 10x"
+            )
         return "tenx_mtx", files
     name = path.name.lower()  # some systems write .CSV
+    if name.removesuffix(".gz").endswith("series_matrix.txt"):  # as GEO names them
+        return "series_matrix", [path]
     kind = KINDS.get(Path(name.removesuffix(".gz")).suffix)
     if kind is None or (name.endswith(".gz") and kind != "table"):
         raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")
