@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
-from shared.data.constraints import Flag, Maybe, OneOf, require
+from shared.data.constraints import Flag, Maybe, OneOf, nearest, require
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
@@ -95,7 +95,8 @@ def load(name, *, route=None, layer=None, duplicates="refuse", transpose=False, 
         raise DataError(f"{found.name!r} holds no expression but names: take shared.data.gene_table({found.name!r})")
     if layer is not None:
         if layer not in adata.layers:
-            raise DataError(f"{found.name} has no layer {layer!r}; it has {', '.join(adata.layers) or 'none'}")
+            have = f"it has {', '.join(adata.layers) or 'none'}{nearest(layer, adata.layers)}"
+            raise DataError(f"{found.name} has no layer {layer!r}; {have}")
         adata.X = adata.layers[layer].copy()  # X and the layer it was read from must not change together
     units = (_stated(adata) or found.units) if layer is None else None
     source = f"{found.citation} {found.accession}. {found.licence}."
