@@ -44,7 +44,8 @@ def shell(line: str) -> str:
         assert "usage:" not in out.getvalue(), out.getvalue()
         return out.getvalue()
     if words[:1] == ["make"]:
-        assert re.search(rf"^(.* )?{words[1]}\b.*:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), line
+        targets = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert re.search(rf"^(.* )?{words[1]}\b.*:", targets, re.MULTILINE), line
     else:
         assert words[:2] in ([], ["pip", "install"]), f"a command that nobody ran: {line}"
     return ""

@@ -541,3 +541,44 @@ def test_the_table_reader_refuses_code():
     hostile = pickle.dumps(print)
     with pytest.raises(pickle.UnpicklingError, match=r"builtins\.print"):
         module.TableReader(io.BytesIO(hostile)).load()
+
+
+def test_a_table_with_genes_in_rows_is_turned(tmp_path):
+    X = np.array([[0, 1, 2], [3, 4, 5]], np.float32)
+    straight, turned = tmp_path / "straight.csv", tmp_path / "turned.tsv"
+    pd.DataFrame(X, index=["c0", "c1"], columns=["g0", "g1", "g2"]).to_csv(straight)
+    pd.DataFrame(X.T, index=["g0", "g1", "g1"], columns=["c0", "c1"]).to_csv(turned, sep="\t")
+    got, expected = data.load(turned, transpose=True, duplicates="sum"), data.load(straight)
+    assert got.obs_names.tolist() == expected.obs_names.tolist() and got.var_names.tolist() == ["g0", "g1"]
+    assert got.X.tolist() == [[0, 3], [3, 9]] and got.uns["gene_hash"] == gene_hash(["g0", "g1"])
+    assert "turned" in got.uns["notes"][-1]
+    expected.T.write_h5ad(tmp_path / "turned.h5ad")
+    again = data.load(tmp_path / "turned.h5ad", transpose=True)
+    assert again.X.tolist() == X.tolist() and again.layers["counts"].tolist() == X.tolist()
+
+
+def test_units_can_be_told(tmp_path):
+    pd.DataFrame([[0, 1.5], [2.5, 4]], index=["c0", "c1"], columns=["g0", "g1"]).to_csv(tmp_path / "a.csv")
+    assert data.load(tmp_path / "a.csv").uns["units"] == "unknown"
+    assert data.load(tmp_path / "a.csv", units="log").uns["units"] == "log"
+    with pytest.raises(DataError, match="should hold counts, but has 2 fractions"):
+        data.load(tmp_path / "a.csv", units="counts")
+    with pytest.raises(ValueError, match=r"units='lgo' is not known: .*; did you mean 'log'"):
+        data.load(tmp_path / "a.csv", units="lgo")
+    for option in ({"units": "log"}, {"transpose": True}):
+        with pytest.raises(DataError, match="is for files of your own, and pbmc is of the catalogue: leave"):
+            data.load("pbmc", **option)
+
+
+def test_a_series_matrix_is_told_by_its_name(tmp_path):
+    lines = ['!Sample_title\t"a"\t"b"', '!Sample_geo_accession\t"GSM1"\t"GSM2"', "!series_matrix_table_begin"]
+    lines += [
+        '"ID_REF"\t"GSM1"\t"GSM2"',
+        '"1007_s_at"\t7.5\t8.5',
+        '"1053_at"\t6.5\t9.5',
+        "!series_matrix_table_end",
+        "",
+    ]
+    (tmp_path / "GSE1_series_matrix.txt").write_text("\n".join(lines))
+    got = data.load(tmp_path / "GSE1_series_matrix.txt", units="log")
+    assert got.shape == (2, 2) and got.obs["title"].tolist() == ["a", "b"] and got.uns["units"] == "log"
