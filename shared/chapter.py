@@ -42,7 +42,10 @@ def resolve_profile(profile: str = "auto", study: bool = False) -> str:
         return RECORDED
     chosen = os.environ.get(PROFILE_VARIABLE, "lesson") if profile == "auto" else profile
     if chosen not in results.PROFILES:
-        raise ValueError(f"profile {chosen!r} is not known: choose {', '.join(results.PROFILES)} or auto")
+        from shared.data.constraints import nearest
+
+        hint = nearest(chosen, results.PROFILES)
+        raise ValueError(f"profile {chosen!r} is not known: choose {', '.join(results.PROFILES)} or auto{hint}")
     return chosen
 
 

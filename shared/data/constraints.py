@@ -6,9 +6,10 @@ An estimator or a configuration declares ``constraints = {"lr": Positive(), "nor
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +29,13 @@ class Constraint(NamedTuple):
         Whether a value may be used.
     said : str
         Ends the sentence "lr=-1 ...".
+    known : tuple
+        The names it accepts, where it accepts names: the nearest is offered.
     """
 
     accepts: Callable[[object], bool]
     said: str
+    known: tuple = ()
 
 
 def Whole(least: int = 0) -> Constraint:
@@ -73,7 +77,24 @@ def OneOf(*values) -> Constraint:
     return Constraint(
         lambda v: any(isinstance(plain(v), type(plain(known))) and plain(v) == plain(known) for known in values),
         f"is not known: choose {', '.join(v if isinstance(v, str) else repr(v) for v in values)}",
+        values,
     )
+
+
+def Several(*values) -> Constraint:
+    """A sequence of at least one of some names."""
+    return Constraint(
+        lambda v: isinstance(v, Iterable) and not isinstance(v, str) and len([*v]) > 0 and {*v} <= {*values},
+        f"are not known: choose of {', '.join(values)}",
+        values,
+    )
+
+
+def nearest(name, known: Iterable) -> str:
+    """The end of a message on a `name` that is not `known`: the nearest one that is, in any case of its letters."""
+    words = {str(k).casefold(): str(k) for k in known}
+    near = difflib.get_close_matches(str(name).casefold(), words, 1)
+    return f"; did you mean {words[near[0]]!r}?" if near else ""
 
 
 def Flag() -> Constraint:
@@ -108,7 +129,7 @@ def Widths(least: int = 1) -> Constraint:
 
 def Maybe(constraint: Constraint) -> Constraint:
     """None, or what `constraint` accepts."""
-    return Constraint(lambda v: v is None or constraint.accepts(v), f"{constraint.said}, or None")
+    return Constraint(lambda v: v is None or constraint.accepts(v), f"{constraint.said}, or None", constraint.known)
 
 
 def check(settings: Mapping[str, object], constraints: Mapping[str, Constraint]) -> None:
@@ -127,7 +148,9 @@ def require(constraint: Constraint, /, **settings) -> None:
     """:func:`check` for settings with the same constraint: ``require(Whole(1), epochs=epochs, batch_size=size)``."""
     for name, value in settings.items():
         if not constraint.accepts(value):
-            raise SettingError(f"{name}={value!r} {constraint.said}")
+            wrong = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
+            hint = next((h for v in wrong if v not in constraint.known and (h := nearest(v, constraint.known))), "")
+            raise SettingError(f"{name}={value!r} {constraint.said}{hint}")
 
 
 def is_number(value) -> bool:

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
-from shared.data.constraints import Maybe, OneOf, require
+from shared.data.constraints import Flag, Maybe, OneOf, nearest, require
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
@@ -31,15 +31,16 @@ KINDS = {".h5ad": "h5ad", ".csv": "table", ".tsv": "table", ".h5": "tenx_h5"}
 TENX = re.compile(r"(matrix\.mtx|genes\.tsv|features\.tsv|barcodes\.tsv)(\.gz)?$")
 
 
-def load(name, *, route=None, layer=None, duplicates="refuse") -> ad.AnnData:
+def load(name, *, route=None, layer=None, duplicates="refuse", transpose=False, units=None) -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
     Parameters
     ----------
     name : str or path
         A name in ``data/catalog.yml``, or a path: to an ``.h5ad`` file, to a ``.csv`` or ``.tsv`` file (cells ×
-        genes, first column the cell names, first row the gene names; also with ``.gz`` added), to an ``.h5`` file of
-        10x Genomics, or to its folder of ``matrix.mtx``, ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``.
+        genes, first column the cell names, first row the gene names; also with ``.gz`` added), to a series matrix of
+        GEO (``…_series_matrix.txt``, also with ``.gz``), to an ``.h5`` file of 10x Genomics, or to its folder of
+        ``matrix.mtx``, ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``.
     route : {"bundled", "package", "official", "simulated"}, optional
         Take a data set of the catalogue by this route only.
     layer : str, optional
@@ -48,6 +49,10 @@ def load(name, *, route=None, layer=None, duplicates="refuse") -> ad.AnnData:
         What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
         of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
         were. Genes that share a symbol in files of 10x Genomics keep apart: they go by their Ensembl ids.
+    transpose : bool, default False
+        A file of your own has genes in rows and cells in columns, as most tables of GEO do: turn it.
+    units : {"counts", "log", "tpm", "z", "none"}, optional
+        What a file of your own holds, where it does not say so, or says something else.
 
     Returns
     -------
@@ -71,11 +76,16 @@ def load(name, *, route=None, layer=None, duplicates="refuse") -> ad.AnnData:
         `duplicates`.
     """
     require(OneOf(*DUPLICATES), duplicates=duplicates)
-    own = _own_path(name)
+    require(Flag(), transpose=transpose)
+    require(Maybe(OneOf(*UNITS)), units=units)
+    own = own_path(name)
     if own is not None:
         if route is not None:
             raise DataError(f"{own.name} is a file of your own and has no route {route!r}: leave route out")
-        return _own(own, layer, duplicates)
+        return _own(own, layer, duplicates, transpose, units)
+    for option, given in (("transpose", transpose), ("units", units)):
+        if given:
+            raise DataError(f"{option} is for files of your own, and {name} is of the catalogue: leave {option} out")
 
     from shared.data.routes import obtain
 
@@ -85,14 +95,15 @@ def load(name, *, route=None, layer=None, duplicates="refuse") -> ad.AnnData:
         raise DataError(f"{found.name!r} holds no expression but names: take shared.data.gene_table({found.name!r})")
     if layer is not None:
         if layer not in adata.layers:
-            raise DataError(f"{found.name} has no layer {layer!r}; it has {', '.join(adata.layers) or 'none'}")
+            have = f"it has {', '.join(adata.layers) or 'none'}{nearest(layer, adata.layers)}"
+            raise DataError(f"{found.name} has no layer {layer!r}; {have}")
         adata.X = adata.layers[layer].copy()  # X and the layer it was read from must not change together
     units = (_stated(adata) or found.units) if layer is None else None
     source = f"{found.citation} {found.accession}. {found.licence}."
     return _checked(adata, found.name, units, adata.uns["sha256"], source)
 
 
-def _own_path(name) -> Path | None:
+def own_path(name) -> Path | None:
     """The path `name` stands for, or None where it is a name for the catalogue to know."""
     if name == "":
         return None
@@ -108,7 +119,7 @@ def _own_path(name) -> Path | None:
         return None
 
 
-def _own(path: Path, layer, duplicates) -> ad.AnnData:
+def _own(path: Path, layer, duplicates, transpose, units) -> ad.AnnData:
     try:
         there = path.exists()
     except (OSError, ValueError) as e:  # too long, or with a character no path can hold
@@ -124,12 +135,19 @@ def _own(path: Path, layer, duplicates) -> ad.AnnData:
         if not file.stat().st_size:
             raise DataError(f"{file.name} is empty: the copy or download may have stopped early")
     # What becomes of duplicated genes is decided here; the reader is told the layer, because a file may have no X.
-    options = {"table": {"duplicated_genes": True}, "h5ad": {} if layer is None else {"layer": layer}}
+    table = {"duplicated_genes": True} | ({"transposed": True} if transpose else {})
+    options = {"table": table, "h5ad": {} if layer is None else {"layer": layer}}
     adata = routes._read(Route("official", kind, options=options.get(kind, {})), files)
+    if transpose and kind != "table":
+        adata = adata.T
     if layer is not None:
         adata.uns.pop("units", None)  # of the file's X
+    if units is not None:
+        adata.uns["units"] = units
     adata = _merged(adata, path.name, duplicates, "load")
     adata = _checked(adata, path.name, _stated(adata), joined_sha256([sha256(f) for f in files]), str(path))
+    if transpose:
+        stamp(adata, ["genes stood in rows, and were turned into columns"])
     found = [f for f in check(adata).findings if f.severity != "note"]
     if found:
         # One warning with all of them: the next one from the same line would not be shown.
@@ -150,6 +168,8 @@ def _kind(path: Path) -> tuple[str, list[Path]]:
             )
         return "tenx_mtx", files
     name = path.name.lower()  # some systems write .CSV
+    if name.removesuffix(".gz").endswith("series_matrix.txt"):  # as GEO names them
+        return "series_matrix", [path]
     kind = KINDS.get(Path(name.removesuffix(".gz")).suffix)
     if kind is None or (name.endswith(".gz") and kind != "table"):
         raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")

@@ -8,9 +8,10 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
+from tqdm import tqdm
 
 from shared.data.cells import read
-from shared.data.constraints import Constraint, Whole, check, require
+from shared.data.constraints import Constraint, Flag, Several, Whole, check, nearest, require
 from shared.data.errors import DataError, warn
 from shared.evaluate.intervals import Interval, confusion_bootstrap, from_confusion
 from shared.evaluate.metrics import HARD, as_labels
@@ -18,15 +19,15 @@ from shared.evaluate.splits import as_column, few_shot
 from shared.preprocess import center_by
 
 CENTRED = "per-study centring + logistic"
-KNOWN = Constraint(lambda v: len(v) > 0 and {*v} <= HARD.keys(), f"are not known: choose of {', '.join(HARD)}")
+PRINTED = ("balanced_accuracy", "macro_f1")
 SEEDS = Constraint(len, "are none: give at least one seed")
 
 
 def ladder(
     X_train, y_train, X_test, y_test, *,
     study_train=None, study_test=None, models=None, extra=None, metrics=tuple(HARD), n_boot=1000, seeds=(0, 1, 2),
-    random_state=0,
-) -> pd.DataFrame:  # fmt: skip
+    random_state=0, progress=True,
+) -> Ladder:  # fmt: skip
     """Fit every baseline on the training cells, score it on the test cells.
 
     Parameters
@@ -52,13 +53,16 @@ def ladder(
         of all, so it holds both what other cells and what another seed may give. The others are fitted once.
     random_state : int, default 0
         Of the bootstrap.
+    progress : bool, default True
+        Show a bar where it takes longer than a second, on a terminal.
 
     Returns
     -------
-    DataFrame
-        One row a baseline, in the order fitted: each metric with ``_low`` and ``_high`` (95 %), ``seconds`` of one fit
-        and call, ``n_seeds``, ``sees_test_cells``, ``error``. A baseline that fails keeps its row, with the error in
-        words and NaN for numbers, and a warning is given; the others go on.
+    Ladder
+        A DataFrame that prints two metrics with their intervals, so that it fits a screen. One row a baseline, in the
+        order fitted: each metric with ``_low`` and ``_high`` (95 %), ``seconds`` of one fit and call, ``n_seeds``,
+        ``sees_test_cells``, ``error``. A baseline that fails keeps its row, with the error in words and NaN for
+        numbers, and a warning is given; the others go on.
 
     Raises
     ------
@@ -68,8 +72,8 @@ def ladder(
     SettingError
         If a metric is not known, no seed is given, or there are fewer resamples than seeds.
     """
-    known = {"metrics": KNOWN, "seeds": SEEDS, "n_boot": Whole(len(seeds))}
-    check({"metrics": metrics, "seeds": seeds, "n_boot": n_boot}, known)
+    known = {"metrics": Several(*HARD), "seeds": SEEDS, "n_boot": Whole(len(seeds)), "progress": Flag()}
+    check({"metrics": metrics, "seeds": seeds, "n_boot": n_boot, "progress": progress}, known)
     X_train, y_train, X_test, y_test = _sides(X_train, y_train, X_test, y_test)
     if (study_train is None) != (study_test is None):
         raise DataError("the study of one side only was given: centring needs study_train and study_test, or neither")
@@ -86,7 +90,10 @@ def ladder(
         raise DataError(f"two baselines have the name {twice[0]!r}: give the one in extra another")
     climbed = {**models, **extra} | ({CENTRED: None} if centring else {})
     rows = {}
-    for name, model in climbed.items():
+    # None shows a bar on a terminal only.
+    bar = tqdm(climbed.items(), unit="baseline", leave=False, delay=1, disable=None if progress else True)
+    for name, model in bar:
+        bar.set_description(name, refresh=False)
         here, there, sees = X_train, X_test, centring and name == CENTRED
         try:
             if sees:
@@ -99,12 +106,29 @@ def ladder(
         rows[name]["sees_test_cells"] = sees
     columns = [c for m in metrics for c in (m, f"{m}_low", f"{m}_high")]
     columns += ["seconds", "n_seeds", "sees_test_cells", "error"]
-    return (
-        pd.DataFrame.from_dict(rows, orient="index")
-        .reindex(columns=columns)
-        .fillna({"error": ""})
-        .rename_axis("baseline")
-    )
+    table = pd.DataFrame.from_dict(rows, orient="index").reindex([*rows], columns=columns).fillna({"error": ""})
+    return Ladder(table.rename_axis("baseline"))
+
+
+class Ladder(pd.DataFrame):
+    """What :func:`ladder` returns: a DataFrame that prints only what fits a screen; ``list(table)`` names the rest."""
+
+    def _short(self, columns=None):
+        metrics = [m for m in (*PRINTED, *HARD) if {m, f"{m}_low", f"{m}_high"} <= {*self.columns}]
+        metrics = list(dict.fromkeys(metrics))[:2]
+        if not metrics or not {"sees_test_cells", "error"} <= {*self.columns}:
+            return pd.DataFrame(self)
+        frame = readable(self, metrics)
+        failed = self["error"] != ""
+        frame = frame.mask(failed, "failed") if failed.any() else frame
+        wide = columns is not None and len(metrics) > 1 and len(frame.to_string().splitlines()[0]) > columns
+        return frame.drop(columns=metrics[1].replace("_", " ")) if wide else frame
+
+    def __repr__(self):
+        return self._short(80).to_string()
+
+    def _repr_html_(self):
+        return self._short()._repr_html_()
 
 
 def _sides(X_train, y_train, X_test, y_test):
@@ -165,7 +189,7 @@ def _scored(model, X_train, y_train, X_test, y_test, metrics, n_boot, seeds, ran
     return row
 
 
-def readable(table, metrics=("balanced_accuracy", "macro_f1")) -> pd.DataFrame:
+def readable(table, metrics=PRINTED) -> pd.DataFrame:
     """A ladder for the eye: one column a metric, each entry "value [low, high]", and who has seen the test cells."""
     columns = {m.replace("_", " "): [f"{at(table, baseline, m)}" for baseline in table.index] for m in metrics}
     seen = table["sees_test_cells"].map({True: "yes", False: ""}) if table["sees_test_cells"].any() else None
@@ -176,7 +200,7 @@ def readable(table, metrics=("balanced_accuracy", "macro_f1")) -> pd.DataFrame:
 def at(table, baseline, metric="balanced_accuracy") -> Interval:
     """One entry of a ladder as an :class:`Interval`; an unknown baseline raises ``KeyError`` naming those there are."""
     if baseline not in table.index:
-        raise KeyError(f"no baseline {baseline!r}; there are {', '.join(table.index)}")
+        raise KeyError(f"no baseline {baseline!r}; there are {', '.join(table.index)}{nearest(baseline, table.index)}")
     value, low, high = (float(table.loc[baseline, c]) for c in (metric, f"{metric}_low", f"{metric}_high"))
     return Interval(value, low, high, 0.95, "stratified bootstrap")
 

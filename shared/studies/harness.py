@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from shared.data.constraints import SettingError, Whole, require
+from shared.data.constraints import SettingError, Whole, nearest, require
 from shared.data.errors import DataError, warn
 from shared.data.parallel import Failure, each, function_name
 from shared.evaluate.intervals import Interval, over_seeds
@@ -72,7 +72,8 @@ def run(arms: Mapping, data: Mapping, seeds, metric, *, unit: str = "data", vers
     rows = [{"data": d, "arm": a, "seed": s, **row} for (d, a, s), found in cells.items() for row in found]
     table = pd.DataFrame(rows, columns=None if rows else ["data", "arm", "seed", "value"])
     if rows and unit not in table:
-        raise SettingError(f"unit={unit!r} is no column of the table: choose of {', '.join(table.columns)}")
+        known = f"choose of {', '.join(table.columns)}{nearest(unit, table.columns)}"
+        raise SettingError(f"unit={unit!r} is no column of the table: {known}")
     table.attrs |= {"unit": unit, "failed": failed}
     return table
 
@@ -240,7 +241,9 @@ def compare(
         raise DataError(f"the table has no column {', '.join(sorted(lacking))}: it has {', '.join(table.columns)}")
     mean = table.pivot_table(index=unit, columns="arm", values=value)
     if baseline not in mean:
-        raise DataError(f"no arm is called {baseline!r}: choose of {', '.join(map(str, mean))}")
+        raise DataError(
+            f"no arm is called {baseline!r}: choose of {', '.join(map(str, mean))}{nearest(baseline, mean)}"
+        )
     ahead = mean.drop(columns=baseline).sub(mean[baseline], axis=0)
     ahead = ahead if groups is None else ahead.groupby(lambda name: groups.get(name, name)).mean()
     rows = {}

@@ -247,3 +247,41 @@ def test_seconds_of_the_rungs_are_part_of_those_of_the_call():
     start = time.perf_counter()
     table = ladder(*cells(), *cells(seed=1), models=MODELS, n_boot=50)
     assert 0 < table["seconds"].sum() < time.perf_counter() - start
+
+
+def test_a_printed_ladder_fits_a_screen_and_keeps_its_numbers():
+    (X, y), (Z, t) = cells(), cells(seed=1)
+    with pytest.warns(RuntimeWarning, match="no good"):
+        table = ladder(X, y, Z, t, models=MODELS, extra={"new": Breaks()}, study_train=y, study_test=t, n_boot=20)
+    lines = str(table).splitlines()
+    assert max(map(len, lines)) <= 80 and len(lines) == 8 and "failed" in lines[-2] and "logistic" in lines[4]
+    html = table._repr_html_()
+    assert "balanced accuracy" in html and "seconds" not in html and {"seconds", "cohen_kappa_low"} <= {*table.columns}
+    assert "macro f1" in html and str(table[["seconds"]]).splitlines()[0].split() == ["seconds"]
+    one = ladder(X, y, Z, t, models={"centroid": NearestCentroid()}, metrics=("accuracy",), n_boot=10)
+    assert str(one).split()[:2] == ["accuracy", "baseline"]
+    assert "0.9" in str(one) or "1.00 [" in str(one)
+    assert "seconds" in pd.DataFrame(one).to_string()
+
+
+def test_a_bar_stands_on_a_terminal_only(capfd, monkeypatch):
+    (X, y), (Z, t) = cells(), cells(seed=1)
+    bar, shown = sys.modules["shared.evaluate.ladder"].tqdm, []
+    monkeypatch.setattr(
+        sys.modules["shared.evaluate.ladder"], "tqdm", lambda *a, **how: (shown.append(how), bar(*a, **how))[1]
+    )
+    for progress in (True, False):
+        ladder(X, y, Z, t, models={"centroid": NearestCentroid()}, n_boot=10, progress=progress)
+    assert [how["disable"] for how in shown] == [None, True] and shown[0]["delay"] >= 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_nearest_name_is_offered():
+    (X, y), (Z, t) = cells(), cells(seed=1)
+    with pytest.raises(
+        ValueError, match=r"metrics=\('acuracy',\) are not known: choose of .*; did you mean 'accuracy'\?"
+    ):
+        ladder(X, y, Z, t, models=MODELS, metrics=("acuracy",))
+    table = ladder(X, y, Z, t, models={"centroid": NearestCentroid()}, n_boot=10)
+    with pytest.raises(KeyError, match="did you mean 'centroid'"):
+        evaluate.at(table, "Centroids")

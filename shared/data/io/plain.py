@@ -62,7 +62,7 @@ def h5ad(paths: list[Path], *, layer=None, obs=None, units=None, missing=()):
     return found
 
 
-def table(paths: list[Path], *, separator=None, duplicated_genes=False):
+def table(paths: list[Path], *, separator=None, duplicated_genes=False, transposed=False):
     """A table of numbers: the first column names the cells, the first row the genes.
 
     Parameters
@@ -74,6 +74,8 @@ def table(paths: list[Path], *, separator=None, duplicated_genes=False):
         By the file's name where not given: a comma for ``.csv``, a tab otherwise.
     duplicated_genes : bool, default False
         Let names of genes stand that occur twice, for the door to merge or to refuse.
+    transposed : bool, default False
+        The rows are genes and the columns cells; what is returned has cells in rows.
 
     Returns
     -------
@@ -102,11 +104,13 @@ def table(paths: list[Path], *, separator=None, duplicated_genes=False):
         if any(";" in str(name) for name in (found.index.name, *found.index[:1])):
             other = "semicolons, as some spreadsheets save them, write it with commas"
         raise DataError(f"{path.name} is empty: {len(found)} cells × 0 genes; if its fields are parted by {other}")
+    if transposed:
+        genes, cells = cells.rename("gene"), genes.rename(None)
     for finding in name_problems(genes, cells):
         if not (duplicated_genes and finding.check == "genes twice"):
             raise DataError(finding.about(path.name))
     if found.shape[0] == 0:
-        return ad.AnnData(np.zeros(found.shape, np.float32))
+        return ad.AnnData(np.zeros((len(cells), len(genes)), np.float32))
     words = [c for c in found.columns if not pd.api.types.is_numeric_dtype(found[c])]
     if words:
         raise DataError(
@@ -115,4 +119,5 @@ def table(paths: list[Path], *, separator=None, duplicated_genes=False):
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # as asked for
-        return ad.AnnData(found.to_numpy(np.float32), obs=pd.DataFrame(index=cells), var=pd.DataFrame(index=genes))
+        X = found.to_numpy(np.float32)
+        return ad.AnnData(X.T if transposed else X, obs=pd.DataFrame(index=cells), var=pd.DataFrame(index=genes))

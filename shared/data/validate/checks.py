@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shared.data.catalogue import UNITS
-from shared.data.constraints import Maybe, OneOf, Whole, require
+from shared.data.constraints import Maybe, OneOf, Whole, nearest, require
 from shared.data.errors import DataError
 from shared.data.genes.kinds import gene_kind
 from shared.data.genes.lists import many, shown
@@ -128,7 +127,8 @@ def _layer(adata, layer):
     if layer is None:
         return adata.X
     if layer not in adata.layers:
-        raise DataError(f"there is no layer {layer!r}; the data have {shown(adata.layers) or 'none'}")
+        have = shown(adata.layers) or "none"
+        raise DataError(f"there is no layer {layer!r}; the data have {have}{nearest(layer, adata.layers)}")
     return adata.layers[layer]
 
 
@@ -377,9 +377,7 @@ def label_values(adata, labels):
     """The column of ``obs`` called `labels`, as a Series; :class:`DataError` where there is none, or two."""
     columns = list(adata.obs.columns)
     if labels not in columns:
-        near = difflib.get_close_matches(str(labels), map(str, columns), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"obs has no column {labels!r}; it has {shown(columns) or 'none'}{hint}")
+        raise DataError(f"obs has no column {labels!r}; it has {shown(columns) or 'none'}{nearest(labels, columns)}")
     if columns.count(labels) > 1:
         raise DataError(f"obs has several columns {labels!r}: rename or drop one")
     return adata.obs[labels]
