@@ -87,7 +87,7 @@ def document(entry: Entry) -> dict:
         known of human data.
     """
     listed = [r for r in entry.routes if any(f.sha256 for f in r.files)]
-    whole = next((r for r in listed if r.pinned), None)
+    whole = next((r for r in listed if r.verified), None)
     year = re.search(r"\((\d{4})\)", entry.citation)
     return _filled(
         {
