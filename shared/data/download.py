@@ -182,7 +182,7 @@ def _fetched(file: File, kind: str, progress: bool) -> Path:
     cure = "try again later, or name a folder that holds it in BORROWED_MIRROR"
     if not file.sha256 and expected and damaged:
         cure = f"if the source has a new version that you want, remove {path.parent} and try again"
-    said = "; ".join(f"{host(url)}: {e}" for url, e in errors.items()) or "no address is known"
+    said = "; ".join(dict.fromkeys(f"{host(url)}: {e}" for url, e in errors.items())) or "no address is known"
     raise (DataError if damaged else Unavailable)(f"{file.name} cannot be fetched: {said}; {cure}")
 
 

@@ -111,11 +111,12 @@ def known_sha256(file: File) -> str | None:
 
 
 def remember(path: Path, file: File, source: str) -> None:
-    """Write down the sha256 of a file that was fetched, or that is not in the catalogue's, for later copies."""
-    with contextlib.suppress(OSError):  # a cache that cannot be written still serves what a mirror holds
-        place(file).parent.mkdir(parents=True, exist_ok=True)
-        digest = known_sha256(file) or sha256(path)
-        write_note(place(file), {"sha256": digest, "from": source, "size": path.stat().st_size})
+    """Write down the sha256 of the first copy of a file, so that later ones are held to it."""
+    note = {"sha256": known_sha256(file) or sha256(path), "from": source, "size": path.stat().st_size}
+    try:
+        write_note(made(place(file).parent) / file.name, note)
+    except OSError as e:
+        raise DataError(f"the sha256 of {file.name} cannot be written down ({e.strerror}): {CURE}") from e
 
 
 def read_note(path: Path) -> dict:

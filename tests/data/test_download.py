@@ -476,6 +476,15 @@ def test_an_unpinned_file_of_a_mirror(mirror):
         official(file)
 
 
+def test_a_sha256_that_cannot_be_written_down(mirror, monkeypatch):
+    """Nothing would hold the next copy to it, so this one is not given out."""
+    (mirror / "u.csv").write_bytes(b"1")
+    monkeypatch.setenv("BORROWED_CACHE", str(mirror / "u.csv" / "cache"))
+    with pytest.raises(DataError, match="name a folder of yours in BORROWED_CACHE"):
+        official(File("u.csv", urls=(DEAD,)))
+    assert official(File("u.csv", sha(b"1"), 1, urls=(DEAD,))) == mirror / "u.csv"
+
+
 def test_a_mirror_with_two_answers(mirror):
     (mirror / "u.csv").write_bytes(b"1")
     (mirror / "deep" / "u.csv").write_bytes(b"1")
