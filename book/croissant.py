@@ -70,7 +70,7 @@ def document(entry: Entry) -> dict:
     """
     ctx = mlc.Context(conforms_to=CONFORMS_TO)
     listed = [r for r in entry.routes if any(f.sha256 for f in r.files)]
-    whole = next((r for r in listed if all(f.sha256 for f in r.files)), None)
+    whole = next((r for r in listed if r.verified), None)
     year = re.search(r"\((\d{4})\)", entry.citation)
     card = mlc.Metadata(
         ctx=ctx,

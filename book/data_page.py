@@ -48,14 +48,15 @@ A data set has one or more routes, tried in this order:
 - **simulated**: the same columns at a small size, and no biology. It stands in when nothing else can be had, warns, and
   marks what it made.
 
-A file is *pinned* when its sha256 is in the catalogue: other bytes are refused. The hash of a file that is not pinned
-is kept at the first download, and later downloads are held to it. No official address was followed when this page was
+A file is *verified* when its sha256 is in the catalogue: other bytes are refused. A route with a file whose sha256
+nobody has seen is *unverified*, and is never used silently: `get NAME --unverified` fetches it knowingly and writes
+down the sha256 that it saw, and later copies are held to that one. No official address was followed when this page was
 made; they are those that published code uses, and a few may have moved.
 
 ## All at once
 
-| name | cells × genes | units | organism | first route |
-|---|---|---|---|---|
+| name | cells × genes | units | organism | first route | |
+|---|---|---|---|---|---|
 """
 
 GROUPS = {
@@ -138,7 +139,7 @@ def listed(items) -> str:
 
 
 def route_words(entry) -> str:
-    """What each route is, how large, and whether its files are pinned."""
+    """What each route is, how large, and whether its files are verified."""
     return "; ".join(_route(entry, r) for r in entry.routes)
 
 
@@ -147,9 +148,9 @@ def _route(entry, route):
         return f"simulated by `{route.reader}`"
     sizes = [f.size for f in route.files]
     large = size(sum(sizes)) if None not in sizes else "size not known"
-    n, pinned = len(route.files), sum(bool(f.sha256) for f in route.files)
+    n, verified = len(route.files), sum(bool(f.sha256) for f in route.files)
     files = "1 file" if n == 1 else f"{n} files"
-    held = "pinned" if pinned == n else "not pinned" if not pinned else f"{pinned} of them pinned"
+    held = "verified" if route.verified else "*unverified*" + f" ({verified} of them verified)" * bool(verified)
     said = f"{route.kind}, {files}, {large}, {held}"
     if route.kind == "package":
         said += f", out of {listed(plain(f.package.replace('==', ' ')) for f in route.files)}"
@@ -164,7 +165,7 @@ def files_markdown(entry) -> str:
     lines = []
     for route in entry.routes:
         for f in route.files:
-            facts = [size(f.size), f"sha256 `{f.sha256}`" if f.sha256 else "sha256 not known yet"]
+            facts = [size(f.size), f"sha256 `{f.sha256}`" if f.sha256 else "*unverified*"]
             lines.append(f"- `{f.name}` ({route.kind}): {', '.join(filter(None, facts))}")
             if f.package:
                 lines.append(f"  - out of `{f.package}`")
@@ -234,6 +235,7 @@ def markdown(entries: dict, seen: dict | None = None, alike: dict | None = None)
         return NOTHING
     rows = [
         f"| [{name}](#data-{name}) | {shape(e)} | {e.units} | {cell(e.organism)} | {e.routes[0].kind} |"
+        f"{'' if e.routes[0].verified else ' *unverified*'} |"
         for name, e in entries.items()
     ]
     out = [HEAD + "\n".join(rows) + "\n"]

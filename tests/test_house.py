@@ -317,9 +317,10 @@ def import_seconds(root, module="shared") -> tuple[float, set[str]]:
     return min(seconds), brought
 
 
-def test_the_front_door_is_light(root):
-    seconds, brought = import_seconds(root)
-    assert not brought, f"import shared also loads {', '.join(sorted(brought))}"
+@pytest.mark.parametrize("module", ["shared", "shared.data"])
+def test_the_front_door_is_light(root, module):
+    seconds, brought = import_seconds(root, module)
+    assert not brought, f"import {module} also loads {', '.join(sorted(brought))}"
     assert seconds <= IMPORT_SECONDS
 
 

@@ -8,33 +8,47 @@ else stands in the module that its name says: ``shared.data.errors``, ``shared.d
 """
 
 import importlib
+import sys
+import types
 
-from shared.data.corpus.corpus import Corpus
-from shared.data.genes.lists import gene_table
-from shared.data.genes.translate import to_symbols
-from shared.data.load import from_arrays, load, to_arrays
-from shared.data.validate.checks import check
-
-__all__ = [  # noqa: RUF022 (the order of the page)
-    "load", "from_arrays", "to_arrays", "check", "gene_table", "to_symbols", "Corpus", "simulate", "Stream", "parallel",
-]  # fmt: skip
-
-# Imported when they are asked for. The last two are no doors: recorded pages of the book import them from here.
-_LATER = {
+# Each is imported when it is first used: anndata, pandas and scipy take a second.
+_HOMES = {
+    "load": "load",
+    "from_arrays": "load",
+    "to_arrays": "load",
+    "check": "validate.checks",
+    "gene_table": "genes.lists",
+    "to_symbols": "genes.translate",
+    "Corpus": "corpus.corpus",
     "simulate": "simulate",
-    "parallel": "parallel",
     "Stream": "stream.stream",
-    "DataError": "errors",
-    "in_mirror": "store",
+    "parallel": "parallel",
 }
+__all__ = list(_HOMES)
+_HOMES |= {"DataError": "errors", "in_mirror": "store"}  # no doors: recorded pages of the book import them from here
+_MODULES = {"simulate", "parallel"}
 
 
 def __getattr__(name):
-    if name not in _LATER:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_LATER[name]}")
-    return module if _LATER[name] == name else getattr(module, name)
+    module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    if name in _MODULES:
+        return module
+    value = globals()[name] = getattr(module, name)
+    return value
 
 
 def __dir__():
     return sorted({*globals(), *__all__})
+
+
+class _Package(types.ModuleType):
+    """Keeps ``load`` the function: Python would put the module of that name in its place when it is imported."""
+
+    def __setattr__(self, name, value):
+        if name in _MODULES or name not in _HOMES or not isinstance(value, types.ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -2,7 +2,7 @@
 
 list                       every data set, one a line
 show NAME                  what the catalogue says of one
-get NAME...                fetch, so that later loads need no network
+get NAME...                fetch, so that later loads need no network; --unverified for files of no known sha256
 check [NAME...]            what is here, what would be fetched from where; fails only if something is damaged
 check FILE...              what a file of your own holds, what loading changes, and the command that mends it
 convert FILE OUT.h5ad      write a file of your own as clean AnnData
@@ -20,7 +20,7 @@ import textwrap
 from dataclasses import fields
 from pathlib import Path
 
-from shared.data import catalogue, download, routes, simulate, store
+from shared.data import catalogue, download, routes, store
 from shared.data.catalogue import Entry, File, Route
 from shared.data.constraints import SettingError
 from shared.data.convert import Options, judge
@@ -79,15 +79,17 @@ def table(head, rows, *, right=()) -> str:
 
 def state(entry: Entry, route: Route) -> dict:
     """What one route of an entry has here: ``state`` in a word, ``said`` in words, ``files`` one by one."""
-    found = {"name": entry.name, "route": route.kind, "reader": route.reader, "pinned": route.pinned, "files": []}
+    found = {"name": entry.name, "route": route.kind, "reader": route.reader, "verified": route.verified, "files": []}
     if route.kind == "simulated":
+        from shared.data import simulate
+
         said = {"state": "simulated", "said": "made when it is loaded; nothing to fetch"}
         return found | said | {"readable": hasattr(simulate, route.reader)}
     for file in route.files:
-        seen = download.look(file, route.kind)
+        seen = download.find(file, route.kind)
         origin = [download.host(u) for u in file.urls] or ["the package index"] * bool(file.package)
         one = {"name": file.name, "state": seen.state, "size": file.size, "sha256": store.known_sha256(file)}
-        one |= {"pinned": bool(file.sha256), "said": seen.said, "hosts": list(dict.fromkeys(origin))}
+        one |= {"verified": bool(file.sha256), "said": seen.problem, "hosts": list(dict.fromkeys(origin))}
         found["files"].append(one | {"path": str(seen.path) if seen.path else None})
     state, said = _summary(entry, route, found["files"])
     return found | {"readable": route.reader in routes.readers(), "state": state, "said": "; ".join(said)}
@@ -109,16 +111,20 @@ def _summary(entry, route, files) -> tuple[str, list[str]]:
     if missing:
         hosts = " or ".join(dict.fromkeys(h for f in missing for h in f["hosts"]))
         some = f"{len(missing)} of {len(files)} files" if len(files) > 1 else "it"
-        return "absent", [f"not here: {some} would be fetched from {hosts}", *notes]
+        unverified = "" if route.verified else "unverified; "
+        return "absent", [f"{unverified}not here: {some} would be fetched from {hosts}", *notes]
     where = " and ".join({"mirror": "in the mirror"}.get(s, s) for s in states) + ", converted" * converted
-    check = "sha256 ok" if route.pinned else "ok (by the hash of its first download)"
-    return states[0], [f"{where}, {check}", *notes]
+    check = "ok (by the sha256 of its first download)" if all(f["sha256"] for f in files) else "unverified"
+    return states[0], [f"{where}, {'sha256 ok' if route.verified else check}", *notes]
 
 
 def here(entry: Entry) -> str:
     """In a word, without reading any file: is the entry's first route on this machine?"""
     route = entry.routes[0]
-    there = [route.kind == "bundled" or store.place(f).is_file() for f in route.files]
+    try:
+        there = [route.kind == "bundled" or store.place(f).is_file() for f in route.files]
+    except DataError:  # without a folder for the cache, nothing lies in it
+        there = [False]
     return "yes" if all(there) else "part" if any(there) else "no"
 
 
@@ -132,16 +138,17 @@ def chosen(names) -> list[Entry]:
 
 def list_(args) -> int:
     """One line an entry."""
-    rows, lines = [], []
+    rows, lines, narrow = [], [], width() < ROOMY
     for e in chosen(args.names):
         kinds = [r.kind for r in e.routes]
         row = {"name": e.name, "shape": e.shape, "units": e.units, "routes": kinds, "size": e.size, "here": here(e)}
-        rows.append(row | {"pinned": e.routes[0].pinned, "title": e.title})
+        rows.append(row | {"verified": e.routes[0].verified, "title": e.title})
         bytes_ = "-" if kinds[0] == "simulated" else size(e.size)
-        pinned = "yes" if e.routes[0].pinned else "no"
-        lines.append([e.name, shape(e), e.units, kinds[0], bytes_, here(e), pinned, e.title])
-    head = ["name", "cells × genes", "units", "route", "size", "here", "pinned", "title"]
-    shown = len(head) - (width() < ROOMY)  # a title folded into a few letters helps nobody
+        verified = "sha256" if e.routes[0].verified else "unverified"
+        large = shape(e).replace(" ", "") if narrow else shape(e)
+        lines.append([e.name, large, e.units, kinds[0], bytes_, here(e), verified, e.title])
+    head = ["name", "cells × genes", "units", "route", "size", "here", "held by", "title"]
+    shown = len(head) - narrow  # a title folded into a few letters helps nobody
     words = table(head[:shown], [line[:shown] for line in lines], right=("cells × genes", "size"))
     return say(json_of(rows) if args.json else words)
 
@@ -160,7 +167,8 @@ def show(args) -> int:
     lines += [textwrap.fill(t, initial_indent=f"{name:10}  ", **indents) for name, t in card.items() if t.strip()]
     for route, found in zip(entry.routes, states):
         missing = "" if found["readable"] else " (which does not exist yet)"
-        lines.append(f"\n{route.kind}, read by {route.reader}{missing}")
+        unverified = "" if route.verified else ", unverified: get it with --unverified"
+        lines.append(f"\n{route.kind}, read by {route.reader}{missing}{unverified}")
         lines.append(textwrap.indent(textwrap.fill(found["said"], width() - 2), "  "))
         for file, one in zip(route.files, found["files"]):
             lines.append(f"  {file.name}  {size(file.size)}  sha256 {one['sha256'] or 'not known yet'}")
@@ -169,14 +177,14 @@ def show(args) -> int:
     return say("\n".join([*lines, f'\nload it: shared.data.load("{entry.name}")']))
 
 
-def _had(entry: Entry, kind: str | None) -> tuple[Route, list[Path]]:
+def _had(entry: Entry, kind: str | None, unverified: bool) -> tuple[Route, list[Path]]:
     """The files of the first route of `entry` that can be had; simulated data stand in for none that cannot."""
     said = []
     for route in entry.routes_of(kind):
         if route.kind == "simulated" and said:
             break
         try:
-            return route, download.get_all(route.files, kind=route.kind)
+            return route, routes.files(entry, route, unverified=unverified)
         except Unavailable as e:
             said.append(str(e))
     raise Unavailable("; ".join(said))
@@ -203,7 +211,7 @@ def get(args) -> int:
     """Fetch the files of every entry named; go on after one that fails."""
 
     def one(entry):
-        route, paths = _had(entry, args.route)
+        route, paths = _had(entry, args.route, args.unverified)
         return {"route": route.kind, "paths": list(map(str, paths))}
 
     def say_one(result):
@@ -277,7 +285,8 @@ def mirror(args) -> int:
 
     def one(entry):
         first = entry.routes[0].kind
-        route, paths = _had(entry, args.route or (first if first in ("bundled", "simulated") else None))
+        kind = args.route or (first if first in ("bundled", "simulated") else None)
+        route, paths = _had(entry, kind, args.unverified)
         files = route.files if route.kind in ("package", "official") else ()
         return {"route": route.kind, "files": [str(copied(f, p, folder)) for f, p in zip(files, paths)]}
 
@@ -353,10 +362,18 @@ OWN = [
     ("--labels", {"metavar": "COLUMN", "help": "column of obs with the classes; the copy has it as cell_type"}),
     ("--drop-empty", {"action": "store_true", "help": "leave out cells without any expression"}),
 ]
+KNOWINGLY = (
+    "also files whose sha256 is not in the catalogue; what is seen now is written down, and later copies held to it"
+)
+UNVERIFIED = ("--unverified", {"action": "store_true", "help": KNOWINGLY})
 COMMANDS = {
     "list": (list_, "every data set, one a line", [NAMES]),
     "show": (show, "what the catalogue says of one data set", [("name", {"metavar": "NAME"})]),
-    "get": (get, "fetch, so that later loads need no network", [("names", {"nargs": "+", "metavar": "NAME"}), ROUTE]),
+    "get": (
+        get,
+        "fetch, so that later loads need no network",
+        [("names", {"nargs": "+", "metavar": "NAME"}), ROUTE, UNVERIFIED],
+    ),
     "check": (
         check,
         "what is here, and what would be fetched from where; or what a file of your own holds",
@@ -380,7 +397,7 @@ COMMANDS = {
     "mirror": (
         mirror,
         "copy files into a folder for machines without a network",
-        [("folder", {"metavar": "FOLDER"}), NAMES, ROUTE],
+        [("folder", {"metavar": "FOLDER"}), NAMES, ROUTE, UNVERIFIED],
     ),
 }
 

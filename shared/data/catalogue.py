@@ -32,8 +32,8 @@ class File:
     name : str
         Below ``data/`` for a bundled file; elsewhere the plain name it has in the cache and in a local mirror.
     sha256 : str or None
-        Of the file; another one is refused. None where nobody has been able to fetch it yet: then the hash of the
-        first download is kept, and later ones are held to it.
+        Of the file; another one is refused. None where nobody has been able to fetch it yet: the file is *unverified*,
+        used only after it was fetched knowingly, and later copies are held to the sha256 seen then.
     size : int or None
         Bytes; None where unknown.
     urls : tuple of str
@@ -75,8 +75,8 @@ class Route:
     options: Mapping = field(default_factory=lambda: MappingProxyType({}))
 
     @property
-    def pinned(self) -> bool:
-        """True when the sha256 of every file is known."""
+    def verified(self) -> bool:
+        """True when the sha256 of every file is in the catalogue."""
         return all(f.sha256 for f in self.files)
 
 
@@ -204,12 +204,14 @@ def catalog() -> dict[str, Entry]:
 
 
 def entry(name: str) -> Entry:
-    """The entry called `name`; an unknown name raises :class:`DataError` with the nearest known one."""
+    """The entry called `name`; an unknown name raises :class:`DataError` with the nearest known ones."""
     known = catalog()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "or a path to a .h5ad, .csv or .tsv file"
-        raise DataError(f"{name!r} is not in the catalogue ({', '.join(known)}); {hint}")
+        plain = re.sub(r"[\s_]+", "-", name.strip().lower())
+        near = difflib.get_close_matches(plain, known, 3) or [n for n in known if n in plain or plain in n][:3]
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near and plain else ""
+        names = "'python -m shared.data list' prints all names; a file of your own goes by its path"
+        raise DataError(f"{name!r} is not in the catalogue: {hint}{names}")
     return known[name]
 
 

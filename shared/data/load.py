@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import warnings
@@ -18,7 +19,7 @@ from shared.data.constraints import Flag, Maybe, OneOf, nearest, require
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
-from shared.data.store import matrix_sha256, sha256
+from shared.data.store import sha256
 from shared.data.validate.checks import check, label_values, value_errors
 from shared.data.validate.structure import matrix_problems, name_problems, structure
 from shared.data.validate.values import scan
@@ -342,6 +343,15 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     adata.uns |= {"sha256": matrix_sha256(adata.X, adata.var_names), "source": "arrays"}
     stamp(adata, notes)
     return adata
+
+
+def matrix_sha256(X, genes=()) -> str:
+    """Of the names of genes and of a matrix, CSR or ndarray, for data that are in no file."""
+    digest = hashlib.sha256("\n".join(genes).encode())
+    digest.update(str(X.shape).encode())
+    for part in (X.data, X.indices, X.indptr) if sparse.issparse(X) else (X,):
+        digest.update(np.ravel(part))
+    return digest.hexdigest()
 
 
 def _matrix(X):

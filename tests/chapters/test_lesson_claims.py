@@ -71,7 +71,13 @@ def compare(corpus, target, *arms, epochs=1, lr=0.02, seeds=2, width=16):
 
 
 def test_scpretrains_gains_vanish_where_the_corpus_is_noise():
-    arms = ("pre-trained, frozen", "genes, logistic", "PCA, frozen", "pre-trained, fine-tuned", "random clusters, frozen")
+    arms = (
+        "pre-trained, frozen",
+        "genes, logistic",
+        "PCA, frozen",
+        "pre-trained, fine-tuned",
+        "random clusters, frozen",
+    )
     found = compare([cells(200, 1, 0.5)[0]], cells(240, 3, 3), *arms, lr=0.1)
     assert refused("scpretrain", "embedding", found)
     assert refused("scpretrain", "components", found)

@@ -106,7 +106,15 @@ def test_one_flipped_byte_is_noticed(tmp_path, monkeypatch):
         data.load("tissues")
 
 
-@pytest.mark.parametrize(("name", "hint"), [("pmbc", "did you mean 'pbmc'"), ("zzz", "or a path to")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("pmbc", "did you mean 'pbmc'"),
+        ("PBMC", "did you mean 'pbmc' or"),
+        ("gtex", "'gtex-v8' or"),
+        ("zzz", "prints all names"),
+    ],
+)
 def test_unknown_name_gets_a_hint(name, hint):
     with pytest.raises(DataError, match=hint):
         data.load(name)
@@ -582,3 +590,14 @@ def test_a_series_matrix_is_told_by_its_name(tmp_path):
     (tmp_path / "GSE1_series_matrix.txt").write_text("\n".join(lines))
     got = data.load(tmp_path / "GSE1_series_matrix.txt", units="log")
     assert got.shape == (2, 2) and got.obs["title"].tolist() == ["a", "b"] and got.uns["units"] == "log"
+
+
+def test_the_names_of_the_package_come_when_they_are_used(root):
+    """Whatever is imported first, and `load` stays the function although a module has its name."""
+    code = "from shared.data.load import to_arrays\nimport shared.data.load\nassert callable(shared.data.load)\n"
+    code += "from shared.data import load\nassert callable(load)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == 0
+    assert all(getattr(data, name).__name__.split(".")[-1] == name for name in data.__all__)
+    assert set(data.__all__) <= set(dir(data))
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        data.lod  # noqa: B018

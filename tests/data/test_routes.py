@@ -98,7 +98,7 @@ def test_an_unavailable_route_passes_to_the_next(place):
 
 def test_simulated_data_are_announced(place):
     e = entry(Route("package", "numbers", (absent(),)), SIMULATED)
-    with pytest.warns(SimulatedWarning, match=r"set: no real data.*package: absent\.txt is neither.*BORROWED_OFFLINE"):
+    with pytest.warns(SimulatedWarning, match=r"set: no real data.*package: absent\.txt is not here.*BORROWED_OFFLINE"):
         adata = routes.obtain(e)
     assert adata.uns["simulated"] is True and adata.uns["route"] == "simulated" and total(adata) == 594
 
@@ -219,13 +219,23 @@ def test_members_stand_in_for_their_archive(place):
         routes.obtain(entry(Route("package", "numbers", (gone,))))
 
 
-def test_an_unpinned_file_is_converted_by_its_first_hash(place):
+def test_an_unverified_file_is_used_only_after_it_was_fetched_knowingly(place):
     put(place, "u.txt")
-    e = entry(Route("official", "numbers", (File("u.txt", urls=(DEAD + "u.txt",)),)))
-    assert routes.conversion(e, e.routes[0]) is None
-    assert total(routes.obtain(e)) == 132 and len(routes.obtain(e).uns["sha256"]) == 64 and len(place.read) == 1
+    route = Route("official", "numbers", (File("u.txt", urls=(DEAD + "u.txt",)),))
+    e = entry(route)
+    assert routes.conversion(e, route) is None and not route.verified
+    with pytest.raises(Unavailable, match=r"u\.txt is unverified.*'python -m shared\.data get set --unverified'"):
+        routes.obtain(e)
+    with pytest.warns(SimulatedWarning, match=r"official: u\.txt is unverified.*get set --unverified"):
+        assert routes.obtain(entry(route, SIMULATED)).uns["simulated"]
+    assert place.read == [] and not list(place.cache.rglob("*.json"))
+    assert routes.files(e, route, unverified=True) == [place.folder / "u.txt"]
+    adata = routes.obtain(e)
+    assert total(adata) == 132 and adata.uns["sha256"] == hashlib.sha256(b"2").hexdigest() and adata.uns["unverified"]
     (place.folder / "u.txt").write_bytes(b"3")
-    assert total(routes.obtain(e)) == 132
+    assert total(routes.obtain(e)) == 132 and len(place.read) == 1
+    with pytest.raises(Unavailable, match="in the mirror is not the right one: its sha256 differs"):
+        routes.files(e, route)
 
 
 def test_a_table_without_uns_passes(place):

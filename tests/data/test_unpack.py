@@ -1,6 +1,7 @@
 """Archives that want more than to be unpacked: nothing lands outside, nothing half, nothing endless."""
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -89,12 +90,6 @@ def test_patterns_and_everything(tmp_path, kind):
     assert [p.name for p in unpack.members(path, ["z.txt", "a/?.csv"], tmp_path / "p")] == ["z.txt", "x.csv"]
     assert [p.name for p in unpack.members(path, (), tmp_path / "q")] == ["y.csv", "x.csv", "z.txt"]
     refused(path, ["*.mtx"], tmp_path / "r", r"it has no file \*\.mtx")
-
-
-def test_a_bracket_is_no_pattern(tmp_path):
-    path = packed(tmp_path, "zip", {"a[1].csv": b"1", "a1.csv": b"2"})
-    assert [p.name for p in unpack.members(path, ["a[1].csv"], tmp_path / "o")] == ["a[1].csv"]
-    assert [p.name for p in unpack.members(path, ["a[1]*"], tmp_path / "p")] == ["a[1].csv"]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -187,10 +182,7 @@ def test_a_bomb(tmp_path, kind, asked, monkeypatch):
     monkeypatch.setattr(unpack, "FLOOR", 1 << 20)
     monkeypatch.setattr(unpack, "RATIO", 200)
     path = packed(tmp_path, kind, {"zeros": bytes(8 << 20), "x": b"1"})
-    if kind == "zip" and asked == "x":  # in a zip what is not asked for is not unpacked
-        assert unpack.members(path, ["x"], tmp_path / "out")[0].read_bytes() == b"1"
-    else:
-        refused(path, [asked], tmp_path / "out", "a bomb")
+    refused(path, [asked], tmp_path / "out", "a bomb")
 
 
 def test_a_zip_that_lies_about_sizes(tmp_path, monkeypatch):
@@ -247,28 +239,21 @@ def test_an_archive_that_is_not_there(tmp_path):
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
+    def full(source, out, length):
+        out.write(b"what had room")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     path = packed(tmp_path, "zip", FILES)
-    usage = unpack.shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr(unpack.shutil, "disk_usage", lambda p: usage)
+    monkeypatch.setattr(unpack.shutil, "copyfileobj", full)
     refused(path, ["a/x.csv"], tmp_path / "out", "the disk of .* is full; make room")
 
 
-def test_into_a_folder_that_has_files(tmp_path):
-    path, into = packed(tmp_path, "zip", FILES), tmp_path / "out"
-    (into / "a").mkdir(parents=True)
-    (into / "keep.txt").write_text("keep")
-    (into / "a" / "x.csv").write_text("old")
-    assert unpack.members(path, ["a/x.csv"], into)[0].read_bytes() == FILES["a/x.csv"]
-    assert everything(into) == ["a", "a/x.csv", "keep.txt"]
-
-
-def test_into_a_folder_with_a_link_outside(tmp_path):
-    (tmp_path / "in" / "out").mkdir(parents=True)
-    (tmp_path / "in" / "out" / "a").symlink_to(tmp_path, target_is_directory=True)
-    path = packed(tmp_path / "in", "zip", FILES)
-    with pytest.raises(DataError, match="is a link that leads outside"):
-        unpack.members(path, ["a/x.csv"], tmp_path / "in" / "out")
-    assert not (tmp_path / "x.csv").exists()
+def test_a_folder_that_has_files_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").write_text("keep")
+    with pytest.raises(FileExistsError):
+        unpack.members(packed(tmp_path, "zip", FILES), (), tmp_path / "out")
+    assert (tmp_path / "out" / "x").read_text() == "keep"
 
 
 names = st.lists(st.sampled_from(["..", ".", "a", "b.csv", "", "C:", "x\\..", "\\", "é", " "]), min_size=1, max_size=4)

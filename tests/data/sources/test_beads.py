@@ -64,6 +64,7 @@ def test_the_sorted_cells_come_by_their_official_files(tmp_path, monkeypatch):
     monkeypatch.setenv("BORROWED_MIRROR", str(tmp_path))
     monkeypatch.setenv("BORROWED_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("BORROWED_OFFLINE", "1")
+    routes.files(entry, route, unverified=True)
     got = routes.obtain(entry, "official", progress=False)
     assert got.shape == (20, 4) and got.obs["cell_type"].nunique() == 10
     values = dict(zip(got.obs["cell_type"].astype(str), got.X[:, 0].toarray().ravel()))
