@@ -82,7 +82,7 @@ def find(file: File, kind: str) -> Found:
     # Those deep below the top first, so that of two that are the same the one nearest to it is taken.
     copies = sorted(store.in_mirror(glob.escape(file.name)), key=lambda p: -len(p.parts))
     problems = {p: problem(p, file) for p in copies}
-    right = {store.sha256(p): p for p in copies if not problems[p]}
+    right = {store.known_sha256(file) or store.sha256(p): p for p in copies if not problems[p]}
     if len(right) == 1:
         return Found("mirror", *right.values())
     said = f"the cached copy of {file.name} is damaged: {wrong}" if path.is_file() else ""
