@@ -121,11 +121,6 @@ def get(file: File, *, kind: str, progress: bool = True) -> Path:
     return found.path
 
 
-def get_all(files, *, kind: str, progress: bool = True) -> list[Path]:
-    """:func:`get` for the files of one route; Ctrl-C keeps what has arrived, and the next call goes on."""
-    return [get(file, kind=kind, progress=progress) for file in files]
-
-
 def problem(path: Path, file: File) -> str:
     """What is wrong with a file's bytes; empty for a right one. Without a known sha256 it is read to its end."""
     expected, suffix = store.known_sha256(file), Path(file.name).suffix.lower()
