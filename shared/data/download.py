@@ -82,7 +82,7 @@ def find(file: File, kind: str) -> Found:
     # Those deep below the top first, so that of two that are the same the one nearest to it is taken.
     copies = sorted(store.in_mirror(glob.escape(file.name)), key=lambda p: -len(p.parts))
     problems = {p: problem(p, file) for p in copies}
-    right = {store.sha256(p): p for p in copies if not problems[p]}
+    right = {store.known_sha256(file) or store.sha256(p): p for p in copies if not problems[p]}
     if len(right) == 1:
         return Found("mirror", *right.values())
     said = f"the cached copy of {file.name} is damaged: {wrong}" if path.is_file() else ""
@@ -119,11 +119,6 @@ def get(file: File, *, kind: str, progress: bool = True) -> Path:
     if not store.known_sha256(file):
         store.remember(found.path, file, "a mirror")
     return found.path
-
-
-def get_all(files, *, kind: str, progress: bool = True) -> list[Path]:
-    """:func:`get` for the files of one route; Ctrl-C keeps what has arrived, and the next call goes on."""
-    return [get(file, kind=kind, progress=progress) for file in files]
 
 
 def problem(path: Path, file: File) -> str:

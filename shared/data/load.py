@@ -72,9 +72,9 @@ def load(name, *, route=None, layer=None, duplicates="refuse", transpose=False, 
     Raises
     ------
     DataError
-        If the name is unknown, the file is missing, damaged, altered or of a kind that is not read, or the matrix is
-        empty, holds NaN, infinities, words or negative counts, or names a cell twice, or a gene without a word on
-        `duplicates`.
+        If the name is unknown, the file is missing, damaged, altered, unverified (nobody has seen its sha256; the
+        message says how to fetch it knowingly) or of a kind that is not read, or the matrix is empty, holds NaN,
+        infinities, words or negative counts, or names a cell twice, or a gene without a word on `duplicates`.
     """
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Flag(), transpose=transpose)

@@ -82,7 +82,7 @@ def files(entry: Entry, route: Route, *, progress: bool = True, unverified: bool
     if unseen and not unverified:
         cure = f"'python -m shared.data get {entry.name} --unverified' fetches it and holds later copies to what it saw"
         raise Unavailable(f"{unseen[0]} is unverified, because its sha256 is not in the catalogue: {cure}")
-    return download.get_all(route.files, kind=route.kind, progress=progress)
+    return [download.get(file, kind=route.kind, progress=progress) for file in route.files]
 
 
 def _by(entry: Entry, route: Route, progress: bool):

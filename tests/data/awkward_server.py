@@ -45,7 +45,7 @@ class Server(ThreadingHTTPServer):
         self.site: dict[str, list[Answer]] = {}
         self.asked: list[tuple[str, dict]] = []
         self.released = threading.Event()
-        self.gate, self.now, self.most = threading.Lock(), 0, 0
+        self.gate = threading.Lock()
 
     def handle_error(self, request, client_address):
         """A client that hangs up is what some tests are about."""
@@ -76,17 +76,7 @@ class Handler(BaseHTTPRequestHandler):
             server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
             answers = server.site.get(self.path, [Answer(status=404, etag=None)])
             answer = answers.pop(0) if len(answers) > 1 else answers[0]
-            server.now += 1
-            server.most = max(server.most, server.now)
-        self.counted = 1
-        try:
-            self.answer(answer)
-        finally:
-            self.served()
-
-    def served(self):
-        with self.server.gate:
-            self.server.now, self.counted = self.server.now - self.counted, 0
+        self.answer(answer)
 
     def answer(self, a: Answer):
         said = self.headers.get("Authorization", "")
@@ -119,8 +109,6 @@ class Handler(BaseHTTPRequestHandler):
         stop = min(n for n in (a.cut, a.stall, len(body)) if n is not None)
         if a.drip:
             for i in range(stop):
-                if i == len(body) - 1:
-                    self.served()  # who has the last byte may ask anew before this thread goes on
                 self.wfile.write(body[i : i + 1])
                 if self.server.released.wait(a.drip):
                     break
