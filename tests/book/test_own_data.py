@@ -17,7 +17,7 @@ from shared.data import __main__ as cli
 from shared.data import load
 
 ROOT = Path(__file__).resolve().parents[2]
-COLUMNS = 42  # what a phone shows of a box of code
+COLUMNS = 40  # what a phone shows of a box of code
 BLOCK = re.compile(r"^```(python|sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
