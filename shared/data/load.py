@@ -21,29 +21,36 @@ from shared.data.genes.translate import DUPLICATES, merge_duplicates
 from shared.data.store import matrix_sha256, sha256
 from shared.data.validate.checks import check, label_values, value_errors
 from shared.data.validate.structure import matrix_problems, name_problems, structure
-from shared.data.validate.values import scan
+from shared.data.validate.values import looks_like, scan
 
 if TYPE_CHECKING:
     import anndata as ad
 
 # How a file of your own is read, by what its name ends in, .gz aside; a folder is one of 10x Genomics.
-KINDS = {".h5ad": "h5ad", ".csv": "table", ".tsv": "table", ".h5": "tenx_h5"}
-TENX = re.compile(r"(matrix\.mtx|genes\.tsv|features\.tsv|barcodes\.tsv)(\.gz)?$")
+KINDS = dict.fromkeys((".csv", ".tsv", ".txt", ".tab"), "table") | {".gct": "gct", ".mtx": "tenx_mtx"}
+KINDS |= dict.fromkeys((".h5ad", ".h5", ".hdf5"), "hdf5")
+# What else of load's choices is for files of one kind only.
+CHOICES = {"layer": ("h5ad",), "feature_type": ("tenx_mtx", "tenx_h5"), "genome": ("tenx_h5",)}
 
 
-def load(name, *, route=None, layer=None, duplicates="refuse") -> ad.AnnData:
+def load(name, *, route=None, layer=None, feature_type=None, genome=None, duplicates="refuse") -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
     Parameters
     ----------
     name : str or path
-        A name in ``data/catalog.yml``, or a path: to an ``.h5ad`` file, to a ``.csv`` or ``.tsv`` file (cells ×
-        genes, first column the cell names, first row the gene names; also with ``.gz`` added), to an ``.h5`` file of
-        10x Genomics, or to its folder of ``matrix.mtx``, ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``.
+        A name in ``data/catalog.yml``, or a path: to an ``.h5ad`` file; to a ``.csv``, ``.tsv`` or ``.txt`` table
+        (cells × genes, first column the cell names, first row the gene names); to a ``.gct`` file; to an ``.h5`` file
+        of 10x Genomics; to its folder of ``matrix.mtx``, ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``, or to
+        the matrix among several in a folder. Text may be gzipped, whatever its name says. Names are read as written.
     route : {"bundled", "package", "official", "simulated"}, optional
         Take a data set of the catalogue by this route only.
     layer : str, optional
         Take ``X`` from this layer of an ``.h5ad`` file.
+    feature_type : str, optional
+        Of files of 10x Genomics: the kind of features to read, ``"Gene Expression"`` where not given; ``"all"``.
+    genome : str, optional
+        Of ``.h5`` files of 10x Genomics, version 2, that hold several: the one to read.
     duplicates : {"refuse", "sum", "first"}, default "refuse"
         What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
         of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
@@ -53,7 +60,8 @@ def load(name, *, route=None, layer=None, duplicates="refuse") -> ad.AnnData:
     -------
     AnnData
         ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes. Where ``X`` holds counts,
-        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing. ``uns["sha256"]``: of the file;
+        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing (other counts there are replaced,
+        and a note says so). ``uns["sha256"]``: of the file;
         ``uns["source"]``: where it came from; ``uns["units"]``: ``"counts"``, ``"log"``, ``"tpm"``, ``"z"``,
         ``"none"``, or ``"unknown"`` where neither the file nor the values tell; ``uns["gene_hash"]``: of the ordered
         genes; ``uns["notes"]``: what was changed on the way, in words.
@@ -75,7 +83,10 @@ def load(name, *, route=None, layer=None, duplicates="refuse") -> ad.AnnData:
     if own is not None:
         if route is not None:
             raise DataError(f"{own.name} is a file of your own and has no route {route!r}: leave route out")
-        return _own(own, layer, duplicates)
+        return _own(own, {"layer": layer, "feature_type": feature_type, "genome": genome}, duplicates)
+    for choice, value in (("feature_type", feature_type), ("genome", genome)):
+        if value is not None:
+            raise DataError(f"{name!r} is a name of the catalogue, not a file of 10x Genomics: leave {choice} out")
 
     from shared.data.routes import obtain
 
@@ -108,7 +119,7 @@ def _own_path(name) -> Path | None:
         return None
 
 
-def _own(path: Path, layer, duplicates) -> ad.AnnData:
+def _own(path: Path, choices, duplicates) -> ad.AnnData:
     try:
         there = path.exists()
     except (OSError, ValueError) as e:  # too long, or with a character no path can hold
@@ -118,15 +129,20 @@ def _own(path: Path, layer, duplicates) -> ad.AnnData:
     from shared.data import routes
 
     kind, files = _kind(path)
-    if kind != "h5ad" and layer is not None:
-        raise DataError(f"{path.name} has no layer {layer!r}, only .h5ad files do: leave layer out")
+    options = {choice: value for choice, value in choices.items() if value is not None}
+    for choice, value in options.items():
+        if kind not in CHOICES[choice]:
+            whose = ".h5ad files" if choice == "layer" else "files of 10x Genomics"
+            raise DataError(f"{path.name} has no {choice} {value!r}, only {whose} do: leave {choice} out")
     for file in files:
         if not file.stat().st_size:
             raise DataError(f"{file.name} is empty: the copy or download may have stopped early")
-    # What becomes of duplicated genes is decided here; the reader is told the layer, because a file may have no X.
-    options = {"table": {"duplicated_genes": True}, "h5ad": {} if layer is None else {"layer": layer}}
-    adata = routes._read(Route("official", kind, options=options.get(kind, {})), files)
-    if layer is not None:
+    if options.get("feature_type") == "all":
+        options["feature_type"] = None
+    if kind in ("table", "gct"):  # what becomes of them is decided here
+        options["duplicated_genes"] = True
+    adata = routes._read(Route("official", kind, options=options), files)
+    if choices["layer"] is not None:
         adata.uns.pop("units", None)  # of the file's X
     adata = _merged(adata, path.name, duplicates, "load")
     adata = _checked(adata, path.name, _stated(adata), joined_sha256([sha256(f) for f in files]), str(path))
@@ -139,21 +155,48 @@ def _own(path: Path, layer, duplicates) -> ad.AnnData:
 
 def _kind(path: Path) -> tuple[str, list[Path]]:
     """The reader for a path of your own, and the files to hand to it."""
-    if path.is_dir():
-        try:
-            files = sorted(p for p in path.iterdir() if TENX.search(p.name))
-        except OSError as e:
-            raise DataError(f"{path.name} cannot be looked into ({e.strerror}): you may lack the right to") from e
-        if not files:
-            raise DataError(
-                f"{path.name or path} is a folder without a matrix.mtx: name the file to read, or a folder of 10x"
-            )
-        return "tenx_mtx", files
     name = path.name.lower()  # some systems write .CSV
-    kind = KINDS.get(Path(name.removesuffix(".gz")).suffix)
-    if kind is None or (name.endswith(".gz") and kind != "table"):
+    kind = "tenx_mtx" if path.is_dir() else KINDS.get(Path(name.removesuffix(".gz")).suffix)
+    if kind is None:
         raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")
-    return kind, [path]
+    if kind == "tenx_mtx":
+        return kind, _beside(path)
+    if kind != "hdf5":
+        return kind, [path]
+    if name.endswith(".gz"):
+        raise DataError(f"{path.name} is packed, and HDF5 is read as it lies: unpack it first (gunzip)")
+    return "h5ad" if _is_anndata(path, name.endswith(".h5ad")) else "tenx_h5", [path]
+
+
+def _is_anndata(path, otherwise: bool) -> bool:
+    """Whether an HDF5 file is AnnData, by what is in it, whatever its name says; `otherwise` where none can tell."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            return "obs" in file or ("matrix" not in file and otherwise)
+    except OSError:
+        return otherwise
+
+
+def _beside(path: Path) -> list[Path]:
+    """The matrix, genes and barcodes in a folder, or those that go with one of the matrices in it."""
+    from shared.data.io.tenx import kind_of
+
+    folder = path if path.is_dir() else path.parent
+    try:
+        files = sorted(p for p in folder.iterdir() if p.is_file() and kind_of(p))
+        deeper = [p.name for p in folder.iterdir() if p.is_dir() and any(map(kind_of, p.iterdir()))]
+    except OSError as e:
+        raise DataError(f"{folder.name} cannot be looked into ({e.strerror}): you may lack the right to") from e
+    if path != folder:
+        # GSM1_matrix.mtx.gz goes with GSM1_genes.tsv.gz; matrix.mtx with genes.tsv.
+        start = re.sub(r"[._-]?(matrix)?(\.mtx)?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+        return [path, *(p for p in files if p.name.startswith(start) and kind_of(p) != "matrix")]
+    if not any(kind_of(p) == "matrix" for p in files):
+        where = f"there is one in {shown(deeper)}" if deeper else "name the file to read, or a folder of 10x"
+        raise DataError(f"{path.name or path} is a folder without a matrix.mtx: {where}")
+    return files
 
 
 def _stated(adata) -> str | None:
@@ -186,6 +229,8 @@ def _checked(adata, what, units, sha256, source) -> ad.AnnData:
     structure(adata, what)
     adata.X, units, notes = _as_float32(adata.X, what, units)
     if units == "counts":
+        if "counts" in adata.layers and _differ(adata.layers["counts"], adata.X):
+            notes.append("layers['counts'] held other counts than X, and holds a copy of X now")
         # Of X, so that the two agree whatever layer X was read from; and whole, because X.eliminate_zeros() on index
         # arrays that both share would turn the counts into others without a word.
         adata.layers["counts"] = adata.X.copy()
@@ -194,16 +239,24 @@ def _checked(adata, what, units, sha256, source) -> ad.AnnData:
     return adata
 
 
+def _differ(a, b) -> bool:
+    if sparse.issparse(a) or sparse.issparse(b):
+        return bool((sparse.csr_matrix(a) != sparse.csr_matrix(b)).nnz)
+    return not np.array_equal(a, b)
+
+
 def _as_float32(X, what, units, copy=False):
     """`X` as float32 CSR or ndarray, its units, and what was changed; bad values are refused.
 
     With `copy` the result shares no memory with `X`; without it may, and may have changed `X` in place.
     """
-    values = scan(X)
+    values, notes = scan(X), []
+    if units == "counts" and values.fractions and looks_like(values, X) == "logged":
+        # A matrix that was logged after it was loaded, and written with what was said of the counts.
+        units, notes = "log", ["uns['units'] said counts of values that are logged, and says log now"]
     _refuse(value_errors(values, units), what)
     if units is None:
         units = "counts" if values.whole and values.largest > 1 else "unknown"
-    notes = []
     if X.dtype != np.float32:
         notes.append(f"{X.dtype} became float32")
     if values.large:
@@ -220,7 +273,10 @@ def _as_float32(X, what, units, copy=False):
 
 
 def _csr(X, values, copy):
-    """`X` as float32 CSR with each entry once and no stored zero; see :func:`_as_float32` for `copy`."""
+    """`X` as float32 CSR with each entry once, no stored zero and indices of 32 bits where these suffice.
+
+    See :func:`_as_float32` for `copy`.
+    """
     if values.parts:
         # Added up before they are rounded, and where small integers have room.
         X = X.astype(np.float64).tocsr()
@@ -228,6 +284,8 @@ def _csr(X, values, copy):
     out = sparse.csr_matrix(X, dtype=np.float32, copy=copy)
     out.sum_duplicates()
     out.eliminate_zeros()
+    if max(out.nnz, *out.shape) < 2**31:  # many estimators of scikit-learn take no others
+        out.indices, out.indptr = out.indices.astype(np.int32, copy=False), out.indptr.astype(np.int32, copy=False)
     return out
 
 
@@ -262,7 +320,7 @@ def to_arrays(adata, labels="cell_type"):
     values = scan(X)
     _refuse(value_errors(values), "the matrix", but="negative")  # centred values may happen to be whole
     if sparse.issparse(X):
-        tidy = X.format == "csr" and X.has_canonical_format and not values.stored_zeros
+        tidy = X.format == "csr" and X.has_canonical_format and not values.stored_zeros and X.indices.itemsize == 4
         X = _csr(X, values, copy=not tidy)
     else:
         X = np.ascontiguousarray(X, np.float32)
