@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,12 @@ from scipy import sparse
 from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
 from shared.data.constraints import Maybe, OneOf, require
 from shared.data.errors import DataError, warn
-from shared.data.genes.lists import many, names_of, shown, stamp
+from shared.data.genes.lists import many, names_of, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
 from shared.data.store import matrix_sha256, sha256
 from shared.data.validate.checks import check, label_values, value_errors
-from shared.data.validate.structure import matrix_problems, name_problems, structure
-from shared.data.validate.values import looks_like, scan
+from shared.data.validate.structure import matrix_of, name_problems, structure
+from shared.data.validate.values import scan, units_of
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -98,7 +97,7 @@ def load(name, *, route=None, layer=None, feature_type=None, genome=None, duplic
         if layer not in adata.layers:
             raise DataError(f"{found.name} has no layer {layer!r}; it has {', '.join(adata.layers) or 'none'}")
         adata.X = adata.layers[layer].copy()  # X and the layer it was read from must not change together
-    units = (_stated(adata) or found.units) if layer is None else None
+    units = (units_of(adata) or found.units) if layer is None else None
     source = f"{found.citation} {found.accession}. {found.licence}."
     return _checked(adata, found.name, units, adata.uns["sha256"], source)
 
@@ -145,7 +144,10 @@ def _own(path: Path, choices, duplicates) -> ad.AnnData:
     if choices["layer"] is not None:
         adata.uns.pop("units", None)  # of the file's X
     adata = _merged(adata, path.name, duplicates, "load")
-    adata = _checked(adata, path.name, _stated(adata), joined_sha256([sha256(f) for f in files]), str(path))
+    said, units = adata.uns.get("units"), units_of(adata)
+    adata = _checked(adata, path.name, units, joined_sha256([sha256(f) for f in files]), str(path))
+    if units is not None and units != said:
+        stamp(adata, [f"uns['units'] said {said!r} of values that were logged since; it says {units!r} now"])
     found = [f for f in check(adata).findings if f.severity != "note"]
     if found:
         # One warning with all of them: the next one from the same line would not be shown.
@@ -199,11 +201,6 @@ def _beside(path: Path) -> list[Path]:
     return files
 
 
-def _stated(adata) -> str | None:
-    units = adata.uns.get("units")
-    return units if isinstance(units, str) and units in UNITS else None
-
-
 def _refuse(findings, what, but=None):
     """Raise the first finding, those of the check `but` left out."""
     for f in findings:
@@ -217,7 +214,7 @@ def _merged(adata, what, duplicates, call) -> ad.AnnData:
     structure(adata, what, duplicated_genes=duplicates != "refuse", cure=cure)
     if adata.var_names.is_unique:
         return adata
-    _refuse(value_errors(scan(adata.X), _stated(adata)), what)
+    _refuse(value_errors(scan(adata.X), units_of(adata)), what)
     try:
         return merge_duplicates(adata, duplicates)[0]
     except DataError as e:
@@ -229,8 +226,8 @@ def _checked(adata, what, units, sha256, source) -> ad.AnnData:
     structure(adata, what)
     adata.X, units, notes = _as_float32(adata.X, what, units)
     if units == "counts":
-        if "counts" in adata.layers and _differ(adata.layers["counts"], adata.X):
-            notes.append("layers['counts'] held other counts than X, and holds a copy of X now")
+        if "counts" in adata.layers and not _equal(adata.layers["counts"], adata.X):
+            notes.append("layers['counts'] held other values than X and was replaced by a copy of it")
         # Of X, so that the two agree whatever layer X was read from; and whole, because X.eliminate_zeros() on index
         # arrays that both share would turn the counts into others without a word.
         adata.layers["counts"] = adata.X.copy()
@@ -239,10 +236,10 @@ def _checked(adata, what, units, sha256, source) -> ad.AnnData:
     return adata
 
 
-def _differ(a, b) -> bool:
+def _equal(a, b) -> bool:
     if sparse.issparse(a) or sparse.issparse(b):
-        return bool((sparse.csr_matrix(a) != sparse.csr_matrix(b)).nnz)
-    return not np.array_equal(a, b)
+        return not (sparse.csr_matrix(a) != sparse.csr_matrix(b)).nnz
+    return np.array_equal(a, b)
 
 
 def _as_float32(X, what, units, copy=False):
@@ -250,13 +247,11 @@ def _as_float32(X, what, units, copy=False):
 
     With `copy` the result shares no memory with `X`; without it may, and may have changed `X` in place.
     """
-    values, notes = scan(X), []
-    if units == "counts" and values.fractions and looks_like(values, X) == "logged":
-        # A matrix that was logged after it was loaded, and written with what was said of the counts.
-        units, notes = "log", ["uns['units'] said counts of values that are logged, and says log now"]
+    values = scan(X)
     _refuse(value_errors(values, units), what)
     if units is None:
         units = "counts" if values.whole and values.largest > 1 else "unknown"
+    notes = []
     if X.dtype != np.float32:
         notes.append(f"{X.dtype} became float32")
     if values.large:
@@ -273,19 +268,17 @@ def _as_float32(X, what, units, copy=False):
 
 
 def _csr(X, values, copy):
-    """`X` as float32 CSR with each entry once, no stored zero and indices of 32 bits where these suffice.
-
-    See :func:`_as_float32` for `copy`.
-    """
+    """`X` as float32 CSR with each entry once and no stored zero; see :func:`_as_float32` for `copy`."""
     if values.parts:
         # Added up before they are rounded, and where small integers have room.
         X = X.astype(np.float64).tocsr()
         X.sum_duplicates()
     out = sparse.csr_matrix(X, dtype=np.float32, copy=copy)
+    if out.indices.dtype != np.int32 and max(out.nnz, *out.shape) <= np.iinfo(np.int32).max:
+        # Many a solver takes no wider indices.
+        out = sparse.csr_matrix((out.data, out.indices.astype(np.int32), out.indptr.astype(np.int32)), out.shape)
     out.sum_duplicates()
     out.eliminate_zeros()
-    if max(out.nnz, *out.shape) < 2**31:  # many estimators of scikit-learn take no others
-        out.indices, out.indptr = out.indices.astype(np.int32, copy=False), out.indptr.astype(np.int32, copy=False)
     return out
 
 
@@ -316,7 +309,7 @@ def to_arrays(adata, labels="cell_type"):
     if column.isna().any():
         missing = many(int(column.isna().sum()), "cell")
         raise DataError(f"obs[{labels!r}] has no label for {missing}: drop them, or label them, first")
-    X = adata.X[:] if adata.isbacked else adata.X
+    X = matrix_of(adata)
     values = scan(X)
     _refuse(value_errors(values), "the matrix", but="negative")  # centred values may happen to be whole
     if sparse.issparse(X):
@@ -357,7 +350,9 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
 
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Maybe(OneOf(*UNITS)), units=units)
-    X, genes = _matrix(X), names_of(genes)
+    if isinstance(X, ad.AnnData):
+        raise DataError("this is AnnData already: shared.data.check looks at it, to_arrays takes it apart")
+    X, genes = matrix_of(X), names_of(genes)
     if X.ndim != 2 or X.shape[1] != len(genes):
         raise DataError(
             f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
@@ -366,7 +361,7 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     genes = pd.Index(genes, dtype=object)
     if 0 in X.shape:
         raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
-    _refuse(chain(name_problems(genes, obs.index), matrix_problems(X)), "the matrix", but="genes twice")
+    _refuse(name_problems(genes, obs.index), "the matrix", but="genes twice")
     X, units, notes = _as_float32(X, "the matrix", units, copy=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # seen to next
@@ -380,28 +375,6 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     adata.uns |= {"sha256": matrix_sha256(adata.X, adata.var_names), "source": "arrays"}
     stamp(adata, notes)
     return adata
-
-
-def _matrix(X):
-    """`X` as an array or sparse matrix, whatever its type; nothing is copied that need not be."""
-    import anndata as ad
-
-    if isinstance(X, ad.AnnData):
-        raise DataError("this is AnnData already: shared.data.check looks at it, to_arrays takes it apart")
-    if isinstance(X, pd.DataFrame):
-        words = [c for c, dtype in zip(X.columns, X.dtypes) if not pd.api.types.is_numeric_dtype(dtype)]
-        if words:
-            raise DataError(
-                f"{many(len(words), 'column')} of X with words in place of numbers ({shown(words)}): drop them"
-            )
-        plain = X.to_numpy()
-        return plain if plain.dtype != object else X.to_numpy(dtype=np.float64, na_value=np.nan)
-    if sparse.issparse(X) or isinstance(X, np.ma.MaskedArray):
-        return X
-    try:
-        return np.asarray(X)
-    except Exception as e:  # rows of several lengths, arrays on another device, ...
-        raise DataError(f"X cannot be read as a matrix ({e}): give an array, a sparse matrix or a DataFrame") from e
 
 
 def _obs(obs, n) -> pd.DataFrame:

@@ -233,19 +233,20 @@ def test_logarithms_read_as_counts_are_refused():
     logs.units = "log"
     with pytest.raises(DataError, match="says that X is logged: read the counts"):
         refuse_logged(logs, "read the counts")
-    scaled = np.array([[1, 2, 0], [4, 0, 0], [0, 2, 9]]) / np.array([[3], [4], [11]]) * 10
-    with pytest.raises(DataError, match="scaled to one total"):
-        refuse_logged(Cells(np.log1p(scaled), units="counts"), "read the counts")
+    logs.units = "counts"
+    with pytest.raises(DataError, match=r"if these are counts, put them into adata\.layers\['counts'\]"):
+        refuse_logged(logs, "read the counts")
     refuse_logged(Cells(COUNTS), "")
-    refuse_logged(Cells(COUNTS * 0.5, units="counts"), "")
+    refuse_logged(Cells(COUNTS * 30.5), "")
 
 
 # Functions of one matrix.
 
 
-def test_a_matrix_is_asked_for_where_annotated_data_are_not_read():
-    with pytest.raises(DataError, match=r"pass adata\.X"):
-        finite_matrix(annotated())
+def test_functions_of_one_matrix_read_annotated_data_too():
+    assert (finite_matrix(annotated()) == COUNTS).all() and (
+        count_matrix(annotated())[0].toarray() == 10 * COUNTS
+    ).all()
     for bad, said in ((np.ones(3), "shape"), (np.ones((0, 3)), "at least one"), (np.full((2, 2), np.inf), "infinite")):
         with pytest.raises(DataError, match=said):
             finite_matrix(bad)
