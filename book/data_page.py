@@ -13,9 +13,9 @@ import textwrap
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from book.croissant import annotations, document
 from book.results_page import ROOT, cell
 from shared.data import catalogue
-from shared.data.croissant import annotations, document
 
 HEAD = """---
 myst:

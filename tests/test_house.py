@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib.util
 import io
 import os
 import re
@@ -265,6 +266,33 @@ def test_imports_go_one_way(root):
     sources = shared_sources(root)
     assert {"shared", "shared.results", "shared.chapter"} <= sources.keys()
     assert order_problems(sources) == []
+
+
+DOORS = {"load", "to_arrays", "from_arrays", "check", "gene_table", "to_symbols"}
+DOORS |= {"Corpus", "simulate", "Stream", "parallel"}
+RECORDED = {"DataError", "in_mirror"}  # cells of chapters whose outputs are recorded import these from shared.data too
+
+
+def taken_from_data(source: str) -> set[str]:
+    """What a file imports by ``from shared.data import ...`` that is neither a door nor a module."""
+    nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom) and n.module == "shared.data"]
+    names = {a.name for n in nodes for a in n.names} - DOORS
+    return {n for n in names if importlib.util.find_spec(f"shared.data.{n}") is None}
+
+
+def test_the_data_room_has_ten_doors(root):
+    from shared import data
+
+    assert set(data.__all__) == DOORS <= set(dir(data)) and all(hasattr(data, name) for name in DOORS)
+    with pytest.raises(AttributeError, match="no attribute 'to_human'"):
+        _ = data.to_human
+    files = [p for room in ("shared", "book", "tests") for p in (root / room).rglob("*.py")]
+    taken = {p.name: taken_from_data(p.read_text(encoding="utf-8")) for p in files}
+    assert {name: names for name, names in taken.items() if names} == {}
+    assert taken_from_data("from shared.data import DataError, load, catalogue") == {"DataError"}
+    cells = [cell for c in notebooks.pages(drafts=True) for cell in notebooks.code_cells(notebooks.read(c))]
+    asked = [taken_from_data(without_magics(notebooks.source(cell))) for cell in cells]
+    assert set().union(*asked) == RECORDED and all(hasattr(data, name) for name in RECORDED)
 
 
 @pytest.mark.parametrize("chapter", notebooks.chapters(drafts=True), ids=lambda c: c.slug)

@@ -4,6 +4,8 @@ list                       every data set, one a line
 show NAME                  what the catalogue says of one
 get NAME...                fetch, so that later loads need no network
 check [NAME...]            what is here, what would be fetched from where; fails only if something is damaged
+check FILE...              what a file of your own holds, what loading changes, and the command that mends it
+convert FILE OUT.h5ad      write a file of your own as clean AnnData
 mirror FOLDER [NAME...]    copy files into a folder for machines without a network (BORROWED_MIRROR=FOLDER)
 """
 
@@ -15,13 +17,18 @@ import os
 import shutil
 import sys
 import textwrap
+from dataclasses import fields
 from pathlib import Path
 
 from shared.data import catalogue, download, routes, simulate, store
 from shared.data.catalogue import Entry, File, Route
 from shared.data.constraints import SettingError
-from shared.data.croissant import document
+from shared.data.convert import Options, judge
+from shared.data.convert import convert as write_clean
 from shared.data.errors import DataError, Unavailable
+from shared.data.genes.translate import DUPLICATES
+from shared.data.load import own_path
+from shared.data.validate.checks import NEEDS
 
 NARROW, ROOMY, WIDE = 80, 100, 120
 
@@ -29,9 +36,14 @@ NARROW, ROOMY, WIDE = 80, 100, 120
 # Tables
 
 
+def shell_columns() -> int:
+    """Of the terminal."""
+    return shutil.get_terminal_size((WIDE, 24)).columns
+
+
 def width() -> int:
     """Columns to use: the terminal's, between NARROW and WIDE."""
-    return min(max(shutil.get_terminal_size((WIDE, 24)).columns, NARROW), WIDE)
+    return min(max(shell_columns(), NARROW), WIDE)
 
 
 def size(n: int | None) -> str:
@@ -137,8 +149,6 @@ def list_(args) -> int:
 def show(args) -> int:
     """The card of one entry."""
     entry = catalogue.entry(args.name)
-    if args.croissant:
-        return say(json_of(document(entry)))
     fields = ("organism", "assay", "units", "shape", "genes", "labels", "accession", "citation", "licence", "notes")
     card = {f: getattr(entry, f) for f in fields}
     states = [state(entry, r) for r in entry.routes]
@@ -207,7 +217,42 @@ def get(args) -> int:
 
 
 def check(args) -> int:
-    """A table of every route of every entry; 1 if a file is damaged."""
+    """Files of your own are judged; of entries, a table of every route, 1 if a file is damaged."""
+    own = [name for name in args.names if own_path(name) is not None]
+    if not own:
+        return _entries(args)
+    if len(own) < len(args.names):
+        known = next(name for name in args.names if name not in own)
+        print(f"error: {known} is of the catalogue and {own[0]} a file: check one, then the other", file=sys.stderr)
+        return 2
+    found = [judge(name, _options(args), need=args.need, organism=args.organism) for name in own]
+    say(json_of(list(map(_told, found))) if args.json else "\n\n".join(f.said(shell_columns()) for f in found))
+    return max(f.status for f in found)
+
+
+def convert(args) -> int:
+    """The clean copy of a file of your own; 2 where it was refused and nothing was written."""
+    found = write_clean(args.file, args.out, _options(args), overwrite=args.overwrite)
+    done = f"written: {args.out}" if found.status < 2 else "nothing was written"
+    say(json_of(_told(found) | {"out": args.out}) if args.json else f"{found.said(shell_columns())}\n\n{done}")
+    return found.status
+
+
+def _options(args) -> Options:
+    given = {f.name: getattr(args, f.name) for f in fields(Options)}
+    return Options(**given | {"annotation": tuple(args.annotation)})
+
+
+def _told(found) -> dict:
+    """A judgement for another program."""
+    report = found.report
+    told = {"file": str(found.path), "status": found.status, "refused": found.refused, "changes": found.changes}
+    told |= {"shape": report and report.shape, "looks": report and report.looks}
+    told["findings"] = report.to_frame().to_dict("records") if report else []
+    return told | {"command": found.command, "left": found.left}
+
+
+def _entries(args) -> int:
     found = [state(e, r) for e in chosen(args.names) for r in e.routes]
     rows = [
         [
@@ -291,18 +336,47 @@ def json_of(what) -> str:
 
 NAMES = ("names", {"nargs": "*", "metavar": "NAME"})
 ROUTE = ("--route", {"choices": catalogue.ROUTES, "help": "take this route only"})
+OWN = [
+    ("--transpose", {"action": "store_true", "help": "genes stand in rows"}),
+    ("--units", {"choices": catalogue.UNITS, "help": "what the file holds, where it does not say so"}),
+    ("--layer", {"metavar": "NAME", "help": "take X from this layer of an .h5ad file"}),
+    ("--duplicates", {"choices": DUPLICATES, "default": "refuse", "help": "what becomes of genes named twice"}),
+    (
+        "--annotation",
+        {
+            "metavar": "COLUMN",
+            "action": "append",
+            "default": [],
+            "help": "a column of words in a table, for obs; again for more",
+        },
+    ),
+    ("--labels", {"metavar": "COLUMN", "help": "column of obs with the classes; the copy has it as cell_type"}),
+    ("--drop-empty", {"action": "store_true", "help": "leave out cells without any expression"}),
+]
 COMMANDS = {
     "list": (list_, "every data set, one a line", [NAMES]),
-    "show": (
-        show,
-        "what the catalogue says of one data set",
+    "show": (show, "what the catalogue says of one data set", [("name", {"metavar": "NAME"})]),
+    "get": (get, "fetch, so that later loads need no network", [("names", {"nargs": "+", "metavar": "NAME"}), ROUTE]),
+    "check": (
+        check,
+        "what is here, and what would be fetched from where; or what a file of your own holds",
         [
-            ("name", {"metavar": "NAME"}),
-            ("--croissant", {"action": "store_true", "help": "print its Croissant 1.1 card (JSON-LD)"}),
+            ("names", {"nargs": "*", "metavar": "NAME|FILE"}),
+            *OWN,
+            ("--need", {"choices": NEEDS, "help": "what the next step takes"}),
+            ("--organism", {"choices": ("human", "mouse"), "help": "whose genes they should be"}),
         ],
     ),
-    "get": (get, "fetch, so that later loads need no network", [("names", {"nargs": "+", "metavar": "NAME"}), ROUTE]),
-    "check": (check, "what is here, and what would be fetched from where", [NAMES]),
+    "convert": (
+        convert,
+        "write a file of your own as clean AnnData",
+        [
+            ("file", {"metavar": "FILE"}),
+            ("out", {"metavar": "OUT.h5ad"}),
+            *OWN,
+            ("--overwrite", {"action": "store_true", "help": "take the place of a file that is there"}),
+        ],
+    ),
     "mirror": (
         mirror,
         "copy files into a folder for machines without a network",
@@ -326,7 +400,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words=None) -> int:
-    """Run one command; the status: 0, 1 for damage or what could not be had, 2 for a wrong call, 130 for Ctrl-C."""
+    """Run one command; the status: 0, 1 for damage or what could not be had, 2 for a wrong call, 130 for Ctrl-C.
+
+    For files of your own: 1 for warnings, 2 where they are refused.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows no × still shows the rest
@@ -335,7 +412,7 @@ def main(words=None) -> int:
         return args.run(args)
     except (DataError, SettingError) as e:
         print(f"error: {e}", file=sys.stderr)
-        return 1
+        return 2 if args.command == "convert" else 1
     except KeyboardInterrupt:
         print("\nstopped; what has arrived is kept, and the same command goes on from there", file=sys.stderr)
         return 130

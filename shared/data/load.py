@@ -13,9 +13,9 @@ import pandas as pd
 from scipy import sparse
 
 from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
-from shared.data.constraints import Maybe, OneOf, require
+from shared.data.constraints import Flag, Maybe, OneOf, require
 from shared.data.errors import DataError, warn
-from shared.data.genes.lists import many, names_of, stamp
+from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
 from shared.data.store import matrix_sha256, sha256
 from shared.data.validate.checks import check, label_values, value_errors
@@ -32,16 +32,27 @@ KINDS |= dict.fromkeys((".h5ad", ".h5", ".hdf5"), "hdf5")
 CHOICES = {"layer": ("h5ad",), "feature_type": ("tenx_mtx", "tenx_h5"), "genome": ("tenx_h5",)}
 
 
-def load(name, *, route=None, layer=None, feature_type=None, genome=None, duplicates="refuse") -> ad.AnnData:
+def load(
+    name,
+    *,
+    route=None,
+    layer=None,
+    feature_type=None,
+    genome=None,
+    duplicates="refuse",
+    transpose=False,
+    units=None,
+) -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
     Parameters
     ----------
     name : str or path
         A name in ``data/catalog.yml``, or a path: to an ``.h5ad`` file; to a ``.csv``, ``.tsv`` or ``.txt`` table
-        (cells × genes, first column the cell names, first row the gene names); to a ``.gct`` file; to an ``.h5`` file
-        of 10x Genomics; to its folder of ``matrix.mtx``, ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``, or to
-        the matrix among several in a folder. Text may be gzipped, whatever its name says. Names are read as written.
+        (cells × genes, first column the cell names, first row the gene names); to a ``.gct`` file; to a series matrix
+        of GEO (``…_series_matrix.txt``); to an ``.h5`` file of 10x Genomics; to its folder of ``matrix.mtx``,
+        ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``, or to the matrix among several in a folder. Text may be
+        gzipped, whatever its name says. Names are read as written.
     route : {"bundled", "package", "official", "simulated"}, optional
         Take a data set of the catalogue by this route only.
     layer : str, optional
@@ -54,6 +65,10 @@ def load(name, *, route=None, layer=None, feature_type=None, genome=None, duplic
         What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
         of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
         were. Genes that share a symbol in files of 10x Genomics keep apart: they go by their Ensembl ids.
+    transpose : bool, default False
+        A file of your own has genes in rows and cells in columns, as most tables of GEO do: turn it.
+    units : {"counts", "log", "tpm", "z", "none"}, optional
+        What a file of your own holds, where it does not say so, or says something else.
 
     Returns
     -------
@@ -78,14 +93,18 @@ def load(name, *, route=None, layer=None, feature_type=None, genome=None, duplic
         `duplicates`.
     """
     require(OneOf(*DUPLICATES), duplicates=duplicates)
-    own = _own_path(name)
+    require(Flag(), transpose=transpose)
+    require(Maybe(OneOf(*UNITS)), units=units)
+    own = own_path(name)
     if own is not None:
         if route is not None:
             raise DataError(f"{own.name} is a file of your own and has no route {route!r}: leave route out")
-        return _own(own, {"layer": layer, "feature_type": feature_type, "genome": genome}, duplicates)
-    for choice, value in (("feature_type", feature_type), ("genome", genome)):
-        if value is not None:
-            raise DataError(f"{name!r} is a name of the catalogue, not a file of 10x Genomics: leave {choice} out")
+        choices = {"layer": layer, "feature_type": feature_type, "genome": genome}
+        return _own(own, choices, duplicates, transpose, units)
+    given = {"transpose": transpose, "units": units, "feature_type": feature_type, "genome": genome}
+    for option, value in given.items():
+        if value:
+            raise DataError(f"{option} is for files of your own, and {name} is of the catalogue: leave {option} out")
 
     from shared.data.routes import obtain
 
@@ -102,7 +121,7 @@ def load(name, *, route=None, layer=None, feature_type=None, genome=None, duplic
     return _checked(adata, found.name, units, adata.uns["sha256"], source)
 
 
-def _own_path(name) -> Path | None:
+def own_path(name) -> Path | None:
     """The path `name` stands for, or None where it is a name for the catalogue to know."""
     if name == "":
         return None
@@ -118,7 +137,7 @@ def _own_path(name) -> Path | None:
         return None
 
 
-def _own(path: Path, choices, duplicates) -> ad.AnnData:
+def _own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     try:
         there = path.exists()
     except (OSError, ValueError) as e:  # too long, or with a character no path can hold
@@ -140,14 +159,22 @@ def _own(path: Path, choices, duplicates) -> ad.AnnData:
         options["feature_type"] = None
     if kind in ("table", "gct"):  # what becomes of them is decided here
         options["duplicated_genes"] = True
+    if kind == "table":
+        options["transposed"] = transpose
     adata = routes._read(Route("official", kind, options=options), files)
+    if transpose and kind != "table":
+        adata = adata.T
     if choices["layer"] is not None:
         adata.uns.pop("units", None)  # of the file's X
+    if units is not None:
+        adata.uns["units"] = units
     adata = _merged(adata, path.name, duplicates, "load")
     said, units = adata.uns.get("units"), units_of(adata)
     adata = _checked(adata, path.name, units, joined_sha256([sha256(f) for f in files]), str(path))
     if units is not None and units != said:
         stamp(adata, [f"uns['units'] said {said!r} of values that were logged since; it says {units!r} now"])
+    if transpose:
+        stamp(adata, ["genes stood in rows, and were turned into columns"])
     found = [f for f in check(adata).findings if f.severity != "note"]
     if found:
         # One warning with all of them: the next one from the same line would not be shown.
@@ -158,6 +185,8 @@ def _own(path: Path, choices, duplicates) -> ad.AnnData:
 def _kind(path: Path) -> tuple[str, list[Path]]:
     """The reader for a path of your own, and the files to hand to it."""
     name = path.name.lower()  # some systems write .CSV
+    if name.removesuffix(".gz").endswith("series_matrix.txt"):  # as GEO names them
+        return "series_matrix", [path]
     kind = "tenx_mtx" if path.is_dir() else KINDS.get(Path(name.removesuffix(".gz")).suffix)
     if kind is None:
         raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")

@@ -14,9 +14,9 @@ import pytest
 
 from book import data_page
 from shared import data
-from shared.data.catalogue import File, Route
+from shared.data.catalogue import File, Route, catalog
 
-CATALOG = data.catalog()
+CATALOG = catalog()
 BUNDLED = [n for n, e in CATALOG.items() if e.route("bundled") and e.units != "none"]
 PAGE = "book/data-sets.html"
 

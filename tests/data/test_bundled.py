@@ -17,7 +17,9 @@ import pandas as pd
 import pytest
 
 from shared import data
-from shared.data import DataError, catalogue
+from shared.data import catalogue
+from shared.data.catalogue import bundled_path, catalog
+from shared.data.errors import DataError
 from shared.data.sources import pairs
 
 HOME = catalogue.home()
@@ -48,9 +50,9 @@ def bladder():
 
 @pytest.mark.parametrize("name", ["colorectal", "bladder"])
 def test_the_catalogue_tells_the_truth(name):
-    entry, adata = data.catalog()[name], data.load(name)
+    entry, adata = catalog()[name], data.load(name)
     (file,) = entry.route("bundled").files
-    path = data.bundled_path(entry)
+    path = bundled_path(entry)
     assert adata.shape == entry.shape and adata.uns["units"] == entry.units == "log"
     assert path.stat().st_size == file.size and adata.uns["sha256"] == file.sha256
     assert adata.X.dtype == np.float32 and np.isfinite(adata.X).all()
@@ -75,7 +77,7 @@ def test_patients_are_counted_right(colorectal):
     assert counts["response_irinotecan"] == {"responder": 6, "non-responder": 11}
     assert counts["sex"] == {"male": 230, "female": 206} and sum(counts["part"].values()) == 416
     assert colorectal.obs["patient"].is_unique and (colorectal.obs["sample"] == colorectal.obs_names).all()
-    text = data.catalog()["colorectal"].labels
+    text = catalog()["colorectal"].labels
     assert "379 known" in text and "91 known" in text and "(77, 69, 44, 17 known)" in text
 
 
@@ -194,8 +196,8 @@ def test_ids_have_one_symbol(organism, rows, prefix, known):
 
 
 def test_orthologues_are_one_to_one():
-    entry = data.catalog()["orthologs"]
-    path = data.bundled_path(entry)
+    entry = catalog()["orthologs"]
+    path = bundled_path(entry)
     table = pairs.read([path])
     assert table.shape == entry.shape == (16757, 2) and entry.units == "none"
     (file,) = entry.route("bundled").files
@@ -211,7 +213,7 @@ def test_orthologues_agree_with_another_copy(fixtures):
     every = pd.read_csv(fixtures("h5ad/orthologs_ensembl105_human_mouse_celltypist.csv.gz"), keep_default_na=False)
     every.columns = ["human", "mouse"]
     once = every[~every["human"].duplicated(keep=False) & ~every["mouse"].duplicated(keep=False)]
-    ours = pairs.read([data.bundled_path(data.catalog()["orthologs"])])
+    ours = pairs.read([bundled_path(catalog()["orthologs"])])
     assert set(once.itertuples(index=False, name=None)) == set(ours.itertuples(index=False, name=None))
 
 
@@ -258,10 +260,10 @@ def same_packing():
 def assert_made_again(module, adata, name, tmp_path):
     new = tmp_path / f"{name}.h5ad"
     module.write(adata, new)
-    ours, again = ad.read_h5ad(data.bundled_path(data.catalog()[name])), ad.read_h5ad(new)
+    ours, again = ad.read_h5ad(bundled_path(catalog()[name])), ad.read_h5ad(new)
     assert (again.X == ours.X).all() and again.obs.equals(ours.obs) and again.var.equals(ours.var)
     if same_packing():
-        assert new.read_bytes() == data.bundled_path(data.catalog()[name]).read_bytes()
+        assert new.read_bytes() == bundled_path(catalog()[name]).read_bytes()
 
 
 @pytest.mark.slow

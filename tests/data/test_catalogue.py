@@ -11,12 +11,13 @@ import anndata as ad
 import pandas as pd
 import pytest
 
+from book.croissant import annotations
 from shared import data
 from shared.data import catalogue, routes, simulate
-from shared.data.croissant import annotations
+from shared.data.catalogue import catalog
 from shared.data.sources import READERS
 
-CATALOG = data.catalog()
+CATALOG = catalog()
 OFFICIAL = {n: e for n, e in CATALOG.items() if e.route("official")}
 OF_ROUTE = [(n, r) for n, e in CATALOG.items() for r in e.routes]
 FILES = [(n, f) for n, e in OFFICIAL.items() for f in e.route("official").files]
@@ -284,14 +285,14 @@ def test_known_units_and_routes_are_the_catalogues():
 
 @pytest.fixture(scope="module")
 def immune(packaged):
-    return READERS["table"](packaged(data.catalog()["celltypist-immune"]))
+    return READERS["table"](packaged(catalog()["celltypist-immune"]))
 
 
 # The file is one of a pinned archive, so that only the archive's disappearance could change what these find.
 @pytest.mark.network
 @pytest.mark.nightly
 def test_the_catalogue_tells_the_truth_of_celltypist(immune, fixtures):
-    entry = data.catalog()["celltypist-immune"]
+    entry = catalog()["celltypist-immune"]
     assert immune.shape == entry.shape and "cell_type" not in immune.obs
     assert (immune.X % 1 == 0).all() and immune.X.min() == 0 and list(immune.obs_names[:2]) == ["Cell_1", "Cell_2"]
     known = ad.read_h5ad(fixtures("h5ad/celltypist_sample_immune_559.h5ad"))
@@ -302,7 +303,7 @@ def test_the_catalogue_tells_the_truth_of_celltypist(immune, fixtures):
 @pytest.mark.nightly
 def test_celltypist_loads_by_name(packaged, immune, tmp_path, monkeypatch):
     """By the whole way: archive, member, reader, cache and door."""
-    entry = data.catalog()["celltypist-immune"]
+    entry = catalog()["celltypist-immune"]
     packaged(entry)
     monkeypatch.setenv("BORROWED_CACHE", str(tmp_path))
     monkeypatch.setattr(routes, "readers", lambda: {"table": lambda paths: immune.copy()})

@@ -20,7 +20,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from shared import data
-from shared.data import DataError, GeneKind, check
+from shared.data import check
+from shared.data.errors import DataError, DataWarning
+from shared.data.genes import translate
+from shared.data.genes.kinds import GeneKind, gene_kind
+from shared.data.genes.lists import gene_hash
 
 # 2,150 examples in all, the same every time; a third of them by day, and all at night.
 ARRAYS, ANNDATA, FILES, BYTES, NAMES = 800, 600, 200, 150, 400
@@ -315,7 +319,7 @@ def test_arrays_are_taken_or_refused(more):
     counts = all(v == round(v) for v in values) and max(values) > 1
     assert same(got.X, truth) and list(got.var_names) == final and got.shape == (n, p)
     assert got.uns["units"] == ("counts" if counts else "unknown") and ("counts" in got.layers) == counts
-    assert got.uns["gene_hash"] == data.gene_hash(final)
+    assert got.uns["gene_hash"] == gene_hash(final)
     if counts:
         assert same(got.layers["counts"], truth)
         dense_copy, got.X = dense(got.X).copy(), got.X * 0
@@ -484,7 +488,7 @@ def test_files_are_taken_or_refused(tmp_path_factory, more):
         backed.file.close()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", data.DataWarning)
+            warnings.simplefilter("ignore", DataWarning)
             got = data.load(path)
     except DataError as e:
         assert spoiled or wrong(truth, units), f"refused without a reason: {e}"
@@ -519,7 +523,7 @@ def test_any_bytes_are_a_matrix_or_refused(tmp_path_factory, content, suffix):
     path.write_bytes(gzip.compress(content) if suffix.endswith("gz") and len(content) % 2 else content)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", data.DataWarning)
+            warnings.simplefilter("ignore", DataWarning)
             got = data.load(path)
     except DataError as e:
         assert path.name in str(e)
@@ -616,13 +620,13 @@ def test_translations_agree_with_the_tables(given_, step, duplicates):
     global KIND
     adata, values = given_
     names, before = list(adata.var_names), repr(dense(adata.X).tolist())
-    KIND = data.gene_kind(names)
+    KIND = gene_kind(names)
     new = expected(step, names, adata.var["symbol"], KIND.organism)
     order = list(dict.fromkeys(n for n in new if n is not None))
     merged = sum(n is not None for n in new) - len(order)
     units = adata.uns.get("units")
     can_sum = units == "counts" if units else bool((values == values.round()).all())
-    call = data.to_symbols if step == "column" else getattr(data, step)
+    call = translate.to_symbols if step == "column" else getattr(translate, step)
     try:
         got, report = call(adata, duplicates=duplicates, **({"column": "symbol"} if step == "column" else {}))
     except DataError as e:
@@ -646,7 +650,7 @@ def test_translations_agree_with_the_tables(given_, step, duplicates):
     assert report.mapped == len(order) + merged and sum(report.lost.values()) == len(names) - report.mapped
     told = [name for reason in report.first.values() for name in reason]
     assert sorted(told) == sorted(name for name, n in zip(names, new) if n is None)
-    assert got.uns["gene_hash"] == data.gene_hash(order) and got.uns["notes"][-1] == str(report)
+    assert got.uns["gene_hash"] == gene_hash(order) and got.uns["notes"][-1] == str(report)
 
 
 def test_there_are_two_thousand_of_them():

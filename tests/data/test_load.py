@@ -20,8 +20,11 @@ import pytest
 from scipy import sparse
 
 from shared import data
-from shared.data import DataError, catalogue, download
+from shared.data import catalogue, download
+from shared.data.catalogue import bundled_path, catalog
 from shared.data.constraints import SettingError
+from shared.data.errors import DataError, DataWarning
+from shared.data.genes.lists import gene_hash
 
 # pandas 3 keeps words in arrays that anndata writes only when told to.
 if "allow_write_nullable_strings" in dir(ad.settings):
@@ -78,12 +81,12 @@ def test_changing_x_leaves_the_counts(pbmc):
 
 @pytest.mark.parametrize("name", ["pbmc", "tissues"])
 def test_catalogue_tells_the_truth(name):
-    entry, adata = data.catalog()[name], data.load(name)
+    entry, adata = catalog()[name], data.load(name)
     assert adata.shape == entry.shape and adata.uns["units"] == entry.units
     (route,) = entry.route("bundled").files
-    assert data.bundled_path(entry).stat().st_size == route.size and adata.uns["sha256"] == route.sha256
+    assert bundled_path(entry).stat().st_size == route.size and adata.uns["sha256"] == route.sha256
     assert entry.licence and entry.citation and entry.accession
-    folder = data.bundled_path(entry).parent
+    folder = bundled_path(entry).parent
     assert (folder / "README.md").exists() and (folder / "make.py").exists()
 
 
@@ -160,7 +163,7 @@ def test_real_10x_layouts_are_read(fixtures):
     folder = fixtures("official/derived_10x_layout_pbmc3k/filtered_gene_bc_matrices/hg19")
     got = data.load(folder)
     stored = ad.read_h5ad(fixtures("h5ad/pbmc3k_2638.h5ad"))
-    assert got.uns["units"] == "counts" and got.uns["gene_hash"] == data.gene_hash(got)
+    assert got.uns["units"] == "counts" and got.uns["gene_hash"] == gene_hash(got)
     stored.obs_names, got.obs_names = (x.obs_names.str.removesuffix("-1") for x in (stored, got))
     genes = got.var_names.intersection(stored.var_names)
     assert got.obs_names.isin(stored.obs_names).all() and len(genes) > 10_000
@@ -206,7 +209,7 @@ def test_what_was_changed_is_told(tmp_path):
     mine.write_h5ad(tmp_path / "m.h5ad")
     got = data.load(tmp_path / "m.h5ad")
     assert got.uns["notes"] == ["int64 became float32", "CSC became CSR", "1 stored zero removed"]
-    assert got.uns["gene_hash"] == data.gene_hash(["g0", "g1", "g2"])
+    assert got.uns["gene_hash"] == gene_hash(["g0", "g1", "g2"])
     mine.X = np.arange(12, dtype=np.float16).reshape(4, 3)
     mine.write_h5ad(tmp_path / "m.h5ad")
     got = data.load(tmp_path / "m.h5ad")
@@ -347,7 +350,7 @@ def test_genes_named_twice_are_merged_where_asked(tmp_path, name, duplicates, fi
     want = np.column_stack([first, [2, 5, 0]]) * (2 if layer else 1)
     for X in (got.X, got.layers["counts"]):
         assert np.array_equal(X.toarray() if sparse.issparse(X) else X, want)
-    assert list(got.var_names) == ["g0", "g1"] and got.uns["gene_hash"] == data.gene_hash(["g0", "g1"])
+    assert list(got.var_names) == ["g0", "g1"] and got.uns["gene_hash"] == gene_hash(["g0", "g1"])
     assert got.uns["units"] == "counts" and any("1 added to" in n or "1 left out" in n for n in got.uns["notes"])
     with pytest.raises(DataError, match=rf"^{name} names 1 gene more than once \(g0\): load\(\.\.\., duplicates="):
         data.load(path, **layer)
@@ -371,7 +374,7 @@ def test_merging_says_what_it_cannot_do(tmp_path):
     with pytest.raises(DataError, match=r"^mine\.h5ad: .*cannot be summed.*choose duplicates='first'"):
         data.load(path, duplicates="sum")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", data.DataWarning)
+        warnings.simplefilter("ignore", DataWarning)
         assert np.array_equal(data.load(path, duplicates="first").X, logged.X[:, :2])
     logged.X[0, 0] = np.nan
     with warnings.catch_warnings():
@@ -435,13 +438,13 @@ def test_a_malformed_entry_is_named(tmp_path, monkeypatch, change, says):
     (tmp_path / "catalog.yml").write_text(yaml.safe_dump({"x": entry}))
     monkeypatch.setattr(catalogue, "home", lambda: tmp_path)
     with pytest.raises(DataError, match=says):
-        data.catalog()
+        catalog()
 
 
 def test_no_catalogue_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(catalogue, "home", lambda: tmp_path)
     with pytest.raises(DataError, match="no catalogue"):
-        data.catalog()
+        catalog()
 
 
 def test_a_table_written_by_r_keeps_its_first_gene(tmp_path):
@@ -457,10 +460,6 @@ def test_units_an_own_file_states_are_believed_and_checked(tmp_path):
     mine.write_h5ad(tmp_path / "m.h5ad")
     assert data.load(tmp_path / "m.h5ad").uns["units"] == "log"
     mine.X, mine.uns["units"] = mine.X + 1, "counts"
-    mine.write_h5ad(tmp_path / "m.h5ad")
-    got = data.load(tmp_path / "m.h5ad")
-    assert got.uns["units"] == "log" and got.uns["notes"][0].startswith("uns['units'] said counts")
-    mine.X = mine.X * 40
     mine.write_h5ad(tmp_path / "m.h5ad")
     with pytest.raises(DataError, match=r"should hold counts, but has \d+ fractions"):
         data.load(tmp_path / "m.h5ad")
@@ -488,7 +487,7 @@ def test_making_again_gives_the_same_bytes(tmp_path, name):
     assert (again.to_df() == ours.to_df()).all(axis=None) and again.obs.equals(ours.obs)
     versions = {p: importlib.metadata.version(p) for p in ("anndata", "h5py", "pandas")}
     if versions == {"anndata": "0.12.19", "h5py": "3.14.0", "pandas": "2.3.3"}:
-        assert new.read_bytes() == data.bundled_path(data.catalog()[name]).read_bytes()
+        assert new.read_bytes() == bundled_path(catalog()[name]).read_bytes()
 
 
 @pytest.mark.network
@@ -508,7 +507,7 @@ def test_an_installed_copy_carries_its_data(tmp_path, root):
     code = "import shared, shared.data as d; a = d.load('pbmc'); print(shared.__file__, a.shape, a.uns['sha256'])"
     where = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(tmp_path / "site")}}
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, **where).stdout
-    assert said.split() == f"{tmp_path}/site/shared/__init__.py (1336, 11180) {data.catalog()['pbmc'].sha256}".split()
+    assert said.split() == f"{tmp_path}/site/shared/__init__.py (1336, 11180) {catalog()['pbmc'].sha256}".split()
 
 
 def script(name):

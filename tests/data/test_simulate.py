@@ -13,8 +13,9 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from shared import data
-from shared.data import DataError, simulate
+from shared.data import simulate
 from shared.data.constraints import SettingError
+from shared.data.errors import DataError
 from shared.data.simulate import large
 from shared.preprocess import log_normalize
 

@@ -15,9 +15,9 @@ from sklearn.base import clone
 
 from book import notebooks
 from shared import evaluate
-from shared.data import DataWarning, load
+from shared.data import load
 from shared.data.constraints import SettingError
-from shared.data.errors import DataError
+from shared.data.errors import DataError, DataWarning
 from shared.evaluate.splits import few_shot
 from shared.methods.tmp import RELEASED, TMP
 from shared.methods.tmp.network import LOSSES, PROTOTYPES

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shared.data import DataError, simulate
+from shared.data import simulate
+from shared.data.errors import DataError
 from shared.studies.leave_one_out import choose, folds, signed_rank
 
 STUDIES = {"a1": "A", "a2": "A", "b": "B", "c": "C"}

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "chapters"))
 from chapter_rules import claim_holds
 
 from book import notebooks
-from shared.data import DataError, gene_table
+from shared.data import gene_table
+from shared.data.errors import DataError
 from shared.preprocess import log_normalize
 from shared.studies import compare, run
 from shared.studies import scpretrain as study

@@ -293,7 +293,7 @@ def translated(name, genes, to_human, logged):
     if report.merged and logged:
         raise DataError(
             f"{name}: {many(report.merged, 'gene')} would be added to another, which logarithms cannot be: give "
-            "counts, or translate the set first with shared.data.to_human(adata, duplicates='first')"
+            "counts, or translate the set first with shared.data.genes.translate.to_human(adata, duplicates='first')"
         )
     partner = {old: new for new, before in renamed.var["before"].items() for old in before.split(";")}
     return tuple(partner.get(g) for g in genes), report

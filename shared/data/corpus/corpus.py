@@ -54,7 +54,7 @@ class Corpus:
     genes : {"common", "union"} or sequence of str, default "common"
         Genes that all sets have, or that any has, sorted; or these, in this order. A gene that a set lacks is zero.
     to_human : bool, default False
-        Give genes of mouse sets the names of their human partners (:func:`shared.data.to_human`).
+        Give genes of mouse sets the names of their human partners (:func:`shared.data.genes.translate.to_human`).
 
     Attributes
     ----------

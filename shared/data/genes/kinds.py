@@ -9,6 +9,7 @@ from functools import cache
 
 from shared.data.genes.lists import names_of, symbols
 
+TRANSLATE = "shared.data.genes.translate"  # where the cures of messages find to_human and its like
 # Species, number, the number of an older copy on Y (ENSGR), and today's mark of such a copy.
 ENSEMBL = re.compile(r"ENS([A-Z]*)G(?:(\d{11})|R(\d{10}))(?:\.\d+)?(_PAR_Y)?$")
 PATTERNS = {
@@ -122,7 +123,7 @@ def wrong_species(kind: GeneKind, organism: str | None) -> str | None:
     other = {"human": "mouse", "mouse": "human"}.get(organism)
     if not other or kind.organism not in (other, "other"):
         return None
-    return f"shared.data.to_{organism} translates" if kind.organism == other else "there is no table for them"
+    return f"{TRANSLATE}.to_{organism} translates" if kind.organism == other else "there is no table for them"
 
 
 def _counts_up(names) -> bool:

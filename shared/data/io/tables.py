@@ -151,10 +151,12 @@ def fields(line: bytes, separator: str) -> list[str]:
 
 
 def measure(line: bytes, separator: str) -> int:
-    """How many fields a line has; a separator between quotation marks is none."""
-    if b'"' in line:
-        line = re.sub(rb'"[^"]*"', b"", line)
-    return 0 if b'"' in line else line.count(separator.encode()) + 1
+    """How many fields a line has; 0 where a quotation mark lacks its partner. Separators between two of them are none."""
+    sign = separator.encode()
+    if b'"' not in line:
+        return line.count(sign) + 1
+    parts = line.split(b'"')
+    return sum(part.count(sign) for part in parts[::2]) + 1 if len(parts) % 2 else 0
 
 
 def separator_of(path) -> str:
@@ -211,8 +213,7 @@ def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int
             seen += 1
             if due is not None and seen > due:
                 raise DataError(f"{path.name} says it has {many(due, 'row')}, and has more: it is damaged, {AGAIN}")
-            found = measure(line, separator)
-            if found != width:
+            if (found := measure(line, separator)) != width:
                 what = f"has {many(found, 'field')} in row {seen:,} where {width:,} are due"
                 if not found:
                     what = f"has a quotation mark without its partner in row {seen:,}"
@@ -351,7 +352,7 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
 # A table of one's own
 
 
-def read(paths, *, duplicated_genes: bool = False):
+def read(paths, *, duplicated_genes: bool = False, transposed: bool = False):
     """A table of numbers: the first column names the cells, the first row the genes.
 
     Parameters
@@ -361,6 +362,8 @@ def read(paths, *, duplicated_genes: bool = False):
         header names the genes only, is read as well; so is one under lines of comment that begin with ``#``.
     duplicated_genes : bool, default False
         Let names of genes stand that occur twice, for the door to merge or to refuse.
+    transposed : bool, default False
+        The rows are genes and the columns cells; what is returned has cells in rows.
 
     Returns
     -------
@@ -401,6 +404,8 @@ def read(paths, *, duplicated_genes: bool = False):
         notes.append(
             f"{many(len(counting), 'column')} without a name, which only count the rows or are empty, left out"
         )
+    if transposed:
+        X, genes, cells = X.T, cells, genes
     return named(X, genes, cells, path.name, duplicated_genes, notes=notes)
 
 

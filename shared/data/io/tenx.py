@@ -139,7 +139,8 @@ def distinct(short, full, what: str) -> np.ndarray:
     """The short name of each gene where no other gene has it, else its full name; full names must differ.
 
     Two genes may share a symbol. Renaming the second one by a number, as is often done, makes a gene that no other data
-    set has, and summing them is a choice for the reader of the book (:func:`shared.data.merge_duplicates`).
+    set has, and summing them is a choice for the reader of the book
+    (:func:`~shared.data.genes.translate.merge_duplicates`).
     """
     short, full = pd.Series(np.asarray(short, dtype=object)), pd.Series(np.asarray(full, dtype=object))
     names = short.where(~(short.duplicated(keep=False) | short.isin(MISSING)), full)

@@ -78,14 +78,6 @@ def labels(values):
     return found.astype(object).mask(found.isin(MISSING), None)
 
 
-def only(made, kept, what: str, why: str):
-    """The cells that are `kept`, and a note on how many others are left out and why."""
-    kept = np.asarray(kept, dtype=bool)
-    made = made[kept].copy()
-    made.uns["notes"] = [*made.uns.get("notes", []), f"{many(int((~kept).sum()), what)} {why}"]
-    return made
-
-
 def joined(cells: pd.Index, table: pd.DataFrame, what: str, source: str, *, need_all: bool = False) -> pd.DataFrame:
     """The rows of `table` in the order of `cells`; missing where it has none.
 

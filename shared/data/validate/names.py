@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterator
 
 from shared.data.errors import DataError
-from shared.data.genes.kinds import cut_version, damaged_names, gene_kind, renamed_names, shouted_mouse, wrong_species
+from shared.data.genes.kinds import (
+    TRANSLATE,
+    cut_version,
+    damaged_names,
+    gene_kind,
+    renamed_names,
+    shouted_mouse,
+    wrong_species,
+)
 from shared.data.genes.lists import UNWRITABLE, gene_hash, many, names_of, once, shown, symbols
 from shared.data.validate.findings import Finding, findings
 
@@ -93,7 +101,8 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
     stated = adata.uns.get("gene_hash")
     if isinstance(stated, str) and stated != gene_hash(names):
         problem = "carries the hash of another list of genes in uns['gene_hash']"
-        yield Finding("gene hash", "note", problem, "genes were chosen since; shared.data.stamp(adata) writes it anew")
+        cure = "genes were chosen since; shared.data.genes.lists.stamp(adata) writes it anew"
+        yield Finding("gene hash", "note", problem, cure)
 
 
 def _transposed(adata, kind) -> bool:
@@ -162,7 +171,7 @@ def _of_kind(adata, names, kind, organism) -> list[Finding]:
                 "species",
                 "warning",
                 f"has mouse symbols in upper case ({shouted:.0%} of the names)",
-                "write them as mouse symbols are, then shared.data.to_human",
+                f"write them as mouse symbols are, then {TRANSLATE}.to_human",
             ),
         ),
         (
@@ -196,14 +205,14 @@ def _why_apart(have, wanted, shared, kind):
     better = max(2 * shared, shared + len(wanted) / 10, 1)
     for change, cure in (
         (str.strip, "spaces stand around the names of one of them, strip them"),
-        (cut_version, "they differ in Ensembl versions, shared.data.to_ensembl cuts them"),
+        (cut_version, f"they differ in Ensembl versions, {TRANSLATE}.to_ensembl cuts them"),
     ):
         if len(set(map(change, have)) & set(map(change, wanted))) >= better:
             return cure
     if kind.kind != theirs.kind and theirs.kind in ("symbols", "ensembl"):
-        return f"the data have {kind}, the list {theirs}: shared.data.to_{theirs.kind} translates what it knows"
+        return f"the data have {kind}, the list {theirs}: {TRANSLATE}.to_{theirs.kind} translates what it knows"
     if {kind.organism, theirs.organism} == {"human", "mouse"}:
-        return f"the data have {kind}, the list {theirs}: shared.data.to_{theirs.organism} translates"
+        return f"the data have {kind}, the list {theirs}: {TRANSLATE}.to_{theirs.organism} translates"
     if len(set(map(str.upper, have)) & set(map(str.upper, wanted))) >= better:
         return "upper and lower case differ: is one of them of another species?"
     return f"the data have {kind}, the list {theirs}: compare {have[0]!r} with {wanted[0]!r}"

@@ -18,7 +18,7 @@ from shared.data.validate.findings import Finding, findings
 if TYPE_CHECKING:
     import anndata as ad
 
-MERGE = "shared.data.merge_duplicates sums the copies, or drop them"
+MERGE = "shared.data.genes.translate.merge_duplicates sums the copies, or drop them"
 
 
 def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False, cure=MERGE) -> None:

@@ -218,7 +218,7 @@ def may_be_logged(values) -> bool:
 
 
 def looks_like(values: Values, X) -> str:
-    """What the values look like; the words are listed at :class:`~shared.data.CheckReport`."""
+    """What the values look like; the words are listed at :class:`~shared.data.validate.findings.CheckReport`."""
     if not values.finite:
         return "unreadable"
     if values.smallest == values.largest:

@@ -104,8 +104,8 @@ def pretrained_rows(pretrained: dict, genes, weight: np.ndarray) -> tuple[np.nda
     Raises
     ------
     DataError
-        If no gene is shared or a list names a gene twice. A :class:`~shared.data.DataWarning` is given where fewer than
-        a tenth of the shorter list are shared.
+        If no gene is shared or a list names a gene twice. A :class:`~shared.data.errors.DataWarning` is given where
+        fewer than a tenth of the shorter list are shared.
     """
     known = pretrained["genes"]
     genes = known if genes is None else genes
@@ -115,7 +115,7 @@ def pretrained_rows(pretrained: dict, genes, weight: np.ndarray) -> tuple[np.nda
     if not shared.any():
         raise DataError(
             f"no gene is shared: the data have {genes[0]!r}, the encoder {known[0]!r}. Is it another species, or "
-            "symbols against Ensembl identifiers? See shared.data.to_human and to_symbols"
+            "symbols against Ensembl identifiers? See shared.data.genes.translate.to_human and to_symbols"
         )
     if shared.sum() < min(len(known), len(genes)) / 10:  # as names of two kinds do
         warn(

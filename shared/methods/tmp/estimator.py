@@ -156,7 +156,7 @@ class TMP(Pretrained, FewShotClassifier, Transformer, TorchMethod):
         ----------
         X : AnnData, DataFrame, ndarray or sparse matrix, samples × genes
             Log expression or z-scores; of an AnnData ``X`` is read. Where counts meet a network of logarithms, a
-            :class:`shared.data.DataWarning` says so.
+            :class:`shared.data.errors.DataWarning` says so.
         y : array of str or int, samples; or str
             Labels; of an AnnData also the name of a column of ``obs``.
         genes : sequence of str, optional

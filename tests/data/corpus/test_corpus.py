@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from shared import data
-from shared.data import Corpus, DataError, simulate
+from shared.data import Corpus, simulate
 from shared.data.constraints import SettingError
 from shared.data.corpus import aligned
 from shared.data.corpus.aligned import OnDisk
 from shared.data.corpus.fingerprint import Fingerprint, fingerprint, gene_keys, shared_cells
+from shared.data.errors import DataError
+from shared.data.genes.translate import to_human
 from shared.preprocess import log_normalize
 
 GENES = [f"G{i:03d}" for i in range(200)]
@@ -166,7 +168,7 @@ def test_mouse_sets_get_the_names_of_human_partners(mouse, tmp_path):
     adata, partner = mouse
     human = cells(25, sorted(partner.values())[:200], 8)
     adata.write_h5ad(tmp_path / "m.h5ad")
-    expected, report = data.to_human(adata)
+    expected, report = to_human(adata)
     expected = expected.to_df()
     for given_ in (adata, tmp_path / "m.h5ad"):
         corpus = Corpus({"mouse": given_, "human": human}, to_human=True)

@@ -4,10 +4,10 @@ import pytest
 from gene_matrices import PLCXD1, TP53, matrix, read
 
 from shared import data
-from shared.data import gene_kind, to_ensembl
 from shared.data.genes import lists as genes
-from shared.data.genes.kinds import cut_version, damaged_names, renamed_names, shouted_mouse
+from shared.data.genes.kinds import cut_version, damaged_names, gene_kind, renamed_names, shouted_mouse
 from shared.data.genes.lists import symbols
+from shared.data.genes.translate import to_ensembl
 
 
 @pytest.mark.parametrize(

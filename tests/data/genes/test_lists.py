@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared import data
-from shared.data import DataError, compare_genes, gene_hash
+from shared.data.errors import DataError, DataWarning
 from shared.data.genes import lists as genes
+from shared.data.genes.lists import compare_genes, gene_hash
 from shared.preprocess import align_genes, quality_control
 
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -89,7 +90,7 @@ def test_the_hash_travels(tmp_path):
     kept, report = quality_control(adata, min_genes=0, min_cells=2, max_mito=1)
     assert kept.uns["gene_hash"] == gene_hash(kept) != adata.uns["gene_hash"] and len(kept.uns["notes"]) == 2
     aligned.write_h5ad(tmp_path / "a.h5ad")
-    with pytest.warns(data.DataWarning, match="1 cell without any expression"):
+    with pytest.warns(DataWarning, match="1 cell without any expression"):
         again = data.load(tmp_path / "a.h5ad")
     assert again.uns["gene_hash"] == gene_hash(aligned) and again.uns["notes"] == aligned.uns["notes"]
 

@@ -8,8 +8,12 @@ from gene_matrices import PLCXD1, TP53, matrix, read
 from scipy import sparse
 
 from shared import data
-from shared.data import DataError, gene_hash, gene_kind, to_ensembl, to_human, to_mouse, to_symbols
+from shared.data import to_symbols
 from shared.data.constraints import SettingError
+from shared.data.errors import DataError
+from shared.data.genes.kinds import gene_kind
+from shared.data.genes.lists import gene_hash
+from shared.data.genes.translate import merge_duplicates, to_ensembl, to_human, to_mouse
 
 
 def test_the_copy_on_y_stays_apart():
@@ -114,37 +118,40 @@ def test_counts_are_summed_and_the_rest_is_told(tmp_path):
 
 
 def test_small_integers_do_not_overflow_in_sums():
-    got, _ = data.merge_duplicates(matrix(["a", "b", "a"], np.array([[200, 1, 100]] * 2, np.uint8)))
+    got, _ = merge_duplicates(matrix(["a", "b", "a"], np.array([[200, 1, 100]] * 2, np.uint8)))
     assert got.X.tolist() == [[300, 1], [300, 1]]
 
 
 def test_duplicates_are_refused_or_left_out_by_option():
     adata = matrix(["a", "b", "a"])
     with pytest.raises(DataError, match=r"1 name would stand for several genes \(a\)"):
-        data.merge_duplicates(adata, "refuse")
-    got, report = data.merge_duplicates(adata, "first")
+        merge_duplicates(adata, "refuse")
+    got, report = merge_duplicates(adata, "first")
     assert got.X.tolist() == adata.X[:, :2].tolist() and report.duplicates == "first"
     with pytest.raises(SettingError, match="duplicates='mean' is not known"):
-        data.merge_duplicates(adata, "mean")
+        merge_duplicates(adata, "mean")
 
 
 @pytest.mark.parametrize("uns", [{"units": "log"}, {"units": "z"}, {}])
 def test_logged_values_are_not_summed(uns):
     adata = matrix(["a", "b", "a"], np.log1p(np.arange(1, 10, dtype=np.float32)).reshape(3, 3), **uns)
     with pytest.raises(DataError, match="cannot be summed"):
-        data.merge_duplicates(adata)
+        merge_duplicates(adata)
 
 
 def test_concentrations_can_be_summed():
     X = np.array([[1.5, 100, 2.5]] * 3, np.float32)
-    assert data.merge_duplicates(matrix("aba", X, units="tpm"))[0].X[0].tolist() == [4, 100]
-    assert data.merge_duplicates(matrix("aba", X))[0].X[0].tolist() == [4, 100]
+    assert merge_duplicates(matrix("aba", X, units="tpm"))[0].X[0].tolist() == [4, 100]
+    assert merge_duplicates(matrix("aba", X))[0].X[0].tolist() == [4, 100]
 
 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: to_symbols(matrix([TP53]), organism="mouse"), "not mouse: shared.data.to_mouse translates"),
+        (
+            lambda: to_symbols(matrix([TP53]), organism="mouse"),
+            "not mouse: shared.data.genes.translate.to_mouse",
+        ),
         (lambda: to_symbols(matrix([TP53]), organism="rat"), "organism 'rat' has no gene table"),
         (lambda: to_symbols(matrix([TP53]), column="nothing"), "var has no column 'nothing'; it has none"),
         (lambda: to_symbols(matrix(["ENSRNOG00000010756"]), organism="human"), "there is no table for them"),

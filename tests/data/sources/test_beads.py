@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import io, sparse
 
-from shared import data
-from shared.data import DataError, routes
+from shared.data import routes
+from shared.data.catalogue import catalog
+from shared.data.errors import DataError
 from shared.data.sources import beads
 
 GENES = [("ENSG1", "CD3D"), ("ENSG2", "LYZ"), ("ENSG3", "GNLY"), ("ENSG4", "LYZ")]
@@ -51,7 +52,7 @@ def test_the_sorted_cells_come_by_their_official_files(tmp_path, monkeypatch):
     """Ten archives of the stated names and members in a mirror are read by the entry."""
     import tarfile
 
-    entry = data.catalog()["zheng-beads"]
+    entry = catalog()["zheng-beads"]
     route = entry.route("official")
     assert len(route.files) == len(route.options["populations"]) == 10
     for i, file in enumerate(route.files):
@@ -70,7 +71,7 @@ def test_the_sorted_cells_come_by_their_official_files(tmp_path, monkeypatch):
 
 def test_sorted_cells_have_the_names_of_the_unsorted_ones():
     """zheng68k is labelled by likeness to these, so a model of one is tested on the other by name."""
-    catalog = data.catalog()
-    sorted_cells = set(catalog["zheng-beads"].route("official").options["populations"])
-    other = set(catalog["zheng68k"].route("simulated").options["labels"])
+    entries = catalog()
+    sorted_cells = set(entries["zheng-beads"].route("official").options["populations"])
+    other = set(entries["zheng68k"].route("simulated").options["labels"])
     assert other - sorted_cells == {"Dendritic"} and sorted_cells <= other

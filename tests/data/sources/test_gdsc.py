@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from shared import data
-from shared.data import DataError
+from shared.data.catalogue import catalog
 from shared.data.constraints import SettingError
+from shared.data.errors import DataError
 from shared.data.sources import gdsc
 
 LINES = ["A375", "H2869", "TT", "KMH2", "NCIH23", "LONELY"]
@@ -153,7 +154,7 @@ def test_what_cannot_be_used_is_refused_with_a_reason(files, change, says):
 
 @pytest.fixture(scope="module")
 def paths(packaged):
-    return packaged(data.catalog()["gdsc"])
+    return packaged(catalog()["gdsc"])
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def lines(paths):
 
 @pytest.mark.network
 def test_the_catalogue_tells_the_truth(lines):
-    entry = data.catalog()["gdsc"]
+    entry = catalog()["gdsc"]
     assert lines.shape == entry.shape == (975, 5778) and lines.uns["units"] == entry.units == "z"
     assert lines.obs.nunique().to_dict() == {
         "cell_line": 975, "tissue": 19, "subtype": 55, "tcga_type": 31, "msi": 3, "growth": 3,

@@ -7,8 +7,8 @@ import pytest
 from official_layouts import replaced
 from scipy import sparse
 
-from shared import data
-from shared.data import DataError
+from shared.data.catalogue import catalog
+from shared.data.errors import DataError
 from shared.data.sources import pbmc68k
 
 X = np.array([[0, 1.5, 0], [2.5, 0, 0], [0, 0, 3], [1, 1, 0]], np.float32)
@@ -75,7 +75,7 @@ def test_a_cut_file_is_named(tmp_path):
 
 @pytest.mark.network
 def test_the_catalogue_tells_the_truth(packaged):
-    entry = data.catalog()["pbmc68k-reduced"]
+    entry = catalog()["pbmc68k-reduced"]
     got = pbmc68k.read(packaged(entry))
     assert got.shape == entry.shape and entry.units == got.uns["units"] == "log"
     assert got.obs["cell_type"].value_counts().to_dict() == {

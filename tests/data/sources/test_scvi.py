@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from official_layouts import replaced
 
-from shared import data
-from shared.data import DataError
+from shared.data.catalogue import catalog
+from shared.data.errors import DataError
 from shared.data.sources import scvi
 
 COUNTS = np.array([[0, 3, 0], [2, 0, 0], [0, 0, 7], [1, 1, 0]], np.float32)
@@ -80,7 +80,7 @@ def test_what_is_no_hdf5_is_named(tmp_path, content):
 @pytest.mark.network
 @pytest.mark.parametrize(("name", "total"), [("pbmc5k-protein", 1_351_231), ("pbmc10k-protein", 909_531)])
 def test_the_catalogue_tells_the_truth_of_scvi_tools(packaged, name, total):
-    entry = data.catalog()[name]
+    entry = catalog()[name]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         got = scvi.read(packaged(entry))

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.data import DataError
+from shared.data.errors import DataError
 from shared.data.sources import tensors
 from shared.data.sources.tensors import read_tensors
 

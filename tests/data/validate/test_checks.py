@@ -9,8 +9,10 @@ import pytest
 from scipy import sparse
 
 from shared import data
-from shared.data import DataError, check
+from shared.data import check
 from shared.data.constraints import SettingError
+from shared.data.errors import DataError, DataWarning
+from shared.data.genes.lists import gene_hash
 from shared.data.validate import checks, values
 from shared.data.validate.values import looks_like, scan
 
@@ -226,7 +228,7 @@ def broken(kind):
     elif kind == "made unique":
         renamed(a, [HUMAN[1] + "-1", *HUMAN[1:300]])
     elif kind == "gene hash":
-        a.uns["gene_hash"] = data.gene_hash(HUMAN[:5])
+        a.uns["gene_hash"] = gene_hash(HUMAN[:5])
     return a, asked
 
 
@@ -239,12 +241,12 @@ SEEN = {
     "no matrix": ("error", "has no X: put a layer there"),
     "damaged": ("error", "is a damaged CSR matrix"),
     "dtype": ("error", r"holds complex numbers \(complex128\) where numbers are needed"),
-    "genes twice": ("error", r"names 1 gene more than once \(TP53\): shared.data.merge_duplicates"),
+    "genes twice": ("error", r"names 1 gene more than once \(TP53\): shared.data.genes.translate.merge_duplicates"),
     "cells twice": ("error", r"names 1 cell more than once \(c\)"),
     "names": ("error", "1 gene name with line breaks"),
     "columns twice": ("error", r"obs columns of the same name \(run\)"),
     "transposed": ("error", r"names genes where cells should be .* turn it with adata = adata\.T"),
-    "species": ("error", "has human symbols .*, not mouse genes: shared.data.to_mouse"),
+    "species": ("error", "has human symbols .*, not mouse genes: shared.data.genes.translate.to_mouse"),
     "overlap": ("error", "shares 0 of 100 genes"),
     "labels": ("error", "obs has no column 'celltype'.*did you mean 'cell_type'"),
     "missing labels": ("error", "has 1 cell without 'cell_type'"),
@@ -367,8 +369,8 @@ def test_species_is_judged_only_where_names_tell():
     [
         ([f" {g}" for g in HUMAN[:300]], "strip them"),
         ([g.lower() for g in HUMAN[:300]], "upper and lower case differ"),
-        (data.gene_table("human")["ensembl"].tolist()[:300], "shared.data.to_ensembl translates"),
-        (data.gene_table("orthologs")["mouse"].tolist()[:300], "shared.data.to_mouse translates"),
+        (data.gene_table("human")["ensembl"].tolist()[:300], "shared.data.genes.translate.to_ensembl translates"),
+        (data.gene_table("orthologs")["mouse"].tolist()[:300], "shared.data.genes.translate.to_mouse translates"),
         (["x1", "x2"], "compare"),
     ],
 )
@@ -380,7 +382,7 @@ def test_little_overlap_is_explained(genes, says):
 def test_overlap_of_versions_and_of_parts():
     ids = [f"ENSG{i:011d}" for i in range(300)]
     adata = renamed(cells(), [f"{i}.{n % 9}" for n, i in enumerate(ids)])
-    assert "shared.data.to_ensembl cuts them" in str(check(adata, genes=ids))
+    assert "shared.data.genes.translate.to_ensembl cuts them" in str(check(adata, genes=ids))
     assert "overlap" not in check(cells(), genes=HUMAN[100:500]).checks
     part = check(cells(), genes=HUMAN[250:1000])
     assert part.errors == () and "shares 50 of 750 genes" in str(part)
@@ -464,9 +466,9 @@ def test_a_file_is_checked_block_by_block_as_in_memory(tmp_path, monkeypatch):
 def test_own_files_are_told_of_what_was_found(tmp_path):
     table = pd.DataFrame(cells().X.T, index=["2-Sep", *HUMAN[1:300]], columns=cells().obs_names)
     table.to_csv(tmp_path / "turned.csv")
-    with pytest.warns(data.DataWarning, match=r"turned\.csv names genes where cells should be .* adata\.T"):
+    with pytest.warns(DataWarning, match=r"turned\.csv names genes where cells should be .* adata\.T"):
         turned = data.load(tmp_path / "turned.csv")
     assert turned.T.shape == (40, 300)
     table.T.to_csv(tmp_path / "right.csv")
-    with pytest.warns(data.DataWarning, match=r"right\.csv has 1 gene name a spreadsheet turned into dates"):
+    with pytest.warns(DataWarning, match=r"right\.csv has 1 gene name a spreadsheet turned into dates"):
         data.load(tmp_path / "right.csv")

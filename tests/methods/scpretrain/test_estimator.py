@@ -9,7 +9,8 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 
-from shared.data import Corpus, DataError, DataWarning
+from shared.data import Corpus
+from shared.data.errors import DataError, DataWarning
 from shared.methods.scpretrain import PseudoLabeller, ScPretrain, estimator, logged
 from shared.preprocess import log_normalize
 from shared.train import TrainingError

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from shared.data import DataError
 from shared.data.catalogue import catalog
+from shared.data.errors import DataError
 from shared.data.sources import READERS
 from shared.studies.tmp import protocol
 from shared.studies.tmp.protocol import ISLETS, Protocol, Stage

@@ -1,5 +1,6 @@
 """A data set's card for machines: Croissant 1.1, the vocabulary that data-set search engines and loaders read.
 
+``mlcroissant`` writes the cards and holds them to the specification; this module fills them from the catalogue.
 Croissant asks for a checksum of every file that it lists as part of a data set. Where nobody has been able to make one
 yet, the file is not listed: the card says so in words and points to the source's own page with ``sameAs``. An invented
 checksum, or calling a finished data set a live one so that none is asked for, would pass a validator and mislead the
@@ -11,37 +12,13 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
+import mlcroissant as mlc
+
 from shared.data.catalogue import UNITS, Entry, File, Route
 
 REPOSITORY = "https://github.com/borrowed-strength/borrowed-strength"
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
 VERSION = "1.0.0"  # of the cards: raised when the catalogue changes what an entry means, not when it gains one
-
-# What the names in a card mean, as the specification of Croissant 1.1 gives it.
-CONTEXT = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "dct": "http://purl.org/dc/terms/",
-    **{
-        name: f"cr:{name}"
-        for name in (
-            *("arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileObject"),
-            *("fileProperty", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5"),
-            *("parentField", "path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate"),
-            *("separator", "source", "subField", "transform"),
-        )
-    },
-    "conformsTo": "dct:conformsTo",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "description": {"@container": "@language"},
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "name": {"@container": "@language"},
-}
-
 FORMATS = {
     ".h5ad": "application/x-hdf5",
     ".h5": "application/x-hdf5",
@@ -85,31 +62,38 @@ def document(entry: Entry) -> dict:
         Ready for :func:`json.dump`. ``distribution`` lists the files whose sha256 is known, and what is taken out of
         archives among them; ``recordSet`` is there when every file of a route is listed; ``rai:`` fields say what is
         known of human data.
+
+    Raises
+    ------
+    mlcroissant.ValidationError
+        If the card would not conform.
     """
+    ctx = mlc.Context(conforms_to=CONFORMS_TO)
     listed = [r for r in entry.routes if any(f.sha256 for f in r.files)]
-    whole = next((r for r in listed if r.pinned), None)
+    whole = next((r for r in listed if all(f.sha256 for f in r.files)), None)
     year = re.search(r"\((\d{4})\)", entry.citation)
-    return _filled(
-        {
-            "@context": CONTEXT,
-            "@type": "sc:Dataset",
-            "conformsTo": CONFORMS_TO,
-            "name": entry.name,
-            "alternateName": entry.title,
-            "description": description(entry),
-            "license": licence(entry),
-            "citeAs": entry.citation,
-            "creator": creator(entry),
-            "url": f"{REPOSITORY}/blob/main/data/catalog.yml",
-            "sameAs": pages(entry),
-            "version": VERSION,
-            "keywords": [entry.organism, entry.assay, entry.units, "gene expression", "transfer learning"],
-            "isAccessibleForFree": True,
-            "distribution": [o for r in listed for o in _objects(entry, r)],
-            "recordSet": records(entry, whole) if whole else [],
-            **responsible(entry),
-            "datePublished": year and year[1],  # of the paper; the sources rarely say theirs
-        }
+    card = mlc.Metadata(
+        ctx=ctx,
+        conforms_to=CONFORMS_TO,
+        name=entry.name,
+        description=description(entry),
+        license=licence(entry),
+        cite_as=entry.citation,
+        creators=[creator(entry, ctx)],
+        url=f"{REPOSITORY}/blob/main/data/catalog.yml",
+        same_as=pages(entry),
+        version=VERSION,
+        keywords=[entry.organism, entry.assay, entry.units, "gene expression", "transfer learning"],
+        distribution=[o for r in listed for o in _objects(entry, r, ctx)],
+        record_sets=records(entry, whole, ctx) if whole else [],
+        date_published=year and year[1],
+        **responsible(entry),
+    ).to_json()
+    # What the writer has no word for; and the year of the paper as a year, of which it makes the first of January.
+    return (
+        card
+        | {"alternateName": entry.title, "isAccessibleForFree": True}
+        | ({"datePublished": year[1]} if year else {})
     )
 
 
@@ -133,11 +117,11 @@ def licence(entry: Entry) -> list[str]:
     return [*(url for name, url in LICENCES.items() if name in entry.licence), entry.licence]
 
 
-def creator(entry: Entry) -> dict:
+def creator(entry: Entry, ctx: mlc.Context) -> mlc.Person | mlc.Organization:
     """The first author of what is to be cited; the others stand in ``citeAs``."""
     first = re.split(r" and | \(", entry.citation, maxsplit=1)[0]
-    person = re.search(r"\s(?:[A-ZÅÄÖØ]\.[ -]?)+$", first)
-    return {"@type": "Person" if person else "Organization", "name": first}
+    kind = mlc.Person if re.search(r"\s(?:[A-ZÅÄÖØ]\.[ -]?)+$", first) else mlc.Organization
+    return kind(ctx=ctx, name=first)
 
 
 def pages(entry: Entry) -> list[str]:
@@ -155,23 +139,37 @@ def annotations(entry: Entry) -> list[str]:
     return list(dict.fromkeys(p for p in parts if re.fullmatch(r"[a-z]\w*", p)))
 
 
-def records(entry: Entry, route: Route) -> list[dict]:
+def records(entry: Entry, route: Route, ctx: mlc.Context) -> list[mlc.RecordSet]:
     """One record a cell: its name, its row of the matrix, its annotations; for a table of genes, its two columns."""
     file = route.files[0]
     where = _id(route.kind, file.name, *file.members[:1])  # the first file, out of its archive where it is in one
+
+    def field(within, name, says, data_type=mlc.DataType.TEXT, column=None, **more):
+        extract = {"column": column} if column else {"file_property": "content"}
+        source = mlc.Source(ctx=ctx, file_object=where, extract=mlc.Extract(ctx=ctx, **extract))
+        made = {"id": f"{within}/{name}", "name": name, "description": says, "data_types": data_type, "source": source}
+        return mlc.Field(ctx=ctx, **made, **more)
+
+    def record_set(name, says, fields, **more):
+        return mlc.RecordSet(ctx=ctx, id=name, name=name, description=says, fields=fields, **more)
+
     if route.reader == "pairs":
-        fields = [_field("pairs", c, f"Symbol of the {c} gene.", where, column=c) for c in ("human", "mouse")]
-        return [_record_set("pairs", "Pairs of genes, one a line.", fields)]
+        fields = [field("pairs", c, f"Symbol of the {c} gene.", column=c) for c in ("human", "mouse")]
+        return [record_set("pairs", "Pairs of genes, one a line.", fields)]
     row = f"Expression of each gene in it (X): {UNITS[entry.units]}."
-    array = {"isArray": True, "arrayShape": str(entry.shape[1]) if entry.shape else "-1"}
+    array = {"is_array": True, "array_shape": str(entry.shape[1]) if entry.shape else "-1"}
     fields = [
-        _field("cells", "cell_id", "Name of the cell or sample, unique (obs_names).", where),
-        _field("cells", "expression", row, where, "sc:Float") | array,
-        *(_field("cells", a, f"The column {a} of obs.", where) for a in annotations(entry)),
+        field("cells", "cell_id", "Name of the cell or sample, unique (obs_names)."),
+        field("cells", "expression", row, mlc.DataType.FLOAT, **array),
+        *(field("cells", a, f"The column {a} of obs.") for a in annotations(entry)),
     ]
-    cells = _record_set("cells", "One record a cell or sample, as shared.data.load gives it.", fields)
-    names = _field("genes", "gene", f"Name of the gene ({entry.genes}), in the order of expression.", where)
-    return [cells | {"key": {"@id": "cells/cell_id"}}, _record_set("genes", "One record a gene (var).", [names])]
+    names = field("genes", "gene", f"Name of the gene ({entry.genes}), in the order of expression.")
+    return [
+        record_set(
+            "cells", "One record a cell or sample, as shared.data.load gives it.", fields, key=["cells/cell_id"]
+        ),
+        record_set("genes", "One record a gene (var).", [names]),
+    ]
 
 
 def responsible(entry: Entry) -> dict:
@@ -182,9 +180,9 @@ def responsible(entry: Entry) -> dict:
     held = ", ".join(annotations(entry)) or "none"
     people = f"Measured on {of}, and published openly by its source. No person is named; annotations: {held}."
     return {
-        "rai:dataCollection": f"{_upper(entry.assay)}. Source: {entry.accession}.",
-        "rai:dataLimitations": [entry.notes] if entry.notes else [],
-        "rai:personalSensitiveInformation": [people] if entry.organism == "human" else [],
+        "data_collection": f"{_upper(entry.assay)}. Source: {entry.accession}.",
+        "data_limitations": [entry.notes] if entry.notes else None,
+        "personal_sensitive_information": [people] if entry.organism == "human" else None,
     }
 
 
@@ -196,7 +194,7 @@ def _id(*parts) -> str:
     return quote("/".join(parts), safe="/")
 
 
-def _address(entry: Entry, file: File, kind: str) -> str:
+def _address(file: File, kind: str) -> str:
     if kind == "bundled":
         return f"{REPOSITORY}/raw/main/data/{quote(file.name)}"
     if kind == "package":
@@ -205,41 +203,21 @@ def _address(entry: Entry, file: File, kind: str) -> str:
     return file.urls[0]
 
 
-def _objects(entry: Entry, route: Route) -> list[dict]:
+def _objects(entry: Entry, route: Route, ctx: mlc.Context) -> list[mlc.FileObject]:
     made = []
     for file in (f for f in route.files if f.sha256):
         whole = {
             "sha256": file.sha256,
-            "contentSize": f"{file.size} B" if file.size else "",
-            "description": f"The same bytes at {', '.join(file.urls[1:])}." if file.urls[1:] else "",
+            "content_size": f"{file.size} B" if file.size else None,
+            "description": f"The same bytes at {', '.join(file.urls[1:])}." if file.urls[1:] else None,
         }
-        made.append(_object(route.kind, file.name, url=_address(entry, file, route.kind)) | _filled(whole))
-        inside = {"containedIn": {"@id": _id(route.kind, file.name)}}
-        made += [_object(route.kind, file.name, m, url=m) | inside for m in file.members]
+        made.append(_object(ctx, route.kind, file.name, content_url=_address(file, route.kind), **whole))
+        inside = {"contained_in": [_id(route.kind, file.name)]}
+        made += [_object(ctx, route.kind, file.name, m, content_url=m, **inside) for m in file.members]
     return made
 
 
-def _object(*parts, url) -> dict:
+def _object(ctx, *parts, **more) -> mlc.FileObject:
     name = parts[-1].rsplit("/", 1)[-1]
     form = FORMATS.get("." + name.rsplit(".", 1)[-1].lower(), "application/octet-stream")
-    return {"@type": "cr:FileObject", "@id": _id(*parts), "name": name, "contentUrl": url, "encodingFormat": form}
-
-
-def _filled(card: dict) -> dict:
-    return {key: value for key, value in card.items() if value not in ("", [], None)}
-
-
-def _field(records, name, description, where, kind="sc:Text", column=None) -> dict:
-    extract = {"column": column} if column else {"fileProperty": "content"}
-    return {
-        "@type": "cr:Field",
-        "@id": f"{records}/{name}",
-        "name": name,
-        "description": description,
-        "dataType": kind,
-        "source": {"fileObject": {"@id": where}, "extract": extract},
-    }
-
-
-def _record_set(name, description, fields) -> dict:
-    return {"@type": "cr:RecordSet", "@id": name, "name": name, "description": description, "field": fields}
+    return mlc.FileObject(ctx=ctx, id=_id(*parts), name=name, encoding_formats=[form], **more)
