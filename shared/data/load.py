@@ -224,7 +224,10 @@ def _beside(path: Path) -> list[Path]:
         # GSM1_matrix.mtx.gz goes with GSM1_genes.tsv.gz; matrix.mtx with genes.tsv.
         start = re.sub(r"[._-]?(matrix)?(\.mtx)?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
         return [path, *(p for p in files if p.name.startswith(start) and kind_of(p) != "matrix")]
-    if not any(kind_of(p) == "matrix" for p in files):
+    matrices = [p.name for p in files if kind_of(p) == "matrix"]
+    if len(matrices) > 1:
+        raise DataError(f"{path.name} holds {shown(matrices)}: name one, as load('{path.name}/{matrices[0]}')")
+    if not matrices:
         where = f"there is one in {shown(deeper)}" if deeper else "name the file to read, or a folder of 10x"
         raise DataError(f"{path.name or path} is a folder without a matrix.mtx: {where}")
     return files

@@ -151,7 +151,7 @@ def fields(line: bytes, separator: str) -> list[str]:
 
 
 def measure(line: bytes, separator: str) -> int:
-    """How many fields a line has; 0 where a quotation mark lacks its partner. Separators between two of them are none."""
+    """How many fields a line has, a separator between quotation marks being none; 0 where such a mark is alone."""
     sign = separator.encode()
     if b'"' not in line:
         return line.count(sign) + 1

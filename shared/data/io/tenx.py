@@ -161,7 +161,7 @@ def triplet(paths):
     for path in paths:
         kind = kind_of(path)
         if kind in found:
-            raise DataError(f"{path.name} and {found[kind].name} are both {kind}: give one, as load('.../{path.name}')")
+            raise DataError(f"{path.name} and {found[kind].name} are both {kind}: give the files of one folder")
         found[kind] = path
     lost = [k for k in KINDS if k not in found]
     if lost:
