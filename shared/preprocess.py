@@ -395,7 +395,7 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
     genes = np.asarray((X[cells] > 0).sum(0)).ravel() >= min_cells
     if not genes.any():
         raise DataError(f"no gene is seen in min_cells={min_cells} of the {int(cells.sum())} cells left: lower it")
-    kept = adata[cells][:, genes]
+    kept = adata[np.flatnonzero(cells), np.flatnonzero(genes)]
     kept = kept.to_memory() if adata.isbacked else kept.copy()
     kept.obs = kept.obs.assign(n_counts=totals[cells], n_genes=seen[cells], mito=share[cells])
     lost = {

@@ -214,6 +214,8 @@ def read(
         X = X.layers[where] if where == layer else X
     if not _is_for_scikit_learn(X):
         X = widened(matrix_of(X))
+    if table_of_cells(y) is not None or table_of_cells(domain) is not None:
+        raise DataError("labels and domains are one value a cell, not an AnnData: pass the name of a column of its obs")
     if y is None:
         raise DataError(f"{type(estimator).__name__} requires y to be passed, but the target y is None: pass labels")
     if not numbers:
@@ -335,9 +337,7 @@ def count_matrix(X, dtype=np.float64, *, layer: str | None = "counts", empty: bo
         raise DataError(f"X looks logged already ({why}): {AS_COUNTS}")
     totals = np.asarray(X.sum(1, dtype=np.float64)).ravel()
     if not empty and (totals == 0).any():
-        raise DataError(
-            f"{int((totals == 0).sum())} cells have no count at all: drop them first (quality_control does)"
-        )
+        raise DataError(f"{int((totals == 0).sum())} cells have no count at all: drop them first")
     return X, totals
 
 

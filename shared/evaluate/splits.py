@@ -93,7 +93,7 @@ def holdout(groups, test):
         If a group is not there, none is named, or no cell is left to train on.
     """
     groups = as_column(groups)
-    wanted = list(test) if isinstance(test, set) else np.atleast_1d(test).tolist()
+    wanted = list(test) if isinstance(test, set) else np.atleast_1d(array_of(test, "test")).tolist()
     if not wanted:
         raise DataError(f"no group is named to test on; there are {shown(np.unique(groups))}")
     there = set(groups.tolist())

@@ -10,6 +10,7 @@ balanced accuracy, and by log loss between equals. The other run was never looke
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from functools import wraps
 
 import numpy as np
 import sklearn
@@ -27,9 +28,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
-from shared.data.cells import column, table_of_cells
+from shared.data.cells import array_of, column, dense_matrix, table_of_cells
 from shared.data.constraints import Flag, Whole
 from shared.data.errors import DataError
+from shared.data.validate.structure import matrix_of
 from shared.methods.base import Example, TransferEstimator, example_cells
 from shared.methods.network_classifier import NetworkClassifier
 from shared.methods.protocols import Classifier
@@ -77,6 +79,13 @@ def softmax_regression(X: np.ndarray, y: np.ndarray, C: float = 1.0) -> tuple[np
     optimizer.step(objective)
     W, b = W.detach(), b.detach() - mean @ W.detach()
     return names, W.numpy(), b.numpy()
+
+
+def _softmax_regression(X, y, C=1.0):
+    return _regressed(dense_matrix(X).astype(np.float32), array_of(y, "y"), C)
+
+
+_regressed, softmax_regression = softmax_regression, wraps(softmax_regression)(_softmax_regression)  # as on the page
 
 
 class _LoggedCells(TransferEstimator):
@@ -205,9 +214,9 @@ class SparseCells(TransformerMixin, _LoggedCells):
 
 def sparse_if_mostly_zero(X):
     """`X` as CSR when fewer than three entries in ten are not zero; centred or scaled expression stays dense."""
+    X = matrix_of(X)
     if sparse.issparse(X):
         return X.tocsr()
-    X = np.asarray(X)
     return sparse.csr_matrix(X) if np.count_nonzero(X) < 0.3 * X.size else X
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from shared.data.cells import count_matrix, dense_matrix, label_array
+from shared.data.cells import array_of, count_matrix, dense_matrix, label_array
 from shared.data.constraints import Whole, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import names_of
@@ -101,7 +101,7 @@ def _of_counts(function):
         lengths = [options.pop("lengths")] if "lengths" in options else list(lengths)
         X, _ = count_matrix(counts)
         if function.__name__ == "tpm" and lengths:
-            lengths[0] = np.asarray(lengths[0], dtype=np.float64)
+            lengths[0] = array_of(lengths[0], "lengths", np.float64)
             if lengths[0].shape != X.shape[1:] or not (lengths[0] > 0).all() or not np.isfinite(lengths[0]).all():
                 said = f"lengths has shape {lengths[0].shape} for {X.shape[1]} genes"
                 raise DataError(f"{said}: give each a length above 0")
@@ -338,7 +338,8 @@ def confounding(batch, label) -> Design:
     """
     from scipy.sparse.csgraph import connected_components
 
-    batch = label_array(batch, np.shape(batch)[0] if np.ndim(batch) else 0, "batch")
+    batch = array_of(batch, "batch", object)
+    batch = label_array(batch, len(batch) if batch.ndim else 0, "batch")
     label = label_array(label, len(batch), "label")
     if not len(batch):
         raise DataError("there are no cells: give one batch and one label for each")
