@@ -14,9 +14,10 @@ from scipy import sparse
 from sklearn.pipeline import make_pipeline
 
 from shared import preprocess
-from shared.data import Corpus, check, from_arrays, load, merge_duplicates
+from shared.data import Corpus, check, from_arrays, load
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, DataWarning
+from shared.data.genes.translate import merge_duplicates
 from shared.methods.expression_data import pseudobulk
 from shared.preprocess import LogNormalize, VariableGenes, align_genes, center_by, log_normalize
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
-from shared.data import Corpus, from_arrays, merge_duplicates, to_arrays
+from shared.data import Corpus, from_arrays, to_arrays
 from shared.data.cells import (
     Cells,
     column_names,
@@ -27,6 +27,7 @@ from shared.data.cells import (
     refuse_logged,
 )
 from shared.data.errors import DataError
+from shared.data.genes.translate import merge_duplicates
 from shared.methods.expression_data import cpm, pseudobulk
 from shared.preprocess import align_genes, log_normalize, quality_control
 
