@@ -1,6 +1,7 @@
 """From counts to what models take: quality control, normalisation, variable genes, centring, aligning gene lists.
 
-Every function takes cells × genes as CSR or ndarray, changes nothing in place and returns float32. What learns
+Every function takes cells × genes, changes nothing in place and returns float32. Given an AnnData, one that changes the
+scale returns an AnnData whose ``uns["units"]`` says so. What learns
 something from the cells it is given (:class:`VariableGenes`) is a scikit-learn transformer, so that it can be fitted
 on training cells alone; what treats each cell by itself (:func:`log_normalize`) is a function and cannot leak.
 """
@@ -17,15 +18,26 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.cells import finite_matrix, label_array, read
-from shared.data.constraints import OneOf, Whole, require
-from shared.data.errors import DataError
+from shared.data.cells import column, count_matrix, finite_matrix, label_array, read, table_of_cells
+from shared.data.constraints import OneOf, Positive, Whole, require
+from shared.data.errors import DataError, warn
 from shared.data.genes.lists import names_of, stamp
-from shared.data.validate.values import may_be_logged
+from shared.data.validate.structure import matrix_of
+from shared.data.validate.values import units_of
 
 
 def _matrix(X):
     return finite_matrix(X, dtype=np.float32)
+
+
+def _rescaled(adata, X, units, note):
+    """A copy of `adata` with this ``X``, which is in these units; counts that it replaces go to a layer."""
+    out = adata.to_memory() if adata.isbacked else adata.copy()
+    if units == "log":
+        out.layers.setdefault("counts", out.X)
+    out.X, out.uns["units"] = X, units
+    stamp(out, notes=[note])
+    return out
 
 
 def _cells(adata):
@@ -43,41 +55,33 @@ def log_normalize(X, target_sum=1e4):
 
     Parameters
     ----------
-    X : CSR or ndarray of shape (n_cells, n_genes)
+    X : AnnData, CSR or ndarray of shape (n_cells, n_genes)
         Raw counts.
     target_sum : float, default 1e4
         Counts each cell is scaled to before the logarithm (natural).
 
     Returns
     -------
-    float32 CSR or ndarray of the same shape
+    float32 CSR or ndarray of the same shape; of an AnnData a copy, whose ``uns["units"]`` is ``"log"`` and whose
+    ``layers["counts"]`` keeps the counts.
 
     Raises
     ------
     DataError
-        On negative values, NaN or infinities, cells without any count, or values that look logged already.
+        On negative values, NaN or infinities, cells without any count, or values that are logged already.
     """
-    X = _matrix(X)
-    values = X.data if sparse.issparse(X) else X
-    if values.size and values.min() < 0:
-        raise DataError("X holds negative values, so it is no count matrix: start from the raw counts")
-    if may_be_logged(values):
-        raise DataError(
-            f"X holds fractions and nothing above {values.max():.3g}, so it looks logged already: "
-            "start from the raw counts, or skip this step"
-        )
-    totals = np.asarray(X.sum(1), dtype=np.float64).ravel()
-    if (totals == 0).any():
-        raise DataError(
-            f"{int((totals == 0).sum())} cells have no count at all: drop them first (quality_control does)"
-        )
+    require(Positive(), target_sum=target_sum)
+    made, totals = count_matrix(X, np.float32, layer=None)
     scale = (target_sum / totals).astype(np.float32)
-    if sparse.issparse(X):
-        X.data *= np.repeat(scale, np.diff(X.indptr))
-        np.log1p(X.data, out=X.data)
-        return X
-    X *= scale[:, None]
-    return np.log1p(X, out=X)
+    if sparse.issparse(made):
+        made.data *= np.repeat(scale, np.diff(made.indptr))
+        np.log1p(made.data, out=made.data)
+    else:
+        made *= scale[:, None]
+        np.log1p(made, out=made)
+    if table_of_cells(X) is None:
+        return made
+    return _rescaled(X, made, "log", f"each cell scaled to {target_sum:g} counts and logged")
 
 
 class LogNormalize(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -143,18 +147,32 @@ class VariableGenes(SelectorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : CSR or ndarray of shape (n_cells, n_genes)
-            Log-normalised.
+        X : AnnData, DataFrame, CSR or ndarray of shape (n_cells, n_genes)
+            Log-normalised; counts are warned of, unless ``flavor="variance"``.
         y : ignored
             Present for pipelines; no label is used.
         """
-        X = read(X, estimator=self, dtype=(np.float32, np.float64)).X
+        require(OneOf("seurat", "variance"), flavor=self.flavor)
+        require(Whole(1), n_top=self.n_top, n_bins=self.n_bins)
+        cells = read(X, estimator=self, dtype=(np.float32, np.float64))
+        X = cells.X
         if X.shape[0] < 2:
             raise DataError("n_samples=1 cell has no variance: give two cells or more")
-        require(OneOf("seurat", "variance"), flavor=self.flavor)
-        require(Whole(1), n_top=self.n_top)
+        if self.flavor == "seurat" and (cells.is_log is False or X.min() < 0):
+            looks = "counts" if cells.is_log is False else "centred values"
+            cure = "shared.preprocess.log_normalize gives it one"
+            warn(f"these values look like {looks}, and flavor='seurat' undoes a logarithm: {cure}")
         self.scores_ = _dispersion(X, self.n_bins) if self.flavor == "seurat" else _moments(X)[1]
         return self
+
+    def transform(self, X):
+        """The columns of `X` that are kept: CSR or ndarray of shape (n_cells, n_top)."""
+        check_is_fitted(self)
+        return read(X, estimator=self, reset=False, dtype=(np.float32, np.float64)).X[:, self.get_support(indices=True)]
+
+    def inverse_transform(self, X):
+        """`X` with a column of zeros for each gene that is not kept."""
+        return super().inverse_transform(matrix_of(X))
 
     def _get_support_mask(self):
         check_is_fitted(self)
@@ -183,7 +201,10 @@ def _dispersion(X, n_bins):
     # One path for sparse and dense: genes at the edge of a bin must fall on the same side of it.
     counts = sparse.csr_matrix(X, dtype=np.float64, copy=True)
     counts.sum_duplicates()
-    np.expm1(counts.data, out=counts.data)
+    with np.errstate(over="ignore"):
+        np.expm1(counts.data, out=counts.data)
+    if not np.isfinite(counts.data).all():
+        raise DataError(f"values up to {X.max():,.4g} are no logarithms: shared.preprocess.log_normalize first")
     mean, variance = _moments(counts)
     mean[mean == 0] = 1e-12
     dispersion = variance / mean
@@ -207,21 +228,21 @@ def center_by(X, groups, scale=False):
 
     Parameters
     ----------
-    X : CSR or ndarray of shape (n_cells, n_genes)
+    X : AnnData, CSR or ndarray of shape (n_cells, n_genes)
         Log-normalised.
-    groups : sequence of shape (n_cells,)
-        Study, run or donor of each cell.
+    groups : sequence of shape (n_cells,), or str
+        Study, run or donor of each cell; of an AnnData also the name of a column of ``obs``.
     scale : bool, default False
         Also divide by the group's standard deviation (genes that do not vary there are left at zero).
 
     Returns
     -------
     float32 ndarray of shape (n_cells, n_genes)
-        Dense: centred zeros are no longer zero.
+        Dense: centred zeros are no longer zero. Of an AnnData a copy, whose ``uns["units"]`` is ``"z"``.
     """
-    X = _matrix(X)
+    given, X = X, _matrix(X)
     X = X.toarray() if sparse.issparse(X) else X
-    groups = label_array(groups, X.shape[0], "group")
+    groups = label_array(column(table_of_cells(given), groups), X.shape[0], "group")
     for group in np.unique(groups):
         rows = groups == group
         part = X[rows] - X[rows].mean(0, dtype=np.float64).astype(np.float32)
@@ -229,7 +250,7 @@ def center_by(X, groups, scale=False):
             spread = part.std(0, dtype=np.float64)
             part /= np.where(spread > 1e-6, spread, 1).astype(np.float32)
         X[rows] = part
-    return X
+    return X if table_of_cells(given) is None else _rescaled(given, X, "z", "each group centred gene by gene")
 
 
 @dataclass(frozen=True)
@@ -268,7 +289,8 @@ def align_genes(adata, genes, fill=0.0):
     -------
     aligned : AnnData
         cells × ``genes``, CSR if `adata` was; layers are dropped, because they would not be aligned.
-        ``uns["gene_hash"]`` is that of the list, and ``uns["notes"]`` says what was lost.
+        ``uns["gene_hash"]`` is that of the list, ``uns["units"]`` what the values are in, and ``uns["notes"]`` says
+        what was lost.
     report : Report
         ``kept`` genes; ``lost``: ``"missing, filled"`` and ``"not in the list, dropped"``, with their names.
 
@@ -281,7 +303,7 @@ def align_genes(adata, genes, fill=0.0):
     import anndata as ad
 
     _cells(adata)
-    wanted, have = pd.Index(names_of(genes, "the reference list")), pd.Index(adata.var_names.astype(str))
+    wanted, have = pd.Index(names_of(genes, "the reference list")), pd.Index(names_of(adata, "the data"))
     for names, whose in ((wanted, "the reference list"), (have, "the data")):
         if not len(names):
             raise DataError(f"{whose} names no gene: see which step lost them all")
@@ -302,8 +324,8 @@ def align_genes(adata, genes, fill=0.0):
         )
         aligned = X @ place
         if fill and not found.all():
-            aligned = aligned.toarray()
-            aligned[:, ~found] = fill
+            filled = np.where(found, 0, fill).astype(np.float32)
+            aligned += sparse.csr_matrix(np.tile(filled, (X.shape[0], 1)))
     else:
         aligned = np.full((X.shape[0], len(wanted)), fill, np.float32)
         aligned[:, found] = X[:, where[found]]
@@ -314,6 +336,8 @@ def align_genes(adata, genes, fill=0.0):
         names={"missing, filled": tuple(wanted[~found]), "not in the list, dropped": tuple(dropped)},
     )
     out = ad.AnnData(aligned, obs=adata.obs.copy(), var=pd.DataFrame(index=wanted), uns=dict(adata.uns))
+    if "units" in out.uns:  # while all genes are there to tell
+        out.uns["units"] = units_of(adata) or out.uns["units"]
     stamp(out, notes=[f"aligned: {report}"])
     return out, report
 
@@ -330,7 +354,7 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
     min_cells : int, default 3
         Cells a gene must be seen in, among those kept.
     max_mito : float, default 0.2
-        Largest share of a cell's counts from genes whose name starts with `mito_prefix`.
+        Largest share of a cell's counts from genes whose name starts with `mito_prefix`; 1 for any.
     mito_prefix : str, default "MT-"
         ``"mt-"`` in mouse.
 
@@ -343,15 +367,27 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
     Raises
     ------
     DataError
-        If no cell or no gene is left, naming the limit that took most, or `adata` is no AnnData.
+        If no cell or no gene is left, naming the limit that took most, `adata` is no AnnData, or ``X`` is no counts.
+
+    Warns
+    -----
+    DataWarning
+        If no gene's name begins with `mito_prefix`, and `max_mito` is below 1.
     """
     _cells(adata)
-    X = _matrix(adata.X)
+    X, totals = count_matrix(adata, np.float32, layer=None, empty=True)
+    names = pd.Index(names_of(adata))
+    mitochondrial = names.str.startswith(mito_prefix)
+    if not mitochondrial.any() and max_mito < 1:
+        close = names[names.str.lower().str.startswith(mito_prefix.lower())]
+        cure = (
+            f"mito_prefix={close[0][: len(mito_prefix)]!r}" if len(close) else "mito_prefix= says how they begin here"
+        )
+        warn(f"no gene name begins with {mito_prefix!r}, so every mitochondrial share is 0: {cure}")
     seen = np.asarray((X > 0).sum(1)).ravel()
-    totals = np.asarray(X.sum(1), dtype=np.float64).ravel()
-    mito = X[:, adata.var_names.str.startswith(mito_prefix)].sum(1)
-    share = np.asarray(mito, dtype=np.float64).ravel() / np.maximum(totals, 1)
-    few, stressed = seen < min_genes, share > max_mito
+    share = np.asarray(X[:, mitochondrial].sum(1, dtype=np.float64)).ravel() / np.where(totals > 0, totals, 1)
+    empty = totals == 0
+    few, stressed = (seen < min_genes) | empty, share > max_mito
     cells = ~(few | stressed)
     if not cells.any():
         worst = f"min_genes={min_genes}" if few.sum() >= stressed.sum() else f"max_mito={max_mito}"
@@ -359,10 +395,12 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
     genes = np.asarray((X[cells] > 0).sum(0)).ravel() >= min_cells
     if not genes.any():
         raise DataError(f"no gene is seen in min_cells={min_cells} of the {int(cells.sum())} cells left: lower it")
-    kept = adata[cells][:, genes].copy()
+    kept = adata[np.flatnonzero(cells), np.flatnonzero(genes)]
+    kept = kept.to_memory() if adata.isbacked else kept.copy()
     kept.obs = kept.obs.assign(n_counts=totals[cells], n_genes=seen[cells], mito=share[cells])
     lost = {
-        f"cells with fewer than {min_genes} genes": int(few.sum()),
+        **({"cells without any count": int(empty.sum())} if empty.any() else {}),
+        f"cells with fewer than {min_genes} genes": int((few & ~empty).sum()),
         f"cells over {max_mito:.0%} mitochondrial": int((stressed & ~few).sum()),
         f"genes in fewer than {min_cells} cells": int((~genes).sum()),
     }
@@ -388,22 +426,37 @@ def combat(adata, batch="batch"):
     AnnData
         A copy with corrected, dense float32 ``X``.
 
+    Raises
+    ------
+    DataError
+        If a cell has no batch, batches are too few or too small, or ``X`` is no finite numbers.
+
+    Warns
+    -----
+    DataWarning
+        If ``X`` looks like counts.
+
     References
     ----------
     Johnson, Li and Rabinovic (2007), Biostatistics 8, 118.
     """
+    import anndata as ad
+
     _cells(adata)
-    if batch not in adata.obs:
-        raise DataError(f"obs has no column {batch!r}: name the one that holds the batches")
-    sizes = adata.obs[batch].value_counts().loc[lambda n: n > 0]
+    batches = label_array(column(adata.obs, batch), adata.n_obs, "batch")
+    cells = read(adata)
+    if cells.is_log is False:
+        warn("these values look like counts, and ComBat is made for logged expression: shared.preprocess.log_normalize")
+    sizes = pd.Series(batches).value_counts()
     if len(sizes) < 2 or sizes.min() < 2:
         raise DataError(f"{batch!r} needs two batches or more of two cells or more; it has {sizes.to_dict()}")
     try:
         import scanpy as sc
     except ImportError as e:
         raise ImportError("combat needs scanpy: pip install 'borrowed-strength[single-cell]'") from e
-    out = adata.copy()
-    out.X = out.X.toarray() if sparse.issparse(out.X) else np.asarray(out.X)
-    out.obs[batch] = out.obs[batch].astype("category").cat.remove_unused_categories()
-    out.X = np.asarray(sc.pp.combat(out, key=batch, inplace=False), dtype=np.float32)
-    return out
+    X = cells.X.toarray() if sparse.issparse(cells.X) else cells.X
+    plain = ad.AnnData(X, obs=pd.DataFrame({"batch": pd.Categorical(batches)}, index=adata.obs_names))
+    corrected = np.asarray(sc.pp.combat(plain, key="batch", inplace=False), dtype=np.float32)
+    return _rescaled(
+        adata, corrected, cells.units if cells.units in ("log", "z") else "none", f"{batch!r} corrected by ComBat"
+    )

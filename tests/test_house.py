@@ -21,6 +21,7 @@ KIT = {"__init__", "base", "protocols", "torch_method", "keras_method"}
 HEAVY = {"torch", "tensorflow", "keras", "scanpy", "anndata", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
 TESTS_OF_MORE = {  # test files that are named after no module
     "tests/data/test_bundled.py": "the files of data/ and the scripts that made them",
+    "tests/data/test_campaign.py": "every door of the data room",
     "tests/methods/test_contract.py": "every estimator",
     "tests/methods/test_devices.py": "every torch estimator and study arm, on a pretended accelerator",
     "tests/train/test_fit.py": "the loop, and what is set, kept and read around it",

@@ -14,9 +14,11 @@ from scipy import sparse
 from sklearn.pipeline import make_pipeline
 
 from shared import preprocess
-from shared.data import load
+from shared.data import Corpus, check, from_arrays, load
 from shared.data.constraints import SettingError
-from shared.data.errors import DataError
+from shared.data.errors import DataError, DataWarning
+from shared.data.genes.translate import merge_duplicates
+from shared.methods.expression_data import pseudobulk
 from shared.preprocess import LogNormalize, VariableGenes, align_genes, center_by, log_normalize
 
 COUNTS = hnp.arrays(np.float32, st.tuples(st.integers(2, 12), st.integers(2, 9)), elements=st.integers(0, 500)).map(
@@ -285,3 +287,116 @@ def test_combat_refuses_what_it_cannot_correct(column, says):
     adata = ad.AnnData(np.ones((4, 3)), obs=pd.DataFrame({"one": ["a"] * 4}, index=list("wxyz")))
     with pytest.raises(DataError, match=says):
         preprocess.combat(adata, column)
+
+
+# What says how values are scaled travels with them.
+
+
+def counted(n=20, genes=30):
+    return from_arrays(
+        np.random.default_rng(0).poisson(3, (n, genes)).astype("float32"), [f"g{i}" for i in range(genes)]
+    )
+
+
+STEPS = {
+    "log_normalize": lambda a: log_normalize(a),
+    "log_normalize, aligned": lambda a: align_genes(log_normalize(a), a.var_names[:9])[0],
+    "log_normalize, subset": lambda a: log_normalize(a)[:, :9].copy(),
+    "quality_control, log_normalize": lambda a: log_normalize(preprocess.quality_control(a, 0, 0, 1)[0]),
+    "X replaced": lambda a: replaced(a),
+    "X replaced, aligned": lambda a: align_genes(replaced(a), a.var_names[:9])[0],
+    "X replaced, subset": lambda a: replaced(a)[:, :9].copy(),
+}
+
+
+def replaced(adata):
+    adata.X = log_normalize(adata.X)  # uns["units"] still says counts
+    return adata
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_what_was_logged_says_so_loads_again_and_is_not_logged_or_summed(steps, tmp_path):
+    made = STEPS[steps](counted())
+    made.write_h5ad(tmp_path / "made.h5ad")
+    back = load(tmp_path / "made.h5ad")
+    assert back.uns["units"] == "log" and check(made).looks == "logged" and not check(made, need="log").errors
+    assert np.array_equal(dense(back.X), dense(made.X))
+    for adata in (made, back):
+        adata = adata.copy()
+        with pytest.raises(DataError, match="logged already"):
+            log_normalize(adata)
+        with pytest.raises(DataError, match="logged already"):
+            preprocess.quality_control(adata)
+        with pytest.raises(DataError, match="logged"):
+            pseudobulk(ad.AnnData(adata.X), ["a"] * adata.n_obs)
+        adata.var_names = ["a", *["b"] * (adata.n_vars - 1)]
+        with pytest.raises(DataError, match="cannot be summed"):
+            merge_duplicates(adata)
+        adata.layers.clear()
+        adata.var_names = [f"g{i}" for i in range(adata.n_vars)]
+        if steps.startswith("X replaced") and adata.uns["units"] == "counts" and adata.n_vars < 30:
+            with pytest.raises(DataError, match="may hold counts or logarithms"):
+                Corpus({"a": adata})  # nothing is left that tells
+        else:
+            assert np.allclose(dense(Corpus({"a": adata}).matrices["a"]), dense(made.X)[:, np.argsort(adata.var_names)])
+
+
+def test_a_scale_that_changes_is_written_down():
+    logs = log_normalize(counted())
+    assert logs.uns["units"] == "log" and (logs.layers["counts"] == counted().X).all()
+    assert "logged" in logs.uns["notes"][-1]
+    assert center_by(logs, ["a", "b"] * 10).uns["units"] == "z"
+    logs.obs["batch"] = ["a", "b"] * 10
+    assert preprocess.combat(logs).uns["units"] == "log"
+    assert center_by(logs, "batch").X.mean() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
+def test_variable_genes_say_when_values_are_no_logarithms(kind):
+    with pytest.warns(DataWarning, match="look like counts, and flavor='seurat'"):
+        VariableGenes(3).fit(kind(counted().X))
+    VariableGenes(3, flavor="variance").fit(kind(counted().X))
+    with pytest.raises(DataError, match="are no logarithms"), pytest.warns(DataWarning, match="look like counts"):
+        VariableGenes(3).fit(kind(counted().X * 1000))
+    with pytest.warns(DataWarning, match="centred values"):
+        VariableGenes(3).fit(center_by(log_normalize(counted().X), ["a"] * 20))
+
+
+def test_genes_of_another_order_are_refused_by_variable_genes():
+    logs = log_normalize(counted())
+    steps = make_pipeline(VariableGenes(5)).fit(logs)
+    assert steps.transform(logs).shape == (20, 5) == steps.transform(logs.to_df()).shape
+    for other in (logs[:, ::-1].copy(), logs.to_df().iloc[:, ::-1]):
+        with pytest.raises(ValueError, match="feature names"):
+            steps.transform(other)
+    assert steps.inverse_transform(steps.transform(logs)).shape == (20, 30)
+
+
+def test_mitochondrial_genes_by_another_name_are_told():
+    adata = counted()
+    with pytest.warns(DataWarning, match="no gene name begins with 'MT-'"):
+        preprocess.quality_control(adata, 0, 0)
+    adata.var_names = ["mt-Nd1", *adata.var_names[1:]]
+    with pytest.warns(DataWarning, match="mito_prefix='mt-'"):
+        preprocess.quality_control(adata, 0, 0)
+    adata.X[3] = 0
+    assert preprocess.quality_control(adata, 0, 0, mito_prefix="mt-")[1].lost["cells without any count"] == 1
+
+
+def test_a_table_in_its_file_goes_through_every_step(tmp_path):
+    adata = counted()
+    adata.obs["batch"] = ["a", "b"] * 10
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    assert log_normalize(backed).uns["units"] == "log" and log_normalize(backed.X).shape == (20, 30)
+    assert align_genes(backed, adata.var_names[:3])[0].shape == (20, 3)
+    assert preprocess.quality_control(backed, 0, 0, 1)[0].shape == (20, 30)
+    assert center_by(backed, "batch").uns["units"] == "z"
+    backed.file.close()
+
+
+def test_a_cell_without_a_batch_is_told():
+    adata = log_normalize(counted())
+    adata.obs["batch"] = pd.Categorical(["a"] * 10 + ["b"] * 9 + [None])
+    with pytest.raises(DataError, match=r"no label for 1 cells"):
+        preprocess.combat(adata)

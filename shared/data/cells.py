@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,10 @@ from sklearn.utils.validation import check_array, check_X_y, validate_data
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import names_of, once
-from shared.data.validate.values import may_be_logged
+from shared.data.validate.structure import matrix_of, widened
+from shared.data.validate.values import LOGGED, may_be_logged, units_of
 
+AS_COUNTS = "start from the raw counts, adata.layers['counts'] where there is one"
 NO_LABELS = "no_validation"  # scikit-learn's word for an absent y, which None is not
 
 
@@ -65,7 +68,7 @@ class Cells:
     layer : str
         What was read of an AnnData: the name of a layer, or ``"X"``.
     units : str or None
-        What ``uns["units"]`` of an AnnData says of ``X``.
+        What ``uns["units"]`` of an AnnData says of ``X``, where the values do not contradict it.
     numbers : bool
         `y` holds numbers to predict, so there are no classes.
     """
@@ -207,9 +210,12 @@ def read(
     y, domain = (column(obs, part, numbers) for part in (y, sample_domain))
     if obs is not None:
         where = layer if layer in X.layers else "X"
-        units = X.uns.get("units")
-        X = X.layers[where] if where == layer else X.X
-        X = X.to_memory() if hasattr(X, "to_memory") else X  # sparse, in the file of a backed AnnData
+        units = "counts" if where == "counts" else units_of(X)
+        X = X.layers[where] if where == layer else X
+    if not _is_for_scikit_learn(X):
+        X = widened(matrix_of(X))
+    if table_of_cells(y) is not None or table_of_cells(domain) is not None:
+        raise DataError("labels and domains are one value a cell, not an AnnData: pass the name of a column of its obs")
     if y is None:
         raise DataError(f"{type(estimator).__name__} requires y to be passed, but the target y is None: pass labels")
     if not numbers:
@@ -240,10 +246,25 @@ def read(
     if names is None:
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         _like(like, None, X.shape[1])
-    if sparse.issparse(X) and not X.has_canonical_format:
-        X = X.copy()
+    if sparse.issparse(X):
+        X = _narrow(X if X.has_canonical_format else X.copy())
         X.sum_duplicates()
     return Cells(X, y, names, _domains(domain, X.shape[0]), where, units, numbers)
+
+
+def _is_for_scikit_learn(X) -> bool:
+    """Whether these are complex numbers or Python objects that are neither numbers nor words."""
+    kind = X.dtype.kind if isinstance(X, np.ndarray) else ""
+    return kind == "c" or (
+        kind == "O" and not all(v is None or v is pd.NA or isinstance(v, (str, bytes, Real)) for v in X.flat)
+    )
+
+
+def _narrow(X):
+    """CSR with indices of 32 bits where these suffice: many a solver takes no others."""
+    if X.indices.dtype == np.int32 or max(X.nnz, *X.shape) > np.iinfo(np.int32).max:
+        return X
+    return type(X)((X.data, X.indices.astype(np.int32), X.indptr.astype(np.int32)), X.shape)
 
 
 def column_names(X) -> list[str] | None:
@@ -272,15 +293,15 @@ def finite_matrix(X, what: str = "X", dtype=np.float64):
     Raises
     ------
     DataError
-        If it is an AnnData, which numpy would read for hours, or no table of finite numbers.
+        If it is no table of finite numbers.
     """
-    if hasattr(X, "obs"):
-        raise DataError(f"{what} is an AnnData, and a matrix is read here: pass adata.X, or to_arrays(adata)[0]")
+    X = widened(matrix_of(X, what))
     if sparse.issparse(X):
-        X = X.tocsr().astype(dtype, copy=True)
+        X = _narrow(X.tocsr().astype(dtype, copy=True))
         X.sum_duplicates()  # an entry stored in two parts would be logged in two parts
     else:
-        X = np.array(X, dtype=dtype, order="C")
+        with np.errstate(over="ignore"):
+            X = np.array(X, dtype=dtype, order="C")
     if X.ndim != 2 or 0 in X.shape:
         raise DataError(f"{what} has shape {X.shape}: give cells in rows and genes in columns, at least one of each")
     missing = int((~np.isfinite(X.data if sparse.issparse(X) else X)).sum())
@@ -289,20 +310,47 @@ def finite_matrix(X, what: str = "X", dtype=np.float64):
     return X
 
 
-def count_matrix(X):
-    """`X` as :func:`finite_matrix` gives it and the total of each cell; negative values, empty cells are refused."""
-    X = finite_matrix(X, "the counts")
-    if X.min() < 0:
+def dense_matrix(X, what: str = "X"):
+    """:func:`finite_matrix` as a float64 ndarray."""
+    X = finite_matrix(X, what)
+    return X.toarray() if sparse.issparse(X) else X
+
+
+def count_matrix(X, dtype=np.float64, *, layer: str | None = "counts", empty: bool = False):
+    """Counts as :func:`finite_matrix` gives them, and the total of each cell (float64).
+
+    Of an AnnData `layer` is read where there is one. Negative values and logarithms are refused, and cells without a
+    count unless `empty`.
+    """
+    obs, units = table_of_cells(X), None
+    if obs is not None:
+        units = units_of(X)
+        X, units = (X.layers[layer], "counts") if layer in X.layers else (X, units)
+    X = finite_matrix(X, "the counts" if obs is None else "X", dtype)
+    values = X.data if sparse.issparse(X) else X
+    if values.min(initial=0) < 0:
         raise DataError("the counts hold negative values: start from the raw counts")
-    totals = np.asarray(X.sum(1)).ravel()
-    if (totals == 0).any():
+    if units in LOGGED or may_be_logged(values):
+        why = (
+            f"uns['units'] says {units!r}" if units in LOGGED else f"fractions, none above {values.max(initial=0):.3g}"
+        )
+        raise DataError(f"X looks logged already ({why}): {AS_COUNTS}")
+    totals = np.asarray(X.sum(1, dtype=np.float64)).ravel()
+    if not empty and (totals == 0).any():
         raise DataError(f"{int((totals == 0).sum())} cells have no count at all: drop them first")
     return X, totals
 
 
+def array_of(values, what: str = "values", dtype=None) -> np.ndarray:
+    """`values` as an array; an AnnData, which numpy would read for hours, is refused."""
+    if table_of_cells(values) is not None:
+        raise DataError(f"{what} is an AnnData, and an array is read here: pass adata.obs[...], or adata.X")
+    return np.asarray(values, dtype=dtype)
+
+
 def label_array(values, n: int, what: str) -> np.ndarray:
     """`values` as an array of str, one a cell, none missing."""
-    values = np.asarray(values, dtype=object)
+    values = array_of(values, what, object)
     if values.shape != (n,):
         raise DataError(f"{what} has shape {values.shape} and there are {n} cells: give one {what} a cell")
     if pd.isna(values).any():
@@ -311,24 +359,18 @@ def label_array(values, n: int, what: str) -> np.ndarray:
 
 
 def refuse_logged(cells: Cells, cure: str) -> None:
-    """Refuse the ``X`` of an AnnData that is read as counts and looks logged.
+    """Refuse the ``X`` of an AnnData that is read as counts and is logged, or may be.
 
-    Fractions with nothing large among them may be either, unless ``units`` say. Cells that add up to one total once
-    the logarithm is undone were scaled and logged, whatever is said.
+    Fractions with nothing large among them may be either, whatever ``units`` say: they may have been written before.
     """
-    X = cells.X if sparse.issparse(cells.X) else sparse.csr_matrix(cells.X)
-    if cells.units == "log":
+    if cells.units in LOGGED:
         raise DataError(f"the AnnData says that X is logged: {cure}")
-    if not may_be_logged(X.data):
-        return
-    if cells.units not in ("counts", "tpm"):
+    values = cells.X.data if sparse.issparse(cells.X) else cells.X
+    if may_be_logged(values):
         raise DataError(
-            f"X may hold counts or logarithms (fractions, none above {X.data.max():.3g}): {cure}; "
-            "if these are counts, say so by adata.uns['units'] = 'counts'"
+            f"X may hold counts or logarithms (fractions, none above {values.max():.3g}): {cure}; "
+            "if these are counts, put them into adata.layers['counts']"
         )
-    totals = np.bincount(np.repeat(np.arange(X.shape[0]), np.diff(X.indptr)), np.expm1(X.data), X.shape[0])
-    if len(totals) > 2 and totals.std() < 0.01 * totals.mean():
-        raise DataError(f"uns['units'] says {cells.units!r} and X looks scaled to one total and logged: {cure}")
 
 
 def _no_gaps(y):

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import warnings
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,31 +20,48 @@ from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
 from shared.data.store import sha256
 from shared.data.validate.checks import check, label_values, value_errors
-from shared.data.validate.structure import matrix_problems, name_problems, structure
-from shared.data.validate.values import scan
+from shared.data.validate.structure import matrix_of, name_problems, structure
+from shared.data.validate.values import scan, units_of
 
 if TYPE_CHECKING:
     import anndata as ad
 
 # How a file of your own is read, by what its name ends in, .gz aside; a folder is one of 10x Genomics.
-KINDS = {".h5ad": "h5ad", ".csv": "table", ".tsv": "table", ".h5": "tenx_h5"}
-TENX = re.compile(r"(matrix\.mtx|genes\.tsv|features\.tsv|barcodes\.tsv)(\.gz)?$")
+KINDS = dict.fromkeys((".csv", ".tsv", ".txt", ".tab"), "table") | {".gct": "gct", ".mtx": "tenx_mtx"}
+KINDS |= dict.fromkeys((".h5ad", ".h5", ".hdf5"), "hdf5")
+# What else of load's choices is for files of one kind only.
+CHOICES = {"layer": ("h5ad",), "feature_type": ("tenx_mtx", "tenx_h5"), "genome": ("tenx_h5",)}
 
 
-def load(name, *, route=None, layer=None, duplicates="refuse", transpose=False, units=None) -> ad.AnnData:
+def load(
+    name,
+    *,
+    route=None,
+    layer=None,
+    feature_type=None,
+    genome=None,
+    duplicates="refuse",
+    transpose=False,
+    units=None,
+) -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
     Parameters
     ----------
     name : str or path
-        A name in ``data/catalog.yml``, or a path: to an ``.h5ad`` file, to a ``.csv`` or ``.tsv`` file (cells ×
-        genes, first column the cell names, first row the gene names; also with ``.gz`` added), to a series matrix of
-        GEO (``…_series_matrix.txt``, also with ``.gz``), to an ``.h5`` file of 10x Genomics, or to its folder of
-        ``matrix.mtx``, ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``.
+        A name in ``data/catalog.yml``, or a path: to an ``.h5ad`` file; to a ``.csv``, ``.tsv`` or ``.txt`` table
+        (cells × genes, first column the cell names, first row the gene names); to a ``.gct`` file; to a series matrix
+        of GEO (``…_series_matrix.txt``); to an ``.h5`` file of 10x Genomics; to its folder of ``matrix.mtx``,
+        ``barcodes.tsv`` and ``genes.tsv`` or ``features.tsv``, or to the matrix among several in a folder. Text may be
+        gzipped, whatever its name says. Names are read as written.
     route : {"bundled", "package", "official", "simulated"}, optional
         Take a data set of the catalogue by this route only.
     layer : str, optional
         Take ``X`` from this layer of an ``.h5ad`` file.
+    feature_type : str, optional
+        Of files of 10x Genomics: the kind of features to read, ``"Gene Expression"`` where not given; ``"all"``.
+    genome : str, optional
+        Of ``.h5`` files of 10x Genomics, version 2, that hold several: the one to read.
     duplicates : {"refuse", "sum", "first"}, default "refuse"
         What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
         of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
@@ -59,7 +75,8 @@ def load(name, *, route=None, layer=None, duplicates="refuse", transpose=False, 
     -------
     AnnData
         ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes. Where ``X`` holds counts,
-        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing. ``uns["sha256"]``: of the file;
+        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing (other counts there are replaced,
+        and a note says so). ``uns["sha256"]``: of the file;
         ``uns["source"]``: where it came from; ``uns["units"]``: ``"counts"``, ``"log"``, ``"tpm"``, ``"z"``,
         ``"none"``, or ``"unknown"`` where neither the file nor the values tell; ``uns["gene_hash"]``: of the ordered
         genes; ``uns["notes"]``: what was changed on the way, in words.
@@ -83,9 +100,11 @@ def load(name, *, route=None, layer=None, duplicates="refuse", transpose=False, 
     if own is not None:
         if route is not None:
             raise DataError(f"{own.name} is a file of your own and has no route {route!r}: leave route out")
-        return _own(own, layer, duplicates, transpose, units)
-    for option, given in (("transpose", transpose), ("units", units)):
-        if given:
+        choices = {"layer": layer, "feature_type": feature_type, "genome": genome}
+        return _own(own, choices, duplicates, transpose, units)
+    given = {"transpose": transpose, "units": units, "feature_type": feature_type, "genome": genome}
+    for option, value in given.items():
+        if value:
             raise DataError(f"{option} is for files of your own, and {name} is of the catalogue: leave {option} out")
 
     from shared.data.routes import obtain
@@ -99,7 +118,7 @@ def load(name, *, route=None, layer=None, duplicates="refuse", transpose=False, 
             have = f"it has {', '.join(adata.layers) or 'none'}{nearest(layer, adata.layers)}"
             raise DataError(f"{found.name} has no layer {layer!r}; {have}")
         adata.X = adata.layers[layer].copy()  # X and the layer it was read from must not change together
-    units = (_stated(adata) or found.units) if layer is None else None
+    units = (units_of(adata) or found.units) if layer is None else None
     source = f"{found.citation} {found.accession}. {found.licence}."
     return _checked(adata, found.name, units, adata.uns["sha256"], source)
 
@@ -120,7 +139,7 @@ def own_path(name) -> Path | None:
         return None
 
 
-def _own(path: Path, layer, duplicates, transpose, units) -> ad.AnnData:
+def _own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     try:
         there = path.exists()
     except (OSError, ValueError) as e:  # too long, or with a character no path can hold
@@ -130,23 +149,32 @@ def _own(path: Path, layer, duplicates, transpose, units) -> ad.AnnData:
     from shared.data import routes
 
     kind, files = _kind(path)
-    if kind != "h5ad" and layer is not None:
-        raise DataError(f"{path.name} has no layer {layer!r}, only .h5ad files do: leave layer out")
+    options = {choice: value for choice, value in choices.items() if value is not None}
+    for choice, value in options.items():
+        if kind not in CHOICES[choice]:
+            whose = ".h5ad files" if choice == "layer" else "files of 10x Genomics"
+            raise DataError(f"{path.name} has no {choice} {value!r}, only {whose} do: leave {choice} out")
     for file in files:
         if not file.stat().st_size:
             raise DataError(f"{file.name} is empty: the copy or download may have stopped early")
-    # What becomes of duplicated genes is decided here; the reader is told the layer, because a file may have no X.
-    table = {"duplicated_genes": True} | ({"transposed": True} if transpose else {})
-    options = {"table": table, "h5ad": {} if layer is None else {"layer": layer}}
-    adata = routes._read(Route("official", kind, options=options.get(kind, {})), files)
+    if options.get("feature_type") == "all":
+        options["feature_type"] = None
+    if kind in ("table", "gct"):  # what becomes of them is decided here
+        options["duplicated_genes"] = True
+    if kind == "table":
+        options["transposed"] = transpose
+    adata = routes._read(Route("official", kind, options=options), files)
     if transpose and kind != "table":
         adata = adata.T
-    if layer is not None:
+    if choices["layer"] is not None:
         adata.uns.pop("units", None)  # of the file's X
     if units is not None:
         adata.uns["units"] = units
     adata = _merged(adata, path.name, duplicates, "load")
-    adata = _checked(adata, path.name, _stated(adata), joined_sha256([sha256(f) for f in files]), str(path))
+    said, units = adata.uns.get("units"), units_of(adata)
+    adata = _checked(adata, path.name, units, joined_sha256([sha256(f) for f in files]), str(path))
+    if units is not None and units != said:
+        stamp(adata, [f"uns['units'] said {said!r} of values that were logged since; it says {units!r} now"])
     if transpose:
         stamp(adata, ["genes stood in rows, and were turned into columns"])
     found = [f for f in check(adata).findings if f.severity != "note"]
@@ -158,28 +186,53 @@ def _own(path: Path, layer, duplicates, transpose, units) -> ad.AnnData:
 
 def _kind(path: Path) -> tuple[str, list[Path]]:
     """The reader for a path of your own, and the files to hand to it."""
-    if path.is_dir():
-        try:
-            files = sorted(p for p in path.iterdir() if TENX.search(p.name))
-        except OSError as e:
-            raise DataError(f"{path.name} cannot be looked into ({e.strerror}): you may lack the right to") from e
-        if not files:
-            raise DataError(
-                f"{path.name or path} is a folder without a matrix.mtx: name the file to read, or a folder of 10x"
-            )
-        return "tenx_mtx", files
     name = path.name.lower()  # some systems write .CSV
     if name.removesuffix(".gz").endswith("series_matrix.txt"):  # as GEO names them
         return "series_matrix", [path]
-    kind = KINDS.get(Path(name.removesuffix(".gz")).suffix)
-    if kind is None or (name.endswith(".gz") and kind != "table"):
+    kind = "tenx_mtx" if path.is_dir() else KINDS.get(Path(name.removesuffix(".gz")).suffix)
+    if kind is None:
         raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")
-    return kind, [path]
+    if kind == "tenx_mtx":
+        return kind, _beside(path)
+    if kind != "hdf5":
+        return kind, [path]
+    if name.endswith(".gz"):
+        raise DataError(f"{path.name} is packed, and HDF5 is read as it lies: unpack it first (gunzip)")
+    return "h5ad" if _is_anndata(path, name.endswith(".h5ad")) else "tenx_h5", [path]
 
 
-def _stated(adata) -> str | None:
-    units = adata.uns.get("units")
-    return units if isinstance(units, str) and units in UNITS else None
+def _is_anndata(path, otherwise: bool) -> bool:
+    """Whether an HDF5 file is AnnData, by what is in it, whatever its name says; `otherwise` where none can tell."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            return "obs" in file or ("matrix" not in file and otherwise)
+    except OSError:
+        return otherwise
+
+
+def _beside(path: Path) -> list[Path]:
+    """The matrix, genes and barcodes in a folder, or those that go with one of the matrices in it."""
+    from shared.data.io.tenx import kind_of
+
+    folder = path if path.is_dir() else path.parent
+    try:
+        files = sorted(p for p in folder.iterdir() if p.is_file() and kind_of(p))
+        deeper = [p.name for p in folder.iterdir() if p.is_dir() and any(map(kind_of, p.iterdir()))]
+    except OSError as e:
+        raise DataError(f"{folder.name} cannot be looked into ({e.strerror}): you may lack the right to") from e
+    if path != folder:
+        # GSM1_matrix.mtx.gz goes with GSM1_genes.tsv.gz; matrix.mtx with genes.tsv.
+        start = re.sub(r"[._-]?(matrix)?(\.mtx)?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+        return [path, *(p for p in files if p.name.startswith(start) and kind_of(p) != "matrix")]
+    matrices = [p.name for p in files if kind_of(p) == "matrix"]
+    if len(matrices) > 1:
+        raise DataError(f"{path.name} holds {shown(matrices)}: name one, as load('{path.name}/{matrices[0]}')")
+    if not matrices:
+        where = f"there is one in {shown(deeper)}" if deeper else "name the file to read, or a folder of 10x"
+        raise DataError(f"{path.name or path} is a folder without a matrix.mtx: {where}")
+    return files
 
 
 def _refuse(findings, what, but=None):
@@ -195,7 +248,7 @@ def _merged(adata, what, duplicates, call) -> ad.AnnData:
     structure(adata, what, duplicated_genes=duplicates != "refuse", cure=cure)
     if adata.var_names.is_unique:
         return adata
-    _refuse(value_errors(scan(adata.X), _stated(adata)), what)
+    _refuse(value_errors(scan(adata.X), units_of(adata)), what)
     try:
         return merge_duplicates(adata, duplicates)[0]
     except DataError as e:
@@ -207,12 +260,20 @@ def _checked(adata, what, units, sha256, source) -> ad.AnnData:
     structure(adata, what)
     adata.X, units, notes = _as_float32(adata.X, what, units)
     if units == "counts":
+        if "counts" in adata.layers and not _equal(adata.layers["counts"], adata.X):
+            notes.append("layers['counts'] held other values than X and was replaced by a copy of it")
         # Of X, so that the two agree whatever layer X was read from; and whole, because X.eliminate_zeros() on index
         # arrays that both share would turn the counts into others without a word.
         adata.layers["counts"] = adata.X.copy()
     adata.uns |= {"units": units, "sha256": sha256, "source": source}
     stamp(adata, notes)
     return adata
+
+
+def _equal(a, b) -> bool:
+    if sparse.issparse(a) or sparse.issparse(b):
+        return not (sparse.csr_matrix(a) != sparse.csr_matrix(b)).nnz
+    return np.array_equal(a, b)
 
 
 def _as_float32(X, what, units, copy=False):
@@ -247,6 +308,9 @@ def _csr(X, values, copy):
         X = X.astype(np.float64).tocsr()
         X.sum_duplicates()
     out = sparse.csr_matrix(X, dtype=np.float32, copy=copy)
+    if out.indices.dtype != np.int32 and max(out.nnz, *out.shape) <= np.iinfo(np.int32).max:
+        # Many a solver takes no wider indices.
+        out = sparse.csr_matrix((out.data, out.indices.astype(np.int32), out.indptr.astype(np.int32)), out.shape)
     out.sum_duplicates()
     out.eliminate_zeros()
     return out
@@ -279,11 +343,11 @@ def to_arrays(adata, labels="cell_type"):
     if column.isna().any():
         missing = many(int(column.isna().sum()), "cell")
         raise DataError(f"obs[{labels!r}] has no label for {missing}: drop them, or label them, first")
-    X = adata.X[:] if adata.isbacked else adata.X
+    X = matrix_of(adata)
     values = scan(X)
     _refuse(value_errors(values), "the matrix", but="negative")  # centred values may happen to be whole
     if sparse.issparse(X):
-        tidy = X.format == "csr" and X.has_canonical_format and not values.stored_zeros
+        tidy = X.format == "csr" and X.has_canonical_format and not values.stored_zeros and X.indices.itemsize == 4
         X = _csr(X, values, copy=not tidy)
     else:
         X = np.ascontiguousarray(X, np.float32)
@@ -320,7 +384,9 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
 
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Maybe(OneOf(*UNITS)), units=units)
-    X, genes = _matrix(X), names_of(genes)
+    if isinstance(X, ad.AnnData):
+        raise DataError("this is AnnData already: shared.data.check looks at it, to_arrays takes it apart")
+    X, genes = matrix_of(X), names_of(genes)
     if X.ndim != 2 or X.shape[1] != len(genes):
         raise DataError(
             f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
@@ -329,7 +395,7 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     genes = pd.Index(genes, dtype=object)
     if 0 in X.shape:
         raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
-    _refuse(chain(name_problems(genes, obs.index), matrix_problems(X)), "the matrix", but="genes twice")
+    _refuse(name_problems(genes, obs.index), "the matrix", but="genes twice")
     X, units, notes = _as_float32(X, "the matrix", units, copy=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # seen to next
@@ -352,28 +418,6 @@ def matrix_sha256(X, genes=()) -> str:
     for part in (X.data, X.indices, X.indptr) if sparse.issparse(X) else (X,):
         digest.update(np.ravel(part))
     return digest.hexdigest()
-
-
-def _matrix(X):
-    """`X` as an array or sparse matrix, whatever its type; nothing is copied that need not be."""
-    import anndata as ad
-
-    if isinstance(X, ad.AnnData):
-        raise DataError("this is AnnData already: shared.data.check looks at it, to_arrays takes it apart")
-    if isinstance(X, pd.DataFrame):
-        words = [c for c, dtype in zip(X.columns, X.dtypes) if not pd.api.types.is_numeric_dtype(dtype)]
-        if words:
-            raise DataError(
-                f"{many(len(words), 'column')} of X with words in place of numbers ({shown(words)}): drop them"
-            )
-        plain = X.to_numpy()
-        return plain if plain.dtype != object else X.to_numpy(dtype=np.float64, na_value=np.nan)
-    if sparse.issparse(X) or isinstance(X, np.ma.MaskedArray):
-        return X
-    try:
-        return np.asarray(X)
-    except Exception as e:  # rows of several lengths, arrays on another device, ...
-        raise DataError(f"X cannot be read as a matrix ({e}): give an array, a sparse matrix or a DataFrame") from e
 
 
 def _obs(obs, n) -> pd.DataFrame:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
+from shared.data.cells import array_of, dense_matrix
 from shared.data.constraints import Whole, require
 from shared.data.errors import DataError
+from shared.data.genes.lists import names_of
 from shared.nn.keras_net import keras, ops
 
 
@@ -39,7 +41,7 @@ def gradient(net, X, output):
     -------
     ndarray of shape (n_samples, n_inputs)
     """
-    back = keras.backend.backend()
+    back, X = keras.backend.backend(), dense_matrix(X).astype(np.float32)
     if back == "tensorflow":
         import tensorflow as tf
 
@@ -79,7 +81,7 @@ def integrated_gradients(net, X, baseline=None, steps: int = 64, output: int = 0
         Rows sum to the output's difference between row and baseline, up to the error of the steps.
     """
     require(Whole(1), steps=steps)
-    X = check_array(X, dtype=np.float32)
+    X = dense_matrix(X).astype(np.float32)
     baseline = np.zeros(X.shape[1], np.float32) if baseline is None else np.asarray(baseline, np.float32)
     if baseline.shape != (X.shape[1],):
         raise DataError(f"the baseline has shape {baseline.shape}: give one number for each of {X.shape[1]} inputs")
@@ -126,7 +128,8 @@ def enrichment(scores, genes: Sequence[str], gene_sets: Mapping[str, Sequence[st
     import pandas as pd
     from scipy.stats import false_discovery_control
 
-    scores, place = np.asarray(scores, float), {g: i for i, g in enumerate(genes)}
+    scores, genes = array_of(scores, "scores", float), names_of(genes)
+    place = {g: i for i, g in enumerate(genes)}
     if scores.shape != (len(genes),) or len(place) != len(genes):
         raise DataError(f"{scores.shape} scores for {len(genes)} genes of {len(place)} names: give one score a gene")
     if not np.isfinite(scores).all():

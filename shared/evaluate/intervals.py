@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from shared.data.cells import array_of
 from shared.data.constraints import Between, Whole, check, require
 from shared.data.errors import DataError
 from shared.evaluate.metrics import HARD, paired_labels
@@ -122,7 +123,7 @@ def bootstrap(statistic, *arrays, n_boot=1000, groups=None, strata=None, level=0
     Efron (1979), The Annals of Statistics 7, 1; Efron and Tibshirani (1993), chapter 13.
     """
     check({"n_boot": n_boot, "level": level}, {"n_boot": Whole(2), "level": LEVEL})
-    arrays = [np.asarray(a) for a in arrays]
+    arrays = [array_of(a, "each array") for a in arrays]
     if any(a.ndim == 0 for a in arrays):
         raise DataError(
             "bootstrap needs arrays with one row a cell; turn sparse matrices and single numbers into those"
@@ -276,7 +277,7 @@ def over_seeds(values, level=0.95) -> Interval:
     Runs that are all equal give an interval of no width; fewer than two runs raise ``DataError``.
     """
     require(LEVEL, level=level)
-    values = np.asarray(values, dtype=float)
+    values = array_of(values, "values", float)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise DataError(f"an interval over seeds needs two finite values or more, got {values.tolist()}")
     half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
@@ -314,7 +315,7 @@ def paired_test(a, b, level=0.95, n_perm=10_000, random_state=0) -> Paired:
     ----------
     Fisher (1935), The Design of Experiments, section 21.
     """
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    a, b = array_of(a, "a", float), array_of(b, "b", float)
     if a.shape != b.shape or a.ndim != 1:
         raise DataError(f"paired values have shapes {a.shape} and {b.shape}: give one value of each for every pair")
     d = a - b
@@ -361,7 +362,7 @@ def mcnemar_exact(right_a, right_b, level=0.95) -> Paired:
     Dietterich (1998), Neural Computation 10, 1895; Agresti and Min (2005), Statistics in Medicine 24, 729.
     """
     require(LEVEL, level=level)
-    a, b = np.asarray(right_a), np.asarray(right_b)
+    a, b = array_of(right_a, "right_a"), array_of(right_b, "right_b")
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise DataError(
             f"right_a and right_b have shapes {a.shape} and {b.shape}: give one truth value a cell for both"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from itertools import chain
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from shared.data.cells import read
 from shared.data.constraints import Constraint, Flag, Several, Whole, check, nearest, require
 from shared.data.errors import DataError, warn
+from shared.data.genes.lists import shown
 from shared.evaluate.intervals import Interval, confusion_bootstrap, from_confusion
 from shared.evaluate.metrics import HARD, as_labels
 from shared.evaluate.splits import as_column, few_shot
@@ -67,14 +69,14 @@ def ladder(
     Raises
     ------
     DataError
-        If the shapes or kinds of labels do not fit, the study of one side only is given, or two baselines have one
-        name.
+        If the genes, the shapes or the kinds of labels do not fit, no class is on both sides, the study of one side
+        only is given, or two baselines have one name.
     SettingError
         If a metric is not known, no seed is given, or there are fewer resamples than seeds.
     """
     known = {"metrics": Several(*HARD), "seeds": SEEDS, "n_boot": Whole(len(seeds)), "progress": Flag()}
     check({"metrics": metrics, "seeds": seeds, "n_boot": n_boot, "progress": progress}, known)
-    X_train, y_train, X_test, y_test = _sides(X_train, y_train, X_test, y_test)
+    X_train, y_train, X_test, y_test, genes = _sides(X_train, y_train, X_test, y_test)
     if (study_train is None) != (study_test is None):
         raise DataError("the study of one side only was given: centring needs study_train and study_test, or neither")
     if study_train is not None:
@@ -99,7 +101,7 @@ def ladder(
             if sees:
                 # Only here is a dense copy of all cells made; if there is no room for it, one baseline is lost.
                 model, here, there = _logistic(models), center_by(X_train, study_train), center_by(X_test, study_test)
-            rows[name] = _scored(model, here, y_train, there, y_test, metrics, n_boot, seeds, random_state)
+            rows[name] = _scored(model, here, y_train, there, y_test, genes, metrics, n_boot, seeds, random_state)
         except Exception as e:
             warn(f"baseline {name!r} failed: {type(e).__name__}: {e}", RuntimeWarning)
             rows[name] = {"n_seeds": 0, "error": f"{type(e).__name__}: {e}"}
@@ -132,7 +134,7 @@ class Ladder(pd.DataFrame):
 
 
 def _sides(X_train, y_train, X_test, y_test):
-    """Training and test cells with their labels, of the same genes in one order."""
+    """Training and test cells with their labels, of the same genes in one order, and these genes."""
     sides = []
     for X, y, which in ((X_train, y_train, "training"), (X_test, y_test, "test")):
         try:
@@ -143,7 +145,17 @@ def _sides(X_train, y_train, X_test, y_test):
     y_train, y_test = as_labels(train.y, "y_train"), as_labels(test.y, "y_test")
     if (y_train.dtype.kind == "U") != (y_test.dtype.kind == "U"):
         raise DataError(f"y_train is {y_train.dtype} and y_test {y_test.dtype}: use one kind of label for both")
-    return train.X, y_train, test.X, y_test
+    if not np.isin(y_test, y_train).any():
+        ours, theirs = (shown(np.unique(y)) for y in (y_test, y_train))
+        raise DataError(f"no class of the test cells ({ours}) is among those of training ({theirs}): name both alike")
+    return train.X, y_train, test.X, y_test, train.genes
+
+
+def _called(model, X_train, y_train, X_test, genes):
+    """What a model fitted on training cells calls test cells; told the genes where it asks for them."""
+    kit = genes is not None and "genes" in inspect.signature(model.fit).parameters
+    named = {"genes": genes} if kit else {}
+    return model.fit(X_train, y_train, **named).predict(X_test, **named)
 
 
 def _logistic(models):
@@ -169,14 +181,14 @@ def seeded_parts(model) -> list[str]:
     return found
 
 
-def _scored(model, X_train, y_train, X_test, y_test, metrics, n_boot, seeds, random_state):
+def _scored(model, X_train, y_train, X_test, y_test, genes, metrics, n_boot, seeds, random_state):
     parts = seeded_parts(model)
     used = list(seeds) if parts else [seeds[0]]
     values, resampled, seconds = [], [], []
     for i, seed in enumerate(used):
         fresh = clone(model).set_params(**dict.fromkeys(parts, seed))
         start = time.perf_counter()
-        called = fresh.fit(X_train, y_train).predict(X_test)
+        called = _called(fresh, X_train, y_train, X_test, genes)
         seconds.append(time.perf_counter() - start)
         rng = np.random.default_rng([random_state, i])
         drawn, table, own = confusion_bootstrap(y_test, called, max(1, n_boot // len(used)), rng)
@@ -212,10 +224,10 @@ def learning_curve(models, X_train, y_train, X_test, y_test, *, sizes, seeds) ->
     ----------
     models : dict of name to estimator
         Cloned for every fit.
-    X_train, X_test : CSR or ndarray of shape (n_cells, n_genes)
-        Log-normalised.
-    y_train, y_test : sequences of str
-        Labels.
+    X_train, X_test : AnnData, DataFrame, CSR or ndarray of shape (n_cells, n_genes)
+        Log-normalised, of the same genes in one order.
+    y_train, y_test : sequences of str, or str
+        Labels; of an AnnData also the name of a column of ``obs``.
     sizes : sequence of int
         Values of k. A type with fewer cells gives all it has.
     seeds : sequence of int
@@ -227,14 +239,14 @@ def learning_curve(models, X_train, y_train, X_test, y_test, *, sizes, seeds) ->
         Columns ``model, k, seed, type, recall``. The mean over types is the balanced accuracy.
     """
     require(SEEDS, seeds=seeds)
-    X_train, y_train, X_test, y_test = _sides(X_train, y_train, X_test, y_test)
+    X_train, y_train, X_test, y_test, genes = _sides(X_train, y_train, X_test, y_test)
     types, label = np.unique(y_test, return_inverse=True)
     rows = []
     for k in sizes:
         for seed in seeds:
             cells, _ = few_shot(y_train, k, random_state=seed, allow_fewer=True)
             for name, model in models.items():
-                called = clone(model).fit(X_train[cells], y_train[cells]).predict(X_test)
+                called = _called(clone(model), X_train[cells], y_train[cells], X_test, genes)
                 recall = np.bincount(label, called == y_test) / np.bincount(label)
                 rows += [(name, k, seed, t, r) for t, r in zip(types, recall, strict=True)]
     return pd.DataFrame(rows, columns=["model", "k", "seed", "type", "recall"])

@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
+from shared.data.cells import array_of, finite_matrix
 from shared.data.constraints import OneOf, SettingError, Whole, check, require
-from shared.data.errors import DataError
+from shared.data.errors import DataError, warn
+from shared.data.genes.lists import shown
 
 
 def as_labels(values, what="labels"):
@@ -28,7 +30,7 @@ def as_labels(values, what="labels"):
     A column of a table arrives as objects, a categorical or a string array; compared as they are, equal words may count
     as different. Missing labels, mixed kinds and scores passed for labels are refused.
     """
-    values = np.asarray(values)
+    values = array_of(values, what)
     if values.ndim != 1:
         raise DataError(f"{what} have shape {values.shape}: give one label a cell")
     if values.dtype.kind not in "OTUbiuf":
@@ -61,6 +63,9 @@ def paired_labels(y_true, y_pred):
             f"labels have shapes {y_true.shape} and {y_pred.shape}: give one true and one called label a cell"
         )
     _check_kinds(y_true, y_pred, "called labels")
+    if not np.isin(y_pred, y_true).any():
+        called, true = (shown(np.unique(y)) for y in (y_pred, y_true))
+        warn(f"no called label ({called}) is among the true ones ({true}): are they named alike?")
     return y_true, y_pred
 
 
@@ -100,7 +105,7 @@ def cohen_kappa(y_true, y_pred) -> float:
 def _matrix(y_true, proba, classes):
     """Checked scores: labels, float64 array of cells × classes, and the label of each column."""
     y_true = as_labels(y_true, "true labels")
-    proba = np.asarray(proba)
+    proba = array_of(proba, "proba")
     if proba.ndim != 2 or proba.dtype.kind not in "fiub":
         raise DataError(
             "scores are needed, one column a class, not hard labels: use predict_proba or decision_function "
@@ -294,8 +299,8 @@ def silhouette(X, labels, metric="euclidean", sample_size=None, random_state=Non
 
     With `sample_size` it is taken over that many cells, drawn at random.
     """
-    labels = as_labels(labels)
-    if X.ndim != 2 or X.shape[0] != len(labels):
+    labels, X = as_labels(labels), finite_matrix(X)
+    if X.shape[0] != len(labels):
         raise DataError(f"X has shape {X.shape} for {len(labels)} labels: give one row a cell")
     if not 1 < len(np.unique(labels)) < len(labels):
         raise DataError("silhouette needs two groups or more, and at least one of two cells")

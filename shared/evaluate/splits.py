@@ -10,6 +10,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
+from shared.data.cells import array_of
 from shared.data.constraints import Between, Maybe, SettingError, Whole, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
@@ -21,7 +22,7 @@ class LeakError(DataError):
 
 def as_column(values, n=None, what="groups"):
     """One value a cell as an array that sorts: words, or numbers."""
-    values = np.asarray(values)
+    values = array_of(values, what)
     if values.ndim != 1 or (n is not None and len(values) != n):
         given = "" if n is None else f" for {n} rows"
         raise DataError(f"{what} has shape {values.shape}{given}: give one value for each of the {n or 'n'} cells")
@@ -92,7 +93,7 @@ def holdout(groups, test):
         If a group is not there, none is named, or no cell is left to train on.
     """
     groups = as_column(groups)
-    wanted = list(test) if isinstance(test, set) else np.atleast_1d(test).tolist()
+    wanted = list(test) if isinstance(test, set) else np.atleast_1d(array_of(test, "test")).tolist()
     if not wanted:
         raise DataError(f"no group is named to test on; there are {shown(np.unique(groups))}")
     there = set(groups.tolist())
@@ -284,7 +285,7 @@ def few_shot(y, k, random_state=None, exclude=None, allow_fewer=False, min_size=
     rng = np.random.default_rng(random_state)
     free = np.ones(len(y), dtype=bool)
     if exclude is not None:
-        rows = np.asarray(exclude)
+        rows = array_of(exclude, "exclude")
         if rows.dtype == bool and rows.shape == y.shape:
             rows = np.flatnonzero(rows)
         if rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(y)):
@@ -347,7 +348,7 @@ def matched(y, here, random_state=None):
     DataError
         If no class has enough cells on both sides.
     """
-    y, here = as_column(y, what="y"), np.asarray(here, dtype=bool)
+    y, here = as_column(y, what="y"), array_of(here, "here", bool)
     if here.shape != y.shape:
         raise DataError(f"here has shape {here.shape}: give one truth value for each of the {len(y)} cells")
     rng, known, strange, test = np.random.default_rng(random_state), [], [], []

@@ -5,20 +5,23 @@ map and its distortion (:func:`umap`, :func:`distortion`), whose variance it is 
 answer (:func:`confounding`), batch correction written out (:func:`correct`), and the survey's methods
 (:data:`METHODS`) with the scenario each belongs to (:func:`scenario`).
 
-Matrices are cells × genes, CSR or ndarray; nothing is changed in place.
+Matrices are cells × genes, AnnData, CSR or ndarray; nothing is changed in place.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import wraps
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from shared.data.cells import count_matrix, finite_matrix, label_array
+from shared.data.cells import array_of, count_matrix, dense_matrix, label_array
+from shared.data.constraints import Whole, require
 from shared.data.errors import DataError
+from shared.data.genes.lists import names_of
 from shared.methods.maps import distortion, neighbor_graph, umap
 from shared.methods.survey import METHODS, Method, Scenario, methods, scenario
 
@@ -30,20 +33,25 @@ __all__ = [  # noqa: RUF022 (the order of the story)
 
 
 def cpm(counts, total=1e6):
-    """Counts per million: each cell divided by its own total.
+    """Counts per million: each cell divided by its own total; a sparse matrix stays sparse.
 
     What is left are shares, so one gene that rises makes every other gene fall.
 
     Parameters
     ----------
-    counts : ndarray of shape (n_cells, n_genes)
+    counts : AnnData, CSR or ndarray of shape (n_cells, n_genes)
         Raw counts.
     total : float, default 1e6
         What each cell sums to afterwards.
 
     Returns
     -------
-    float64 ndarray of the same shape
+    float64 CSR or ndarray of the same shape
+
+    Raises
+    ------
+    DataError
+        On negative or missing values, logarithms, or a cell without any count.
     """
     return counts / counts.sum(1, keepdims=True) * total
 
@@ -56,7 +64,7 @@ def tpm(counts, lengths, total=1e6):
 
     Parameters
     ----------
-    counts : ndarray of shape (n_cells, n_genes)
+    counts : AnnData, CSR or ndarray of shape (n_cells, n_genes)
         Reads or fragments.
     lengths : ndarray of shape (n_genes,)
         Transcript lengths, in any one unit.
@@ -65,13 +73,47 @@ def tpm(counts, lengths, total=1e6):
 
     Returns
     -------
-    float64 ndarray of shape (n_cells, n_genes)
+    float64 CSR or ndarray of shape (n_cells, n_genes)
+
+    Raises
+    ------
+    DataError
+        As :func:`cpm`, and if there is not one length above 0 a gene.
 
     References
     ----------
     Wagner, Kin and Lynch (2012), Theory in Biosciences 131, 281.
     """
     return cpm(counts / lengths, total)
+
+
+class _Counts(np.ndarray):
+    """Counts that were looked at."""
+
+
+def _of_counts(function):
+    """`function` for whatever holds counts, which are checked first; zeros must stay zeros."""
+
+    @wraps(function)
+    def checked(counts, *lengths, **options):
+        if isinstance(counts, _Counts):
+            return function(counts, *lengths, **options)
+        lengths = [options.pop("lengths")] if "lengths" in options else list(lengths)
+        X, _ = count_matrix(counts)
+        if function.__name__ == "tpm" and lengths:
+            lengths[0] = array_of(lengths[0], "lengths", np.float64)
+            if lengths[0].shape != X.shape[1:] or not (lengths[0] > 0).all() or not np.isfinite(lengths[0]).all():
+                said = f"lengths has shape {lengths[0].shape} for {X.shape[1]} genes"
+                raise DataError(f"{said}: give each a length above 0")
+        if not sparse.issparse(X):
+            return np.asarray(function(X.view(_Counts), *lengths, **options))
+        rows = (X[start : start + 1024].toarray().view(_Counts) for start in range(0, X.shape[0], 1024))
+        return sparse.vstack([sparse.csr_matrix(function(some, *lengths, **options)) for some in rows], "csr")
+
+    return checked
+
+
+cpm, tpm = _of_counts(cpm), _of_counts(tpm)  # the page shows them without the checks
 
 
 def _blocks(X, totals, width=1024):
@@ -171,7 +213,7 @@ def explained(X, *groups):
 
     Parameters
     ----------
-    X : ndarray of shape (n_cells, n_genes)
+    X : AnnData, CSR or ndarray of shape (n_cells, n_genes)
         Log-normalised expression.
     *groups : sequences of shape (n_cells,)
         With more than one, their effects add up; what one of them already explains is not counted twice.
@@ -186,6 +228,16 @@ def explained(X, *groups):
     u, size, _ = np.linalg.svd(design, full_matrices=False)
     fitted = u[:, size > 1e-8].T @ X
     return (fitted**2).sum() / (X**2).sum()
+
+
+def _explained(X, *groups):
+    X = dense_matrix(X)
+    if not np.ptp(X, axis=0).any():
+        raise DataError("no gene varies between these cells, so there is no variance to share out")
+    return _share_explained(X, *(label_array(g, len(X), "group") for g in groups))
+
+
+_share_explained, explained = explained, wraps(explained)(_explained)  # as above
 
 
 def batch_share(X, batch, label, components=None, random_state=0) -> pd.Series:
@@ -215,14 +267,12 @@ def batch_share(X, batch, label, components=None, random_state=0) -> pd.Series:
         about one part in n for each group but the first. ``shared`` may be slightly negative where the two work
         against each other.
     """
-    X = finite_matrix(X)
-    X = X.toarray() if sparse.issparse(X) else X
+    X = dense_matrix(X)
     batch, label = label_array(batch, len(X), "batch"), label_array(label, len(X), "label")
-    if not np.ptp(X, axis=0).any():
-        raise DataError("no gene varies between these cells, so there is no variance to share out")
     if components is not None:
         from sklearn.decomposition import PCA
 
+        require(Whole(1), components=components)
         X = PCA(min(components, *X.shape), random_state=random_state).fit_transform(X)
     by_batch, by_label, both = explained(X, batch), explained(X, label), explained(X, batch, label)
     parts = {"batch": both - by_label, "shared": by_batch + by_label - both, "label": both - by_batch, "rest": 1 - both}
@@ -288,7 +338,8 @@ def confounding(batch, label) -> Design:
     """
     from scipy.sparse.csgraph import connected_components
 
-    batch = label_array(batch, np.shape(batch)[0] if np.ndim(batch) else 0, "batch")
+    batch = array_of(batch, "batch", object)
+    batch = label_array(batch, len(batch) if batch.ndim else 0, "batch")
     label = label_array(label, len(batch), "label")
     if not len(batch):
         raise DataError("there are no cells: give one batch and one label for each")
@@ -334,8 +385,7 @@ def correct(X, batch, keep=None, shrink=True) -> np.ndarray:
     ----------
     Johnson, Li and Rabinovic (2007), Biostatistics 8, 118.
     """
-    X = finite_matrix(X)
-    X = X.toarray() if sparse.issparse(X) else X
+    X = dense_matrix(X)
     batch = label_array(batch, len(X), "batch")
     names, code = np.unique(batch, return_inverse=True)
     sizes = np.bincount(code)
@@ -420,7 +470,7 @@ def surviving(genes, steps: dict, weight=None) -> pd.DataFrame:
     DataFrame
         One row a step: ``genes``, share left; ``weight``, share of the weight left; ``n``, genes left.
     """
-    genes = pd.Index(genes)
+    genes = pd.Index(names_of(genes))
     weight = np.ones(len(genes)) if weight is None else np.asarray(weight, dtype=np.float64)
     if weight.shape != (len(genes),) or not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
         raise DataError(f"weight has shape {weight.shape} for {len(genes)} genes: give each 0 or more, not all 0")

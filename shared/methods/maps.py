@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from shared.data.cells import finite_matrix, label_array
+from shared.data.cells import dense_matrix, label_array
 from shared.data.errors import DataError
 
 
@@ -33,7 +33,7 @@ def neighbor_graph(points, n_neighbors=15) -> sparse.csr_matrix:
     """
     from sklearn.neighbors import NearestNeighbors
 
-    points = finite_matrix(points, "points")
+    points = dense_matrix(points, "points")
     n = len(points)
     if not 2 <= n_neighbors <= n:
         raise DataError(f"n_neighbors={n_neighbors} for {n} cells: choose from 2 to {n}")
@@ -86,7 +86,8 @@ def umap(points, n_neighbors=15, min_dist=0.1, epochs=300, start="components", r
 
     if start not in ("components", "random"):
         raise DataError(f"start {start!r} is not known: choose 'components' or 'random'")
-    if start == "components" and (np.shape(points)[1] < 2 or not np.ptp(np.asarray(points)[:, :2])):
+    points = dense_matrix(points, "points")
+    if start == "components" and (points.shape[1] < 2 or not np.ptp(points[:, :2])):
         raise DataError("points give no plane to start from: give two columns that vary, or start='random'")
     graph = neighbor_graph(points, n_neighbors).tocoo()
     at = np.linspace(0, 3, 300)
@@ -94,7 +95,7 @@ def umap(points, n_neighbors=15, min_dist=0.1, epochs=300, start="components", r
     (a, b), _ = curve_fit(lambda x, a, b: 1 / (1 + a * x ** (2 * b)), at, wanted)
     rng = np.random.default_rng(random_state)
     if start == "components":
-        place = np.asarray(points, dtype=np.float64)[:, :2]
+        place = points[:, :2]
         place = 10 * place / np.abs(place).max() + rng.normal(0, 0.5, (len(place), 2))
     else:
         place = rng.uniform(-10, 10, (len(points), 2))
@@ -137,7 +138,7 @@ def distortion(points, shown, labels) -> float:
     from scipy.spatial.distance import pdist
     from scipy.stats import spearmanr
 
-    points, shown = finite_matrix(points, "points"), finite_matrix(shown, "shown")
+    points, shown = dense_matrix(points, "points"), dense_matrix(shown, "shown")
     labels = label_array(labels, len(points), "label")
     if len(shown) != len(points):
         raise DataError(f"shown has {len(shown)} cells and points {len(points)}: give the same cells in one order")

@@ -17,6 +17,12 @@ from shared.data.constraints import Maybe, Probability, require
 from shared.data.errors import DataError, warn
 
 
+def _given(y):
+    if y is None:
+        raise DataError("score compares with y, and none was given: pass y, or the name of a column of adata.obs as y")
+    return y
+
+
 class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """Gives each cell an embedding by ``transform``: float32, whatever comes in.
 
@@ -85,7 +91,7 @@ class Classifier(ClassifierMixin):
 
     def score(self, X, y="cell_type", sample_weight=None) -> float:
         """Accuracy, in which "unknown" is wrong; of an AnnData `y` may name a column of ``obs``, as in `fit`."""
-        y = column(table_of_cells(X), y)
+        y = column(table_of_cells(X), _given(y))
         if self.unknown is None:
             return super().score(X, y, sample_weight)
         names, rejected = self._best(X)
@@ -113,12 +119,13 @@ class Regressor(RegressorMixin):
         y = output * self.y_scale_ + self.y_mean_
         return y[:, 0] if self.one_output_ else y
 
-    def score(self, X, y, sample_weight=None) -> float:
+    def score(self, X, y=None, sample_weight=None) -> float:
         """R² over what was measured (NaN was not), averaged over outputs with two measured values or more.
 
         Of an AnnData `y` may name a column of ``obs``.
         """
-        y, predicted = np.asarray(column(table_of_cells(X), y, numbers=True), np.float64), self.predict(X)
+        y = column(table_of_cells(X), _given(y), numbers=True)
+        y, predicted = np.asarray(y, np.float64), self.predict(X)
         y, predicted = (part.reshape(len(part), -1) for part in (y, predicted))
         if y.shape != predicted.shape:
             raise DataError(f"y is {y.shape}, cells × outputs, and the prediction {predicted.shape}: give as many")

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from shared.data.cells import digest
+from shared.data.cells import array_of, digest
 from shared.data.constraints import Whole, require
 from shared.data.errors import DataError
+from shared.data.validate.structure import matrix_of, widened
 from shared.nn.blocks import (  # noqa: F401  the layers for episodes, under one roof with the episodes
     NORMS,
     Blocks,
@@ -140,7 +141,7 @@ class EpisodeSampler:
         sizes = {"n_way": n_way, "k_shot": k_shot, "n_query": n_query}
         require(Whole(1), **sizes)
         self.X, self.device = _table(X, device)
-        y = np.asarray(y)
+        y = array_of(y, "y")
         if y.shape != (self.X.shape[0],):
             raise DataError(f"y has shape {y.shape} and X has {self.X.shape[0]} rows: give one label a row")
         self.n_way, self.k_shot, self.n_query, self.shuffle = n_way, k_shot, n_query, shuffle
@@ -241,12 +242,12 @@ class EpisodeSampler:
 def _table(X, device):
     """`X` as a tensor on the device, or as CSR on the host; the place where batches arrive."""
     if sparse.issparse(X):
-        X = X.tocsr().astype(np.float32, copy=False)
+        X = widened(matrix_of(X)).tocsr().astype(np.float32, copy=False)
         values = X.data
     elif isinstance(X, torch.Tensor):
         X = values = X.detach().float().to(device or X.device)
     else:
-        X = np.ascontiguousarray(X, dtype=np.float32)
+        X = np.ascontiguousarray(matrix_of(X), dtype=np.float32)
         # torch takes no read-only memory, which is what shared or mapped arrays are.
         X = values = torch.from_numpy(X if X.flags.writeable else X.copy())
         X = X.to(device or "cpu")

@@ -16,6 +16,7 @@ import torch
 from scipy import sparse
 
 from shared.data.errors import DataError
+from shared.data.validate.structure import matrix_of
 
 
 def components(fit_on, *others, n_components=50, seed=0):
@@ -44,7 +45,7 @@ def components(fit_on, *others, n_components=50, seed=0):
     """
     from sklearn.decomposition import PCA
 
-    tables = [X.tocsr() if sparse.issparse(X) else np.asarray(X) for X in (fit_on, *others)]
+    tables = [X.tocsr() if sparse.issparse(X) else X for X in map(matrix_of, (fit_on, *others))]
     widths = sorted({X.shape[1] if X.ndim == 2 else -1 for X in tables})
     if len(widths) > 1 or widths[0] < 0:
         raise DataError(

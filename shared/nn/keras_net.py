@@ -23,6 +23,8 @@ import numpy as np
 from keras import ops
 from scipy import sparse
 
+from shared.data.validate.structure import matrix_of
+
 BLOCK = 2**24  # bytes of rows handed to the framework at once
 
 
@@ -280,6 +282,7 @@ def _steps(net):
 
 
 def dense(X):
+    X = matrix_of(X)
     return np.ascontiguousarray(X.toarray() if sparse.issparse(X) else X, dtype=np.float32)
 
 

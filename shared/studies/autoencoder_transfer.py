@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import balanced_accuracy_score
 
+from shared.data.cells import array_of, dense_matrix
 from shared.data.constraints import Between, Maybe, OneOf, Whole, check
 from shared.methods.autoencoder_transfer import AutoencoderClassifier
 
@@ -42,7 +43,7 @@ def compare_sources(sources, X, y, seeds, *, control=None, shots=1, n_test=300, 
     SettingError
         If the target leaves nothing to learn from, or the control is no source.
     """
-    X, y = np.asarray(X, np.float32), np.asarray(y)
+    X, y = dense_matrix(X).astype(np.float32), array_of(y, "y")
     known = {"n_test": Between(0, len(X)), "shots": Whole(1), "control": Maybe(OneOf(*sources))}
     check({"n_test": n_test, "shots": shots, "control": control}, known)
     rows = {}

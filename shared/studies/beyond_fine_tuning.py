@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.data.cells import array_of, dense_matrix
 from shared.data.constraints import SettingError
 from shared.data.parallel import each
 
@@ -132,7 +133,7 @@ def tune(
     SettingError
         If several processes are to share a study without a folder.
     """
-    X, y = np.asarray(X, np.float32), np.asarray(y, str)
+    X, y = dense_matrix(X).astype(np.float32), array_of(y, "y", str)
     settings = {"n_trials": int(n_trials), "model": model or {}, "folds": folds, "seed": seed}
     if folder is None:
         if processes > 1:

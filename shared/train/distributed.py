@@ -181,7 +181,7 @@ def check_rows(net: torch.nn.Module, step: Callable, ask: Callable, batches: Bat
     if not batches.rowwise or not getattr(step, "rowwise", True):
         raise TrainingError(f"this loss is no mean over the rows of a batch, which processes could share: {ALONE}")
     if batches.sizes(1) is None:
-        raise TrainingError("processes share batches whose rows are known: give Batches sizes=")
+        raise TrainingError("processes share batches whose rows are known: give batches that have sizes(epoch)")
     whole, before = next(iter(batches(1))), [(k, v, v.clone()) for k, v in net.named_buffers()]
     parameters = [p for p in net.train().parameters() if p.requires_grad]
     used = torch.autograd.grad(ask(whole)[0], parameters, allow_unused=True)

@@ -259,7 +259,7 @@ def tenx_v2(folder):
     said = [f"{i}.5\t-{i}.25\t{c}\t{t}" for i, (c, t) in enumerate(zip(cells, types)) if t]
     paths.append(write(folder / "68k_pbmc_barcodes_annotation.tsv", ["TSNE.1\tTSNE.2\tbarcodes\tcelltype", *said]))
     genes = [HUMAN[0], *SYMBOLS[1:8], HUMAN[8]]
-    return Case("tenx_mtx", paths, X, cells, genes, {"cell_type": types}, "counts", head=3, separator=" ")
+    return Case("zheng68k", paths, X, cells, genes, {"cell_type": types}, "counts", head=3, separator=" ")
 
 
 def tenx_v3(folder):
@@ -351,7 +351,7 @@ def scjoint(folder):
     kinds = ["cite"] * 3 + ["asap"] * 3
     obs = {"cell_type": types, "modality": kinds, "batch": kinds}
     options = {"batches": ["cite", "asap"], "modality": ["cite", "asap"]}
-    return Case("tenx_h5", paths, X, CODES, [f"ADT_{s}" for s in SYMBOLS], obs, "log", options)
+    return Case("scjoint", paths, X, CODES, [f"ADT_{s}" for s in SYMBOLS], obs, "log", options)
 
 
 def genelab(folder):
@@ -421,9 +421,6 @@ def xena_toil(folder):
     text = "\n".join("\t".join(r) for r in [head, *said]) + "\n"
     phenotypes = folder / "TcgaTargetGTEX_phenotype.txt.gz"
     phenotypes.write_bytes(gzip.compress(text.encode("latin-1"), mtime=0))
-    probemap = ["id\tgene\tchrom\tchromStart\tchromEnd\tstrand"]
-    probemap += [f"{i}\t{s}\tchr1\t1\t9\t+" for i, s in zip(ids, SYMBOLS)]
-    genes_path = write(folder / "gencode.v23.annotation.gene.probemap", probemap)
     obs = {
         "study": studies,
         "batch": studies,
@@ -433,7 +430,7 @@ def xena_toil(folder):
         "donor": ["GTEX-1117F", "GTEX-111CU", "TCGA-19-1787", "TCGA-S9-A7J2", "TARGET-20-PANSBH", "TCGA-AB-2965"],
     }
     options = {"base": 2, "offset": 0.001, "units": "tpm"}
-    return Case("xena", [path, phenotypes, genes_path], tpm, cells, HUMAN, obs, "tpm", options)
+    return Case("xena", [path, phenotypes], tpm, cells, HUMAN, obs, "tpm", options)
 
 
 def xena_tcga(folder):
@@ -451,7 +448,7 @@ def xena_tcga(folder):
     phenotypes = write(folder / "TCGA_phenotype_denseDataOnlyDownload.tsv.gz", [head, *said])
     keep = [0, 1, 2, 3, 5, 6, 7, 8]
     obs = {"cancer": cancers, "sample_type": ["Primary Tumor"] * 6, "donor": [c[:12] for c in cells]}
-    options = {"missing": "drop", "names": "versioned"}
+    options = {"missing": "drop"}
     return Case("xena", [path, phenotypes], X[:, keep], cells, [SYMBOLS[k] for k in keep], obs, "log", options)
 
 
@@ -480,7 +477,7 @@ def gct(folder):
         "batch": [f"LCSET-{i % 2}" for i in range(6)],
     }
     genes = [*HUMAN[:8], f"{HUMAN[0]}.5_PAR_Y"]
-    return Case("gct", [path, attributes], X, cells, genes, obs, "tpm", head=3, ids=2)
+    return Case("gtex", [path, attributes], X, cells, genes, obs, "tpm", head=3, ids=2)
 
 
 def recount3(folder):

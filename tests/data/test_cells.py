@@ -1,5 +1,11 @@
 """One reader for an AnnData, a table or arrays: what comes out, and what is refused."""
 
+import importlib
+import inspect
+import re
+import warnings
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -9,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
+from shared.data import Corpus, from_arrays, to_arrays
 from shared.data.cells import (
     Cells,
     column_names,
@@ -20,6 +27,9 @@ from shared.data.cells import (
     refuse_logged,
 )
 from shared.data.errors import DataError
+from shared.data.genes.translate import merge_duplicates
+from shared.methods.expression_data import cpm, pseudobulk
+from shared.preprocess import align_genes, log_normalize, quality_control
 
 GENES = ["A", "B", "C"]
 COUNTS = np.array([[1, 0, 2], [0, 3, 0]], np.float32)
@@ -233,19 +243,20 @@ def test_logarithms_read_as_counts_are_refused():
     logs.units = "log"
     with pytest.raises(DataError, match="says that X is logged: read the counts"):
         refuse_logged(logs, "read the counts")
-    scaled = np.array([[1, 2, 0], [4, 0, 0], [0, 2, 9]]) / np.array([[3], [4], [11]]) * 10
-    with pytest.raises(DataError, match="scaled to one total"):
-        refuse_logged(Cells(np.log1p(scaled), units="counts"), "read the counts")
+    logs.units = "counts"
+    with pytest.raises(DataError, match=r"if these are counts, put them into adata\.layers\['counts'\]"):
+        refuse_logged(logs, "read the counts")
     refuse_logged(Cells(COUNTS), "")
-    refuse_logged(Cells(COUNTS * 0.5, units="counts"), "")
+    refuse_logged(Cells(COUNTS * 30.5), "")
 
 
 # Functions of one matrix.
 
 
-def test_a_matrix_is_asked_for_where_annotated_data_are_not_read():
-    with pytest.raises(DataError, match=r"pass adata\.X"):
-        finite_matrix(annotated())
+def test_functions_of_one_matrix_read_annotated_data_too():
+    assert (finite_matrix(annotated()) == COUNTS).all() and (
+        count_matrix(annotated())[0].toarray() == 10 * COUNTS
+    ).all()
     for bad, said in ((np.ones(3), "shape"), (np.ones((0, 3)), "at least one"), (np.full((2, 2), np.inf), "infinite")):
         with pytest.raises(DataError, match=said):
             finite_matrix(bad)
@@ -257,3 +268,204 @@ def test_a_matrix_is_asked_for_where_annotated_data_are_not_read():
         label_array(["a"], 2, "batch")
     with pytest.raises(DataError, match="1 cells have no batch"):
         label_array(["a", None], 2, "batch")
+
+
+# One input, one answer: whatever holds the cells, every function reads it alike or refuses it alike.
+
+
+def test_names_lead_from_every_annotated_form_to_one_matrix(tmp_path):
+    adata = annotated()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    for form in (adata, adata[:, :], backed, adata.to_df(), adata.X, adata.X.tolist()):
+        assert (finite_matrix(form) == COUNTS).all() and (log_normalize(adata.X) == dense(log_normalize(form))).all()
+    backed.file.close()
+
+
+def dense(X):
+    X = X.X if isinstance(X, ad.AnnData) else X
+    return X.toarray() if sparse.issparse(X) else np.asarray(X)
+
+
+MATRICES = {  # what reads any matrix
+    "read": lambda X: read(X).X,
+    "finite_matrix": finite_matrix,
+    "count_matrix": lambda X: count_matrix(X)[0],
+    "from_arrays": lambda X: from_arrays(X, GENES).X,
+    "pseudobulk": lambda X: pseudobulk(X, ["a", "b"]).to_numpy(),
+    "log_normalize": lambda X: np.expm1(dense(log_normalize(X, 1)).astype(float)),
+    "cpm": lambda X: cpm(X, 1),
+}
+TABLES = {  # and what reads an AnnData, which holds arrays, CSR or CSC
+    "to_arrays": lambda X: to_arrays(of(X))[0],
+    "align_genes": lambda X: align_genes(of(X), GENES)[0].X,
+    "corpus": lambda X: Corpus({"a": of(X)}, genes=GENES).counts["a"],
+    "merge_duplicates": lambda X: merge_duplicates(of(X, ["A", "B", "A"]))[0].X @ np.eye(2, 3),
+    "quality_control": lambda X: finite_matrix(quality_control(of(X), min_genes=0, min_cells=0, max_mito=1)[0]),
+}
+
+
+def of(X, genes=GENES):
+    obs = pd.DataFrame({"cell_type": ["a", "b"]}, index=["x", "y"])
+    with warnings.catch_warnings(action="ignore"):
+        return ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes))
+
+
+def answer(reader, values):
+    """What a reader makes of these counts."""
+    if reader in ("log_normalize", "cpm"):
+        return values / values.sum(1, keepdims=True)
+    return (
+        values if reader != "merge_duplicates" else np.c_[values[:, 0] + values[:, 2], values[:, 1], 0 * values[:, 0]]
+    )
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csr_array])
+@pytest.mark.parametrize("reader", MATRICES | TABLES)
+def test_small_integers_are_widened_before_they_are_summed(reader, kind):
+    twice = kind((np.full(6, 200, "uint8"), [0, 0, 1, 1, 2, 2], [0, 4, 6]), shape=(2, 3))
+    # 300 molecules of one gene, stored as ones.
+    places = np.r_[np.zeros(305, int), np.ones(20, int)], np.r_[np.zeros(300, int), np.ones(25, int)]
+    ones = (sparse.coo_matrix if kind is sparse.csr_matrix else sparse.coo_array)(
+        (np.ones(325, "uint8"), places), (2, 3)
+    )
+    cases = {"csr": (twice, [[400, 400, 0], [0, 0, 400]])} | (
+        {} if reader in TABLES else {"coo": (ones, [[300, 5, 0], [0, 20, 0]])}
+    )
+    for X, values in cases.values():
+        wanted = answer(reader, np.array(values, float))
+        assert np.allclose(dense((MATRICES | TABLES)[reader](X)), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int64", "uint64", "float16", ">f4", ">i4", "f8", "g"])
+@pytest.mark.parametrize("reader", MATRICES | TABLES)
+def test_every_type_and_format_gives_one_answer(reader, dtype):
+    values = np.array([[200, 0, 100], [0, 250, 3]])
+    forms = {"array": values.astype(dtype)}
+    if dtype not in ("float16", ">f4", ">i4"):  # which SciPy does not take
+        for kind in (sparse.csr_matrix, sparse.csr_array):
+            formats = ("csr", "csc") if reader in TABLES else ("csr", "csc", "coo", "lil", "dok", "bsr", "dia")
+            forms |= {(form, kind): kind(values.astype(dtype)).asformat(form) for form in formats}
+    wide = sparse.csr_matrix(values.astype(np.float32))
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    for name, X in (forms | {"64-bit indices": wide}).items():
+        got = (MATRICES | TABLES)[reader](X)
+        assert np.allclose(dense(got), answer(reader, values.astype(float)), rtol=1e-5), name
+        assert not sparse.issparse(got) or got.indices.dtype == np.int32 or reader == "merge_duplicates", name
+
+
+HOLES = {
+    "NaN": np.array([[1, np.nan, 2], [3, 4, 5]]),
+    "None": np.array([[1, None, 2], [3, 4, 5]], object),
+    "pd.NA": np.array([[1, pd.NA, 2], [3, 4, 5]], object),
+    "nullable": pd.DataFrame({"A": [1, 3], "B": pd.array([None, 4], "Int64"), "C": [2, 5]}),
+    "infinite": np.array([[1, np.inf, 2], [3, 4, 5]]),
+    "objects": pd.DataFrame({"A": [1, 3], "B": pd.Series([None, 4.0], dtype=object), "C": [2, 5]}),
+}
+WORDS = {
+    "words": np.array([["1", "x", "2"], ["3", "4", "5"]]),
+    "words among numbers": np.array([[1, "x", 2], [3, 4, 5]], object),
+    "a column of words": pd.DataFrame({"A": [1, 3], "B": ["x", "y"], "C": [2, 5]}),
+    "dates": np.array([["2020-01-01"] * 3] * 2, "datetime64[D]"),
+    "ragged": [[1, 2, 3], [4, 5]],
+}
+
+
+@pytest.mark.parametrize("reader", MATRICES)
+@pytest.mark.parametrize("case", [*HOLES, *WORDS])
+def test_what_is_no_number_is_refused_alike(reader, case):
+    said = (ValueError, "NaN|infini") if case in HOLES else (DataError, "numbers|matrix")
+    with pytest.raises(said[0], match=said[1]):
+        MATRICES[reader]((HOLES | WORDS)[case])
+
+
+def test_missing_values_among_numbers_are_read_where_they_may_be_missing():
+    assert np.array_equal(read(HOLES["pd.NA"], allow_nan=True).X, HOLES["NaN"].astype(np.float32), equal_nan=True)
+
+
+# No public function reads an AnnData entry by entry, as numpy would: for hours.
+
+
+def public(module):
+    """Functions and classes of the reference that take one argument or more, and what they must be given."""
+    found = importlib.import_module(module)
+    names = getattr(found, "__all__", [n for n, one in vars(found).items() if getattr(one, "__module__", "") == module])
+    for name in names:
+        one = getattr(found, name)
+        if not name.startswith("_") and callable(one) and not (inspect.isclass(one) and issubclass(one, BaseException)):
+            try:
+                parameters = inspect.signature(one).parameters.values()
+            except (TypeError, ValueError):
+                continue
+            needed = [p.name for p in parameters if p.kind in (0, 1, 2) and p.default is p.empty]
+            if needed:
+                yield name, one, needed
+
+
+def rooms():
+    """Modules of the reference, but for files, processes and notebooks, and for networks and their inner parts."""
+    pages = (Path(__file__).resolve().parents[2] / "book" / "api").glob("*.md")
+    found = {m for page in pages for m in re.findall(r"automodule:: (shared\S+)", page.read_text(encoding="utf-8"))}
+    left = {
+        "parallel",
+        "train",
+        "chapter",
+        "results",
+        "download",
+        "scpretrain",
+        "tmp",
+        "aligned",
+        "fingerprint",
+        "keras_net",
+    }
+    return sorted(m for m in found if not left & {*m.split(".")})
+
+
+# What such arguments are called: matrices, and one value a cell or a gene.
+MATRIX = {"X", "Y", "X_train", "X_test", "adata", "counts", "points", "shown", "fit_on", "real", "simulated", "proba"}
+COLUMN = {
+    "y",
+    "y_train",
+    "y_test",
+    "y_true",
+    "y_pred",
+    "labels",
+    "label",
+    "groups",
+    "batch",
+    "lengths",
+    "clusters",
+    "here",
+}
+COLUMN |= {"genes", "train_groups", "test_groups", "test", "values", "scores", "x", "a", "b", "right_a", "right_b"}
+
+
+@pytest.mark.parametrize("module", rooms())
+@pytest.mark.filterwarnings("ignore")
+def test_annotated_data_are_read_or_refused_at_once(module, monkeypatch):
+    read_by_entry, item = [], ad.AnnData.__getitem__
+
+    def watched(self, key):
+        if isinstance(key, int):
+            read_by_entry.append(key)
+            raise RecursionError
+        return item(self, key)
+
+    monkeypatch.setattr(ad.AnnData, "__getitem__", watched)
+    adata = ad.AnnData(np.eye(12, 8, dtype=np.float32) + 1, var=pd.DataFrame(index=[f"G{i}" for i in range(8)]))
+    adata.obs["cell_type"] = ["a", "b", "c"] * 4
+    labels = adata.obs["cell_type"].tolist()
+    slow = []
+    for name, one, needed in public(module):
+        for other in (adata, labels, 1):
+            for place in [i for i, what in enumerate(needed) if what in MATRIX | COLUMN and name != "masked_error"]:
+                args = [adata if i == place else other for i in range(len(needed))]
+                try:
+                    with np.errstate(all="ignore"):
+                        one(*args)
+                except (Exception, SystemExit):
+                    pass
+                if read_by_entry:
+                    slow.append((name, needed[place]))
+                    read_by_entry.clear()
+    assert not slow

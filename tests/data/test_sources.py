@@ -118,21 +118,7 @@ def test_every_reader_says_its_layout_and_errors(name):
         )
 
 
-WRONG = {
-    "mixology": {"doublets": "x"},
-    "kang": {"keep": "x"},
-    "segerstolpe": {"values": "x"},
-    "recount3": {"counts": "x"},
-    "xena_toil": {"names": "x"},
-    "gct": {"names": "x"},
-    "tenx_v2": {"names": "x"},
-    "h5_v3": {"names": "x"},
-    "facs": {"unannotated": "x"},
-    "series_matrix": {"missing": "x"},
-    "xin": {"orientation": "x"},
-    "genelab": {"units": "x"},
-    "scjoint": {"batches": ["one"]},
-}
+WRONG = {"xena_toil": {"missing": "x"}, "xena_tcga": {"twice": "x"}, "scjoint": {"batches": ["one"]}}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -263,6 +249,12 @@ def test_a_file_cut_anywhere_is_refused_or_whole_lines_are_gone(case, name, i):
             assert len(str(e)) < 900
             continue
         assert not path.name.endswith((".gz", ".zip", ".h5")), f"a packed file cut at {cut} was read"
+        if name == "tenx_v2" and i < 3 and data[cut - 1 : cut] != b"\n":
+            # Every size that is stated agrees, so only the end of the last line can be gone: of a number, or a name.
+            assert b"\n" not in data[cut:-1] and found.shape == whole.shape
+            assert (dense(found) != dense(whole)).sum() <= 1 and list(found.var["id"]) == list(whole.var["id"])
+            assert list(found.obs_names) == list(whole.obs_names)
+            continue
         if data[cut - 1 : cut] != b"\n" and i == one.main:
             raise AssertionError(f"{path.name} cut within a line, at {cut}, was read")
         if name == "muraro" and i == 1:  # a label that is gone leaves its cell where it would have been dropped
@@ -408,13 +400,15 @@ def test_a_table_on_its_side_is_refused(case, name):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_other_fields_between_commas_or_tabs_are_refused(case, name):
+def test_other_fields_between_commas_or_tabs_are_refused_or_read(case, name):
+    """Only tables whose layout says tabs, above their header or in its first word, are read with tabs alone."""
     one = case(name)
-    if one.reader == "geo_matrix":
-        one.options = {**one.options, "separator": "\t"}
     other = {",": "\t", "\t": ","}[one.separator]
     put(one, [line.replace(one.separator, other) for line in table_lines(one)])
-    refused(one, one.paths[0])
+    if name in ("segerstolpe", "xena_toil", "gct", "recount3"):
+        refused(one, one.paths[0])
+    else:
+        assert same(read(one), one) is None
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -698,7 +692,7 @@ def test_an_archive_with_one_damaged_organ_is_refused(case, name):
     other = next(n for n in members if "genes.tsv" in n) if name == "droplet" else at
     archive(one.paths[0], {n: v for n, v in members.items() if n != other})
     if name == "droplet":
-        with pytest.raises(DataError, match=r"genes\.tsv|matrix, genes and barcodes"):
+        with pytest.raises(DataError, match="no file of genes"):
             read(one)
     else:
         assert set(read(one).obs["tissue"]) == {"Trachea"}

@@ -16,7 +16,8 @@ from shared.data.genes.kinds import gene_kind
 from shared.data.genes.lists import many, names_of, once
 from shared.data.stream import Stream
 from shared.data.stream.batches import BUFFER_CELLS
-from shared.data.validate.values import may_be_logged
+from shared.data.validate.structure import matrix_of, widened
+from shared.data.validate.values import may_be_logged, units_of
 
 
 class Columns(NamedTuple):
@@ -124,9 +125,9 @@ class InMemory(Aligned):
         X = adata.layers["counts"] if has_counts else adata.X
         if X is None:
             raise DataError(f"{name} has neither X nor layers['counts']: put the counts into one of them")
-        X = X.to_memory() if hasattr(X, "to_memory") else X if sparse.issparse(X) else np.asarray(X[:])
+        X = matrix_of(X, name)
         found = cleaned(name, X)
-        logged = not has_counts and is_logged(name, adata.uns.get("units"), found)
+        logged = not has_counts and is_logged(name, units_of(adata), found)
         return cls(name, found, tuple(names_of(adata)), logged, to_human, getattr(X, "data", ()))
 
     def align(self, columns, *, empty=False):
@@ -250,7 +251,7 @@ def cleaned(name, X) -> sparse.csr_matrix:
     DataError
         On NaN and negative values.
     """
-    made = sparse.csr_matrix(X, dtype=np.float32)
+    made = sparse.csr_matrix(X if getattr(X, "format", "") == "csr" else widened(X), dtype=np.float32)
     if not made.has_canonical_format or not made.data.all():
         # What SciPy did not have to convert is still the caller's.
         made = made.copy() if sparse.issparse(X) else made
@@ -265,12 +266,12 @@ def cleaned(name, X) -> sparse.csr_matrix:
 
 def is_logged(name, units, X) -> bool:
     """Whether values are logarithms, by what the data say of themselves."""
-    if isinstance(units, str) and units in ("counts", "tpm", "log"):
-        return units == "log"
+    if isinstance(units, str) and units == "log":
+        return True
     if may_be_logged(X.data):
         raise DataError(
-            f"{name} may hold counts or logarithms (fractions, none above {X.data.max():.3g}): say which by "
-            'adata.uns["units"] = "counts" or "log"'
+            f"{name} may hold counts or logarithms (fractions, none above {X.data.max():.3g}): put counts into "
+            'adata.layers["counts"]; of logarithms say adata.uns["units"] = "log"'
         )
     return False
 

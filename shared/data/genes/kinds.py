@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from functools import cache
 
 from shared.data.genes.lists import names_of, symbols
@@ -25,15 +26,23 @@ FAMILIES = {
     "MARC": ("MTARC", {1, 2}),
     "DEC": ("DELEC", {1}),
 }
-MONTHS = {
-    "mar": ("MARCH", "MARC"),
-    "mär": ("MARCH", "MARC"),
-    "march": ("MARCH", "MARC"),
-    "sep": ("SEPT",),
-    "sept": ("SEPT",),
-    "dec": ("DEC",),
-    "dez": ("DEC",),
+# What spreadsheets in English, German, French, Spanish, Italian, Portuguese and Dutch write for their months.
+WRITTEN = {
+    3: "mar march mär mrz märz mars marzo março mrt maart",
+    9: "sep sept september septembre septiembre set sett settembre setembro",
+    12: "dec december dez dezember déc décembre dic diciembre dicembre dezembro",
 }
+MONTHS = {name: month for month, names in WRITTEN.items() for name in names.split()}
+IN_MONTH = {3: ("MARCH", "MARC"), 9: ("SEPT",), 12: ("DEC",)}
+YEARS = range(1990, 2041)  # a date without a year is of the year in which the file was opened
+EPOCHS = (date(1899, 12, 30), date(1904, 1, 1))  # day 0 of spreadsheets' calendars
+# Day and month in words in either order, perhaps with a year; then in numbers, year, month or day first.
+WORDS = re.compile(
+    r"(\d{1,2})[-. /]{0,2}([^\W\d_]{3,10})\.?(?:[-. /](?:\d\d){1,2})?|([^\W\d_]{3,10})\.?[-. /](\d{1,2})"
+)
+ISO = re.compile(r"(?:19|20)\d\d[-/.](\d{1,2})[-/.](\d{1,2})(?:[ T]00:00:00)?")
+NUMBERS = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(?:\d\d){1,2}(?: 0?0:00(?::00)?)?")
+SERIAL = re.compile(r"(\d{5})(?:\.0+)?")
 
 
 @dataclass(frozen=True)
@@ -163,29 +172,43 @@ def damaged_names(genes) -> dict[str, tuple[str, ...]]:
     """Names a spreadsheet has damaged, and what each may have been.
 
     ``1-Mar`` was MARCHF1 or MTARC1, ``2-Sep`` was SEPTIN2, and ``2.31E+19`` was a clone such as 2310009E13Rik that
-    cannot be known any more (an empty tuple).
+    cannot be known any more (an empty tuple). Months are known in seven languages, and ``43891``, the number that a
+    spreadsheet keeps for 1 March 2020, where most names are no numbers.
 
     Parameters
     ----------
     genes : sequence of str, or AnnData
         In any order.
     """
-    found = {}
-    for name in names_of(genes):
+    found, names = {}, names_of(genes)
+    few = 2 * sum(name.isdigit() for name in names) <= len(names)  # Entrez ids are numbers, too
+    for name in names:
         if re.fullmatch(r"\d+(?:[.,]\d+)?E\+\d+", name, re.IGNORECASE):
             found[name] = ()
             continue
-        date = re.fullmatch(r"(\d{1,2})[-. ]?([^\W\d_]{3,5})\.?|([^\W\d_]{3,5})[-. /](\d{1,2})", name)
-        if date:
-            number, month = int(date[1] or date[4]), (date[2] or date[3]).lower()
-            options = [FAMILIES[f][0] + str(number) for f in MONTHS.get(month, ()) if number in FAMILIES[f][1]]
-        else:
-            iso = re.fullmatch(r"(?:19|20)\d\d[-/.](0?3|0?9|12)[-/.](\d{1,2})(?: 00:00:00)?", name)
-            families = {3: ("MARCH", "MARC"), 9: ("SEPT",), 12: ("DEC",)}[int(iso[1])] if iso else ()
-            options = [FAMILIES[f][0] + str(int(iso[2])) for f in families if int(iso[2]) in FAMILIES[f][1]]
+        options = [
+            FAMILIES[family][0] + str(day)
+            for month, day in _dates(name, few)
+            for family in IN_MONTH.get(month, ())
+            if day in FAMILIES[family][1]
+        ]
         if options:
-            found[name] = tuple(options)
+            found[name] = tuple(dict.fromkeys(options))
     return found
+
+
+def _dates(name, serial) -> list[tuple[int, int]]:
+    """Month and day that a name may stand for; in numbers either may come first."""
+    if found := WORDS.fullmatch(name):
+        return [(MONTHS.get((found[2] or found[3]).lower(), 0), int(found[1] or found[4]))]
+    if found := ISO.fullmatch(name):
+        return [(int(found[1]), int(found[2]))]
+    if found := NUMBERS.fullmatch(name):
+        return [(int(found[3]), int(found[1])), (int(found[1]), int(found[3]))]
+    if serial and (found := SERIAL.fullmatch(name)):
+        days = [start + timedelta(int(found[1])) for start in EPOCHS]
+        return [(day.month, day.day) for day in days if day.year in YEARS]
+    return []
 
 
 def renamed_names(genes) -> dict[str, str]:

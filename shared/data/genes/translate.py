@@ -10,8 +10,8 @@ from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.kinds import ENSEMBL, cut_version, damaged_names, gene_kind, renamed_names, wrong_species
 from shared.data.genes.lists import check_organism, lookup, many, names_of, shown, stamp, symbols
-from shared.data.validate.structure import structure
-from shared.data.validate.values import summable
+from shared.data.validate.structure import matrix_of, structure, widened
+from shared.data.validate.values import summable, units_of
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -311,15 +311,14 @@ def _summed(adata, groups):
     place = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(adata.n_vars, len(groups)))
 
     def total(X):
-        # Small integers would overflow in the sum; 64-bit ones keep 64 bits.
-        X = (sparse.csr_matrix(X) if sparse.issparse(X) else np.asarray(X)).astype(np.result_type(X.dtype, np.float32))
+        X = widened(matrix_of(X))
         if sparse.issparse(X):
-            return X @ place.astype(X.dtype)
+            return X.tocsr() @ place.astype(X.dtype)
         return np.ascontiguousarray((place.T.astype(X.dtype) @ X.T).T)
 
     if adata.isbacked:
         adata = adata.to_memory()
-    units = adata.uns.get("units")
+    units = units_of(adata)
     if adata.X is not None and not summable(adata.X, units):
         raise DataError(
             f"several genes get one name, and logged or centred values cannot be summed"

@@ -10,6 +10,7 @@ from scipy import sparse
 from shared.data.constraints import Whole, require
 from shared.data.errors import DataError
 from shared.data.simulate.model import as_adata, draw_counts
+from shared.data.validate.structure import matrix_of, widened
 
 
 def like(adata, n_cells: int | None = None, *, label: str = "cell_type", seed: int = 0) -> ad.AnnData:
@@ -29,7 +30,7 @@ def like(adata, n_cells: int | None = None, *, label: str = "cell_type", seed: i
     seed : int
         Of everything.
     """
-    X = sparse.csr_matrix(adata.layers.get("counts", adata.X), dtype=np.float64)
+    X = _counts_of(adata)
     if X.nnz and (X.data.min() < 0 or (X.data != np.round(X.data)).any()):
         raise DataError("like() needs counts: give the data before normalisation, or layers['counts']")
     n_cells = X.shape[0] if n_cells is None else n_cells
@@ -99,7 +100,7 @@ def compare(real, simulated) -> pd.DataFrame:
 def summary(X) -> dict[str, np.ndarray]:
     """What :func:`compare` and its figure look at: per-gene ``mean``, ``variance``, ``zeros``; per-cell ``depth``;
     ``correlation`` of the two hundred genes with the highest mean, after log-normalising."""
-    X = sparse.csr_matrix(X, dtype=np.float64)
+    X = sparse.csr_matrix(widened(matrix_of(X)), dtype=np.float64)
     mean = np.asarray(X.mean(0)).ravel()
     square = np.asarray(X.multiply(X).mean(0)).ravel()
     depth = np.asarray(X.sum(1)).ravel()
@@ -112,7 +113,7 @@ def summary(X) -> dict[str, np.ndarray]:
 
 
 def _counts_of(adata):
-    return sparse.csr_matrix(adata.layers.get("counts", adata.X), dtype=np.float64)
+    return sparse.csr_matrix(widened(matrix_of(adata.layers.get("counts", adata.X))), dtype=np.float64)
 
 
 def _distances(a, b):

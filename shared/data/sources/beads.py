@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from shared.data.errors import DataError
-from shared.data.io.assemble import assembled
-from shared.data.io.mtx import tenx
+from shared.data.io.tenx import folder
+from shared.data.sources.common import assembled
 
 
-def read(paths: list[Path], *, populations, names: str = "symbol"):
+def read(paths: list[Path], *, populations):
     """Several 10x folders, each of one sorted population, as one data set.
 
     Parameters
@@ -20,8 +20,6 @@ def read(paths: list[Path], *, populations, names: str = "symbol"):
         ``matrix.mtx``, ``genes.tsv`` and ``barcodes.tsv`` of each population, in the order of `populations`.
     populations : sequence of str
         What the cells of each folder are.
-    names : {"symbol", "id"}
-        What names the genes, as in :func:`shared.data.io.mtx.tenx`.
 
     Returns
     -------
@@ -43,7 +41,7 @@ def read(paths: list[Path], *, populations, names: str = "symbol"):
             f"{len(paths)} files were given for {len(populations)} populations: give the matrix, the genes and the "
             "barcodes of each, in order"
         )
-    parts = [tenx(paths[i : i + 3], names=names) for i in range(0, len(paths), 3)]
+    parts = [folder(paths[i : i + 3]) for i in range(0, len(paths), 3)]
     for population, part in zip(populations, parts, strict=True):
         if list(part.var_names) != list(parts[0].var_names):
             raise DataError(

@@ -10,8 +10,8 @@ import pandas as pd
 
 from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
-from shared.data.io.tensors import read_tensors
-from shared.data.io.text import damaged
+from shared.data.io.tables import refused
+from shared.data.sources.tensors import read_tensors
 
 EXPRESSION, GENES, LABELS = "GDSC_EXP.pkl", "key.genes.txt", "cosmic_info.csv.gz"
 SCREENS = {"ln_ic50_gdsc1": "GDSC1_IC50.csv", "ln_ic50_gdsc2": "GDSC2_IC50.csv"}
@@ -117,7 +117,7 @@ def _expression(path, genes_path):
 
 
 def _table(path, columns):
-    with damaged(path):
+    with refused(path):
         table = pd.read_csv(path, usecols=columns)
     if table.empty:
         raise DataError(f"{path.name} has no rows: fetch it again")

@@ -10,8 +10,8 @@ import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
-from shared.data.io.assemble import assembled
-from shared.data.io.text import AGAIN, numbers
+from shared.data.io.tables import AGAIN
+from shared.data.sources.common import assembled, numbers
 
 CONDITIONS = {
     "FLT": "flight",
@@ -40,7 +40,7 @@ TISSUES = {
 }
 
 
-def read(paths: list[Path], *, study: str | None = None, tissue: str | None = None, units: str = "none"):
+def read(paths: list[Path], *, tissue: str | None = None):
     """Samples × genes of one study (``GLDS-105_rna_seq_Unnormalized_Counts.csv``).
 
     Layout: comma-separated, names quoted; a header with an empty first field and the samples; one row a gene, its
@@ -57,18 +57,14 @@ def read(paths: list[Path], *, study: str | None = None, tissue: str | None = No
     ----------
     paths : list of Path
         One file.
-    study : str, optional
-        Written to ``obs["study"]``; from the file's name where not given (GLDS-105 gives OSD-105).
     tissue : str, optional
         The tissue of all samples, where their names do not hold it.
-    units : str
-        What the values are.
 
     Returns
     -------
     AnnData
-        ``X``: float32 ndarray. ``obs``: condition, tissue, donor (the mouse), replicate, strain, study, batch (the
-        study). ``var``: spike_in.
+        ``X``: float32 ndarray. ``obs``: condition, tissue, donor (the mouse), replicate, strain, study
+        (GLDS-105 gives OSD-105), batch (the study). ``var``: spike_in.
 
     Raises
     ------
@@ -76,15 +72,15 @@ def read(paths: list[Path], *, study: str | None = None, tissue: str | None = No
         If the file is damaged, or a sample's name does not say its condition and mouse.
     """
     (path,) = paths
-    found = numbers(path, ",", units=units, dense=True)
-    genes = found.ids.iloc[:, 0]
-    if genes.str.fullmatch(r"Mmus_.*").any() or found.columns.str.fullmatch(r"ENS\w*G\d+").any():
+    ids, samples, X = numbers(path, dense=True)
+    genes = ids.iloc[:, 0]
+    if genes.str.fullmatch(r"Mmus_.*").any() or samples.str.fullmatch(r"ENS\w*G\d+").any():
         raise DataError(f"{path.name} has genes in its header: it lies on its side, samples belong in columns")
-    obs = _told(found.columns, path, tissue)
-    obs["study"] = study or re.sub(r"^GLDS-(\d+).*", r"OSD-\1", path.name)
+    obs = _told(samples, path, tissue)
+    obs["study"] = re.sub(r"^GLDS-(\d+).*", r"OSD-\1", path.name)
     obs["batch"] = obs["study"]
     var = pd.DataFrame({"spike_in": genes.str.startswith("ERCC-").to_numpy()})
-    return assembled(np.ascontiguousarray(found.X.T), genes, obs, units, path.name, var=var)
+    return assembled(np.ascontiguousarray(X.T), genes, obs, "none", path.name, var=var)
 
 
 def _told(samples, path, tissue):

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import re
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
-from shared.data.io.assemble import MISSING, assembled, distinct, joined, labels, names_of_files, only, plain
-from shared.data.io.text import AGAIN, LARGEST, Numbers, column, fields, numbers, opened, separator_of, words
+from shared.data.io import names_of_files
+from shared.data.io.tables import AGAIN, blocks, fields, opened, sound, words
+from shared.data.io.tenx import distinct
+from shared.data.sources.common import assembled, column, joined, labels, numbers, plain, stacked
 
 BEFORE = ["barcode", "assigned_cluster"]  # between a cell's name and its counts
 
 
-def umi(paths: list[Path], *, species: str | None = None, units: str = "counts"):
+def umi(paths: list[Path]):
     """Per-sample tables of UMI counts as Baron and others deposited them (GSE84133).
 
     Layout: comma-separated, gzipped, one file a donor. A row is a cell: its name (no heading), ``barcode``,
@@ -28,11 +29,8 @@ def umi(paths: list[Path], *, species: str | None = None, units: str = "counts")
     Parameters
     ----------
     paths : list of Path
-        One or more files. The donor is the part of the name after ``GSM…_`` and before ``_umifm``: human1, mouse2.
-    species : {"human", "mouse"}, optional
-        Take the files of this species only. The two have other genes, so files of both are refused without it.
-    units : str
-        What the values are.
+        One or more files of one species. The donor is the part of the name after ``GSM…_`` and before ``_umifm``:
+        human1, mouse2.
 
     Returns
     -------
@@ -43,47 +41,41 @@ def umi(paths: list[Path], *, species: str | None = None, units: str = "counts")
     Raises
     ------
     DataError
-        If a file is damaged, the files name other genes, or no file is of `species`.
+        If a file is damaged, or the files name other genes.
     """
     from scipy import sparse
 
-    donors = [re.sub(r"^GSM\d+_|(_umifm)?_counts.*$|\.(csv|txt)(\.gz)?$", "", p.name) for p in paths]
-    kinds = [(re.match(r"human|mouse", d) or [""])[0] for d in donors]
-    chosen = [i for i, k in enumerate(kinds) if species in (None, k)]
-    if not chosen:
-        raise DataError(f"none of {names_of_files(paths)} is of {species!r}: the files are named after {shown(donors)}")
     parts, obs, genes = [], [], None
-    for i in chosen:
-        found = numbers(paths[i], ",", ids=3, units=units)
-        if list(found.ids.columns[1:]) != BEFORE:
+    for path in paths:
+        donor = re.sub(r"^GSM\d+_|(_umifm)?_counts.*$|\.(csv|txt)(\.gz)?$", "", path.name)
+        species = re.match(r"human|mouse", donor)
+        ids, own, X = numbers(path, ids=3, units="counts")
+        if list(ids.columns[1:]) != BEFORE:
             raise DataError(
-                f"{paths[i].name} begins with columns {shown(found.ids.columns)} where a cell's name, barcode and "
+                f"{path.name} begins with columns {shown(ids.columns)} where a cell's name, barcode and "
                 f"assigned_cluster are due: it is another table, or a column was lost; {AGAIN}"
             )
-        if genes is not None and not found.columns.equals(genes):
+        if genes is not None and not own.equals(genes):
             raise DataError(
-                f"{paths[i].name} and {paths[chosen[0]].name} name other genes, or the same in another order: "
-                "take one species (option species), or fetch both again"
+                f"{path.name} and {paths[0].name} name other genes, or the same in another order: give files of one "
+                "species, or fetch both again"
             )
-        genes = found.columns
-        parts.append(found.X)
-        cells = pd.DataFrame(
-            {"cell_type": labels(found.ids["assigned_cluster"]).to_numpy()}, index=found.ids.iloc[:, 0]
-        )
-        cells["donor"], cells["batch"], cells["species"] = donors[i], donors[i], kinds[i] or None
-        cells["barcode"] = labels(found.ids["barcode"]).to_numpy()
-        obs.append(cells)
-    obs = pd.concat(obs).dropna(axis=1, how="all")
-    return assembled(sparse.vstack(parts, format="csr"), genes, obs, units, names_of_files(paths))
+        genes = own
+        parts.append(X)
+        cells = labels(pd.DataFrame({"cell_type": ids["assigned_cluster"], "barcode": ids["barcode"]}))
+        cells = cells.assign(donor=donor, batch=donor, species=species[0] if species else None)
+        obs.append(cells.set_axis(pd.Index(ids.iloc[:, 0])))
+    obs = pd.concat(obs)[["cell_type", "donor", "batch", "species", "barcode"]].dropna(axis=1, how="all")
+    return assembled(sparse.vstack(parts, format="csr"), genes, obs, "counts", names_of_files(paths))
 
 
 # Series matrices
 
-TABLE = ("!series_matrix_table_begin", "!series_matrix_table_end")
+TABLE = (b"!series_matrix_table_begin", b"!series_matrix_table_end")
 
 
-def samples(path) -> tuple[pd.DataFrame, int]:
-    """What the head of a series matrix says of its samples, and the number of the line that begins the table.
+def samples(stream, path) -> pd.DataFrame:
+    """What the head of a series matrix says of its samples; the stream then stands before the table.
 
     Returns
     -------
@@ -91,29 +83,25 @@ def samples(path) -> tuple[pd.DataFrame, int]:
         One row a sample, indexed by accession (GSM…): title, source_name_ch1 and the like, and one column for each key
         of the characteristics (``"cell subtype: beta"`` gives ``cell_subtype``).
     """
-    found, keyed, begin = {}, {}, None
-    with opened(path) as stream:
-        for i, line in enumerate(stream):
-            if line.startswith(TABLE[0].encode()):
-                begin = i
-                break
-            if not line.startswith(b"!Sample_"):
-                continue
-            name, *values = fields(line, "\t", path)
-            name = name.removeprefix("!Sample_")
+    found, keyed = {}, {}
+    for line in stream:
+        if line.startswith(TABLE[0]):
+            break
+        if line.startswith(b"!Sample_"):
+            name, *values = fields(line.removeprefix(b"!Sample_"), "\t")
             if name.startswith("characteristics"):
                 _characteristics(values, keyed)
             else:
                 # Some fields come in several lines (contact, protocols); the first names a sample best.
                 found.setdefault(name, values)
-    if begin is None or "geo_accession" not in found:
+    else:
         raise DataError(f"{path.name} is no series matrix, or was cut before its table: {AGAIN}")
-    wrong = [k for k, v in (found | keyed).items() if len(v) != len(found["geo_accession"])]
-    if wrong:
-        n = len(found["geo_accession"])
+    n = len(found.get("geo_accession", ()))
+    wrong = [k for k, v in (found | keyed).items() if len(v) != n]
+    if wrong or not n:
         raise DataError(f"{path.name} has not one value for each of {many(n, 'sample')} in {shown(wrong)}: {AGAIN}")
     table = pd.DataFrame(found | {k: v for k, v in keyed.items() if k not in found}, dtype=object)
-    return table.set_index("geo_accession", drop=False), begin
+    return table.set_index("geo_accession", drop=False)
 
 
 def _characteristics(values, keyed):
@@ -132,7 +120,7 @@ RESPONSE = {
 }
 
 
-def series(paths: list[Path], *, obs: dict | None = None, units: str = "none", missing: str = "refuse"):
+def series(paths: list[Path]):
     """A series matrix: what GEO makes of a study on arrays (GSE6434, ``GSE6434_series_matrix.txt.gz``).
 
     Layout: lines of ``!Series_…`` and ``!Sample_…`` with one quoted, tab-separated value for each sample, then, between
@@ -143,12 +131,6 @@ def series(paths: list[Path], *, obs: dict | None = None, units: str = "none", m
     ----------
     paths : list of Path
         One file.
-    obs : dict, optional
-        New name to name in the file, of columns of ``obs``.
-    units : str
-        What the values are, where it is known.
-    missing : {"refuse", "drop"}
-        What becomes of a probe without a value in some sample.
 
     Returns
     -------
@@ -162,53 +144,31 @@ def series(paths: list[Path], *, obs: dict | None = None, units: str = "none", m
         If the file is damaged, has no table (sequencing studies keep theirs elsewhere), or lacks values.
     """
     (path,) = paths
-    said, begin = samples(path)
-    table = _series_table(path, begin, missing, units)
-    if list(table.columns) != list(said["geo_accession"]):
+    with opened(path) as stream:
+        said = samples(stream, path)
+        columns, rows = fields(stream.readline(), "\t")[1:], _rows(stream, path)
+        first = next(rows, None)
+        if first is None:
+            raise DataError(f"{path.name} has an empty table: the study keeps its values in another file of the record")
+        parts = blocks(chain([first], rows), path, "\t", 1, columns)
+        probes, X = stacked(((n, sound(b, "log", n, path)) for n, b in parts), dense=True)
+    if columns != list(said["geo_accession"]):
         raise DataError(f"{path.name} lists other samples above its table than in it: it is damaged, {AGAIN}")
     alike = said.apply(lambda c: c.duplicated(keep=False).all() and c.duplicated().sum() == len(c) - 1)
     constant = [c for c in said.columns[alike] if c not in ("title", "source_name_ch1")]
     cells = labels(said.drop(columns=[*constant, "geo_accession"]).rename(columns=plain))
-    for new, old in (obs or {}).items():
-        cells[new] = column(cells, plain(old), path)
     found = _response(said)
     if "response" not in cells and found is not None:
         cells["response"] = found
-    dropped = table.ids.attrs.get("dropped", 0)
-    notes = [f"{many(dropped, 'probe')} without a value in some sample left out"] if dropped else ()
-    return assembled(np.ascontiguousarray(table.X.T), table.ids.iloc[:, 0], cells, units, path.name, notes=notes)
+    return assembled(np.ascontiguousarray(X.T), probes[0], cells, "none", path.name)
 
 
-def _series_table(path, begin, missing, units) -> Numbers:
-    require(OneOf("refuse", "drop"), missing=missing)
-    with opened(path) as stream:
-        text = stream.read().decode("utf-8")
-    lines = text.splitlines()[begin + 1 :]
-    if TABLE[1] not in lines:
-        raise DataError(f"{path.name} has no end of its table: it was cut short, {AGAIN}")
-    rows = list(csv.reader(lines[: lines.index(TABLE[1])], delimiter="\t", strict=True))
-    if len(rows) < 2:
-        raise DataError(f"{path.name} has an empty table: the study keeps its values in another file of the record")
-    widths = {len(r) for r in rows}
-    if len(widths) > 1:
-        raise DataError(f"{path.name} has rows of {shown(sorted(widths))} fields: it is damaged, {AGAIN}")
-    values = pd.DataFrame([r[1:] for r in rows[1:]], dtype=object)
-    values = values.mask(values.isin(MISSING), None)
-    lacking = values.isna().any(axis=1).to_numpy()
-    if lacking.any() and missing == "refuse":
-        raise DataError(
-            f"{path.name} has no value in some sample for {many(int(lacking.sum()), 'probe')} "
-            f"({shown([r[0] for r, bad in zip(rows[1:], lacking) if bad])}): missing='drop' leaves them out"
-        )
-    try:
-        block = values[~lacking].to_numpy(dtype=np.float64)
-    except ValueError as e:
-        raise DataError(f"{path.name} has words where numbers are needed ({e}): it is damaged, {AGAIN}") from e
-    if not (np.abs(block) <= LARGEST).all():
-        raise DataError(f"{path.name} holds values that are not finite: it is damaged, {AGAIN}")
-    ids = pd.DataFrame({"ID_REF": [r[0] for r in rows[1:]]}, dtype=object)[~lacking].reset_index(drop=True)
-    ids.attrs["dropped"] = int(lacking.sum())
-    return Numbers(ids, pd.Index(rows[0][1:], dtype=object), block.astype(np.float32))
+def _rows(stream, path):
+    for line in stream:
+        if line.startswith(TABLE[1]):
+            return
+        yield line
+    raise DataError(f"{path.name} has no end of its table: it was cut short, {AGAIN}")
 
 
 def _response(said):
@@ -230,19 +190,15 @@ def _response(said):
 def matrix(
     paths: list[Path],
     *,
-    separator: str | None = None,
-    corner: bool | None = None,
     ids: int = 1,
     short: str | int = 0,
     full: str | int | None = None,
     cut: str = "",
     cells: dict | None = None,
-    units: str = "none",
     key: str = "title",
     key_to_cell: tuple[str, str] | None = None,
     obs: dict | None = None,
     drop: dict | None = None,
-    orientation: str = "genes",
 ):
     r"""A table with genes in rows, and labels from the series matrix or another table beside it.
 
@@ -263,10 +219,6 @@ def matrix(
     ----------
     paths : list of Path
         The table; then series matrices, or tables of labels with a header (tabs or commas).
-    separator : str, optional
-        The one that the first line has most of, where not given.
-    corner : bool, optional
-        True where the header names every column, False where it leaves out the first; both are read where not given.
     ids : int
         Columns at the start of a row that hold no measurement.
     short, full : str or int
@@ -275,8 +227,6 @@ def matrix(
         Regular expression of what is cut from the short name; where two genes are then alike, both keep the full name.
     cells : dict
         Column of ``obs`` to a regular expression whose first group is taken from the cell's name.
-    units : str
-        What the values are.
     key : str
         Column of the labels that names the cells.
     key_to_cell : pair of str
@@ -285,8 +235,6 @@ def matrix(
         Column of ``obs`` to column of the labels (characteristics are named in lower case with underscores).
     drop : dict
         Column of ``obs`` to labels whose cells are left out: those the authors dropped, or took for mixtures.
-    orientation : {"genes", "cells"}
-        What the rows are.
 
     Returns
     -------
@@ -300,20 +248,11 @@ def matrix(
         If a file is damaged or the labels do not fit the cells.
     """
     path, *others = paths
-    separator = separator or separator_of(path)
-    found = numbers(path, separator, ids=ids, corner=corner, units=units)
-    require(OneOf("genes", "cells"), orientation=orientation)
-    if orientation == "genes":
-        first = _id(found.ids, short, path)
-        genes = distinct(
-            first.str.replace(cut, "", regex=True) if cut else first, _id(found.ids, full or 0, path), path.name
-        )
-        var = (
-            found.ids.rename(columns=lambda c: plain(str(c)) or "name").set_index(pd.Index(genes)) if ids > 1 else None
-        )
-        X, names = found.X.T.tocsr(), found.columns
-    else:
-        genes, var, X, names = found.columns, None, found.X, pd.Index(_id(found.ids, short, path))
+    rows, names, X = numbers(path, ids=ids)
+    first = _id(rows, short, path)
+    first = first.str.replace(cut, "", regex=True) if cut else first
+    genes = distinct(first, _id(rows, full or 0, path), path.name)
+    var = rows.rename(columns=lambda c: plain(str(c)) or "name").set_index(pd.Index(genes)) if ids > 1 else None
     table, notes = pd.DataFrame(index=names), []
     for new, rule in (cells or {}).items():
         table[new] = names.astype(str).str.extract(rule, expand=False).to_numpy()
@@ -330,14 +269,17 @@ def matrix(
     source = next((c for c in ("batch", "platform", "library", "donor") if c in table), None)
     if source:
         table["batch"] = table[source]
-    made = assembled(X, genes, table, units, path.name, var=var, notes=notes)
+    made = assembled(X.T.tocsr(), genes, table, "none", path.name, var=var, notes=notes)
     for name, values in (drop or {}).items():
         if name not in made.obs:
             raise DataError(
                 f"there is no column {name!r} to drop {shown(values)} by; there are {shown(made.obs.columns)}"
             )
-        made = only(made, ~made.obs[name].isin(list(values)), "cell", f"of {name} {shown(values)} left out")
+        gone = made.obs[name].isin(list(values)).to_numpy()
+        made = made[~gone].copy()
         made.obs[name] = made.obs[name].cat.remove_unused_categories()
+        notes = made.uns.get("notes", [])
+        made.uns["notes"] = [*notes, f"{many(int(gone.sum()), 'cell')} of {name} {shown(values)} left out"]
     return made
 
 
@@ -348,7 +290,7 @@ def _id(ids, which, path):
 def _labelled(names, paths, matrix_path, key, key_to_cell, obs) -> pd.DataFrame:
     tables = []
     for path in paths:
-        table = _label_table(path, key)
+        table = _label_table(path)
         index = column(table, key if key in table else table.columns[0], path).astype(str)
         if key_to_cell:
             index = index.str.replace(*key_to_cell, regex=True)
@@ -366,12 +308,8 @@ def _labelled(names, paths, matrix_path, key, key_to_cell, obs) -> pd.DataFrame:
     return joined(names, table, matrix_path.name, source)
 
 
-def _label_table(path, key):
-    with opened(path, to_end=False) as stream:
-        first = stream.readline()
-    if first.startswith(b"!"):
-        return samples(path)[0].reset_index(drop=True)
-    separator = separator_of(path)
-    with opened(path, to_end=False) as stream:
-        widths = [len(fields(stream.readline(), separator, path)) for _ in range(2)]
-    return words(path, separator, corner=widths[0] == widths[1])
+def _label_table(path):
+    with opened(path) as stream:
+        if stream.peek(1).startswith(b"!"):
+            return samples(stream, path).reset_index(drop=True)
+    return words(path)

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
-from shared.data.io.assemble import assembled, joined, labels, names_of_files, only
-from shared.data.io.text import column, numbers, words
+from shared.data.io import names_of_files
+from shared.data.io.tables import words
+from shared.data.sources.common import assembled, column, joined, labels, numbers
 
 COUNT, META = ".count.csv", ".metadata.csv"
 
 
-def read(paths: list[Path], *, doublets: str = "keep"):
+def read(paths: list[Path]):
     """Cells × the genes that all batches report.
 
     Layout: for each batch ``<batch>.count.csv.gz``, comma-separated as R writes it (a header of the cells only, then
@@ -27,8 +27,6 @@ def read(paths: list[Path], *, doublets: str = "keep"):
     ----------
     paths : list of Path
         The pairs, in any order.
-    doublets : {"keep", "drop"}
-        Drop cells that are not SNG. Kept, they are told by ``demuxlet_cls``.
 
     Returns
     -------
@@ -43,7 +41,6 @@ def read(paths: list[Path], *, doublets: str = "keep"):
     """
     from scipy import sparse
 
-    require(OneOf("keep", "drop"), doublets=doublets)
     pairs: dict = {}
     for path in paths:
         kind = next((k for k in (COUNT, META) if k in path.name), None)
@@ -57,32 +54,33 @@ def read(paths: list[Path], *, doublets: str = "keep"):
         )
     parts, obs, shared = [], [], None
     for batch, files in pairs.items():
-        found = numbers(files[COUNT], ",", corner=False, units="counts")
-        genes = pd.Index(found.ids.iloc[:, 0], dtype=object)
+        ids, cells, X = numbers(files[COUNT], units="counts")
+        genes = pd.Index(ids.iloc[:, 0], dtype=object)
         if genes.has_duplicates:
             twice = genes[genes.duplicated()].unique()
             raise DataError(
                 f"{files[COUNT].name} has {many(len(twice), 'gene')} more than once ({shown(twice)}): damaged"
             )
         shared = genes if shared is None else shared.intersection(genes)
-        parts.append((found.X, genes))
-        obs.append(_cells(batch, found.columns, files))
+        parts.append((X, genes))
+        obs.append(_cells(batch, cells, files))
     if not len(shared):
         raise DataError(f"{names_of_files(paths)} have no gene in common: the files do not belong together")
     shared = shared.sort_values()
     X = sparse.vstack([X[genes.get_indexer(shared)].T.tocsr() for X, genes in parts], format="csr")
     left = sorted({len(g) - len(shared) for _, g in parts} - {0})
     notes = [f"genes that not every batch reports left out ({shown(left)} of a batch)"] if left else []
-    made = assembled(X, shared, pd.concat(obs), "counts", names_of_files(paths), notes=notes)
-    return made if doublets == "keep" else only(made, made.obs["demuxlet_cls"] == "SNG", "doublet", "left out")
+    return assembled(X, shared, pd.concat(obs), "counts", names_of_files(paths), notes=notes)
 
 
 def _cells(batch, cells, files):
     path = files[META]
-    table = words(path, ",", corner=False)
+    table = words(path)
     picked = {"cell_type": "cell_line_demuxlet", "demuxlet_cls": "demuxlet_cls"}
     found = labels(pd.DataFrame({new: column(table, old, path) for new, old in picked.items()}))
-    found = joined(cells, found.set_axis(pd.Index(table["name"])), files[COUNT].name, path.name, need_all=True)
+    found = joined(
+        cells, found.set_axis(pd.Index(column(table, "name", path))), files[COUNT].name, path.name, need_all=True
+    )
     found.insert(1, "batch", batch)
     if len(table) != len(cells):
         raise DataError(

@@ -8,7 +8,8 @@ import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import shown
-from shared.data.io.text import AGAIN, column, words
+from shared.data.io.tables import AGAIN, words
+from shared.data.sources.common import column
 
 HUMAN, MOUSE = "9606", "10090"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared.data.errors import DataError
-from shared.data.io.text import damaged
+from shared.data.io.tables import refused
 
 
 def read(paths: list[Path]):
@@ -30,7 +30,7 @@ def read(paths: list[Path]):
 
     (path,) = paths
     path = Path(path)
-    with damaged(path, cure="restore it"):
+    with refused(path):
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     if list(table.columns) != ["human", "mouse"] or table.empty:
         raise DataError(f"{path.name} has columns {', '.join(table.columns)}; human and mouse are needed")

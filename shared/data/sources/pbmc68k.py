@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shared.data.io.hdf import text_of
-from shared.data.io.text import damaged
+from shared.data.io.tables import refused
+from shared.data.io.tenx import text_of
 
 LABELS = "bulk_labels"
 COUNTED = ["n_genes", "n_counts", "percent_mito"]
@@ -43,7 +43,7 @@ def read(paths: list[Path]):
     from scipy import sparse
 
     (path,) = paths
-    with damaged(path, ", or is not scanpy's file"):
+    with refused(path, "scanpy's file"):
         with h5py.File(path) as file:
             stored = file["raw.X"]
             shape = tuple(int(n) for n in stored.attrs["h5sparse_shape"])

@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import shown
-from shared.data.io.assemble import assembled, joined, labels, names_of_files
-from shared.data.io.text import AGAIN, blocks, column, fields, opened, sound, stacked, words
+from shared.data.io import names_of_files
+from shared.data.io.tables import AGAIN, blocks, fields, opened, sound, words
+from shared.data.sources.common import assembled, column, joined, labels, stacked
 
-AUC, LENGTH = "bc_auc.all_reads_all_bases", "star.average_mapped_length"
-TARGET = 4e7  # reads of 100 bases that a sample is scaled to: what the recount3 package takes
+LENGTH = "star.average_mapped_length"
 WELCOME = {"title": "experiment_title", "sample_title": "sample_title", "experiment": "experiment_acc"}
 
 
-def read(paths: list[Path], *, counts: str = "reads"):
+def read(paths: list[Path]):
     """Samples × genes of one study.
 
     Layout, all gzipped, tabs: ``sra.gene_sums.<study>.<annotation>.gz`` begins with comments (``##annotation=M023``),
@@ -32,47 +31,41 @@ def read(paths: list[Path], *, counts: str = "reads"):
     ----------
     paths : list of Path
         In any order: gene sums, metadata, quality, perhaps the annotation (``…gene_sums.<annotation>.gtf.gz``).
-    counts : {"reads", "scaled", "raw"}
-        "reads": divided by the average mapped length and rounded, about the reads (or pairs) of each gene. "scaled":
-        every run scaled to the same area under its coverage, as if it had 40 million reads of 100 bases, and rounded;
-        runs are then comparable, and no longer counted. "raw": the sums.
 
     Returns
     -------
     AnnData
-        ``X``: float32 CSR. ``obs``: study, batch (the study), title, sample_title, experiment, and the sample's
+        ``X``: float32 CSR, counts: the sums divided by the average mapped length and rounded, about the reads (or
+        pairs) of each gene. ``obs``: study, batch (the study), title, sample_title, experiment, and the sample's
         attributes (``age;;P56|tissue;;brain`` gives age and tissue). ``var``: symbol and biotype with an annotation.
-        Units: counts, or none for raw sums.
 
     Raises
     ------
     DataError
         If a file is damaged or missing, a run has no metadata, or its length or area is not a positive number.
     """
-    require(OneOf("reads", "scaled", "raw"), counts=counts)
-    path, metadata, quality, annotation = _sorted(paths, counts)
+    path, metadata, quality, annotation = _sorted(paths)
     with opened(path) as stream:
         line = stream.readline()
         while line.startswith(b"##"):
             line = stream.readline()
-        corner, *runs = fields(line, "\t", path) or [""]
+        corner, *runs = fields(line, "\t") or [""]
         if corner != "gene_id" or not runs:
             raise DataError(
                 f"{path.name} has {corner[:40]!r} where gene_id and the runs are due: it is another file, {AGAIN}"
             )
         runs = pd.Index(runs, dtype=object)
-        factor = _factor(quality, runs, counts, path)
+        length = _length(quality, runs, path)
         # Sums of whole coverage.
-        sums = ((n, sound(b, "counts", n, path)) for n, b in blocks(stream, path, "\t", 1, 1 + len(runs)))
-        names, X = stacked(sums if counts == "raw" else ((n, np.rint(b * factor)) for n, b in sums))
+        sums = ((n, sound(b, "counts", n, path)) for n, b in blocks(stream, path, "\t", 1, runs))
+        names, X = stacked((n, np.rint(b / length)) for n, b in sums)
     genes = names[0]
     obs = _metadata(metadata, runs, path)
     var = None if annotation is None else _annotated(annotation, genes, path)
-    units = "none" if counts == "raw" else "counts"
-    return assembled(X.T.tocsr(), genes, obs, units, names_of_files(paths), var=var)
+    return assembled(X.T.tocsr(), genes, obs, "counts", names_of_files(paths), var=var)
 
 
-def _sorted(paths, counts):
+def _sorted(paths):
     rules = {"gtf": r"\.gtf(\.gz)?$", "quality": r"recount_qc\..*MD", "sums": r"gene_sums\.", "metadata": ""}
     found: dict = {}
     for path in paths:
@@ -82,10 +75,10 @@ def _sorted(paths, counts):
                 f"{path.name} and {found[kind].name} are both taken for {kind}: give the files of one study"
             )
         found[kind] = path
-    lost = [k for k in ("sums", "metadata", "quality") if k not in found and not (k == "quality" and counts == "raw")]
+    lost = [k for k in ("sums", "metadata", "quality") if k not in found]
     if lost:
-        raise DataError(f"{names_of_files(paths)}: there is no file of {shown(lost)}, which counts={counts!r} needs")
-    return found["sums"], found["metadata"], found.get("quality"), found.get("gtf")
+        raise DataError(f"{names_of_files(paths)}: there is no file of {shown(lost)}, and all three are needed")
+    return found["sums"], found["metadata"], found["quality"], found.get("gtf")
 
 
 def _table(path, runs, matrix):
@@ -94,18 +87,12 @@ def _table(path, runs, matrix):
     return joined(runs, table, matrix.name, path.name, need_all=True)
 
 
-def _factor(path, runs, counts, matrix):
-    if counts == "raw":
-        return None
-    table = _table(path, runs, matrix)
-    name = LENGTH if counts == "reads" else AUC
-    value = pd.to_numeric(column(table, name, path), errors="coerce").to_numpy(dtype=float)
+def _length(path, runs, matrix):
+    value = pd.to_numeric(column(_table(path, runs, matrix), LENGTH, path), errors="coerce").to_numpy(dtype=float)
     bad = ~(np.isfinite(value) & (value > 0))
     if bad.any():
-        raise DataError(
-            f"{path.name} gives no positive {name} for {shown(runs[bad])}: drop those runs, or read the raw sums"
-        )
-    return 1 / value if counts == "reads" else TARGET / value
+        raise DataError(f"{path.name} gives no positive {LENGTH} for {shown(runs[bad])}: it is damaged, {AGAIN}")
+    return value
 
 
 def _metadata(path, runs, matrix):

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.io.assemble import assembled
-from shared.data.io.hdf import text_of
-from shared.data.io.text import damaged
+from shared.data.io.tables import refused
+from shared.data.io.tenx import text_of
+from shared.data.sources.common import assembled
 
 COUNTED = ("n_genes", "percent_mito", "n_counts")
 PANEL = "_TotalSeqB"  # the kind of antibody, at the end of each name
@@ -43,7 +43,7 @@ def read(paths: list[Path]):
     from scipy import sparse
 
     (path,) = paths
-    with damaged(path, ", or is not the file of scvi-tools"), h5py.File(path) as file:
+    with refused(path, "the file of scvi-tools"), h5py.File(path) as file:
         dense, cells, genes = file["X"][:], text_of(file["obs/index"]), text_of(file["var/index"])
         proteins, panel = file["obsm/protein_expression"][:], text_of(file["uns/protein_names"])
         obs = pd.DataFrame({name: file[f"obs/{name}"][:] for name in COUNTED}, index=cells)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import shown
-from shared.data.io.assemble import assembled, distinct, joined, labels, only
-from shared.data.io.text import AGAIN, blocks, fields, opened, sound, stacked, words
+from shared.data.io.tables import AGAIN, blocks, fields, opened, sound, words
+from shared.data.io.tenx import distinct
+from shared.data.sources.common import assembled, joined, labels, stacked
 
 # Column of obs to heading of the sdrf, without blanks and in lower case.
 FACTS = {
@@ -24,7 +24,7 @@ FACTS = {
 }
 
 
-def read(paths: list[Path], *, values: str = "counts", keep: str = "all"):
+def read(paths: list[Path]):
     """Cells × genes with their types, donors and disease.
 
     Layout of ``pancreas_refseq_rpkms_counts_3514sc.txt`` (tabs): a first line ``#samples`` and the 3,514 cells once;
@@ -36,45 +36,33 @@ def read(paths: list[Path], *, values: str = "counts", keep: str = "all"):
     ----------
     paths : list of Path
         The table and the sdrf, in this order.
-    values : {"counts", "rpkm"}
-        Which half to take.
-    keep : {"all", "good"}
-        With "good", cells whose well the authors call OK and that have a type.
 
     Returns
     -------
     AnnData
-        ``X``: float32 CSR. ``obs``: cell_type, donor, batch (the donor), disease, quality, sex, age, as far as the sdrf
-        has them; cell_type and donor are needed. ``var``: accession, spike_in.
+        ``X``: float32 CSR, counts. ``obs``: cell_type, donor, batch (the donor), disease, quality, sex, age, as far as
+        the sdrf has them; cell_type and donor are needed. ``var``: accession, spike_in.
 
     Raises
     ------
     DataError
         If a file is damaged, the rows do not hold each cell twice, or the files do not belong together.
     """
-    require(OneOf("counts", "rpkm"), values=values)
-    require(OneOf("all", "good"), keep=keep)
     path, sdrf = paths
-    units = "counts" if values == "counts" else "none"
     with opened(path) as stream:
-        first, *cells = fields(stream.readline(), "\t", path)
+        first, *cells = fields(stream.readline(), "\t")
         if first != "#samples" or not cells:
             raise DataError(
                 f"{path.name} does not begin with #samples: it is another table, or its head was lost; {AGAIN}"
             )
-        half = slice(len(cells), None) if values == "counts" else slice(0, len(cells))
-        # The other half is looked at too: a row that slipped by one shows there.
-        parts = ((n, sound(b, "none", n, path)) for n, b in blocks(stream, path, "\t", 2, 2 + 2 * len(cells)))
-        names, X = stacked((n, sound(b[:, half], units, n, path)) for n, b in parts)
+        # The RPKM are looked at too: a row that slipped by one shows there.
+        parts = ((n, sound(b, "none", n, path)) for n, b in blocks(stream, path, "\t", 2, cells * 2))
+        names, X = stacked((n, sound(b[:, len(cells) :], "counts", n, path)) for n, b in parts)
     genes = distinct(names[0], np.where(names[1].isin(["", "NA"]), names[0], names[0] + "|" + names[1]), path.name)
     cells = pd.Index(cells, dtype=object)
     obs = _facts(sdrf, cells, path)
     var = pd.DataFrame({"accession": names[1].to_numpy(), "spike_in": names[0].str.match(r"ERCC[-_]").to_numpy()})
-    made = assembled(X.T.tocsr(), genes, obs, units, path.name, var=var)
-    if keep == "all":
-        return made
-    good = made.obs["cell_type"].notna() & (made.obs.get("quality", "OK") == "OK")
-    return only(made, good, "cell", "left out that failed the authors' control or have no type")
+    return assembled(X.T.tocsr(), genes, obs, "counts", path.name, var=var)
 
 
 def _facts(path, cells, matrix):

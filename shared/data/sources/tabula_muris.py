@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
-from shared.data.io.assemble import assembled, joined, labels, names_of_files
-from shared.data.io.mtx import barcodes, counted, features, fitted, named
-from shared.data.io.text import AGAIN, column, numbers, refused, words
+from shared.data.io import names_of_files
+from shared.data.io.tables import AGAIN, refused, words
+from shared.data.io.tenx import distinct, triplet
+from shared.data.sources.common import assembled, column, joined, labels, numbers
 
 FACTS = {
     "cell_type": ("cell_ontology_class",),
@@ -26,7 +25,7 @@ FACTS = {
 }
 
 
-def read(paths: list[Path], *, tissues: Iterable | None = None, unannotated: str = "keep"):
+def read(paths: list[Path]):
     """Cells × genes of all organs, or of some.
 
     Layout: ``FACS.zip`` holds ``FACS/<Organ>-counts.csv``, comma-separated: a header with an empty first field and the
@@ -41,16 +40,13 @@ def read(paths: list[Path], *, tissues: Iterable | None = None, unannotated: str
     paths : list of Path
         The archive, or its unpacked tables (sorted cells only); then annotations, and perhaps ``metadata_droplet.csv``
         (channel, tissue, mouse.id), in any order.
-    tissues : sequence of str, optional
-        Read these organs only, named as in the archive.
-    unannotated : {"keep", "drop"}
-        Cells the authors did not annotate have no cell_type; drop them. Some annotated ones have none either.
 
     Returns
     -------
     AnnData
-        ``X``: float32 CSR, counts. ``obs``: cell_type, tissue, donor, sex, batch (plate or channel), free_annotation,
-        subtissue as far as they are given. ``var``: spike_in.
+        ``X``: float32 CSR, counts. ``obs``: cell_type (missing for cells the authors did not annotate),
+        tissue, donor, sex, batch (plate or channel), free_annotation, subtissue as far as they are given. ``var``:
+        spike_in.
 
     Raises
     ------
@@ -59,32 +55,21 @@ def read(paths: list[Path], *, tissues: Iterable | None = None, unannotated: str
     """
     from scipy import sparse
 
-    require(OneOf("keep", "drop"), unannotated=unannotated)
     found = _sorted(paths)
     notes = _annotations(found["annotations"])
-    tissues = None if tissues is None else {tissues} if isinstance(tissues, str) else set(tissues)
     with refused(found["data"][0], "an archive"):
         organs = _organs(found["data"])
-    there, what = sorted({o for o, *_ in organs}), names_of_files(found["data"])
-    lost = sorted((tissues or set()).difference(there))
-    if lost:
-        raise DataError(f"{what} has no organ {shown(lost)}; it has {shown(there)}")
+    what = names_of_files(found["data"])
     parts, obs, genes = [], [], None
     for organ, batch, files in organs:
-        if tissues is not None and organ not in tissues:
-            continue
         X, own, cells = _sorted_cells(files) if batch is None else _droplets(files, batch)
         if genes is not None and not np.array_equal(own, genes):
             raise DataError(
                 f"{files[0].name} of {organ} names other genes than the organs before it: it is damaged, {AGAIN}"
             )
         genes = own
-        table = pd.DataFrame({"tissue": organ, "batch": batch or _plates(cells, files[0])}, index=cells)
-        if unannotated == "drop":
-            known = cells.isin(notes.index)
-            X, table = X[known], table[known]
         parts.append(X)
-        obs.append(table)
+        obs.append(pd.DataFrame({"tissue": organ, "batch": batch or _plates(cells, files[0])}, index=cells))
     table = pd.concat(obs)
     if not table.index.isin(notes.index).any():
         raise DataError(
@@ -96,7 +81,7 @@ def read(paths: list[Path], *, tissues: Iterable | None = None, unannotated: str
     if found["metadata"] is not None:
         table = _of_channels(found["metadata"], table)
     gone = len(notes) - int(notes.index.isin(table.index).sum())
-    said = [f"{many(gone, 'annotated cell')} not among the cells read"] if gone and tissues is None else []
+    said = [f"{many(gone, 'annotated cell')} not among the cells read"] if gone else []
     var = pd.DataFrame({"spike_in": pd.Series(genes, dtype=object).str.match(r"ERCC-").to_numpy()})
     return assembled(sparse.vstack(parts, format="csr"), genes, table, "counts", what, var=var, notes=said)
 
@@ -143,19 +128,13 @@ def _organs(paths):
 
 
 def _sorted_cells(files):
-    found = numbers(files[0], ",", units="counts")
-    return found.X.T.tocsr(), found.ids.iloc[:, 0].to_numpy(), found.columns
+    ids, cells, X = numbers(files[0], units="counts")
+    return X.T.tocsr(), ids.iloc[:, 0].to_numpy(), cells
 
 
 def _droplets(files, channel):
-    kinds = {k: [f for f in files if k in f.name] for k in ("matrix", "genes", "barcodes")}
-    kinds["genes"] += [f for f in files if "features" in f.name]
-    if any(len(v) != 1 for v in kinds.values()):
-        raise DataError(f"the folder of {channel} holds {names_of_files(files)}: matrix, genes and barcodes are needed")
-    X, table = counted(kinds["matrix"][0]), features(kinds["genes"][0])
-    codes = barcodes(kinds["barcodes"][0])
-    fitted(X, table, codes, f"matrix.mtx of {channel}")
-    genes, _ = named(table, "symbol", f"genes.tsv of {channel}")
+    X, table, codes = triplet(files)
+    genes = distinct(table["symbol"], table["id"], f"genes.tsv of {channel}")
     return X, genes, channel + "_" + codes.str.replace(r"-\d+$", "", regex=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ import pandas as pd
 from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
-from shared.data.io.assemble import MISSING, assembled, joined, labels
-from shared.data.io.text import AGAIN, column, fields, opened, separator_of, sound, words
-from shared.data.io.wide import gene_names, wanted_blocks
+from shared.data.io import MISSING
+from shared.data.io.tables import AGAIN, blocks, fields, opened, sound, words
+from shared.data.sources.common import assembled, column, gene_names, joined, labels
 
 # Columns of obs, and what the hubs call them.
 PHENOTYPES = {
@@ -33,14 +32,10 @@ def read(
     base: float | None = None,
     offset: float = 0.0,
     units: str = "log",
-    genes: Iterable | None = None,
-    samples: dict | None = None,
-    names: str = "ensembl",
     missing: str = "refuse",
     twice: str = "refuse",
-    obs: dict | None = None,
 ):
-    """Samples × genes, in memory only what is asked for and one block of text.
+    """Samples × genes, in memory only the matrix and one block of text.
 
     Layout: tabs; a header ``sample`` and the samples; one row a gene. Toil (``TcgaTargetGtex_rsem_gene_tpm.gz``):
     Ensembl ids with versions, log2(TPM + 0.001) to four decimals, so that -9.9658 is zero: ``base=2, offset=0.001,
@@ -51,64 +46,41 @@ def read(
     Parameters
     ----------
     paths : list of Path
-        The matrix; then, in any order, the phenotypes and perhaps a probemap (``id``, ``gene``, ...).
+        The matrix; then the phenotypes, where they are wanted.
     base, offset : float
         Undo log_base(x + offset). A value at the floor, which is the logarithm of the offset as the file rounds it,
         becomes exactly zero; others keep the precision of four decimals, 3.5e-5 of TPM + offset.
     units : str
         What the values are in the end.
-    genes : sequence of str, optional
-        Read these rows only: as they stand, with the version cut, or, with a probemap, symbols.
-    samples : dict, optional
-        Column of ``obs`` to the values whose samples are read, as {"study": ["GTEX"]}.
-    names : {"ensembl", "versioned", "symbol"}
-        What names the genes: the id cut at the version (the id itself where it has none), as it stands, or the
-        probemap's symbol where one gene alone has it.
     missing : {"refuse", "drop"}
         What becomes of a gene without a value in some sample.
     twice : {"refuse", "drop"}
         What becomes of genes whose name stands more than once: with "drop", none of them is read.
-    obs : dict, optional
-        Further columns of ``obs``, and the phenotypes' name of each.
 
     Returns
     -------
     AnnData
         ``X``: float32 ndarray. ``obs``: study, sample_type, tissue, disease, detail, sex, cancer as far as the
         phenotypes have them; donor, from the sample's name; batch (the study) where it is known. Samples without a
-        phenotype have missing values. ``var``: id, and symbol with a probemap.
+        phenotype have missing values. ``var``: id; genes are named by it, cut at the version where it has one.
 
     Raises
     ------
     DataError
         If a file is damaged, lacks values, or names no sample of the other.
     """
-    path, *others = paths
-    require(OneOf("ensembl", "versioned", "symbol"), names=names)
+    path, *phenotypes = paths
     require(OneOf("refuse", "drop"), missing=missing)
     require(OneOf("refuse", "drop"), twice=twice)
-    phenotypes, probemap = _sorted(others)
-    if names == "symbol" and probemap is None:
-        raise DataError(f"symbols for {path.name} come from a probemap: give its file too")
-    symbols = _symbols(probemap)
-    asked = None if genes is None else {str(g) for g in genes}
-
-    def keep(ids):
-        name = ids[0].decode("utf-8")
-        return not asked.isdisjoint((name, name.split(".")[0], symbols.get(name, name)))
-
     found, parts, lacking = [], [], []
     with opened(path) as stream:
-        corner, *cells = fields(stream.readline(), "\t", path) or [""]
+        corner, *cells = fields(stream.readline(), "\t") or [""]
         if corner not in ("sample", "Ensembl_ID", "gene") or not cells:
             raise DataError(
                 f"{path.name} begins with {corner[:40]!r} where 'sample' is due: it is another table, {AGAIN}"
             )
-        cells = pd.Index(cells, dtype=object)
-        table = _phenotypes(phenotypes, cells, path, obs)
-        chosen = _of(table, samples, path)
-        columns = np.flatnonzero(chosen) + 1
-        for ids, block in wanted_blocks(stream, path, 1, 1 + len(cells), columns, keep if asked else None, ABSENT):
+        table = _phenotypes(phenotypes, pd.Index(cells, dtype=object), path)
+        for ids, block in blocks(stream, path, "\t", 1, cells, absent=ABSENT):
             gone = np.isnan(block).any(axis=1)
             if gone.any() and missing == "refuse":
                 raise DataError(
@@ -122,8 +94,6 @@ def read(
             sound(block, units, ids, path)
             found.append(ids)
             parts.append(block.astype(np.float32))
-    if not parts:
-        raise DataError(f"{path.name} has none of the genes asked for ({shown(sorted(asked or []))})")
     ids = pd.concat(found, ignore_index=True).set_axis(["id"], axis=1)
     X = side_by_side(parts)
     notes = (
@@ -135,9 +105,7 @@ def read(
             f"{many(int(again.sum()), 'row')} left out whose name stands twice ({shown(ids['id'][again].unique())})"
         )
         ids, X = ids[~again].reset_index(drop=True), X[:, ~again]
-    if symbols:
-        ids["symbol"] = [symbols.get(i) for i in ids["id"]]
-    return assembled(X, gene_names(ids, names, path), table[chosen], units, path.name, var=ids, notes=notes)
+    return assembled(X, gene_names(ids, path), table, units, path.name, var=ids, notes=notes)
 
 
 ABSENT = tuple(MISSING - {""})
@@ -166,54 +134,18 @@ def side_by_side(parts: list) -> np.ndarray:
     return X
 
 
-def _sorted(paths):
-    phenotypes = probemap = None
-    for path in paths:
-        with opened(path, to_end=False) as stream:
-            head = stream.readline().split(b"\t")[:2]
-        if head == [b"id", b"gene"]:
-            probemap = path
-        elif phenotypes is None:
-            phenotypes = path
-        else:
-            raise DataError(f"{path.name} and {phenotypes.name} are both phenotypes: give one")
-    return phenotypes, probemap
-
-
-def _symbols(path) -> dict:
-    if path is None:
-        return {}
-    table = words(path, "\t", quoted=False)
-    return dict(zip(column(table, "id", path), column(table, "gene", path)))
-
-
-def _phenotypes(path, cells, matrix, extra):
+def _phenotypes(paths, cells, matrix):
     table = pd.DataFrame(index=cells)
-    if path is not None:
-        said = words(path, separator_of(path), quoted=False)
+    for path in paths[:1]:
+        said = words(path, quoted=False)
         key = next((k for k in ("sample", "sampleID") if k in said), None)
         if key is None:
             raise DataError(f"{path.name} has no column 'sample'; it has {shown(said.columns)}: {AGAIN}")
-        found = {new: n for new, old in PHENOTYPES.items() for n in reversed(old) if n in said} | dict(extra or {})
+        found = {new: n for new, old in PHENOTYPES.items() for n in reversed(old) if n in said}
         picked = pd.DataFrame({new: column(said, old, path) for new, old in found.items()})
-        picked = joined(cells, picked.set_axis(pd.Index(said[key])), matrix.name, path.name)
-        table = labels(picked)
+        table = labels(joined(cells, picked.set_axis(pd.Index(said[key])), matrix.name, path.name))
     # TCGA-OR-A5J1-01 and TARGET-20-PANSBH-03A name the donor in three parts, GTEX-1117F-0226-SM-5GZZ7 in two.
     table["donor"] = cells.str.extract(r"^((?:TCGA|TARGET)-[^-]+-[^-]+|GTEX-[^-]+)", expand=False).to_numpy()
     if "study" in table:
         table["batch"] = table["study"]
     return table.dropna(axis=1, how="all")
-
-
-def _of(table, samples, path):
-    chosen = np.ones(len(table), bool)
-    for name, values in (samples or {}).items():
-        if name not in table:
-            raise DataError(f"there is no column {name!r} to choose samples by; there are {shown(table.columns)}")
-        hit = table[name].isin([values] if isinstance(values, str) else list(values)).to_numpy()
-        if not hit.any():
-            raise DataError(
-                f"{path.name} has no sample with {name} {shown(values)}; there are {shown(table[name].unique())}"
-            )
-        chosen &= hit
-    return chosen

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.data.catalogue import UNITS
 from shared.data.constraints import Maybe, OneOf, Whole, nearest, require
 from shared.data.errors import DataError
 from shared.data.genes.kinds import gene_kind
@@ -18,7 +17,7 @@ from shared.data.genes.lists import many, shown
 from shared.data.validate.findings import CheckReport, Finding, findings
 from shared.data.validate.names import of_names, of_overlap
 from shared.data.validate.structure import structural
-from shared.data.validate.values import EXACT, LOGGED_MAX, Values, looks_like, scan
+from shared.data.validate.values import EXACT, LOGGED_MAX, Values, looks_like, scan, units_of
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -87,6 +86,10 @@ def check(
         looks = looks_like(values, X)
         units = _units(adata, layer)
         found += value_errors(values, units) + _of_looks(values, looks, need, units, adata, layer)
+        said = adata.uns.get("units")
+        if layer is None and units == "log" != said:
+            problem = f"says it holds {said}, and was logged since"
+            found.append(Finding("units", "note", problem, "adata.uns['units'] = 'log' says so"))
         if looks == "equal":
             problem = f"holds the same value everywhere, {values.smallest:g}"
             found.append(Finding("equal", "warning", problem, "see what was read"))
@@ -136,8 +139,7 @@ def _units(adata, layer=None):
     """The units the data state, if they are ones we know; a layer other than counts states none."""
     if layer is not None:
         return "counts" if layer == "counts" else None
-    units = adata.uns.get("units")
-    return units if isinstance(units, str) and units in UNITS else None
+    return units_of(adata)
 
 
 # Findings.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from shared.data.errors import DataError
@@ -18,6 +19,11 @@ from shared.data.genes.lists import UNWRITABLE, gene_hash, many, names_of, once,
 from shared.data.validate.findings import Finding, findings
 
 SHOUTED = 0.03  # share of mouse-only names in upper case; human sets hold 0.004, mouse ones written so 0.08
+# What HTSeq, STAR and featureCounts write below the genes: reads that they could not count.
+TALLIES = re.compile(
+    r"(?:__)?(?:no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique)"
+    r"|N_(?:unmapped|multimapping|noFeature|ambiguous)|Unassigned_\w+"
+)
 GENOMES = ("GRCh37_", "GRCh38_", "hg19_", "hg38_", "GRCm38_", "GRCm39_", "mm10_", "mm39_")
 
 
@@ -33,6 +39,7 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
     damaged, retired = damaged_names(names), renamed_names(names)
     first, was = next(iter(damaged.items()), ("", ()))
     old, new = next(iter(retired.items()), ("", ""))
+    tallies = [n for n in names if TALLIES.fullmatch(n)]
     genome = [g for g in GENOMES if any(n.startswith(g) for n in names)]
     yield from findings(
         (
@@ -51,6 +58,15 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
                 "warning",
                 f"has {many(len(nameless), 'gene')} without a name ({shown(map(repr, nameless))})",
                 "name or drop them",
+            ),
+        ),
+        (
+            tallies,
+            Finding(
+                "tallies",
+                "warning",
+                f"has {many(len(tallies), 'tally')} of reads among its genes ({shown(tallies)})",
+                f"adata = adata[:, ~adata.var_names.isin({tallies})].copy()",
             ),
         ),
         (

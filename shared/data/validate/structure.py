@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from shared.data.errors import DataError
@@ -77,6 +79,67 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
             (bad, Finding("names", "error", odd, "rename them")),
             (len(twice), Finding(f"{what}s twice", "error", again, todo)),
         )
+
+
+def matrix_of(X, what="X"):
+    """The ndarray or sparse matrix that `X` is or holds, in a type of this machine; nothing is copied that need not be.
+
+    Parameters
+    ----------
+    X : AnnData, DataFrame, ndarray, sparse matrix or nested sequence, cells × genes
+        What lies in the file of a backed AnnData is read. Numbers among Python objects become float64, and what is
+        missing there (None, ``pd.NA``) becomes NaN.
+    what : str
+        How the message calls it.
+
+    Raises
+    ------
+    DataError
+        If there is no matrix, words stand in place of numbers, a type is none of numbers, or sparse storage is damaged.
+    """
+    if hasattr(X, "obs") and hasattr(X, "var_names") and not isinstance(X, pd.DataFrame):
+        X = X.X
+        if X is None:
+            raise DataError(f"{what} is an AnnData without X: put a layer there, adata.X = adata.layers[...].copy()")
+    if _on_disk(X):
+        X = X.to_memory() if hasattr(X, "to_memory") else X[:]
+    if isinstance(X, pd.DataFrame):
+        words = [c for c, kind in zip(X.columns, X.dtypes) if kind.kind not in "biuf" and not _are_numbers(X[c])]
+        if words:
+            said = f"{many(len(words), 'column')} of {what} with words in place of numbers ({shown(words)})"
+            raise DataError(f"{said}: drop them")
+        plain = X.to_numpy()
+        X = plain if plain.dtype != object else X.to_numpy(dtype=np.float64, na_value=np.nan)
+    elif not sparse.issparse(X) and not isinstance(X, np.ma.MaskedArray):
+        try:
+            X = np.asarray(X)
+        except Exception as e:  # rows of several lengths, arrays on another device, ...
+            said = f"{what} cannot be read as a matrix ({e})"
+            raise DataError(f"{said}: give an array, a sparse matrix or a DataFrame") from e
+        if X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
+            X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
+    for problem in matrix_problems(X):
+        raise DataError(problem.about(what))
+    if X.dtype.isnative and X.dtype != np.longdouble:
+        return X
+    native = np.dtype(np.float64) if X.dtype == np.longdouble else X.dtype.newbyteorder("=")
+    if sparse.issparse(X) and hasattr(X, "data") and X.format != "lil":
+        X = X.copy()
+        X.data = X.data.astype(native)
+        return X
+    return X.astype(native)
+
+
+def _are_numbers(values) -> bool:
+    """Whether Python objects are numbers, each of them, or missing."""
+    return all(isinstance(v, (numbers.Real, np.bool_)) or v is None or v is pd.NA for v in values)
+
+
+def widened(X):
+    """`X` in a type in which entries can be added: small integers would overflow, and float16 does."""
+    if X.dtype.kind == "f" and X.dtype.itemsize >= 4:
+        return X
+    return X.astype(np.float32 if X.dtype.itemsize <= 2 else np.float64)
 
 
 WORDS = {"O": "Python objects", "U": "words", "S": "bytes", "c": "complex numbers", "M": "dates", "T": "words"}

@@ -14,6 +14,7 @@ from shared.data.validate.structure import matrix_problems
 BLOCK = 2**20  # values looked at in one go: 8 MB as float64
 EXACT = 2**24  # float32 holds every whole number up to here
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+LOGGED = ("log", "z")  # units of values that cannot be summed or logged
 LOGGED_MAX = 30.0  # log2 of the largest count a cell could hold; no depth of sequencing passes it
 STEADY = 0.01  # totals of cells that vary less than this, relative to their mean, were made equal
 
@@ -161,13 +162,51 @@ def scan(X) -> Values:
     )
 
 
+def units_of(adata) -> str | None:
+    """What ``X`` of an AnnData holds by ``uns["units"]``; None where that is not among :data:`UNITS`.
+
+    Words that were written before the values were logged are not repeated: ``"counts"`` and ``"tpm"`` become
+    ``"log"`` where undoing log(1 + x) gives every cell the same total, or the cell's own ``layers["counts"]`` times one
+    number.
+    """
+    units = adata.uns.get("units")
+    if not isinstance(units, str) or units not in UNITS:
+        return None
+    if units not in ("counts", "tpm") or adata.X is None or next(matrix_problems(adata.X), None):
+        return units
+    values = scan(adata.X)
+    if not values.finite or values.negative or values.whole or values.largest >= LOGGED_MAX:
+        return units
+    return "log" if _is_log1p(adata, values) else units
+
+
+def _is_log1p(adata, values) -> bool:
+    if _steady(values.totals):
+        return False
+    undone = _totals(adata.X, np.expm1)
+    if _steady(undone) and (len(undone) > 2 or abs(np.log10(undone.mean()) % 1 - 0.5) > 0.4999):
+        return True
+    counts = adata.layers.get("counts")
+    if counts is None or next(matrix_problems(counts), None) or not scan(counts).whole:
+        return False
+    for (_, block, _), (_, raw, _) in zip(blocks(adata.X), blocks(counts), strict=False):
+        logs, raw = (b.toarray() if sparse.issparse(b) else b for b in (block, raw))
+        n = min(len(logs), len(raw))
+        logs, raw = np.expm1(logs[:n]), raw[:n]
+        scale = logs.sum(1) / np.maximum(raw.sum(1), 1)
+        return bool(np.allclose(logs, raw * scale[:, None], rtol=1e-3, atol=1e-3))
+    return False
+
+
 def summable(X, units=None) -> bool:
     """True when sums of genes make sense: of counts and concentrations, as `units` say or as the values look."""
-    if isinstance(units, str) and units in UNITS:
-        return units in ("counts", "tpm")
+    if isinstance(units, str) and units in LOGGED:
+        return False
     if next(matrix_problems(X), None):
         return False
     values = scan(X)
+    if isinstance(units, str) and units in UNITS and (values.whole or values.largest >= LOGGED_MAX):
+        return units in ("counts", "tpm")
     linear = ("counts", "binary", "expected counts", "per million", "scaled to one total", "linear")
     # A matrix of one value tells by that value; zeros can always be summed.
     return looks_like(values, X) in linear or (values.whole and not values.negative)

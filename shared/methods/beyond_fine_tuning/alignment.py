@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from shared.data.cells import digest
 from shared.data.constraints import NotNegative, OneOf, SettingError, Widths
 from shared.data.errors import DataError
+from shared.data.validate.structure import matrix_of
 from shared.methods.base import Example, example_cells
 from shared.methods.keras_method import KerasMethod, softmax
 from shared.methods.protocols import Classifier, DomainAware, Transformer
@@ -43,7 +44,7 @@ def mmd2(x, y, widths: Sequence[float] | None = None, unbiased: bool = True) -> 
     ValueError
         If the columns differ, a sample has fewer than two rows, or a width is not positive.
     """
-    x, y = (check_array(a, dtype=float, ensure_min_samples=2) for a in (x, y))
+    x, y = (check_array(matrix_of(a, name), dtype=float, ensure_min_samples=2) for name, a in (("x", x), ("y", y)))
     if x.shape[1] != y.shape[1]:
         raise DataError(f"x has {x.shape[1]} columns and y {y.shape[1]}: compare codes of one encoder")
     both = np.vstack([x, y])

@@ -87,7 +87,7 @@ def test_the_hash_travels(tmp_path):
         f"aligned: {report}",
     ] and "2 not in the list, dropped" in str(report)
     assert report.names["missing, filled"] == ("NKG7",)
-    kept, report = quality_control(adata, min_genes=0, min_cells=2)
+    kept, report = quality_control(adata, min_genes=0, min_cells=2, max_mito=1)
     assert kept.uns["gene_hash"] == gene_hash(kept) != adata.uns["gene_hash"] and len(kept.uns["notes"]) == 2
     aligned.write_h5ad(tmp_path / "a.h5ad")
     with pytest.warns(DataWarning, match="1 cell without any expression"):

@@ -31,8 +31,7 @@ def test_populations_are_put_together(tmp_path):
     # The first barcode stands in both folders.
     assert list(got.obs_names) == [f"{p}:AAACATACAC{i}-1" for p, n in (("B", 3), ("T", 2)) for i in range(n)]
     assert list(got.var_names) == ["CD3D", "ENSG2", "GNLY", "ENSG4"] and got.uns["units"] == "counts"
-    by_id = beads.read(folder(tmp_path / "c", B), populations=["B"], names="id")
-    assert list(by_id.var_names) == ["ENSG1", "ENSG2", "ENSG3", "ENSG4"]
+    assert list(got.var["id"]) == ["ENSG1", "ENSG2", "ENSG3", "ENSG4"]
 
 
 def test_populations_that_do_not_fit_are_refused(tmp_path):

@@ -37,9 +37,9 @@ def test_a_sample_that_does_not_say_its_condition_is_refused(tmp_path, name):
 
 
 def test_spike_ins_are_told(tmp_path):
-    found = read(CASES["genelab"](tmp_path), tissue="muscle", study="OSD-1")
+    found = read(CASES["genelab"](tmp_path), tissue="muscle")
     assert list(found.var["spike_in"]) == [False] * 8 + [True]
-    assert set(found.obs["tissue"]) == {"muscle"} and set(found.obs["batch"]) == {"OSD-1"}
+    assert set(found.obs["tissue"]) == {"muscle"}
 
 
 @pytest.mark.parametrize("n", OSD)

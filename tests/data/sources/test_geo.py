@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from official_layouts import CASES, SYMBOLS, counts, dense, h5ad, read, rows, series_lines, unpacked, write
+from official_layouts import CASES, counts, h5ad, read, series_lines, unpacked, write
 
 from shared.data.errors import DataError
 from shared.data.sources import READERS
@@ -25,16 +25,8 @@ def test_species_apart(tmp_path):
     mouse = write(tmp_path / "GSM2230761_mouse1_umifm_counts.csv.gz", lines)
     with pytest.raises(DataError, match="other genes"):
         READERS["geo_umi"]([*case.paths, mouse])
-    assert READERS["geo_umi"]([*case.paths, mouse], species="mouse").obs["donor"].unique().tolist() == ["mouse1"]
-    with pytest.raises(DataError, match=r"none of .* is of 'mouse'"):
-        READERS["geo_umi"](case.paths, species="mouse")
-
-
-def test_a_table_with_cells_in_rows(tmp_path):
-    X = counts(4, 5)
-    path = write(tmp_path / "t.csv", [",".join(["gene", *SYMBOLS[:5]]), *rows(([f"c{i}"] for i in range(4)), X, ",")])
-    found = READERS["geo_matrix"]([path], orientation="cells", units="counts")
-    assert np.array_equal(dense(found), X) and list(found.obs_names) == ["c0", "c1", "c2", "c3"]
+    obs = READERS["geo_umi"]([mouse]).obs
+    assert set(obs["donor"]) == {"mouse1"} and set(obs["species"]) == {"mouse"}
 
 
 def test_cells_whose_names_say_nothing_are_refused(tmp_path):
@@ -67,12 +59,9 @@ def test_characteristics_of_mixed_order(tmp_path):
     table = ["\t".join([f'"{p}_at"', *map(str, r)]) for p, r in zip(range(5), X.T)]
     mixed = [["age: 61", "sex: F", "age: 58", "sex: M"], ["sex: M", "age: 70", "", "age: 44"]]
     path = write(tmp_path / "GSE1_series_matrix.txt.gz", series_lines(list("abcd"), mixed, table))
-    found = READERS["series_matrix"]([path], obs={"years": "age"})
+    found = READERS["series_matrix"]([path])
     assert found.obs["age"].tolist()[:2] == ["61", "70"] and pd.isna(found.obs["sex"].iloc[2])
-    assert found.obs["years"].astype(str).tolist() == found.obs["age"].astype(str).tolist()
     assert "response" not in found.obs, "nobody said it"
-    with pytest.raises(DataError, match="no column 'weight'"):
-        READERS["series_matrix"]([path], obs={"kg": "weight"})
 
 
 @pytest.mark.parametrize(
@@ -100,10 +89,9 @@ def test_probes_without_a_value(tmp_path, value):
     fields = lines[case.head].split("\t")
     lines[case.head] = "\t".join([*fields[:2], value, *fields[3:]])
     write(case.paths[0], lines)
-    with pytest.raises(DataError, match=r"no value in some sample for 1 probe .*missing='drop'"):
+    stands = f"'{value}' stands" if value else "nothing stands"
+    with pytest.raises(DataError, match=rf"1 column with words in place of numbers \(GSM1001; {stands} in row 1000_at"):
         read(case)
-    found = read(case, missing="drop")
-    assert found.n_vars == 8 and "1 probe without a value" in found.uns["notes"][0]
 
 
 def test_a_series_without_values_says_so(tmp_path):
@@ -132,7 +120,7 @@ def baron(fixtures):
 
 @pytest.fixture(scope="module")
 def human(baron):
-    return READERS["geo_umi"](baron, species="human")
+    return READERS["geo_umi"](baron[:4])
 
 
 def test_baron(fixtures, baron):

@@ -33,12 +33,6 @@ def test_mixology(fixtures, mixes):
         assert (found.obs[name].astype(str) == known.obs[name].astype(str)).all(), name
 
 
-def test_doublets_can_be_dropped(mixes):
-    found = READERS["mixology"](mixes, doublets="drop")
-    assert set(found.obs["demuxlet_cls"]) == {"SNG"} and found.n_obs == 606
-    assert any("190 doublets" in n for n in found.uns["notes"])
-
-
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_real_packed_files_damaged(tmp_path, mixes, damage):
     """Cut or changed anywhere, a packed file is refused or read right."""

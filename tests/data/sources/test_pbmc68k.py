@@ -55,7 +55,7 @@ def test_raw_is_read_and_the_scaled_values_are_left(tmp_path):
     ids=["no raw", "no genes", "no labels", "a label without a name", "a gene too far", "too few values", "one gene"],
 )
 def test_a_damaged_file_is_named(tmp_path, change):
-    with pytest.raises(DataError, match=r"a\.h5ad is damaged, or is not scanpy's file"):
+    with pytest.raises(DataError, match=r"a\.h5ad cannot be read as scanpy's file"):
         pbmc68k.read([small(tmp_path / "a.h5ad", change)])
 
 

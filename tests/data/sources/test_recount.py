@@ -1,4 +1,4 @@
-"""recount3: sums become reads or are scaled, and every run needs a length."""
+"""recount3: sums become reads, and every run needs a length."""
 
 import numpy as np
 import pytest
@@ -8,17 +8,11 @@ from shared.data.errors import DataError
 from shared.data.sources import READERS
 
 
-def test_sums_become_reads_or_are_scaled(tmp_path):
+def test_sums_become_reads(tmp_path):
     case = CASES["recount3"](tmp_path)
-    raw, scaled = read(case, counts="raw"), read(case, counts="scaled")
-    sums = dense(raw).astype(np.float64)
-    assert raw.uns["units"] == "none" and (sums.sum(1) > case.X.sum(1) * 70).all()
-    assert scaled.uns["units"] == "counts"
-    assert np.allclose(dense(scaled), np.rint(sums * (4e7 / np.floor(sums.sum(1) * 1.5))[:, None]), rtol=1e-6)
     assert list(read(case).var["symbol"]) == [s.title() for s in SYMBOLS]
-    alone = READERS["recount3"](case.paths[:2], counts="raw")
-    assert np.array_equal(dense(alone), dense(raw))
-    with pytest.raises(DataError, match="no file of quality, which counts='reads' needs"):
+    assert "symbol" not in READERS["recount3"](case.paths[:3]).var
+    with pytest.raises(DataError, match="no file of quality, and all three are needed"):
         READERS["recount3"](case.paths[:2])
 
 

@@ -73,7 +73,7 @@ def test_a_damaged_file_is_named(tmp_path, change):
 @pytest.mark.parametrize("content", [b"", b"<html></html>", b"\x89HDF\r\n\x1a\n" + b"\x00" * 100])
 def test_what_is_no_hdf5_is_named(tmp_path, content):
     (tmp_path / "a.h5ad").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.h5ad is damaged"):
+    with pytest.raises(DataError, match=r"a\.h5ad cannot be read"):
         scvi.read([tmp_path / "a.h5ad"])
 
 

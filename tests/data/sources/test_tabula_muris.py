@@ -2,20 +2,13 @@
 
 import numpy as np
 import pytest
-from official_layouts import CASES, dense, read
+from official_layouts import CASES, dense
 
 from shared.data.errors import DataError
 from shared.data.sources import READERS
 
 
-def test_organs_and_annotated_cells(tmp_path):
-    for name in ("facs", "droplet"):
-        case = CASES[name](tmp_path)
-        found = read(case, tissues="Bladder")
-        assert set(found.obs["tissue"]) == {"Bladder"} and found.n_obs == 3
-        with pytest.raises(DataError, match="no organ Brain; it has Bladder, T"):
-            read(case, tissues=["Brain"])
-        assert read(case, unannotated="drop").n_obs == 5
+def test_annotations_of_the_other_technology_are_refused(tmp_path):
     with pytest.raises(DataError, match="none of the cells"):
         READERS["tabula_muris"]([CASES["facs"](tmp_path).paths[0], CASES["droplet"](tmp_path).paths[1]])
 

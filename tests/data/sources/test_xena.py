@@ -1,8 +1,8 @@
-"""Xena: the logarithm is undone, part of Toil is read, missing and repeated genes of TCGA are named."""
+"""Xena: the logarithm is undone, missing and repeated genes of TCGA are named."""
 
 import numpy as np
 import pytest
-from official_layouts import CASES, HUMAN, SYMBOLS, read, unpacked, write
+from official_layouts import CASES, read, unpacked, write
 
 from shared.data.errors import DataError
 from shared.data.sources import READERS
@@ -36,19 +36,9 @@ def test_tpm_of_toil_sum_to_a_million(tmp_path):
     assert list(found.obs["donor"]) == ["GTEX-1", "GTEX-2", "TCGA-A-B"]
 
 
-def test_part_of_toil(tmp_path):
-    case = CASES["xena_toil"](tmp_path)
-    found = read(case, samples={"study": ["GTEX"]}, genes=["INS", HUMAN[3], "ENSG00000000005.6"])
-    assert list(found.var_names) == [HUMAN[0], HUMAN[3], HUMAN[4]] and set(found.obs["study"]) == {"GTEX"}
-    assert np.allclose(found.X, case.X[:2][:, [0, 3, 4]], rtol=5e-5)
-    assert list(read(case, names="symbol").var_names) == SYMBOLS
-    assert read(case, names="versioned").var_names[0] == "ENSG00000000001.2"
-    assert read(case, obs={"kind": "detailed_category"}).obs["kind"].iloc[0] == "x"
-    for wrong in ({"samples": {"study": "MARS"}}, {"samples": {"planet": "MARS"}}, {"genes": ["TP53"]}, {"base": 10}):
-        with pytest.raises(DataError):
-            read(case, **wrong)
-    with pytest.raises(DataError, match="probemap"):
-        READERS["xena"](case.paths[:2], names="symbol")
+def test_a_wrong_base_is_refused(tmp_path):
+    with pytest.raises(DataError, match="correct base and offset"):
+        read(CASES["xena_toil"](tmp_path), base=10)
 
 
 def test_missing_and_repeated_genes_of_tcga(tmp_path):

@@ -169,6 +169,9 @@ def broken(kind):
         asked = {"labels": "age"}
     elif kind == "not counts":
         a, asked = logged(a), {"need": "counts"}
+    elif kind == "units":
+        a = logged(a)
+        a.uns["units"] = "counts"
     elif kind == "not log":
         asked = {"need": "log"}
     elif kind == "not tpm":
@@ -208,6 +211,8 @@ def broken(kind):
         renamed(a, ["nan", *HUMAN[1:300]])
     elif kind == "spreadsheet":
         renamed(a, ["2-Sep", *HUMAN[1:300]])
+    elif kind == "tallies":
+        renamed(a, [*HUMAN[1:300], "__no_feature"])
     elif kind == "retired":
         renamed(a, ["SEPT2", *HUMAN[1:300]])
     elif kind == "genome":
@@ -268,6 +273,7 @@ SEEN = {
     "spaces": ("warning", "1 gene name with spaces around .' TP53'."),
     "nameless genes": ("warning", "1 gene without a name"),
     "spreadsheet": ("warning", r"turned into dates or numbers \(2-Sep\): .* 2-Sep was SEPTIN2"),
+    "tallies": ("warning", r"has 1 tally of reads among its genes .*isin\(\['__no_feature'\]\)"),
     "retired": ("note", r"1 retired gene name \(SEPT2\): SEPT2 is SEPTIN2 today"),
     "genome": ("warning", "begin with a genome .GRCh38_."),
     "transcripts": ("warning", "names transcripts"),
@@ -276,6 +282,7 @@ SEEN = {
     "versions": ("note", "Ensembl ids with versions"),
     "made unique": ("note", "1 gene name as copies get when made unique"),
     "gene hash": ("note", "hash of another list"),
+    "units": ("note", r"says it holds counts, and was logged since: adata\.uns\['units'\] = 'log' says so"),
 }
 # What else is true of the example and may be said.
 ALSO = {
@@ -397,6 +404,8 @@ def test_units_that_do_not_hold_are_told():
         assert set(check(adata).checks) == ({found} if found else set())
     adata = logged(cells())
     adata.uns["units"] = "counts"
+    assert check(adata).ok and check(adata, need="log").checks == ("units",)
+    adata.X = np.log1p(cells().X)
     assert [f.check for f in check(adata).errors] == ["not counts"]
 
 

@@ -88,17 +88,20 @@ def test_logged_values_are_not_logged_again(pretrained, dense):
 def test_logged_values_that_say_they_are_counts_are_seen_by_their_totals(pretrained):
     mine = scanpys(annotated())
     mine.uns["units"] = "counts"
-    with pytest.raises(ValueError, match="says 'counts' and X looks scaled to one total and logged"):
+    with pytest.raises(ValueError, match="says that X is logged"):
         pretrained.transform(mine)
 
 
-def test_fractions_that_are_counts_pass_when_they_say_so(pretrained):
+def test_fractions_that_are_counts_pass_in_the_layer_of_counts(pretrained):
     mine = annotated()
     mine.X = mine.X * np.float32(0.9)
-    with pytest.raises(ValueError, match=r"if these are counts, say so by adata.uns\['units'\] = 'counts'"):
-        pretrained.transform(mine)
-    mine.uns["units"] = "counts"
-    assert pretrained.transform(mine).shape == (90, 8)
+    for units in ("counts", "tpm", None):
+        mine.uns["units"] = units
+        with pytest.raises(ValueError, match=r"if these are counts, put them into adata.layers\['counts'\]"):
+            pretrained.transform(mine)
+    mine.layers["counts"] = mine.X.copy()
+    with pytest.warns(DataWarning, match="look logged, and counts are expected"):
+        assert pretrained.transform(mine).shape == (90, 8)
     mine = annotated()
     mine.X = mine.X * np.float32(20.5)
     pretrained.transform(mine), pretrained.transform(annotated()[:1])
@@ -147,7 +150,7 @@ def test_a_set_without_any_count_or_no_counts_at_all_is_refused_by_name():
     X = cells(90)[0]
     with pytest.raises(DataError, match="data set 'two': no cell has a count"):
         small(space="pca").pretrain(corpus(one=X, two=X * 0))
-    with pytest.raises(DataError, match="data set 'two': X holds fractions"):
+    with pytest.raises(DataError, match="data set 'two': X looks logged already"):
         small(space="pca").pretrain(corpus(one=X, two=logged(X)))
 
 

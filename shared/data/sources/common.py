@@ -1,19 +1,19 @@
-"""What the readers share where rows of numbers and of words become AnnData."""
+"""What several of the published sets need: whole tables, labels that follow the names, AnnData put together."""
 
 from __future__ import annotations
 
 import re
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
-from shared.data.catalogue import UNITS
-from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
+from shared.data.io import MISSING
+from shared.data.io.tables import AGAIN, blocks, fields, measure, opened, parted, separator_of, sound
+from shared.data.io.tenx import distinct
 from shared.data.validate.structure import name_problems
-
-MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "not applicable", "not available", "--"})
 
 
 def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.DataFrame | None = None, notes=()):
@@ -43,8 +43,7 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
     """
     import anndata as ad
 
-    genes = pd.Index(np.asarray(genes, dtype=object), dtype=object, name=None)
-    require(OneOf(*UNITS), units=units)
+    genes = pd.Index(np.asarray(genes, dtype=object), dtype=object)
     if X.shape != (len(obs), len(genes)):
         raise DataError(
             f"{what}: the matrix is {X.shape[0]:,} cells × {X.shape[1]:,} genes, and there are "
@@ -52,22 +51,21 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
         )
     if 0 in X.shape:
         raise DataError(f"{what} has {X.shape[0]:,} cells and {X.shape[1]:,} genes: there is nothing to read")
-    obs = obs.copy()
-    obs.index = pd.Index(obs.index.astype(str), dtype=object).rename(None)  # an index named "" cannot be written
-    for names in (genes, obs.index):
+    cells = pd.Index(obs.index.astype(str), dtype=object).rename(None)  # an index named "" cannot be written
+    for names in (genes, cells):
         odd = [n for n in names if n == "" or '"' in n or n != n.strip()]
         if odd:
             raise DataError(
                 f"{what} has {many(len(odd), 'name')} that are empty, or hold blanks or quotation marks at their ends "
-                f"({shown(map(repr, odd))}): a file is damaged, fetch it again"
+                f"({shown(map(repr, odd))}): correct them, or fetch the file again"
             )
-    for finding in name_problems(genes, obs.index):
+    for finding in name_problems(genes, cells):
         raise DataError(finding.about(what))
+    obs = obs.set_axis(cells)
     for name in obs.columns:
         if pd.api.types.is_string_dtype(obs[name].dtype) or obs[name].dtype == object:
             obs[name] = pd.Categorical(obs[name])
-    var = pd.DataFrame(index=genes) if var is None else var.set_axis(genes, axis=0)
-    made = ad.AnnData(X, obs=obs, var=var)
+    made = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes) if var is None else var.set_axis(genes, axis=0))
     made.uns["units"] = units
     if notes:
         made.uns["notes"] = list(notes)
@@ -78,36 +76,6 @@ def labels(values):
     """Words, or a table of them, as labels: those that mean "not known" become missing."""
     found = values if isinstance(values, pd.DataFrame) else pd.Series(values, dtype=object)
     return found.astype(object).mask(found.isin(MISSING), None)
-
-
-def only(made, kept, what: str, why: str):
-    """The cells that are `kept`, and a note on how many others are left out and why."""
-    kept = np.asarray(kept, dtype=bool)
-    made = made[kept].copy()
-    made.uns["notes"] = [*made.uns.get("notes", []), f"{many(int((~kept).sum()), what)} {why}"]
-    return made
-
-
-def distinct(short, full, what: str) -> np.ndarray:
-    """The short name of each gene where no other gene has it, else its full name; full names must differ.
-
-    Two genes may share a symbol. Renaming the second one by a number, as is often done, makes a gene that no other data
-    set has, and summing them is a choice for the reader of the book
-    (:func:`shared.data.genes.translate.merge_duplicates`).
-    """
-    short, full = pd.Series(np.asarray(short, dtype=object)), pd.Series(np.asarray(full, dtype=object))
-    shared = short.duplicated(keep=False) | short.isin(MISSING)
-    names = short.where(~shared, full)
-    # A full name may be another gene's short name: "1-Dec" the symbol, and "1-Dec" the label of an unnamed row.
-    clash = names.duplicated(keep=False) & (names != full)
-    names = names.where(~clash, full)
-    twice = names[names.duplicated()].unique()
-    if len(twice):
-        raise DataError(
-            f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): "
-            "the file is damaged, or not the one this reader knows"
-        )
-    return names.to_numpy(dtype=object)
 
 
 def joined(cells: pd.Index, table: pd.DataFrame, what: str, source: str, *, need_all: bool = False) -> pd.DataFrame:
@@ -151,6 +119,58 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def names_of_files(paths) -> str:
-    """The files, for messages."""
-    return shown([p.name for p in paths])
+def numbers(path, *, ids: int = 1, units: str = "none", dense: bool = False):
+    """A whole table of numbers, read in blocks so that no more than one stands in memory as text.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file. Its header names every field, or, as R writes it, leaves out the one above the names of the rows.
+    ids : int
+        Fields at the start of a row that are names.
+    units : str
+        What the values are; see :func:`sound`.
+    dense : bool
+        Give an ndarray; CSR otherwise.
+
+    Returns
+    -------
+    ids : DataFrame of str
+        What names the rows.
+    columns : Index
+        Names of the columns.
+    X : float32 ndarray or CSR
+        Rows × columns.
+    """
+    separator = separator_of(path)
+    with opened(path) as stream:
+        named, row = fields(stream.readline(), separator), stream.readline()
+        ids_named, columns = parted(named, measure(row, separator), ids, path)
+        parts = blocks(chain([row], stream), path, separator, ids, columns)
+        names, X = stacked(((n, sound(block, units, n, path)) for n, block in parts), dense)
+    return names.set_axis(ids_named or [str(i) for i in range(ids)], axis=1), pd.Index(columns, dtype=object), X
+
+
+def stacked(parts, dense: bool = False):
+    """One table of names and one float32 matrix, CSR unless `dense`, of pairs such as :func:`blocks` yields."""
+    from scipy import sparse
+
+    kind = np.asarray if dense else sparse.csr_matrix
+    names, numbers = zip(*((n, kind(block, dtype=np.float32)) for n, block in parts))
+    X = np.concatenate(numbers) if dense else sparse.vstack(numbers, format="csr")
+    return pd.concat(names, ignore_index=True), X
+
+
+def column(table: pd.DataFrame, name: str, path) -> pd.Series:
+    """A column by name; :class:`DataError` with those there are where it is missing."""
+    there = np.flatnonzero(table.columns == name)
+    if len(there) != 1:
+        found = f"has no column {name!r}" if not len(there) else f"has {len(there)} columns {name!r}"
+        raise DataError(f"{path.name} {found}; it has {shown(table.columns)}: {AGAIN}, or correct the name")
+    return table.iloc[:, there[0]]
+
+
+def gene_names(ids: pd.DataFrame, path):
+    """The ids of the genes, cut at the version where the cut ones differ."""
+    short = ids["id"].str.replace(r"^(ENS\w*\d+)\.\d+$", r"\1", regex=True)
+    return distinct(short, ids["id"], path.name)

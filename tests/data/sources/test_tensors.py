@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.data.errors import DataError
-from shared.data.io import tensors
-from shared.data.io.tensors import read_tensors
+from shared.data.sources import tensors
+from shared.data.sources.tensors import read_tensors
 
 TWO = {"A": torch.arange(4.0), "B": torch.tensor([0.5, -1.0, 2.0, 3.0])}
 
@@ -53,10 +53,12 @@ def test_many_lines_are_read_in_order(path):
     assert list(got) == list(wrote) and np.stack(list(got.values())).mean(1).tolist() == list(range(300))
 
 
-def test_the_module_has_no_unpickler():
+def test_the_reader_admits_its_own_functions_only():
     text = Path(tensors.__file__).read_text(encoding="utf-8")
     imported = {a.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import) for a in n.names}
-    assert "pickle" not in imported and "torch" not in imported and "import_module" not in text
+    assert "torch" not in imported and "import_module" not in text
+    assert "find_class" in vars(tensors.Reader) and len(tensors.Reader.dispatch) == 256
+    assert all(tensors.Reader.dispatch[code] is tensors.refuse for code in range(256) if code not in tensors.KNOWN)
 
 
 # Hostile files. Each would do something, or cost a lot, in the hands of the usual reader.
@@ -74,7 +76,7 @@ def storage(inner=None, n=4, numbers=None, **changed):
     """The bytes of a storage of `n` numbers, with parts changed."""
     buffer = io.BytesIO()
     parts = {
-        "magic": pickle.dumps(tensors.MAGIC, 2),
+        "magic": pickle.dumps(tensors.HEAD[0], 2),
         "version": pickle.dumps(1001, 2),
         "system": pickle.dumps({"little_endian": True}, 2),
         "stored": b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
@@ -142,23 +144,23 @@ HOSTILE = {
         lambda: b"\x80\x04" + short("torch._utils") + short("_rebuild_tensor_v2.__globals__") + FUNCTION + b".",
         "__globals__",
     ),
-    "a name by a name": (lambda: b"\x80\x04" + TAKE + short("x") + FUNCTION + b".", "no name"),
-    "inst": (lambda: b"\x80\x04(X\x01\x00\x00\x00aios\nsystem\n.", "instruction INST"),
+    "a name by a name": (lambda: b"\x80\x04" + TAKE + short("x") + FUNCTION + b".", "requires str"),
+    "inst": (lambda: b"\x80\x04(X\x01\x00\x00\x00aios\nsystem\n.", "an instruction"),
     "obj": (lambda: b"\x80\x04(cos\nsystem\no.", r"os\.system"),
-    "newobj": (lambda: b"\x80\x04" + TAKE + b")\x81.", "instruction NEWOBJ"),
-    "newobj with words": (lambda: b"\x80\x04" + TAKE + b")}\x92.", "instruction NEWOBJ_EX"),
-    "build": (lambda: table(EMPTY + b"}" + short("__class__") + short("x") + b"sb"), "instruction BUILD"),
-    "extension": (lambda: b"\x80\x04\x82\x01.", "instruction EXT1"),
-    "persistent word": (lambda: b"\x80\x04Pfile\n.", "instruction PERSID"),
+    "newobj": (lambda: b"\x80\x04" + TAKE + b")\x81.", "an instruction"),
+    "newobj with words": (lambda: b"\x80\x04" + TAKE + b")}\x92.", "an instruction"),
+    "build": (lambda: table(EMPTY + b"}" + short("__class__") + short("x") + b"sb"), "an instruction"),
+    "extension": (lambda: b"\x80\x04\x82\x01.", "an instruction"),
+    "persistent word": (lambda: b"\x80\x04Pfile\n.", "an instruction"),
     "persistent in the outer file": (
         lambda: b"\x80\x04(" + short("storage") + TAKE + short("0") + short("cpu") + number(4) + b"NtQ.",
-        "not described as torch",
+        "something else",
     ),
-    "calling a word": (lambda: b"\x80\x04" + short("eval") + b")R.", "it calls a str"),
-    "calling a dict": (lambda: b"\x80\x04})R.", "it calls a dict"),
+    "calling a word": (lambda: b"\x80\x04" + short("eval") + b")R.", "not callable"),
+    "calling a dict": (lambda: b"\x80\x04})R.", "not callable"),
     "calling a type inside": (
         lambda: table(tensor(storage(stored=b"\x80\x02ctorch\nFloatStorage\n)R."))),
-        r"it calls a torch FloatStorage",
+        "not callable",
     ),
     "os.system inside the numbers": (
         lambda: table(tensor(storage(stored=pickle.dumps(Call(os.system, "touch owned"), 2)))),
@@ -170,31 +172,34 @@ HOSTILE = {
     ),
     "an OrderedDict with content": (
         lambda: table(short("collections") + short("OrderedDict") + FUNCTION + b"]\x85R"),
-        "OrderedDict",
+        "positional argument",
     ),
-    "a list of itself": (lambda: b"\x80\x04]\x94h\x00a.", "holds a list"),
-    "a dict of itself": (lambda: b"\x80\x04}\x94" + short("a") + b"h\x00s.", "'a' is a dict, not a tensor"),
-    "a dict in a dict": (lambda: pickle.dumps({"a": TWO}), "'a' is a dict, not a tensor"),
+    "a list of itself": (lambda: b"\x80\x04]\x94h\x00a.", "something else"),
+    "a dict of itself": (lambda: b"\x80\x04}\x94" + short("a") + b"h\x00s.", "something else"),
+    "a dict in a dict": (lambda: pickle.dumps({"a": TWO}), "something else"),
     "a key that takes forever to hash": (
         lambda: b"\x80\x04})" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(120)) + number(1) + b"s.",
-        "a dict has a tuple for a key",
+        "a key is no word",
     ),
-    "the same name twice": (lambda: b"\x80\x04}(" + (short("a") + tensor()) * 2 + b"u.", "names 'a' twice"),
+    "the same name twice": (lambda: b"\x80\x04}(" + (short("a") + tensor()) * 2 + b"u.", "stands twice"),
     "one storage for many": (
-        lambda: table(tensor(got=TAKE + blob(storage()) + b"\x85R\x94"), tensor(got=b"h\x00")),
-        "shares its numbers",
+        lambda: table(
+            tensor(got=TAKE + blob(storage(n=1000, numbers=bytes(4000))) + b"\x85R\x94", size=(1000,)),
+            *[tensor(got=b"h\x00", size=(1000,))] * 9,
+        ),
+        "larger than the file",
     ),
     "one block of bytes for many": (
         lambda: table(
             tensor(got=TAKE + blob(storage()) + b"\x94\x85R"),
             *[tensor(got=TAKE + b"h\x00\x85R")] * 9,
         ),
-        "larger than the file",
+        "unpack|larger than the file",
     ),
     "a tensor that repeats one number": (lambda: table(tensor(size=(10**9,), stride=(0,))), "do not lie in a row"),
-    "a negative start": (lambda: table(tensor(offset=-1)), "few whole numbers"),
-    "a shape of a thousand dimensions": (lambda: table(tensor(size=(1,) * 1000, stride=(1,) * 1000)), "few whole"),
-    "a shape of words": (lambda: table(tensor().replace(b"(K\x04t", b"(" + short("4") + b"t", 1)), "few whole"),
+    "a negative start": (lambda: table(tensor(offset=-1)), "shape is none"),
+    "a shape of a thousand dimensions": (lambda: table(tensor(size=(1,) * 1000, stride=(1,) * 1000)), "shape is none"),
+    "a shape of words": (lambda: table(tensor().replace(b"(K\x04t", b"(" + short("4") + b"t", 1)), "shape is none"),
     "a big-endian machine": (lambda: table(tensor(storage(system=pickle.dumps({}, 2)))), "old format"),
     "another magic number": (lambda: table(tensor(storage(magic=pickle.dumps(1, 2)))), "old format"),
     "a quantised storage": (
@@ -203,13 +208,13 @@ HOSTILE = {
     ),
     "numbers on a GPU": (
         lambda: table(tensor(storage().replace(b"\x03\x00\x00\x00cpu", b"\x03\x00\x00\x00gpu"))),
-        "not described as torch",
+        "old format",
     ),
     "an array of numpy": (lambda: pickle.dumps({"a": np.arange(3)}), r"asks for numpy"),
-    "an empty dict": (lambda: pickle.dumps({}), "holds a dict"),
-    "a word": (lambda: pickle.dumps("hello"), "holds a str"),
-    "a function": (lambda: b"\x80\x04" + TAKE + b".", "holds a torch.storage _load_from_bytes"),
-    "a float": (lambda: pickle.dumps({"a": 1.5}), "instruction BINFLOAT"),
+    "an empty dict": (lambda: pickle.dumps({}), "something else"),
+    "a word": (lambda: pickle.dumps("hello"), "something else"),
+    "a function": (lambda: b"\x80\x04" + TAKE + b".", "something else"),
+    "a float": (lambda: pickle.dumps({"a": 1.5}), "an instruction"),
     "half a character": (lambda: b"\x80\x04}X\x03\x00\x00\x00\xed\xa0\x80" + tensor() + b"s.", "damaged"),
 }
 
@@ -265,7 +270,7 @@ def test_a_damaged_file_is_named(path, name):
         buffer = io.BytesIO()
         torch.save(TWO, buffer)
         content = buffer.getvalue()
-    with pytest.raises(DataError, match=r"t\.pkl is (damaged|refused)"):
+    with pytest.raises(DataError, match=r"t\.pkl is damaged"):
         read(path, content)
 
 
@@ -275,18 +280,23 @@ def test_a_far_memo_costs_nothing(path):
     assert got["a"].tolist() == [0, 1, 2, 3]
 
 
-def test_instructions_are_counted(path, monkeypatch):
-    monkeypatch.setattr(tensors, "MOST_STEPS", 1000)
-    with pytest.raises(DataError, match="far more instructions"):
-        read(path, b"\x80\x04" + b"N" * 2000 + b".")
-    with pytest.raises(DataError, match="far more instructions"):  # those inside the numbers count as well
-        read(path, table(tensor(storage(system=b"\x80\x02" + b"N" * 2000 + b"."))))
-
-
 def test_a_file_that_is_too_large_is_not_read(path, monkeypatch):
-    monkeypatch.setattr(tensors, "LARGEST", 100)
+    monkeypatch.setattr(tensors, "MOST", 100)
     with pytest.raises(DataError, match="at most 100"):
         read(path, pickle.dumps(TWO))
+
+
+def test_deep_and_costly_comparisons_do_nothing(path):
+    """Two tuples of tuples that are equal take 2^120 steps to compare, or to write out."""
+    bomb = b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(120))
+    described = b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\n" + bomb
+    described += b"X\x03\x00\x00\x00cpu" + number(4) + b"NtQ."
+    keys = b"\x80\x02]" + bomb + b"a."
+    for content in (table(tensor(storage(stored=described, keys=keys))), b"\x80\x04" + bomb + b"."):
+        with pytest.raises(DataError, match=r"t\.pkl is damaged"):
+            read(path, content)
+    with pytest.raises(DataError):
+        read(path, b"\x80\x04" + (b"(" * 50_000) + b".")
 
 
 HONEST = pickle.dumps(TWO)

@@ -1,46 +1,36 @@
-"""10x and scJoint files of HDF5: genomes, features, and cells of one name."""
+"""scJoint's files of HDF5: features, cells of one name, and the proteins as others read them."""
+
+import shutil
 
 import numpy as np
 import pytest
-from official_layouts import CASES, dense, h5ad, read
+from official_layouts import CASES, h5ad, read, replaced
 
 from shared.data.errors import DataError
 from shared.data.sources import READERS
 
 
-def test_hdf5_of_several_genomes(tmp_path):
+def test_files_of_other_features_are_refused(tmp_path):
     import h5py
 
-    case = CASES["h5_v2"](tmp_path)
-    with h5py.File(case.paths[0], "a") as f:
-        f.copy("GRCh38", "mm10")
-    with pytest.raises(DataError, match="holds the genomes GRCh38, mm10: name one"):
-        read(case)
-    assert np.array_equal(dense(read(case, genome="mm10")), case.X)
-    with pytest.raises(DataError, match="no genome 'hg19'"):
-        read(case, genome="hg19")
-
-
-def test_files_of_other_features_are_refused(tmp_path):
-    one, two = CASES["h5_v3"](tmp_path), CASES["h5_v2"](tmp_path)
-    assert READERS["tenx_h5"]([*one.paths, *two.paths]).n_obs == 12  # the same cells in both: named by file
-    (tmp_path / "x").mkdir()
-    three = CASES["scjoint"](tmp_path / "x")
+    case = CASES["scjoint"](tmp_path)
+    with h5py.File(case.paths[2], "a") as file:
+        replaced("matrix/features", np.array([f"P{i}" for i in range(9)], "S"))(file)
     with pytest.raises(DataError, match="other features"):
-        READERS["tenx_h5"]([*one.paths, *three.paths])
+        read(case)
 
 
 def test_cells_of_one_name_in_two_files_are_told_apart(tmp_path):
-    one, two = CASES["h5_v3"](tmp_path), CASES["h5_v2"](tmp_path)
-    found = READERS["tenx_h5"]([*one.paths, *two.paths], batches=["a", "b"])
-    assert list(found.obs_names[[0, 6]]) == ["a_AAACATACAACCAC-1", "b_AAACATACAACCAC-1"]
+    case = CASES["scjoint"](tmp_path)
+    shutil.copy(case.paths[0], case.paths[2])
+    assert list(read(case).obs_names[[0, 3]]) == ["cite_AAACATACAACCAC", "asap_AAACATACAACCAC"]
 
 
 def test_scjoint_proteins(fixtures):
     folder = "official/scJoint_demo_data"
     names = ["citeseq_control_adt.h5", "citeseq_control_cellTypes.csv"]
     names += ["asapseq_control_adt.h5", "asapseq_control_cellTypes.csv"]
-    found = READERS["tenx_h5"](
+    found = READERS["scjoint"](
         [fixtures(f"{folder}/{n}") for n in names], batches=["cite", "asap"], modality=["cite", "asap"]
     )
     for batch, name in (("cite", "pbmc_citeseq_adt_4644"), ("asap", "pbmc_asapseq_adt_4502")):

@@ -1,0 +1,58 @@
+"""The ``.gct`` format: genes × samples in tabs, under two lines that state the version and the size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from shared.data.errors import DataError
+from shared.data.genes.lists import shown
+from shared.data.io import MISSING, named
+from shared.data.io.tables import AGAIN, blocks, fields, opened
+
+
+def head(stream, path) -> tuple[int, pd.Index]:
+    """The number of rows that is stated, and the names of the samples; the stream then stands before the rows."""
+    version, sizes = stream.readline().strip(), stream.readline().split()
+    if version != b"#1.2":
+        raise DataError(
+            f"{path.name} begins with {version[:20]!r} where #1.2 is due: it is another version, save it as 1.2, or no "
+            ".gct; or fetch it again"
+        )
+    if len(sizes) < 2 or not all(s.isdigit() for s in sizes[:2]):
+        raise DataError(f"{path.name} does not state its size in its second line: it is damaged, {AGAIN}")
+    due, n = map(int, sizes[:2])
+    name, symbol, *samples = [*fields(stream.readline(), "\t"), "", ""][: n + 2]
+    if (name.lower(), symbol.lower()) != ("name", "description"):
+        raise DataError(f"{path.name} has columns {shown([name, symbol])} where Name and Description are due: {AGAIN}")
+    return due, pd.Index(samples, dtype=object)
+
+
+def read(paths, *, duplicated_genes: bool = False):
+    """A ``.gct`` file: samples as cells, ``Name`` as the genes' names, ``Description`` in ``var``.
+
+    Parameters
+    ----------
+    paths : list of Path
+        One file, gzipped or not.
+    duplicated_genes : bool, default False
+        Let names of genes stand that occur twice, for the door to merge or to refuse.
+
+    Returns
+    -------
+    AnnData
+        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, another version, or not as large as it says.
+    """
+    (path,) = paths
+    with opened(path, whole=False) as stream:
+        due, samples = head(stream, path)
+        parts = list(blocks(stream, path, "\t", 2, samples, absent=tuple(MISSING), due=due))
+    names = pd.concat([n for n, _ in parts])
+    X = np.concatenate([block for _, block in parts]).T
+    genes = pd.Index(names[0], dtype=object)
+    return named(X, genes, samples, path.name, duplicated_genes, var={"description": names[1].to_numpy()})

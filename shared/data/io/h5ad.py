@@ -1,0 +1,56 @@
+"""AnnData files, of any layout that anndata reads."""
+
+from __future__ import annotations
+
+import warnings
+
+from shared.data.errors import DataError
+from shared.data.genes.lists import shown
+from shared.data.io.tables import refused
+
+
+def read(paths, *, layer=None, obs=None, units=None):
+    """An ``.h5ad`` file as it stands.
+
+    Parameters
+    ----------
+    paths : list of Path
+        One file.
+    layer : str, optional
+        Take ``X`` from this layer.
+    obs : dict, optional
+        New name to old name of columns of ``obs``; the old ones stay. ``{"cell_type": "celltype", "batch": "tech"}``
+        gives scIB's pancreas the names the book uses.
+    units : str, optional
+        What ``X`` holds, where the file does not say it.
+
+    Returns
+    -------
+    AnnData
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, or has no such layer or column.
+    """
+    import anndata as ad
+
+    (path,) = paths
+    with refused(path, ".h5ad"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # the door refuses
+        warnings.filterwarnings("ignore", category=FutureWarning, module="anndata")  # of old layouts
+        found = ad.read_h5ad(path)
+    if layer is not None:
+        if layer not in found.layers:
+            raise DataError(f"{path.name} has no layer {layer!r}; it has {', '.join(found.layers) or 'none'}")
+        found.X = found.layers[layer].copy()
+    if found.X is None:
+        there = f"it has {', '.join(found.layers)}" if len(found.layers) else "and it has none"
+        raise DataError(f"{path.name} has no X: name the layer to read, load(..., layer=...); {there}")
+    for new, old in (obs or {}).items():
+        if old not in found.obs:
+            raise DataError(f"{path.name} has no column {old!r} in obs; it has {shown(found.obs.columns) or 'none'}")
+        found.obs[new] = found.obs[old]
+    if units is not None:
+        found.uns["units"] = units
+    return found

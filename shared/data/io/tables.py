@@ -1,0 +1,436 @@
+"""Tables of text: a checked stream of bytes, numbers in blocks, words, and a reader's own table of cells × genes.
+
+A damaged table seldom looks damaged to a parser: a line cut short is padded, a byte of zeros ends a number early, a
+quotation mark swallows the rows up to the next one, and a name such as 007 becomes a number. Rows are counted and their
+fields measured before pandas parses them, names stay as written, and everything that does not fit is refused by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from itertools import chain, islice
+
+import numpy as np
+import pandas as pd
+
+from shared.data.errors import DataError, warn
+from shared.data.genes.kinds import ENSEMBL
+from shared.data.genes.lists import many, shown, symbols
+from shared.data.io import MISSING, named
+
+BLOCK = 4_000_000  # numbers a block
+PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
+FOREIGN = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+    b"\x89HDF": "an HDF5 file",
+    b"%PDF": "a PDF",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd",
+}
+# Names of a first column: a header that begins so and is one short has lost another column.
+CORNERS = re.compile(
+    r"#?(|x|id|index|names?|row\W?names?|unnamed: 0(\.\d+)?|genes?|probe.*|transcript.*|sample.*|cells?|barcodes?"
+    r"|symbols?|obs|well|(gene|cell|barcode|spot|donor|patient)[._ ]?(id|name|symbol|barcode)s?)",
+    re.IGNORECASE,
+)
+NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)?|\.\.\.\d+")  # headings that a program writes for a column that has none
+ODD = r'["\x00-\x1f]'
+LARGEST = float(np.finfo(np.float32).max)
+MARK = b"\xef\xbb\xbf"  # what some programs write in front of UTF-8
+AGAIN = "fetch it again"
+
+
+class _Checked(io.RawIOBase):
+    """Bytes that are text: one kind of line end, no mark in front of UTF-8, refused where they hold a byte of zeros."""
+
+    def __init__(self, source, name: str):
+        self._source, self._name, self._start = source, name, True
+        self.last = b"\n"
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        got = self._source.read(len(buffer))
+        if self._start:
+            self._start = False
+            got = got.removeprefix(MARK) or (self._source.read(len(buffer)) if got else got)
+        if b"\0" in got:
+            raise DataError(f"{self._name} holds bytes of zeros, which no text does: it is damaged, {AGAIN}")
+        # A pair of them that is parted here leaves an empty line, which every reader leaves out.
+        got = got.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self.last = got[-1:] or self.last
+        buffer[: len(got)] = got
+        return len(got)
+
+
+@contextlib.contextmanager
+def refused(path, what: str = "a table"):
+    """Every error a library raises on damage becomes a :class:`DataError` that names the file."""
+    name = path.name
+    try:
+        yield
+    except DataError:
+        raise
+    except (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile) as e:
+        raise DataError(f"{name} is cut short or damaged in its packing ({said(e)}): {AGAIN}") from e
+    except UnicodeError as e:
+        raise DataError(f"{name} is not UTF-8 text ({said(e)}): it is in another encoding, save it as UTF-8") from e
+    except FileNotFoundError as e:
+        raise DataError(f"{name} is not there: check the spelling of {path}") from e
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RuntimeError, csv.Error) as e:
+        raise DataError(f"{name} cannot be read as {what} ({said(e)}): it is another file, or damaged; {AGAIN}") from e
+
+
+def said(e: Exception) -> str:
+    """The first line of what an exception says."""
+    return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+
+
+@contextlib.contextmanager
+def opened(path, *, whole: bool = True, to_end: bool = True) -> Iterator[io.BufferedReader]:
+    """The bytes of a text file, unpacked where they are gzip, whatever the name says.
+
+    Parameters
+    ----------
+    path : Path or zipfile.Path
+        Of a file, or of a member of a zip archive.
+    whole : bool
+        Refuse an unpacked file whose last line has no end: it may be cut there. (Packed ones carry a checksum.)
+    to_end : bool
+        Read what the caller leaves unread, because the checksum comes last.
+
+    Raises
+    ------
+    DataError
+        If the file is empty, a web page, packed in another way, or damaged.
+    """
+    with refused(path), path.open("rb") as raw:
+        head = raw.read(512)
+        raw.seek(0)
+        if not head:
+            raise DataError(f"{path.name} is empty: the copy or download may have stopped early")
+        source = gzip.GzipFile(fileobj=raw) if head[:2] == b"\x1f\x8b" else raw
+        if source is not raw:
+            head = source.read(512)
+            source.seek(0)
+        what = next((w for magic, w in FOREIGN.items() if head.startswith(magic)), None)
+        if max(head[::2].count(0), head[1::2].count(0)) > 0.4 * len(head) > 0.6 * head.count(0):
+            what = what or "UTF-16 text"
+        if what:
+            raise DataError(f"{path.name} is {what} where a text table is needed: unpack or save it as UTF-8 text")
+        if PAGE.match(head.removeprefix(MARK)):
+            raise DataError(f"{path.name} is a web page and no table: the address gave an error page, {AGAIN}")
+        checked = _Checked(source, path.name)
+        stream = io.BufferedReader(checked, 1 << 20)
+        yield stream
+        while to_end and stream.read(1 << 20):
+            pass
+        summed = source is not raw or isinstance(raw, zipfile.ZipExtFile)
+        if whole and to_end and not summed and checked.last != b"\n":
+            raise DataError(
+                f"{path.name} stops in the middle of a line, so its last number may be cut: {AGAIN}; or, where the "
+                "program that wrote it leaves out the last line end, add one"
+            )
+
+
+def fields(line: bytes, separator: str) -> list[str]:
+    """The fields of one line, without quotation marks."""
+    return next(csv.reader([line.decode("utf-8").rstrip("\n")], delimiter=separator, strict=True), [])
+
+
+def measure(line: bytes, separator: str) -> int:
+    """How many fields a line has, a separator between quotation marks being none; 0 where such a mark is alone."""
+    sign = separator.encode()
+    if b'"' not in line:
+        return line.count(sign) + 1
+    parts = line.split(b'"')
+    return sum(part.count(sign) for part in parts[::2]) + 1 if len(parts) % 2 else 0
+
+
+def separator_of(path) -> str:
+    """What parts the fields: a tab, comma, semicolon or blank that stands as often in the first two lines."""
+    with opened(path, to_end=False) as stream:
+        lines = (line for line in stream if line.strip() and not line.startswith(b"#"))
+        header, row = [*islice(lines, 2), b"", b""][:2]
+    known = ",\t; " if ".csv" in path.name.lower() else "\t,; "
+    widths = {s: (measure(header, s), measure(row, s)) for s in known}
+    for short in (0, 1):  # R leaves out the first field of a header
+        for s, (above, below) in widths.items():
+            if above + short == below > 1:
+                return s
+    return max(known[:3], key=lambda s: widths[s][0])
+
+
+# Tables of numbers
+
+
+def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int | None = None, whose="") -> Iterator:
+    """The rows of numbers, some at a time: (DataFrame of the first `ids` fields as words, int64 or float64 block).
+
+    Parameters
+    ----------
+    rows : iterable of bytes
+        Lines, such as the stream of :func:`opened`.
+    path : Path
+        For messages.
+    separator : str
+        Between fields.
+    ids : int
+        Fields at the start of a row that are names.
+    columns : sequence of str
+        Names of the others, for messages.
+    absent : sequence of str
+        Words that mean "no value" and become NaN.
+    due : int, optional
+        Rows there should be.
+    whose : str
+        What to do where a column holds words.
+
+    Raises
+    ------
+    DataError
+        If a row has another number of fields, or a field that should be a number is none.
+    """
+    width, seen = ids + len(columns), 0
+
+    def measured():
+        nonlocal seen
+        for line in rows:
+            if line == b"\n":
+                continue
+            seen += 1
+            if due is not None and seen > due:
+                raise DataError(f"{path.name} says it has {many(due, 'row')}, and has more: it is damaged, {AGAIN}")
+            if (found := measure(line, separator)) != width:
+                what = f"has {many(found, 'field')} in row {seen:,} where {width:,} are due"
+                if not found:
+                    what = f"has a quotation mark without its partner in row {seen:,}"
+                start = shown([line[:40].decode("utf-8", "replace").strip()])
+                raise DataError(
+                    f"{path.name} {what} ({start!r}): the row lost or gained a value, is no row of numbers, or "
+                    f"was cut short; correct it, or {AGAIN}"
+                )
+            yield line
+
+    # As converters, because dtype= makes pandas wrap each column by itself, five times slower for a wide table.
+    options = {"sep": separator, "header": None, "converters": dict.fromkeys(range(ids), str), "low_memory": False}
+    # Nothing else is taken for missing: an empty field, or NA, makes its column one of words, which is refused below.
+    options |= {"keep_default_na": False, "na_values": list(absent), "na_filter": bool(absent), "encoding": "utf-8"}
+    lines = measured()
+    while part := list(islice(lines, max(16, BLOCK // width))):
+        table = pd.read_csv(io.BytesIO(b"".join(part)), **options)
+        yield _split(table, ids, path, columns, whose or f"a row is damaged, or this is another table; {AGAIN}")
+    if not seen:
+        raise DataError(f"{path.name} has a header and no rows: it was cut short, {AGAIN}")
+    if due is not None and seen < due:
+        raise DataError(f"{path.name} says it has {due:,} rows, and has {seen:,}: it was cut short, {AGAIN}")
+
+
+def _split(table, ids, path, columns, cure):
+    names, values = table.iloc[:, :ids], table.iloc[:, ids:]
+    odd = [n for name in names for n in names[name][names[name].str.contains(ODD)]]
+    if odd:  # a parser lets them pass, and what they are joined with would not know them
+        raise DataError(f"{path.name} has names with quotation marks or line breaks ({shown(map(repr, odd))}): {AGAIN}")
+    words = [i for i, d in enumerate(values.dtypes) if d.kind not in "iuf"]
+    if words:
+        text = values.iloc[:, words[0]].astype(str)
+        wrong = pd.to_numeric(text, errors="coerce").isna() | text.isin(["True", "False"])
+        row = int(wrong.argmax())
+        if not wrong.any():  # whole numbers of more than 64 bits
+            return _split(table.astype({table.columns[ids + words[0]]: float}), ids, path, columns, cure)
+        stands = f"{text.iloc[row][:40]!r} stands" if text.iloc[row] else "nothing stands"
+        where = f"row {shown(names.iloc[row, :1]) or row + 1}"
+        if re.fullmatch(r"-?\d+(,\d+)+", text.iloc[row]):
+            cure = "write numbers with a point before the decimals and nothing between the thousands"
+        raise DataError(
+            f"{path.name}: {many(len(words), 'column')} with words in place of numbers "
+            f"({shown(columns[i] for i in words)}; {stands} in {where}): {cure}"
+        )
+    return names, values.to_numpy()
+
+
+def sound(block, units: str, names, path):
+    """`block`, if it holds what `units` can be: finite in float32, not negative unless logged, whole if counts."""
+    wrong, why = ~(np.abs(block) <= LARGEST), "is not finite, or beyond what float32 holds"
+    if units not in ("log", "z") and not wrong.any():
+        wrong, why = block < 0, f"is negative among {'counts' if units == 'counts' else 'values that are not logged'}"
+    if units == "counts" and block.dtype.kind == "f" and not wrong.any():
+        wrong, why = block != np.floor(block), "is a fraction among counts"
+    if wrong.any():
+        at = tuple(np.argwhere(wrong)[0])
+        row = shown(names.iloc[[at[0]], 0]) if names.shape[1] else f"{at[0] + 1:,} of a block"
+        raise DataError(f"{path.name}: {block[at]} {why} (row {row}): the file is damaged, or holds other values")
+    return block
+
+
+def parted(header: list[str], width: int, ids: int, path, any_corner: bool = False) -> tuple[list[str], list[str]]:
+    """The names in a header of the first `ids` fields (none where it leaves the one out, as R does), and the others."""
+    corner = bool(header and CORNERS.fullmatch(header[0]))
+    if ids == 1 and len(header) + 1 == width and not (corner and header[0]):
+        return [], header
+    # A header as R writes it over rows that lost a column is as long as they are, and would name each the next one's.
+    if len(header) != width or not (corner or any_corner or ids > 1):
+        raise DataError(
+            f"{path.name} names {many(len(header), 'column')} in its header (the first is {shown(header[:1])!r}), and "
+            f"its first row has {many(width, 'field')}: a column was lost or added in one of them, or numbers hold the "
+            f"sign that parts the fields; correct it, or {AGAIN}"
+        )
+    if width <= ids:
+        raise DataError(
+            f"{path.name} has {many(width, 'field')} in a line, and {ids + 1} or more are needed: it is another table, "
+            "or its fields are parted by something else than tabs, commas, semicolons or blanks"
+        )
+    return header[:ids], header[ids:]
+
+
+# Tables of words
+
+
+def words(path, separator: str | None = None, *, heading: bool = True, quoted: bool = True, whole: bool = True):
+    """A table of words, every field as it stands.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    separator : str, optional
+        See :func:`separator_of`.
+    heading : bool
+        False where the file has none; the columns are then called ``"0"``, ``"1"`` and so on. A header that has one
+        field less than the rows, as R writes it, leaves out the first: ``"name"``.
+    quoted : bool
+        False where a quotation mark is a sign like others.
+    whole : bool
+        See :func:`opened`.
+
+    Returns
+    -------
+    DataFrame
+        Of str. A file that is not UTF-8 is taken for Latin-1, where every byte is a letter.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, or a row has another number of fields than the header.
+    """
+    separator = separator or separator_of(path)
+    with opened(path, whole=whole) as stream:
+        data = stream.read()
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")
+        rule = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
+        rows = [r for r in csv.reader(io.StringIO(text, newline=""), delimiter=separator, **rule) if r]
+    names = [str(i) for i in range(len(rows[0]))] if rows else []
+    if heading and len(rows) > 1:
+        names, *rows = rows
+        names = ["name"] * (len(names) + 1 == len(rows[0])) + names
+    elif heading or not rows:
+        raise DataError(f"{path.name} has no rows: the copy or download may have stopped early")
+    wrong = next((i for i, row in enumerate(rows) if len(row) != len(names)), None)
+    if wrong is not None:
+        raise DataError(
+            f"{path.name} has {many(len(rows[wrong]), 'field')} in row {wrong + 1} where {len(names)} are due: "
+            f"it is damaged or another table, {AGAIN}"
+        )
+    return pd.DataFrame(rows, columns=pd.Index(names, dtype=object), dtype=object)
+
+
+# A table of one's own
+
+
+def read(paths, *, duplicated_genes: bool = False, transposed: bool = False):
+    """A table of numbers: the first column names the cells, the first row the genes.
+
+    Parameters
+    ----------
+    paths : list of Path
+        One file, gzipped or not, its fields parted by commas, tabs, semicolons or blanks. A table written by R, whose
+        header names the genes only, is read as well; so is one under lines of comment that begin with ``#``.
+    duplicated_genes : bool, default False
+        Let names of genes stand that occur twice, for the door to merge or to refuse.
+    transposed : bool, default False
+        The rows are genes and the columns cells; what is returned has cells in rows.
+
+    Returns
+    -------
+    AnnData
+        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, for the door
+        to refuse. ``uns["notes"]``: columns that only count the rows and were left out.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, a name stands twice, or a column holds words.
+    """
+    (path,) = paths
+    separator, comments, parts = separator_of(path), 0, []
+    with opened(path) as stream:
+        lines = (line for line in stream if line != b"\n")
+        head, row = next(lines, b""), next(lines, b"")
+        # "#id" begins a header: the next line is as long and ends in a number. Other lines with # are comments.
+        while head.startswith(b"#") and row and not (_like(head, row, separator) and _number(row, separator)):
+            head, row, comments = row, next(lines, b""), comments + 1
+        header = fields(head, separator)
+        corner, genes = parted(header, measure(row, separator) if row else len(header), 1, path, any_corner=True)
+        if row:
+            whose = "keep only genes, labels go into obs"
+            rows = chain([row], lines)
+            parts = list(blocks(rows, path, separator, 1, genes, absent=tuple(MISSING), whose=whose))
+    X = np.concatenate([block for _, block in parts] or [np.zeros((0, len(genes)))])
+    cells = pd.Index([name for names, _ in parts for name in names[0]], dtype=object)
+    notes = [f"{many(comments, 'line')} of comment left out"] * bool(comments)
+    if _nameless(cells, corner, path):
+        X, genes = np.column_stack([pd.to_numeric(cells), X]), corner + genes
+        cells = pd.RangeIndex(len(cells)).astype(str)
+        notes.append("there were no names of cells, so they are numbered")
+    # An index that was saved a second time, or the empty columns behind a spreadsheet's last.
+    counting = [i for i, gene in enumerate(genes) if NAMELESS.fullmatch(gene) and _counts_rows(X[:, i])]
+    X, genes = np.delete(X, counting, axis=1), pd.Index(np.delete(np.array(genes, dtype=object), counting))
+    if counting:
+        notes.append(
+            f"{many(len(counting), 'column')} without a name, which only count the rows or are empty, left out"
+        )
+    if transposed:
+        X, genes, cells = X.T, cells, genes
+    return named(X, genes, cells, path.name, duplicated_genes, notes=notes)
+
+
+def _like(head, row, separator) -> bool:
+    return measure(row, separator) - measure(head, separator) in (0, 1)
+
+
+def _number(row, separator) -> bool:
+    return bool(re.fullmatch(r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?", fields(row, separator)[-1].strip()))
+
+
+def _counts_rows(values) -> bool:
+    return np.isnan(values).all() or (values[0] in (0, 1) and (np.diff(values) == 1).all())
+
+
+def _nameless(cells, corner, path) -> bool:
+    """Whether the first column is a gene's, as in a table saved without the names of its cells; doubt is told."""
+    if (cells == "").any():
+        raise DataError(f"{path.name} has {many(int((cells == '').sum()), 'cell')} without a name: write one for each")
+    if not corner or CORNERS.fullmatch(corner[0]) or pd.to_numeric(cells, errors="coerce").isna().any():
+        return False
+    if corner[0] in symbols("human") | symbols("mouse") or ENSEMBL.match(corner[0]):
+        return True
+    cure = "save it with a first column of cell names (in pandas, without index=False)"
+    if cells.has_duplicates:
+        raise DataError(f"{path.name} has no names of cells: under {corner[0]!r} stand numbers, as of a gene; {cure}")
+    warn(f"{path.name} names cells by the numbers under {corner[0]!r}: if that is a gene, {cure}")
+    return False

@@ -1,0 +1,300 @@
+"""What 10x Genomics' software writes: a folder of Matrix Market and names, or an HDF5 file of two versions."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from shared.data.errors import DataError
+from shared.data.genes.lists import many, shown
+from shared.data.io import MISSING, named, names_of_files
+from shared.data.io.tables import AGAIN, BLOCK, opened, refused, sound, words
+
+BARCODE = r"(?:.*[#_:])?[ACGTN]{8,}(?:-\d+)?"
+KINDS = {  # the kind of a file by how its name ends
+    "matrix": re.compile(r"(matrix|\.mtx|^mtx)(\.mtx)?(\.gz)?$", re.IGNORECASE),
+    "genes": re.compile(r"(genes|features)\.tsv(\.gz)?$", re.IGNORECASE),
+    "barcodes": re.compile(r"barcodes\.tsv(\.gz)?$", re.IGNORECASE),
+}
+HEAD = re.compile(rb"%%MatrixMarket\s+matrix\s+coordinate\s+(integer|real)\s+general\s*", re.IGNORECASE)
+SIZES = re.compile(rb"\s*(\d{1,9})\s+(\d{1,9})\s+(\d{1,12})\s*")
+GENES = "Gene Expression"
+
+
+def kind_of(path) -> str | None:
+    """``"matrix"``, ``"genes"`` or ``"barcodes"`` by a file's name; None for another one."""
+    return next((kind for kind, rule in KINDS.items() if rule.search(path.name)), None)
+
+
+def counted(path):
+    """A Matrix Market file of counts, features × cells, as CSR of cells × features.
+
+    Its entries are read as a table: SciPy's reader takes 1.5 for 1 and 0x3 for 0 where whole numbers are stated, and
+    dies of a byte of zeros.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, holds an entry twice, or a value that is no count.
+    """
+    from scipy import sparse
+
+    parts = []
+    with opened(path, whole=False) as stream:  # the number of entries is stated
+        if not HEAD.fullmatch(stream.readline(200)):
+            raise DataError(
+                f"{path.name} does not begin as a Matrix Market file of coordinates (integer or real, general): "
+                f"it is another file, {AGAIN}"
+            )
+        line = stream.readline()
+        while line.startswith(b"%"):
+            line = stream.readline()
+        stated = SIZES.fullmatch(line)
+        if not stated:
+            raise DataError(f"{path.name} does not state its size above its entries: it is damaged, {AGAIN}")
+        n_rows, n_columns, n = map(int, stated.groups())
+        rule = {"sep": r"\s+", "header": None, "na_filter": False, "low_memory": False, "chunksize": BLOCK}
+        for part in pd.read_csv(stream, **rule):
+            if part.shape[1] != 3 or any(d.kind not in "iuf" for d in part.dtypes):
+                raise DataError(f"{path.name} has entries that are not a row, a column and a number: {AGAIN}")
+            rows, columns, values = (part[i].to_numpy() for i in range(3))
+            sound(values[:, None], "counts", part.iloc[:, :0], path)
+            for at, most in ((rows, n_rows), (columns, n_columns)):
+                if at.dtype.kind == "f" or at.min() < 1 or at.max() > most:
+                    raise DataError(
+                        f"{path.name} has entries outside its {n_rows:,} × {n_columns:,}: it is damaged, {AGAIN}"
+                    )
+            parts.append((rows.astype(np.int32) - 1, columns.astype(np.int32) - 1, values))
+    rows, columns, values = map(np.concatenate, zip(*parts))
+    if len(values) != n:
+        raise DataError(f"{path.name} says it has {n:,} entries, and has {len(values):,}: it was cut short, {AGAIN}")
+    return _once(sparse.csr_matrix((values, (columns, rows)), shape=(n_columns, n_rows)), n, path)
+
+
+def _once(X, n, path):
+    """`X`, whose `n` entries must each have a place of their own, as float32 where that holds them."""
+    if X.nnz != n:
+        raise DataError(
+            f"{path.name} holds {many(n - X.nnz, 'entry')} whose place another one has, and nobody can tell whether "
+            "to add them up: write each place once"
+        )
+    X.eliminate_zeros()
+    # Counts that float32 rounds are left as they are, for the door to say so.
+    return X if X.nnz and X.data.max() > 2**24 else X.astype(np.float32)
+
+
+def features(path) -> pd.DataFrame:
+    """``genes.tsv`` (version 2: id, symbol) or ``features.tsv`` (version 3: id, symbol, type)."""
+    table = words(path, "\t", heading=False, quoted=False, whole=False)
+    if not 1 <= table.shape[1] <= 6:
+        raise DataError(
+            f"{path.name} has {table.shape[1]} columns where an id, a symbol and perhaps a type are due: {AGAIN}"
+        )
+    table = table.iloc[:, :3].set_axis(["id", "symbol", "feature_type"][: table.shape[1]], axis=1)
+    table = table if "symbol" in table else table.assign(symbol=table["id"])
+    odd = table[["id", "symbol"]].apply(lambda c: (c == "") | c.str.contains('"')).any(axis=1)
+    if odd.any():
+        raise DataError(
+            f"{path.name} has names that are empty or hold quotation marks ({shown(table['id'][odd])}): {AGAIN}"
+        )
+    return table
+
+
+def barcodes(path) -> pd.Index:
+    """One barcode a line."""
+    table = words(path, "\t", heading=False, quoted=False, whole=False)
+    if table.shape[1] != 1:
+        raise DataError(f"{path.name} has {table.shape[1]} columns where one, of barcodes, is due: it is another file")
+    odd = table["0"][table["0"].str.contains('"')]
+    if len(odd):
+        raise DataError(f"{path.name} has barcodes with quotation marks ({shown(odd)}): it is damaged, {AGAIN}")
+    lengths = table["0"].str.len()
+    if (lengths[:-1] == lengths.iloc[0]).all() and lengths.iloc[-1] < lengths.iloc[0]:
+        raise DataError(f"{path.name} ends in {table['0'].iloc[-1]!r}, shorter than the others: it was cut, {AGAIN}")
+    return pd.Index(table["0"], dtype=object)
+
+
+def fitted(X, genes: pd.DataFrame, cells: pd.Index, what: str) -> None:
+    """Refuse names that do not fit the matrix, or stand in each other's place."""
+    if X.shape == (len(cells), len(genes)):
+        # A square matrix has room for its names either way.
+        if _barcodes(genes["id"]) > 0.5 > _barcodes(cells):
+            raise DataError(f"{what}: the genes look like barcodes, and the barcodes do not: the two files are swapped")
+        return
+    swapped = X.shape == (len(genes), len(cells))
+    cure = "the two files are swapped, or the matrix lies on its side" if swapped else "they do not belong together"
+    raise DataError(
+        f"{what}: the matrix is {X.shape[1]:,} genes × {X.shape[0]:,} cells, and there are names of {len(genes):,} "
+        f"genes and {len(cells):,} cells: {cure}, or one was cut short"
+    )
+
+
+def _barcodes(names) -> float:
+    return pd.Series(names, dtype=object).astype(str).str.fullmatch(BARCODE).mean()
+
+
+def distinct(short, full, what: str) -> np.ndarray:
+    """The short name of each gene where no other gene has it, else its full name; full names must differ.
+
+    Two genes may share a symbol. Renaming the second one by a number, as is often done, makes a gene that no other data
+    set has, and summing them is a choice for the reader of the book
+    (:func:`~shared.data.genes.translate.merge_duplicates`).
+    """
+    short, full = pd.Series(np.asarray(short, dtype=object)), pd.Series(np.asarray(full, dtype=object))
+    names = short.where(~(short.duplicated(keep=False) | short.isin(MISSING)), full)
+    # A full name may be another gene's short name: "1-Dec" the symbol, and "1-Dec" the label of an unnamed row.
+    names = names.where(~(names.duplicated(keep=False) & (names != full)), full)
+    twice = names[names.duplicated()].unique()
+    if len(twice):
+        raise DataError(
+            f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): "
+            "the file is damaged, or not the one this reader knows"
+        )
+    return names.to_numpy(dtype=object)
+
+
+def triplet(paths):
+    """Matrix, features and barcodes of one folder, read and put in their places; the files in any order."""
+    found: dict = {}
+    for path in paths:
+        kind = kind_of(path)
+        if kind in found:
+            raise DataError(f"{path.name} and {found[kind].name} are both {kind}: give the files of one folder")
+        found[kind] = path
+    lost = [k for k in KINDS if k not in found]
+    if lost:
+        raise DataError(f"{names_of_files(paths)}: there is no file of {shown(lost)}; a 10x folder has all three")
+    X, genes, cells = counted(found["matrix"]), features(found["genes"]), barcodes(found["barcodes"])
+    fitted(X, genes, cells, " with ".join(found[k].name for k in KINDS))
+    return X, genes, cells
+
+
+def folder(paths, *, feature_type: str | None = GENES):
+    """A matrix, its genes and its barcodes.
+
+    Layout, gzipped or not: ``matrix.mtx`` (Matrix Market, genes × cells, whole numbers); version 2 ``genes.tsv`` (id,
+    symbol), version 3 ``features.tsv.gz`` (id, symbol, type: with antibodies the file holds several types);
+    ``barcodes.tsv``.
+
+    Parameters
+    ----------
+    paths : list of Path
+        The three files in any order, told apart by their names.
+    feature_type : str, optional
+        Version 3: the kind to keep; None keeps all.
+
+    Returns
+    -------
+    AnnData
+        ``X``: CSR, counts. ``var``: id, symbol, feature_type. Genes are named by symbols; two that share one keep their
+        ids.
+
+    Raises
+    ------
+    DataError
+        If a file is damaged or missing, sizes do not match, or genes and barcodes are swapped.
+    """
+    return _made(*triplet(paths), feature_type, names_of_files(paths))
+
+
+def h5(paths, *, feature_type: str | None = GENES, genome: str | None = None):
+    """10x Genomics' ``.h5``.
+
+    Layouts, compressed columns of genes × cells: version 2, one group a genome, with data, indices, indptr, shape,
+    genes (ids), gene_names, barcodes; version 3, the group ``matrix``, the same but with ``features/{id, name,
+    feature_type}``.
+
+    Parameters
+    ----------
+    paths : list of Path
+        One file.
+    feature_type : str, optional
+        Version 3: the kind to keep; None keeps all.
+    genome : str, optional
+        Version 2 with several: the one to read.
+
+    Returns
+    -------
+    AnnData
+        As :func:`folder` gives it.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, its parts contradict each other, it holds several genomes, or no matrix.
+    """
+    import h5py
+
+    (path,) = paths
+    with refused(path, "an HDF5 matrix of 10x"), h5py.File(path) as file:
+        group = file[_genome(file, genome, path)]
+        table, names = (group["features"], "name") if "features" in group else (group, "gene_names")
+        stored = {"id": table.get("id", table.get("genes")), "symbol": table[names]}
+        stored |= {k: table[k] for k in ("feature_type",) if k in table}
+        genes = pd.DataFrame({new: text_of(values) for new, values in stored.items()}, dtype=object)
+        X, cells = _sparse(group, len(genes), path)
+    return _made(X, genes, cells, feature_type, path.name)
+
+
+def _genome(file, genome, path):
+    if "matrix" in file:
+        return "matrix"
+    there = [name for name in file if {"barcodes", "indptr", "gene_names"} <= set(getattr(file[name], "keys", list)())]
+    if not there:
+        molecules = "barcode_info" in file or "barcode_idx" in file
+        what = "molecules, not their matrix" if molecules else f"no matrix of 10x but {shown(file) or 'nothing'}"
+        raise DataError(f"{path.name} holds {what}: take filtered_feature_bc_matrix.h5 of the same run")
+    if genome not in there and (genome or len(there) > 1):
+        raise DataError(f"{path.name} holds the genomes {shown(there)}: choose one, load(..., genome={there[0]!r})")
+    return genome or there[0]
+
+
+def text_of(stored) -> list[str]:
+    """The words of an HDF5 dataset or of an array."""
+    return [w.decode("utf-8") if isinstance(w, bytes) else str(w) for w in stored[:]]
+
+
+def _sparse(group, genes, path):
+    from scipy import sparse
+
+    cells = text_of(group["barcodes"])
+    shape = tuple(int(n) for n in group["shape"][:])
+    if shape != (genes, len(cells)):
+        raise DataError(
+            f"{path.name} says it holds {' × '.join(map('{:,}'.format, shape))}, genes × cells, and names {genes:,} "
+            f"and {len(cells):,}: it is damaged, {AGAIN}"
+        )
+    data = group["data"][:]
+    if (data < 0).any() or (data.dtype.kind not in "iu" and not (data == np.floor(data)).all()):
+        raise DataError(f"{path.name} holds values that are no counts, as 10x writes: it was normalised, or is damaged")
+    # Compressed columns of genes × cells are compressed rows of cells × genes.
+    X = sparse.csr_matrix((data, group["indices"][:], group["indptr"][:]), shape=shape[::-1])
+    X.check_format(full_check=True)
+    n = X.nnz
+    if X.dtype.kind in "iu":
+        X.data = X.data.astype(np.int64)
+    X.sum_duplicates()
+    return _once(X, n, path), cells
+
+
+def _made(X, genes, cells, feature_type, what):
+    notes = []
+    if feature_type is not None and "feature_type" in genes:
+        kept = (genes["feature_type"] == feature_type).to_numpy()
+        if not kept.any():
+            types = genes["feature_type"].unique()
+            raise DataError(
+                f"{what} has no features of type {feature_type!r}; it has {shown(types)}: choose one, "
+                f"load(..., feature_type={types[0]!r})"
+            )
+        if not kept.all():
+            left = shown(genes.loc[~kept, "feature_type"].unique())
+            notes = [f"{many(int((~kept).sum()), 'feature')} of other types left out ({left})"]
+            X, genes = X[:, kept], genes[kept].reset_index(drop=True)
+    made = named(
+        X, pd.Index(distinct(genes["symbol"], genes["id"], what)), pd.Index(cells), what, var=genes, notes=notes
+    )
+    made.uns["units"] = "counts"
+    return made
