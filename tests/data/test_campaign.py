@@ -189,10 +189,8 @@ def tried(case, folder):
         else:
             assert damage not in ("NaN", "infinite") and np.allclose(plain(values), X, rtol=1e-3)
             assert (
-                (values.dtype in (np.float32, np.float64)
-                and not sparse.issparse(values))
-                or values.indices.dtype == np.int32
-            )
+                values.dtype in (np.float32, np.float64) and not sparse.issparse(values)
+            ) or values.indices.dtype == np.int32
         logs, error_of_log = refused(lambda: log_normalize(matrix))
         logged = damage == "logged" and (X % 1).any()
         assert (error_of_log is not None) == (nothing or logged or damage == "empty cell"), (damage, error_of_log)
