@@ -231,6 +231,8 @@ def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int
     lines = measured()
     while part := list(islice(lines, max(16, BLOCK // width))):
         table = pd.read_csv(io.BytesIO(b"".join(part)), **options)
+        if whose:  # one's own table may hold true and false
+            table = table.astype(dict.fromkeys(table.select_dtypes("bool").columns, int))
         yield _split(table, ids, path, columns, whose or f"a row is damaged, or this is another table; {AGAIN}")
     if not seen:
         raise DataError(f"{path.name} has a header and no rows: it was cut short, {AGAIN}")
