@@ -14,6 +14,7 @@ from shared.data.catalogue import File
 from shared.data.errors import DataError, Unavailable
 
 WHEEL = b"PK\x05\x06" + bytes(18) + b"a wheel"
+HELP = "  -i, --index-url <url>  Base URL of the index (default\n      https://usual.example/simple). This"
 NAME = "Some_Tool-1.0-py3-none-any.whl"
 
 
@@ -45,7 +46,7 @@ def alone(monkeypatch, tmp_path):
 @pytest.fixture
 def no_pip(monkeypatch):
     """pip says nothing of its own: the settings come from its variables, without starting it."""
-    monkeypatch.setattr(package, "_listed", lambda: "")
+    monkeypatch.setattr(package, "_pip", lambda *words: "")
 
 
 def page(*links, base=""):
@@ -177,11 +178,11 @@ def test_settings_have_an_order(monkeypatch):
             "nonsense",
         ]
     )
-    monkeypatch.setattr(package, "_listed", lambda: said)
+    monkeypatch.setattr(package, "_pip", lambda *words: said if words[0] == "config" else HELP)
     settings, asked = package.configuration(), []
     assert settings["index-url"] == "https://two.example/simple"
     assert package.indexes(settings) == ["https://two.example/simple", "https://a.example", "https://b.example"]
-    assert package.indexes({}) == [package.PYPI] and package.indexes({"no-index": "1"}) == []
+    assert package.indexes({}) == ["https://usual.example/simple"] and package.indexes({"no-index": "1"}) == []
     monkeypatch.setattr(package, "_links", lambda url, how: asked.append((url, how)) or [(NAME, url, None)])
     package.addresses(FILE)
     assert asked[0][0] == "https://two.example/simple/some-tool/" and len(asked) == 3
@@ -191,26 +192,28 @@ def test_settings_have_an_order(monkeypatch):
 
 def test_pip_is_asked(monkeypatch, tmp_path):
     """The real pip, with a file of its own."""
-    package._listed.cache_clear()
+    package._pip.cache_clear()
     (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://ann:secret@one.example/simple\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     assert package.configuration()["index-url"] == "https://ann:secret@one.example/simple"
     monkeypatch.setenv("PIP_INDEX_URL", "https://two.example/simple")
     assert package.configuration()["index-url"] == "https://two.example/simple"
-    package._listed.cache_clear()
+    assert package.default_index().startswith("http")
+    package._pip.cache_clear()
 
 
 def test_without_pip(monkeypatch):
-    """The index that pip would ask."""
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    package._listed.cache_clear()
-    assert package.indexes(package.configuration()) == [package.PYPI]
-    package._listed.cache_clear()
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    package._pip.cache_clear()
+    with pytest.raises(Unavailable, match="run 'python -m ensurepip', or set PIP_INDEX_URL"):
+        package.indexes(package.configuration())
+    package._pip.cache_clear()
 
 
 def test_offline(monkeypatch):
     monkeypatch.setenv("BORROWED_OFFLINE", "1")
-    monkeypatch.setattr(package, "_listed", lambda: pytest.fail("pip was asked"))
+    monkeypatch.setattr(package, "_pip", lambda *words: pytest.fail("pip was asked"))
     with pytest.raises(Unavailable, match="BORROWED_OFFLINE forbids"):
         got()
 
