@@ -103,7 +103,8 @@ def pages(only: Sequence[str] | None = None, root: Path | None = None, drafts: b
     Parameters
     ----------
     only : sequence of str, optional
-        Chapters by slug, number or folder name, or single pages by name (``"tmp-study"``); drafts too, when named.
+        Chapters by slug, number or folder name, or single pages (``"tmp-lesson"``, ``"tmp-study"``); drafts too, when
+        named.
     root : Path, optional
         The repository.
     drafts : bool
@@ -129,7 +130,8 @@ def pages(only: Sequence[str] | None = None, root: Path | None = None, drafts: b
 
     def names(page):
         number = page.folder.name[:2]
-        return {page.slug, page.stem, page.folder.name, page.name, number, number.lstrip("0")}
+        alone = page.stem if page.study else f"{page.slug}-lesson"
+        return {page.slug, alone, page.folder.name, page.name, number, number.lstrip("0")}
 
     for word in only:
         if not any(word in names(page) for page in found):

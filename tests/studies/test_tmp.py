@@ -242,6 +242,12 @@ def test_the_spread_is_a_ratio_of_standard_deviations():
     assert study.spread({"a": some}).low < study.spread({"a": some}).value
 
 
+def test_a_study_without_its_files_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("BORROWED_MIRROR", str(tmp_path))
+    with pytest.raises(DataError, match="tcga_11cancers_paired_1204.h5ad.*not in the folders of BORROWED_MIRROR"):
+        study.mirrored()
+
+
 # Real files.
 
 

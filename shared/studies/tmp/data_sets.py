@@ -78,16 +78,25 @@ def hold_out_classes(y, n: int, seed: int = 0) -> np.ndarray:
 
 
 def mirrored() -> dict:
-    """The tables of :data:`FILES` that lie in the mirror, by name, ready to be compared; the others are left out."""
-    found = {name: load(paths[0]) for name, file in FILES.items() if (paths := in_mirror(file))}
-    if "tumours" in found:
-        tumours = found["tumours"]
-        tumours.X = tumours.X.clip(-2)  # the floor of nine of the eleven cancers
-        tumours.obs["kind"] = [" ".join(map(str, row)) for row in tumours.obs[["cancer", "sample_type"]].to_numpy()]
-    if "Baron" in found:
-        human = found["Baron"][found["Baron"].obs["species"] == "human"].copy()
-        human.X = log_normalize(human.X)
-        found["Baron"] = human
+    """The tables of :data:`FILES`, by name, ready to be compared.
+
+    Raises
+    ------
+    shared.data.errors.DataError
+        If one of them does not lie in the mirror: a study of fewer pairs would be recorded as the whole.
+    """
+    paths = {name: in_mirror(file) for name, file in FILES.items()}
+    if missing := [FILES[name] for name, lie in paths.items() if not lie]:
+        raise DataError(
+            f"{', '.join(missing)}: not in the folders of BORROWED_MIRROR, and no address serves them. Name their folder "
+            "there, or take the profile 'smoke', which goes without; recorded results stay as they are"
+        )
+    found = {name: load(lie[0]) for name, lie in paths.items()}
+    tumours, islets = found["tumours"], found["Baron"]
+    tumours.X = tumours.X.clip(-2)  # the floor of nine of the eleven cancers
+    tumours.obs["kind"] = [" ".join(map(str, row)) for row in tumours.obs[["cancer", "sample_type"]].to_numpy()]
+    found["Baron"] = human = islets[islets.obs["species"] == "human"].copy()
+    human.X = log_normalize(human.X)
     return found
 
 
