@@ -180,7 +180,6 @@ def test_any_bytes_end_in_words(here, blood):
         "f.csv.gz": gzip.compress(text)[:-40],
         "a.h5ad": b"\x89HDF\r\n\x1a\n" + b"\0" * 99,
         "b.csv": b"\0" * 50,
-        "c.tsv": text,
         "d.csv": b"",
         "e.xyz": b"?",
         "g_series_matrix.txt": b"!Series_title\n",
