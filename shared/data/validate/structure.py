@@ -69,7 +69,7 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
     """What is wrong with names as such: twice the same (for genes, with this `cure`), or not writable in a line."""
     for names, what, todo in (
         (genes, "gene", cure),
-        (cells, "cell", "drop the copies, or rename them with adata.obs_names_make_unique()"),
+        (cells, "cell", "drop the copies, or give each a name of its own"),
     ):
         bad = [n for n in names if UNWRITABLE.search(str(n))]
         odd = f"has {many(len(bad), f'{what} name')} with line breaks or control characters ({shown(map(ascii, bad))})"
