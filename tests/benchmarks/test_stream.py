@@ -6,6 +6,8 @@ A small file always; with ``BORROWED_BENCHMARKS=1`` a million cells, uncompresse
 
 import contextlib
 import importlib
+import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -84,6 +86,39 @@ def random_rows(path):
     return len(order)
 
 
+def scdataset_documented(path):
+    """scDataset over a backed AnnData, as its documentation shows it: anndata reads each cell by a call of its own."""
+    import anndata as ad
+    from scdataset import BlockShuffling, scDataset
+    from scdataset.transforms import adata_to_mindex
+
+    adata = ad.read_h5ad(path, backed="r")
+    batches = scDataset(adata, BlockShuffling(16), 256, fetch_factor=16, fetch_transform=adata_to_mindex, seed=0)
+    return sum(len(batch["X"]) for batch in itertools.islice(batches, 400))
+
+
+def scdataset_slices(path):
+    """The same at the block and the buffer of a stream, with a mask that makes anndata read slices."""
+    import h5py
+    import numpy as np
+    from anndata.io import read_elem, sparse_dataset
+    from scdataset import BlockShuffling, scDataset
+
+    file = h5py.File(path)
+    X, y = sparse_dataset(file["X"]), read_elem(file["obs/cell_type"]).codes.astype(np.int64)
+
+    def fetch(y, rows):
+        wanted = np.zeros(len(y), bool)
+        wanted[rows] = True
+        return X[wanted], y[rows]
+
+    def batch(found, at):
+        return found[0][at].toarray(), found[1][at]
+
+    how = {"fetch_factor": 64, "fetch_callback": fetch, "batch_callback": batch, "seed": 0}
+    return sum(len(X) for X, _ in scDataset(y, BlockShuffling(64), 256, **how))
+
+
 def trained(path, prefetch):
     """A small network learns the types while the cells come."""
     import torch
@@ -111,6 +146,7 @@ def trained_in_turn(path):
     return trained(path, prefetch=False)
 
 
+SCDATASET = (scdataset_documented, scdataset_slices) if importlib.util.find_spec("scdataset") else ()
 TASKS = (
     blocks,
     blocks_ahead,
@@ -121,9 +157,11 @@ TASKS = (
     random_rows,
     trained_ahead,
     trained_in_turn,
+    *SCDATASET,
 )
 LEARNS = ("shared.preprocess", "torch", "torch.utils.data")
 NEEDS = {normalised: LEARNS[:1], trained_ahead: LEARNS, trained_in_turn: LEARNS}
+NEEDS |= dict.fromkeys(SCDATASET, ("torch", "scdataset"))
 
 
 def peak_mb() -> float:
@@ -186,6 +224,11 @@ def small(tmp_path_factory):
 def test_a_small_file(small, task):
     found = measured(task, small)
     assert found["cells"] == 6000 and found["peak_mb"] < PEAK_MB
+
+
+@pytest.mark.skipif(not SCDATASET, reason="the comparison needs scDataset: pip install scdataset")
+def test_scdataset_hands_over_the_same_cells(small):
+    assert all(measured(task, small)["cells"] == 6000 for task in SCDATASET)
 
 
 @full
