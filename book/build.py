@@ -127,7 +127,7 @@ def main(words=None) -> int:
     )
     parser.add_argument("job", choices=["sync", "lab", "run", "stage", "html", "book", "full", "gpu", "refs", "links"])
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or "lesson", choices=PROFILES)
-    parser.add_argument("--chapter", action="append", help="slug, number, or one page (tmp-lesson, tmp-study); may be repeated")
+    parser.add_argument("--chapter", action="append", help="slug, number or page (tmp-lesson); may be repeated")
     parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS") or 0))
     parser.add_argument("--device", default=os.environ.get("DEVICE") or "auto", help="with gpu: auto, cpu, cuda, mps")
     parser.add_argument("--measure", action="store_true", help="with run: studies run their experiments")

@@ -244,7 +244,7 @@ def test_the_spread_is_a_ratio_of_standard_deviations():
 
 def test_a_study_without_its_files_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("BORROWED_MIRROR", str(tmp_path))
-    with pytest.raises(DataError, match="tcga_11cancers_paired_1204.h5ad.*not in the folders of BORROWED_MIRROR"):
+    with pytest.raises(DataError, match=r"tcga_11cancers_paired_1204.h5ad.*not in the folders of BORROWED_MIRROR"):
         study.mirrored()
 
 

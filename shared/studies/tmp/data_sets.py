@@ -88,8 +88,8 @@ def mirrored() -> dict:
     paths = {name: in_mirror(file) for name, file in FILES.items()}
     if missing := [FILES[name] for name, lie in paths.items() if not lie]:
         raise DataError(
-            f"{', '.join(missing)}: not in the folders of BORROWED_MIRROR, and no address serves them. Name their folder "
-            "there, or take the profile 'smoke', which goes without; recorded results stay as they are"
+            f"{', '.join(missing)}: not in the folders of BORROWED_MIRROR, and no address serves them. Name their "
+            "folder there, or take the profile 'smoke', which goes without; recorded results stay as they are"
         )
     found = {name: load(lie[0]) for name, lie in paths.items()}
     tumours, islets = found["tumours"], found["Baron"]
