@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_array, check_X_y, validate_data
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import names_of, once
-from shared.data.validate.structure import matrix_of, widened
+from shared.data.validate.structure import matrix_of, narrow, widened
 from shared.data.validate.values import LOGGED, may_be_logged, units_of
 
 AS_COUNTS = "start from the raw counts, adata.layers['counts'] where there is one"
@@ -247,7 +247,7 @@ def read(
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         _like(like, None, X.shape[1])
     if sparse.issparse(X):
-        X = _narrow(X if X.has_canonical_format else X.copy())
+        X = narrow(X if X.has_canonical_format else X.copy())
         X.sum_duplicates()
     return Cells(X, y, names, _domains(domain, X.shape[0]), where, units, numbers)
 
@@ -258,13 +258,6 @@ def _is_for_scikit_learn(X) -> bool:
     return kind == "c" or (
         kind == "O" and not all(v is None or v is pd.NA or isinstance(v, (str, bytes, Real)) for v in X.flat)
     )
-
-
-def _narrow(X):
-    """CSR with indices of 32 bits where these suffice: many a solver takes no others."""
-    if X.indices.dtype == np.int32 or max(X.nnz, *X.shape) > np.iinfo(np.int32).max:
-        return X
-    return type(X)((X.data, X.indices.astype(np.int32), X.indptr.astype(np.int32)), X.shape)
 
 
 def column_names(X) -> list[str] | None:
@@ -297,7 +290,7 @@ def finite_matrix(X, what: str = "X", dtype=np.float64):
     """
     X = widened(matrix_of(X, what))
     if sparse.issparse(X):
-        X = _narrow(X.tocsr().astype(dtype, copy=True))
+        X = narrow(X.tocsr().astype(dtype, copy=True))
         X.sum_duplicates()  # an entry stored in two parts would be logged in two parts
     else:
         with np.errstate(over="ignore"):

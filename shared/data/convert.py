@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import difflib
-import gzip
+import io
 import shlex
 import tempfile
 import textwrap
@@ -24,6 +24,8 @@ import pandas as pd
 
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes.lists import many, shown, stamp
+from shared.data.io import h5ad
+from shared.data.io.tables import opened, separator_of
 from shared.data.load import load
 from shared.data.store import written_whole
 from shared.data.validate.checks import check
@@ -251,9 +253,8 @@ def _numbers_of(path, columns) -> Iterator[tuple[Path, pd.DataFrame]]:
 @contextlib.contextmanager
 def _rows(path) -> Iterator[tuple[list[str], Iterator[list[str]], str]]:
     """The header of a table, one field for each of a row, its rows, and what parts them."""
-    separator = "," if ".csv" in path.name.lower() else "\t"
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+    separator = separator_of(path)
+    with opened(path, to_end=False) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as file:
         rows = csv.reader(file, delimiter=separator)
         header, first = next(rows, []), next(rows, [])
         if len(first) == len(header) + 1:  # R leaves out the first field of a header
@@ -378,17 +379,8 @@ def convert(path, out, options: Options | None = None, *, overwrite: bool = Fals
         return found
     try:
         with written_whole(out) as draft:
-            _write(adata, draft)
+            h5ad.write(adata, draft, "gzip")
     except Exception as e:
         why = getattr(e, "strerror", None) or e
         raise DataError(f"{out} cannot be written ({why}): make room, or write to another folder") from e
     return found
-
-
-def _write(adata, path) -> None:
-    import anndata
-
-    # pandas 3 keeps words in arrays that anndata writes only when told to.
-    told = {name: True for name in ("allow_write_nullable_strings",) if name in dir(anndata.settings)}
-    with anndata.settings.override(**told):
-        adata.write_h5ad(path, compression="gzip")

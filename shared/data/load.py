@@ -20,7 +20,7 @@ from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
 from shared.data.store import sha256
 from shared.data.validate.checks import check, label_values, value_errors
-from shared.data.validate.structure import matrix_of, name_problems, structure
+from shared.data.validate.structure import matrix_of, name_problems, narrow, structure
 from shared.data.validate.values import scan, units_of
 
 if TYPE_CHECKING:
@@ -307,10 +307,7 @@ def _csr(X, values, copy):
         # Added up before they are rounded, and where small integers have room.
         X = X.astype(np.float64).tocsr()
         X.sum_duplicates()
-    out = sparse.csr_matrix(X, dtype=np.float32, copy=copy)
-    if out.indices.dtype != np.int32 and max(out.nnz, *out.shape) <= np.iinfo(np.int32).max:
-        # Many a solver takes no wider indices.
-        out = sparse.csr_matrix((out.data, out.indices.astype(np.int32), out.indptr.astype(np.int32)), out.shape)
+    out = narrow(sparse.csr_matrix(X, dtype=np.float32, copy=copy))
     out.sum_duplicates()
     out.eliminate_zeros()
     return out

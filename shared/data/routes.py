@@ -197,13 +197,10 @@ def _h5ad(path: Path):
 
 
 def _write(adata, path: Path) -> None:
-    import anndata
+    from shared.data.io import h5ad
 
-    # pandas 3 keeps words in arrays that anndata writes only when told to.
-    told = {name: True for name in ("allow_write_nullable_strings",) if name in dir(anndata.settings)}
     try:
-        with anndata.settings.override(**told):
-            adata.write_h5ad(path, compression=PACKING)
+        h5ad.write(adata, path, PACKING)
     except Exception as e:
         full = getattr(e, "errno", None) in FULL or "No space" in str(e)  # h5py has no number
         cure = f"make room, or {CURE}" if full else "this is a mistake in the reader"

@@ -212,3 +212,9 @@ def test_a_command_is_parted_as_a_shell_takes_it():
         "--annotation",
         "b",
     ]
+
+
+def test_columns_of_words_are_found_whatever_parts_the_fields(tmp_path):
+    (tmp_path / "f.csv").write_text("id;kind;TP53;CD3E\na;T;1;2\nb;B;4;10\n")
+    found = judge(tmp_path / "f.csv")
+    assert found.status == 2 and found.mend.annotation == ("kind",) and found.mend.labels == "kind"

@@ -54,3 +54,13 @@ def read(paths, *, layer=None, obs=None, units=None):
     if units is not None:
         found.uns["units"] = units
     return found
+
+
+def write(adata, path, packing: str) -> None:
+    """Write AnnData with its arrays packed by ``"gzip"`` or ``"lzf"``; what anndata and h5py raise is passed on."""
+    import anndata as ad
+
+    # pandas 3 keeps words in arrays that anndata writes only when told to.
+    told = {name: True for name in ("allow_write_nullable_strings",) if name in dir(ad.settings)}
+    with ad.settings.override(**told):
+        adata.write_h5ad(path, compression=packing)

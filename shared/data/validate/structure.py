@@ -142,6 +142,13 @@ def widened(X):
     return X.astype(np.float32 if X.dtype.itemsize <= 2 else np.float64)
 
 
+def narrow(X):
+    """CSR with indices of 32 bits where these suffice: many a solver takes no others."""
+    if X.indices.dtype == np.int32 or max(X.nnz, *X.shape) > np.iinfo(np.int32).max:
+        return X
+    return type(X)((X.data, X.indices.astype(np.int32), X.indptr.astype(np.int32)), X.shape)
+
+
 WORDS = {"O": "Python objects", "U": "words", "S": "bytes", "c": "complex numbers", "M": "dates", "T": "words"}
 
 
