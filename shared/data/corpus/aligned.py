@@ -106,11 +106,11 @@ class DataSet:
 
     @cached_property
     def _whole(self):
-        return self._printed(None)
+        return self._printed(self.here)
 
-    def _printed(self, keep):
+    def _printed(self, genes):
         parts = [self.counts] if self.stream is None else map(self._moved, self._own())
-        return joined([fingerprint(X, self.keys, keep) for X in parts])
+        return joined([fingerprint(X[:, genes], self.keys[genes]) for X in parts])
 
 
 class OnDisk:
