@@ -11,16 +11,16 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
+from shared.data.cells import finite_matrix
 from shared.data.corpus.fingerprint import Fingerprint, fingerprint, gene_keys, joined
 from shared.data.errors import DataError
 from shared.data.genes.kinds import gene_kind
 from shared.data.genes.lists import many, names_of, once
 from shared.data.stream.batches import BUFFER_CELLS
 from shared.data.stream.stream import Stream, moved, places
-from shared.data.validate.structure import matrix_of, widened
-from shared.data.validate.values import may_be_logged, units_of
+from shared.data.validate.values import LOGGED, may_be_logged, units_of
 
-LOGS = "put counts into adata.layers['counts']; where they are lost, np.expm1 of the logarithms"
+CURE = "put counts into adata.layers['counts']; where they are lost, np.expm1 of the logarithms"
 
 
 class DataSet:
@@ -56,13 +56,11 @@ class DataSet:
         else:
             if not hasattr(value, "var_names") or not hasattr(value, "layers"):
                 raise DataError(f"{name!r} is {type(value).__name__}: give an AnnData, or the path of an .h5ad file")
-            if not value.n_obs or not value.n_vars:
-                raise DataError(f"{name} is empty: {many(value.n_obs, 'cell')} × {many(value.n_vars, 'gene')}")
             layer = "counts" if "counts" in value.layers else None
             X = value.layers["counts"] if layer else value.X
             if X is None:
                 raise DataError(f"{name} has neither X nor layers['counts']: put the counts into one of them")
-            X = self._X = cleaned(name, matrix_of(X, name))
+            X = self._X = cleaned(name, X)
             self.genes, self.n_cells, units = tuple(names_of(value)), value.n_obs, units_of(value)
         once(self.genes, name)
         if not logs and layer is None:
@@ -81,14 +79,14 @@ class DataSet:
             )
         self._place, self.keys, self.shape = place, keys, (self.n_cells, len(genes))
         if self.stream is None:
-            # In its own memory: what the caller does to his matrix later must not reach the corpus.
-            self.counts = self._X.copy() if self.genes == tuple(genes) else self._moved(self._X)
+            self.counts = self._moved(self._X)
             self.logs, self._X = logged(self.counts), None
         else:
             self.counts, self.logs = OnDisk(self, False), OnDisk(self, True)
 
     def _moved(self, X):
-        return moved(X, self._place, self.shape[1])
+        in_place = np.array_equal(self._place, np.arange(self.shape[1]))
+        return X if in_place else moved(X, self._place, self.shape[1])
 
     def _own(self):
         """Its cells over its own genes, a part at a time."""
@@ -126,7 +124,7 @@ class OnDisk:
         self._set, self._logs, self.shape = data_set, logs, data_set.shape
 
     def __repr__(self):
-        return f"{self.shape[0]:,} cells × {self.shape[1]:,} genes in {self._set.stream.files[0].path.name}"
+        return f"{self.shape[0]:,} cells × {self.shape[1]:,} genes in {self._set.stream.file.path.name}"
 
     def _made(self, X):
         X = self._set._moved(cleaned(self._set.name, X))
@@ -150,21 +148,9 @@ class OnDisk:
 
 
 def cleaned(name, X) -> sparse.csr_matrix:
-    """`X` as float32 CSR, each entry once and no zero stored; `X` itself is not changed.
-
-    Raises
-    ------
-    DataError
-        On NaN and negative values.
-    """
-    made = sparse.csr_matrix(X if getattr(X, "format", "") == "csr" else widened(X), dtype=np.float32)
-    if not made.has_canonical_format or not made.data.all():
-        # What SciPy did not have to convert is still the caller's.
-        made = made.copy() if sparse.issparse(X) else made
-        made.sum_duplicates()
-        made.eliminate_zeros()
-    if made.nnz and not np.isfinite(made.data.sum(dtype=np.float64)):
-        raise DataError(f"{name} holds NaN or infinity: fill them, or drop those genes")
+    """A new float32 CSR of what is in `X`, no zero stored; NaN and negative values are refused."""
+    made = sparse.csr_matrix(finite_matrix(X, name, np.float32))
+    made.eliminate_zeros()
     if made.nnz and made.data.min() < 0:
         raise DataError(f"{name} holds negative values, which are no counts: give counts, or leave the set out")
     return made
@@ -177,11 +163,11 @@ def logged(X) -> sparse.csr_matrix:
 
 def refuse_logs(name, units, X) -> None:
     """Refuse what are logarithms by its units, or may be by its values: beside counts it would be on another scale."""
-    if isinstance(units, str) and units == "log":
-        raise DataError(f"{name} holds logarithms, and a corpus takes counts, which it logs itself: {LOGS}")
+    if isinstance(units, str) and units in LOGGED:
+        raise DataError(f"{name} holds logarithms, and a corpus takes counts, which it logs itself: {CURE}")
     if may_be_logged(X.data):
         said = f"{name} may hold counts or logarithms (fractions, none above {X.data.max():.3g})"
-        raise DataError(f"{said}, and a corpus takes counts: {LOGS}")
+        raise DataError(f"{said}, and a corpus takes counts: {CURE}")
 
 
 def _said(path):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from shared.data.constraints import Whole, is_number, require
+from shared.data.constraints import Whole, require
 from shared.data.corpus.aligned import DataSet, OnDisk
 from shared.data.corpus.fingerprint import gene_keys, shared_cells
 from shared.data.errors import DataError
@@ -108,9 +108,6 @@ class Corpus:
     def __iter__(self):
         return iter(self._sets)
 
-    def __contains__(self, name):
-        return name in self._sets
-
     def __repr__(self):
         n = sum(s.n_cells for s in self._sets.values())
         on_disk = sum(s.stream is not None for s in self._sets.values())
@@ -163,65 +160,44 @@ class Corpus:
             cells, rows = zip(*(next(batches) for batches in drawn))
             yield Step(list(cells), list(rows))
 
-    @property
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of the content of each set, over all genes it came with: cells, genes and names in any order."""
-        return {name: s.hash for name, s in self._sets.items()}
-
     def overlaps(self):
         """Cells that two data sets share.
 
         Returns
         -------
         DataFrame
-            One row a pair that shares any: ``first``, ``second``, ``cells`` (how many), ``share`` (of the smaller set's
-            cells), ``same`` (whether they are equal as a whole). Largest share first. Only the genes that both have and
-            that are among ``genes`` are compared.
+            One row a pair that shares any: ``first``, ``second``, ``cells`` (how many) and ``share`` (of the smaller
+            set's cells), the largest first. Only the genes that both have and that are among ``genes`` are compared.
         """
         import pandas as pd
 
         rows = []
         for first, second in combinations(self._sets, 2):
-            n, share, same = self._overlap(self._sets[first], self._sets[second])
+            n, share = _overlap(self._sets[first], self._sets[second])
             if n:
-                rows.append((first, second, n, share, same))
-        found = pd.DataFrame(rows, columns=["first", "second", "cells", "share", "same"])
+                rows.append((first, second, n, share))
+        found = pd.DataFrame(rows, columns=["first", "second", "cells", "share"])
         return found.sort_values("share", ascending=False, kind="stable", ignore_index=True)
 
-    def _overlap(self, a, b):
-        if a.hash == b.hash:
-            return a.shape[0], 1.0, True
-        both = a.here & b.here
-        n = shared_cells(a.fingerprint(both), b.fingerprint(both), int(both.sum()))
-        return n, n / min(a.shape[0], b.shape[0]), False
+    def _like(self, one) -> dict[str, float]:
+        """Sets that share cells with `one`, and the share."""
+        shares = {name: _overlap(one, s)[1] for name, s in self._sets.items() if s is not one}
+        return {name: share for name, share in shares.items() if share >= SHARE}
 
-    def _like(self, one, share):
-        """Names of sets that share cells with `one`, and the share."""
-        if not is_number(share) or not 0 < share <= 1:
-            said = "should lie above 0 and be 1 at most: of the smaller data set's cells"
-            raise DataError(f"share={share!r} {said}")
-        found = {}
-        for name, s in self._sets.items():
-            if s is not one:
-                n, of, _ = self._overlap(one, s)
-                if of >= share:
-                    found[name] = n, of
-        return found
-
-    def without(self, name, *, share=SHARE) -> Corpus:
+    def without(self, name) -> Corpus:
         """The corpus without one data set and without every other that holds its cells.
+
+        A set goes if it shares at least 5 % of the smaller one's cells; ``left_out`` says which did.
 
         Parameters
         ----------
         name : str or AnnData
             A set of the corpus, or one to be tested on that may be in it under any name.
-        share : float, default 0.05
-            A set goes if it shares at least so many of the smaller one's cells.
 
         Returns
         -------
         Corpus
-            Over the same genes, so that results compare. It shares its memory. ``left_out`` says what was left out.
+            Over the same genes, so that results compare. It shares its memory.
 
         Raises
         ------
@@ -230,7 +206,7 @@ class Corpus:
         """
         named = isinstance(name, str)
         one = self.select(name)._sets[name] if named else self._outside(name)
-        gone = [*([name] if named else []), *self._like(one, share)]
+        gone = [*([name] if named else []), *self._like(one)]
         kept = [n for n in self._sets if n not in gone]
         if not kept:
             raise DataError(f"nothing is left: without {shown(gone)} the corpus holds no data set")
@@ -238,24 +214,17 @@ class Corpus:
         part.left_out = (*self.left_out, *gone)
         return part
 
-    def check_absent(self, adata, *, share=SHARE) -> None:
-        """Refuse a data set that the corpus holds, in whole or in part, under whatever name.
-
-        Parameters
-        ----------
-        adata : AnnData or path
-            The data set that is to be tested on.
-        share : float, default 0.05
-            Of the smaller one's cells.
+    def check_absent(self, adata) -> None:
+        """Refuse a data set (AnnData or path) that :meth:`without` would find in the corpus, under whatever name.
 
         Raises
         ------
         DataError
             If it is there.
         """
-        found = self._like(self._outside(adata), share)
+        found = self._like(self._outside(adata))
         if found:
-            said = ", ".join(f"{name!r} ({of:.0%} of the cells of the smaller)" for name, (_, of) in found.items())
+            said = ", ".join(f"{name!r} ({share:.0%} of the cells of the smaller)" for name, share in found.items())
             raise DataError(
                 f"the data set is in the corpus as {said}: a result on it would not be one on unseen data. Pre-train "
                 "on corpus.without(adata)"
@@ -290,6 +259,14 @@ def _gene_list(genes, names) -> tuple[str, ...]:
     if not found:
         raise DataError("genes names none: give at least one, or 'common' or 'union'")
     return found
+
+
+def _overlap(a, b):
+    """How many cells two data sets share, and which share of the smaller one's."""
+    both = a.here & b.here
+    same = a.hash == b.hash
+    n = a.n_cells if same else shared_cells(a.fingerprint(both), b.fingerprint(both), int(both.sum()))
+    return n, n / min(a.n_cells, b.n_cells)
 
 
 def _by_row(X, size, order):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +105,7 @@ class Batches:
         # Whole batches, so that none needs two buffers.
         buffer = -(-int(buffer) // self.size) * self.size
         # A compressed chunk is unpacked whole, whatever part of it a block needs.
-        chunk = max((f.chunk_cells for f in self.stream.files if f.packed), default=0)
+        chunk = self.stream.file.chunk_cells if self.stream.file.packed else 0
         if block is None:
             block = int(np.clip(2 * chunk, min(64, max(1, buffer // BLOCKS)), max(1, buffer // BLOCKS)))
         if chunk > 4 * block:
@@ -125,9 +124,9 @@ class Batches:
         return y, classes
 
     def _arrange(self, epoch):
-        """Put the blocks into the order of an epoch; none reaches into a second file."""
-        self.epoch, starts = epoch, self.stream._starts
-        edges = np.concatenate([*(np.arange(a, b, self.block) for a, b in pairwise(starts)), starts[-1:]])
+        """Put the blocks into the order of an epoch."""
+        self.epoch, n = epoch, len(self.stream)
+        edges = np.append(np.arange(0, n, self.block), n)
         edges = edges if self.cells is None else np.searchsorted(self.cells, edges)
         low, high = edges[:-1][np.diff(edges) > 0], edges[1:][np.diff(edges) > 0]
         order = np.random.default_rng([self.seed, epoch, 0, 0]).permutation(len(low))
@@ -183,7 +182,7 @@ class Batches:
         Parameters
         ----------
         state : dict
-            From :meth:`state`, of batches made with the same arguments (but the epoch) over the same files.
+            From :meth:`state`, of batches made with the same arguments (but the epoch) over the same file.
 
         Returns
         -------
@@ -200,7 +199,7 @@ class Batches:
             raise DataError("this is no state of batches: give what batches.state() returned") from e
         if plan != self._fingerprint():
             raise DataError(
-                "the state belongs to other batches (files, cells, size, block, buffer, seed or workers differ): "
+                "the state belongs to other batches (file, cells, size, block, buffer, seed or workers differ): "
                 "make them with the same arguments, or begin the epoch again"
             )
         rest = copy.copy(self)
@@ -209,8 +208,9 @@ class Batches:
         return rest
 
     def _fingerprint(self):
-        files = [(f.shape, f.entries, gene_hash(f.genes)) for f in self.stream.files]
-        told = [files, gene_hash(self.stream.genes), self.size, self.block, self.buffer]
+        file = self.stream.file
+        told = [file.shape, file.entries, gene_hash(file.genes), gene_hash(self.stream.genes)]
+        told += [self.size, self.block, self.buffer]
         told += [self.seed, self.rank, self.world, self.drop_last]
         hashed = hashlib.sha256(json.dumps(told).encode())
         if self.cells is not None:

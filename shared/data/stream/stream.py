@@ -10,9 +10,7 @@ and the labels that were asked for. ``.obs`` is read whole, and only when it is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -30,17 +28,15 @@ STEP_BYTES = 32 << 20  # what a chunk takes, unless its size is named
 
 
 class Stream:
-    """Cells of one or several ``.h5ad`` files, read as they are needed.
+    """Cells of an ``.h5ad`` file, read as needed; ``anndata.experimental.concat_on_disk`` makes one file of several.
 
     Parameters
     ----------
-    paths : path or sequence of paths
-        Several files are one corpus, one after another.
+    path : path
     genes : sequence of str, optional
-        The columns, in this order. Without it: all genes of one file, or those that all files share, in the order of
-        the first.
+        The columns, in this order; all genes of the file without it.
     missing : {"refuse", "zero"}, default "refuse"
-        What to do about a gene of `genes` that a file has not.
+        What to do about a gene of `genes` that the file has not.
     layer : str, optional
         Read ``layers[layer]`` instead of ``X``; ``"raw"`` reads ``raw.X`` with its own genes.
     transform : function, optional
@@ -56,8 +52,8 @@ class Stream:
     Raises
     ------
     DataError
-        If a file is missing, damaged, a zarr store, stored by gene (CSC) or without the matrix asked for, or the
-        files share no gene. While reading: on NaN, on damage, and when the file changes meanwhile.
+        If the file is missing, damaged, a zarr store, stored by gene (CSC) or without the matrix or the genes asked
+        for. While reading: on NaN, on damage, and when the file changes meanwhile.
 
     Examples
     --------
@@ -65,63 +61,45 @@ class Stream:
     >>> for X, y, rows in stream.batches(256, labels="cell_type"): ...  # doctest: +SKIP
     """
 
-    def __init__(self, paths, *, genes=None, missing="refuse", layer=None, transform=None):
-        paths = [paths] if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable) else list(paths)
-        if not paths or not all(isinstance(p, (str, os.PathLike)) for p in paths):
-            raise DataError(f"no file is named by {paths}: give the path of an .h5ad file, or a list of paths")
+    def __init__(self, path, *, genes=None, missing="refuse", layer=None, transform=None):
+        if not isinstance(path, (str, os.PathLike)):
+            raise DataError(
+                f"no file is named by {path}: give the path of one .h5ad file; of several, "
+                "anndata.experimental.concat_on_disk makes one"
+            )
         require(OneOf("refuse", "zero"), missing=missing)
         self.transform, self._tried = transform, transform is None
-        self.files = tuple(Backed(p, layer) for p in paths)
-        self._starts = np.cumsum([0, *(f.shape[0] for f in self.files)])
-        self.genes = self._shared_genes() if genes is None else tuple(names_of(genes))
+        self.file = Backed(path, layer)
+        self.genes = self.file.genes if genes is None else tuple(names_of(genes))
         if genes is not None and not self.genes:
             raise DataError("genes names none: give at least one, or leave genes out for all")
-        self._places = [self._places_of(f, missing) for f in self.files]
-        self.shape = (int(self._starts[-1]), len(self.genes))
-        if not self.shape[0] or not self.shape[1]:
+        self.shape = (self.file.shape[0], len(self.genes))
+        if 0 in self.shape:
             raise DataError(f"there is nothing to read: {self.shape[0]} cells and {self.shape[1]} genes")
+        self._place = None if self.genes == self.file.genes else self._places(missing)
 
-    def _shared_genes(self):
-        first, *others = (f.genes for f in self.files)
-        if all(g == first for g in others):
-            return first
-        for f in self.files:
-            once(f.genes, f.path.name)
-        inside = set(first).intersection(*others)
-        if not inside:
-            kinds = "; ".join(f"{f.path.name}: {gene_kind(f.genes)}" for f in self.files[:4])
-            raise DataError(
-                f"the files share no gene ({kinds}): bring them to one kind of names with shared.data.to_symbols or "
-                "to_human first"
-            )
-        return tuple(g for g in first if g in inside)
-
-    def _places_of(self, file, missing):
-        """The column that each gene of a file goes to; None where nothing has to be moved."""
-        if file.genes == self.genes:
-            return None
-        once(file.genes, file.path.name)
+    def _places(self, missing):
+        """The column that each gene of the file goes to."""
+        own, name = self.file.genes, self.file.path.name
+        once(own, name)
         once(self.genes, "genes")
-        lost = set(self.genes).difference(file.genes)
+        lost = [g for g in self.genes if g not in set(own)]
         if len(lost) == len(self.genes):
             raise DataError(
-                f"{file.path.name} holds none of the {many(len(lost), 'gene')} asked for; it names "
-                f"{gene_kind(file.genes)} ({shown(file.genes)}): bring both to one kind of names"
+                f"{name} holds none of the {many(len(lost), 'gene')} asked for; it names {gene_kind(own)} "
+                f"({shown(own)}): bring both to one kind of names, with shared.data.to_symbols"
             )
         if lost and missing == "refuse":
             raise DataError(
-                f"{file.path.name} lacks {many(len(lost), 'gene')} of the {len(self.genes):,} asked for "
-                f"({shown(g for g in self.genes if g in lost)}): leave them out, or fill them with zeros by "
-                "missing='zero'"
+                f"{name} lacks {many(len(lost), 'gene')} of the {len(self.genes):,} asked for ({shown(lost)}): leave "
+                "them out, or fill them with zeros by missing='zero'"
             )
-        return places(file.genes, self.genes)
+        return places(own, self.genes)
 
     def __repr__(self):
-        forms = sorted({"CSR" if f.sparse else "dense" for f in self.files})
-        packed = sorted({f.packed or "not compressed" for f in self.files})
+        form, packed = "CSR" if self.file.sparse else "dense", self.file.packed or "not compressed"
         return (
-            f"Stream of {self.shape[0]:,} cells × {self.shape[1]:,} genes in {many(len(self.files), 'file')} "
-            f"({' and '.join(forms)}, {' and '.join(packed)})"
+            f"Stream of {self.shape[0]:,} cells × {self.shape[1]:,} genes in {self.file.path.name} ({form}, {packed})"
         )
 
     def __len__(self):
@@ -129,22 +107,11 @@ class Stream:
 
     @cached_property
     def obs(self):
-        """The cells as DataFrame, read once; of several files with a column ``file``, the path of each."""
-        import pandas as pd
-
-        if len(self.files) == 1:
-            return self.files[0].obs()
-        obs = pd.concat([f.obs() for f in self.files])
-        obs["file"] = np.repeat([str(f.path) for f in self.files], np.diff(self._starts))
-        return obs
+        """The cells as DataFrame, read once."""
+        return self.file.obs()
 
     def labels(self, name):
         """One column of obs without reading the others.
-
-        Parameters
-        ----------
-        name : str
-            A column that every file has.
 
         Returns
         -------
@@ -155,13 +122,12 @@ class Stream:
         """
         import pandas as pd
 
-        found = [pd.Series(f.obs(name)) for f in self.files]
-        if all(pd.api.types.is_numeric_dtype(s) and not pd.api.types.is_bool_dtype(s) for s in found):
-            whole = all(pd.api.types.is_integer_dtype(s) and not s.hasnans for s in found)
+        column = pd.Series(self.file.obs(name))
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            whole = pd.api.types.is_integer_dtype(column) and not column.hasnans
             to = {"dtype": np.int64} if whole else {"dtype": np.float32, "na_value": np.nan}
-            return np.concatenate([s.to_numpy(**to) for s in found]), None
-        named = [s.map(str, na_action="ignore") for s in found]
-        codes, classes = pd.factorize(pd.concat(named).astype(object), sort=True)
+            return column.to_numpy(**to), None
+        codes, classes = pd.factorize(column.astype(object).map(str, na_action="ignore"), sort=True)
         return codes.astype(np.int64), tuple(classes)
 
     def read(self, rows):
@@ -175,7 +141,7 @@ class Stream:
         Returns
         -------
         float32 CSR or ndarray of shape (len(rows), n_genes)
-            CSR if any of the files read here is sparse.
+            As the file is stored.
         """
         rows = np.asarray(rows)
         if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or (rows[1:] <= rows[:-1]).any():
@@ -183,18 +149,11 @@ class Stream:
         rows = rows.astype(np.int64, copy=False)
         if rows[0] < 0 or rows[-1] >= self.shape[0]:
             raise DataError(f"rows reach from {rows[0]} to {rows[-1]}, and positions from 0 to {self.shape[0] - 1}")
-        cuts = enumerate(pairwise(np.searchsorted(rows, self._starts)))
-        parts = [self._aligned(i, rows[a:b] - self._starts[i]) for i, (a, b) in cuts if b > a]
-        X = parts[0]
-        if len(parts) > 1:
-            X = sparse.vstack(parts, format="csr") if any(map(sparse.issparse, parts)) else np.concatenate(parts)
-        return X.astype(np.float32, copy=False)
-
-    def _aligned(self, i, rows):
-        X = self.files[i].read(rows)
+        X = self.file.read(rows)
         if self.transform is not None:
-            X = self._transformed(X, f"{self.files[i].path.name}, cells {rows[0]:,} to {rows[-1]:,}")
-        return X if self._places[i] is None else moved(X, self._places[i], len(self.genes))
+            X = self._transformed(X, f"{self.file.path.name}, cells {rows[0]:,} to {rows[-1]:,}")
+        X = X if self._place is None else moved(X, self._place, self.shape[1])
+        return X.astype(np.float32, copy=False)
 
     def _transformed(self, X, where):
         try:
@@ -243,8 +202,8 @@ class Stream:
 
     def _bytes_per_cell(self):
         # An entry of a CSR takes its value and its column.
-        sizes = [f.entries / f.shape[0] * (8 if f.sparse else f.dtype.itemsize) for f in self.files if f.shape[0]]
-        return max(16, int(max(sizes)))
+        entry = 8 if self.file.sparse else self.file.dtype.itemsize
+        return max(16, int(self.file.entries / self.shape[0] * entry))
 
     def chunks(self, size=None, *, cells=None, dense=False):
         """Go through the cells in the order of the file.

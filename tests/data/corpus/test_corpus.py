@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -36,6 +35,10 @@ def cells(n=40, genes=GENES, seed=0, units="counts", form=sparse.csr_matrix):
     made = ad.AnnData(form(X.astype(np.float32)), obs=obs, var=pd.DataFrame(index=list(genes)))
     made.uns["units"] = units
     return made
+
+
+def hash_of(value):
+    return DataSet("a", value).hash
 
 
 def changed(adata, seed=1, names=True):
@@ -96,7 +99,7 @@ def test_every_value_is_in_its_place(sets, paths, genes, where):
 def test_any_form_of_matrix_will_do(form):
     one, other = cells(seed=3), cells(seed=3, form=form)
     a, b = Corpus({"x": one}), Corpus({"x": other})
-    assert (a.matrices["x"] != b.matrices["x"]).nnz == 0 and a.hashes == b.hashes
+    assert (a.matrices["x"] != b.matrices["x"]).nnz == 0 and hash_of(one) == hash_of(other)
 
 
 def test_entries_in_parts_and_stored_zeros_are_one_entry_and_none():
@@ -197,10 +200,10 @@ def flawed(what):
     ("what", "says"),
     [
         ("negative", "'?bad'? holds negative values"),
-        ("NaN", "NaN or infinity"),
+        ("NaN", r"bad.* holds .*NaN or infini"),
         ("twice", r"names 1 gene more than once \(G000\)"),
         ("unsaid", r"bad may hold counts or logarithms .*layers\['counts'\]"),
-        ("empty", "bad is empty: 0 cells × 200 genes|there is nothing to read"),
+        ("empty", r"bad has shape \(0, 200\)|there is nothing to read"),
     ],
 )
 def test_a_set_that_is_no_counts_is_named(tmp_path, where, what, says):
@@ -229,7 +232,6 @@ def test_a_set_that_is_no_counts_is_named(tmp_path, where, what, says):
         (lambda: Corpus({"a": cells()}).select(["a", "c"]), "no data set c; it has a"),
         (lambda: Corpus({"a": cells()}).select([]), "no data set without a name"),
         (lambda: Corpus({"a": cells()}).without("a"), "nothing is left"),
-        (lambda: Corpus({"a": cells()}).check_absent(cells(), share=0), "share=0 should lie above 0"),
         (lambda: Corpus({"a": cells()}).batches(0, 0), "n_batches=0"),
     ],
 )
@@ -256,7 +258,7 @@ def test_the_hash_asks_for_no_order(seed, drop, dtype):
     other = changed(adata, seed)
     other = other[:, other.var_names != "G004"].copy() if drop else other
     other.X = other.X.astype(dtype)
-    assert Corpus({"a": adata}).hashes["a"] == Corpus({"a": other}).hashes["a"]
+    assert hash_of(adata) == hash_of(other)
 
 
 def moved(X):
@@ -279,16 +281,15 @@ def moved(X):
 )
 def test_another_content_has_another_hash(change):
     adata = cells()
-    assert Corpus({"a": adata}).hashes["a"] != Corpus({"a": change(adata).copy()}).hashes["a"]
+    assert hash_of(adata) != hash_of(change(adata).copy())
 
 
 def test_the_hash_is_the_same_everywhere(sets, paths):
-    a, b = Corpus(sets), Corpus(paths)
-    assert a.hashes == b.hashes == Corpus(sets, genes="union").hashes
+    assert {n: hash_of(a) for n, a in sets.items()} == {n: hash_of(str(p)) for n, p in paths.items()}
     found = gene_keys(["CD3D", "LYZ"])
     assert found.tolist() == [5523304108508656964, 7043161009915608330] and found.dtype == np.uint64
     small = ad.AnnData(np.float32([[0, 1], [2, 0]]), var=pd.DataFrame(index=["CD3D", "LYZ"]))
-    assert Corpus({"a": small}).hashes["a"] == "d1b1e048dad11ef28c519a5cbc31d878cb0ffdabf796521f483f653558df9146"
+    assert hash_of(small) == "d1b1e048dad11ef28c519a5cbc31d878cb0ffdabf796521f483f653558df9146"
 
 
 def test_fingerprints_in_blocks_are_those_of_the_whole(monkeypatch):
@@ -332,9 +333,7 @@ def test_a_copy_is_found_whatever_its_name(tmp_path, copy, genes, where):
     assert found[["first", "second"]].to_numpy().tolist() == [["one", "another study"]]
     cells_there = {"a third of it": 40, "more cells added": 60}.get(copy, 120)
     assert found["cells"].item() == cells_there
-    assert found["share"].item() == (0.5 if copy == "more cells added" else 1) and found["same"].item() == (
-        copy == "shuffled"
-    )
+    assert found["share"].item() == (0.5 if copy == "more cells added" else 1)
     for gone in ("one", "another study"):
         left = corpus.without(gone)
         assert list(left) == ["third"] and set(left.left_out) == {"one", "another study"}
@@ -357,22 +356,23 @@ def test_a_corpus_without_a_set(sets):
     left = corpus.without("two")
     assert left.genes == corpus.genes and list(left.matrices) == list(left.counts) == ["one", "three"]
     assert left.matrices["one"] is corpus.matrices["one"], "nothing is copied"
-    assert list(corpus.matrices) == list(sets) and corpus.left_out == () and set(left.hashes) == {"one", "three"}
+    assert list(corpus.matrices) == list(sets) and corpus.left_out == ()
     assert list(corpus.select(["three", "one"])) == ["three", "one"] and list(corpus.select("two")) == ["two"]
     assert left.without("one").left_out == ("two", "one")
     assert corpus.without(changed(sets["one"])).left_out == ("one",)
     assert corpus.without(cells(seed=9)).left_out == ()
 
 
-def test_how_much_is_shared_is_for_the_reader_to_judge():
+def test_a_few_shared_cells_do_not_make_two_sets_one():
     one = cells(100, seed=1)
-    corpus = Corpus({"one": one, "other": ad.concat([changed(one[:4]), cells(96, seed=5)]), "third": cells(seed=3)})
-    assert corpus.overlaps()["share"].tolist() == [0.04]
-    assert list(corpus.without("one")) == ["other", "third"] and list(corpus.without("one", share=0.01)) == ["third"]
-    outside = ad.concat([one[:4], cells(96, seed=6)])
-    corpus.check_absent(outside)
-    with pytest.raises(DataError, match=r"'one' \(4% .*, 'other' \(4%"):
-        corpus.check_absent(outside, share=0.04)
+    sets = {"one": one, "third": cells(seed=3)}
+    for n, left in ((4, ["other", "third"]), (6, ["third"])):
+        corpus = Corpus(sets | {"other": ad.concat([changed(one[:n]), cells(100 - n, seed=5)])})
+        assert corpus.overlaps()["share"].tolist() == [n / 100]
+        assert sorted(corpus.without("one")) == left
+    corpus.check_absent(ad.concat([one[:4], cells(96, seed=6)]))
+    with pytest.raises(DataError, match=r"'one' \(6% .*, 'other' \(6%"):
+        corpus.check_absent(ad.concat([one[:6], cells(94, seed=6)]))
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
@@ -573,8 +573,3 @@ def test_files_are_closed_between_reads(sets, paths):
         assert not held_open()
     corpus.overlaps()
     assert not held_open()
-
-
-def test_paths_may_be_words(sets, paths):
-    assert Corpus({n: str(p) for n, p in paths.items()}).hashes == Corpus(sets).hashes
-    assert isinstance(Path(paths["one"]), Path)
