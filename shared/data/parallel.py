@@ -41,15 +41,7 @@ class SweepWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Failure:
-    """What stands in place of the result of an item that failed; it is false.
-
-    Attributes
-    ----------
-    error : str
-        The last error, in one line.
-    trace : str
-        Where it was raised; empty where the process was lost.
-    """
+    """What stands in place of the result of an item that failed, and is false: its error in one line, and the trace."""
 
     error: str
     trace: str = ""
@@ -67,25 +59,23 @@ def each(
     Parameters
     ----------
     function : function
-        Of one argument. Worker processes import it, or get a copy where it was typed in a notebook. What it draws must
-        depend on its argument, not on what ran before in its process.
+        Of one argument, on which alone its draws may depend. Worker processes import it, or get a copy of it.
     items : iterable of str, int or Path, or mapping
         Names of the items, each once, which are also the arguments; a mapping gives each name an argument of its own.
     client : distributed.Client, optional
-        Of a Dask cluster: ``Client("tcp://10.0.0.1:8786")``. Its workers must be able to import `function`, and see the
-        files it reads. Without it, processes of this machine, kept a while for the next call.
+        Of a Dask cluster, whose workers must be able to import `function` and see the files it reads. Without it,
+        processes of this machine, kept a while for the next call.
     workers : int, optional
         Processes on this machine, if there is no `client`; as many as it has cores if not given. 0 and 1 run the items
         here, one after another.
     threads : int, default 1
-        Of each process on this machine. Sums are rounded by how many threads share them: with as many as this process
-        has, processes find what a loop here would find.
+        Of each process. Sums are rounded by how many threads share them: with as many as this process has, processes
+        find what a loop here would find.
     out : path, optional
-        Folder in which every finished item leaves one JSON file, at once and whole. Items that lie there already are
-        not run again; items that failed are. Results are then what JSON holds: words, numbers, lists and dicts with
-        words as keys (numpy's numbers and arrays become numbers and lists).
+        Folder in which every finished item leaves one JSON file, at once and whole, and is not run again; items that
+        failed are. Results are then what JSON holds (numpy's numbers and arrays become numbers and lists).
     version : str or mapping of name to str, default "1"
-        Of what `function` does, or of each item. Results of another version are left where they are, and not used.
+        Of what `function` does, or of each item. Results of another version are not used.
     errors : {"keep", "raise"}
         An item that raised, or whose process was lost twice, has a :class:`Failure` for its result, and a
         :class:`SweepWarning` says so. ``"raise"`` raises the first error.
@@ -100,13 +90,8 @@ def each(
     Raises
     ------
     DataError
-        If the cluster goes away, `out` cannot be written or holds results of another function, two
-        items have one name, a result does not fit in JSON, or nothing of this can be sent to another process.
-
-    Examples
-    --------
-    >>> each(len, {"a": [1, 2], "b": []}, workers=0, progress=False)
-    {'a': 2, 'b': 0}
+        If the cluster goes away, `out` cannot be written or holds results of another function, two items have one name,
+        a result does not fit in JSON, or something cannot be sent to another process.
     """
     from tqdm import tqdm
 
@@ -127,7 +112,7 @@ def each(
         bar = tqdm(total=len(arguments), initial=len(found), unit="item", desc="sweep", disable=hide)
         with bar, contextlib.closing(_finished(run, waiting, client, workers, threads)) as finished:
             for name, value in finished:
-                if isinstance(value, Exception):
+                if isinstance(value, BaseException):
                     raise value
                 if errors == "raise" and isinstance(value, Failure):
                     raise DataError(f"{name!r}: {value.error}")
@@ -203,10 +188,9 @@ class _Store:
 
     def write(self, name, value):
         told = {"failure": asdict(value)} if isinstance(value, Failure) else {"result": value}
+        note = {"item": name, "version": self._version(name), "function": self.function} | told
         try:
-            write_note(
-                self._path(name), {"item": name, "version": self._version(name), "function": self.function} | told
-            )
+            write_note(self._path(name), note)
         except OSError as e:
             raise DataError(
                 f"the result of {name!r} cannot be written to {self.folder} ({e.strerror}): make room or name another "

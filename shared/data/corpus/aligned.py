@@ -38,10 +38,8 @@ class DataSet:
     ----------
     genes : tuple of str
         Its own.
-    shape : tuple of int
-        Cells and genes of the corpus, once :meth:`align` was called.
     counts, logs : float32 CSR or :class:`OnDisk`
-        Aligned, and log(1 + count). Both share their columns.
+        Over the genes of a corpus, once :meth:`align` was called; log(1 + count) shares the columns of the counts.
     here : bool ndarray, genes of the corpus
         Which of them it has.
     """

@@ -1,9 +1,8 @@
 """Many data sets over one list of genes, in memory or on disk, and the certainty that one of them is really left out.
 
 ``Corpus({"a": adata, "b": "atlas.h5ad"})`` aligns counts to one list of genes and logs the values that are stored.
-AnnData are held in memory; a path stays on disk and is read as it is asked for. ``corpus.without("a")`` leaves out the
-data set, and with it every other one that holds its cells, whatever its name: cells are told by their content
-(:mod:`shared.data.corpus.fingerprint`).
+``corpus.without("a")`` leaves out the data set, and with it every other one that holds its cells, whatever its name:
+cells are told by their content (:mod:`shared.data.corpus.fingerprint`).
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
 
 from shared.data.constraints import Whole, require
 from shared.data.corpus.aligned import DataSet, OnDisk
@@ -26,21 +23,6 @@ from shared.data.stream.batches import BUFFER_BYTES
 
 SHARE = 0.05  # of the smaller data set's cells: from here on two sets count as one
 MEMORY = 4 * BUFFER_BYTES  # for the buffers of all files together
-
-
-class Step(NamedTuple):
-    """One step of an epoch: a batch of every data set.
-
-    Attributes
-    ----------
-    cells : list of float32 CSR, cells × genes
-        log(1 + count), in the order of the data sets.
-    rows : list of int64 ndarray
-        Which cells these are: rows of ``corpus.matrices[name]``.
-    """
-
-    cells: list[sparse.csr_matrix]
-    rows: list[np.ndarray]
 
 
 class Corpus:
@@ -75,12 +57,6 @@ class Corpus:
     Notes
     -----
     Memory is 12 bytes an entry: its column, the count and the logarithm.
-
-    Examples
-    --------
-    >>> corpus = Corpus({"one": one, "two": two}, genes="union")  # doctest: +SKIP
-    >>> corpus.without("two").matrices.keys()  # doctest: +SKIP
-    dict_keys(['one'])
     """
 
     def __init__(self, sets, *, genes="common"):
@@ -124,7 +100,7 @@ class Corpus:
         part._sets = {name: self._sets[name] for name in names}
         return part
 
-    def batches(self, n_batches, rng) -> Iterator[Step]:
+    def batches(self, n_batches, rng) -> Iterator[tuple]:
         """One epoch: at each step a batch from every data set, until some data set has no more.
 
         Cells in memory are shuffled; of a file, neighbouring cells are read together and a buffer is shuffled
@@ -139,7 +115,10 @@ class Corpus:
 
         Yields
         ------
-        Step
+        cells : tuple of float32 CSR, cells × genes
+            log(1 + count), in the order of the data sets.
+        rows : tuple of int64 ndarray
+            Which cells these are: rows of ``corpus.matrices[name]``.
         """
         require(Whole(1), n_batches=n_batches)
         rng, sets = np.random.default_rng(rng), list(self.matrices.values())
@@ -152,13 +131,7 @@ class Corpus:
             for X, size in zip(sets, sizes)
         ]
         n_steps = min(-(-X.shape[0] // size) for X, size in zip(sets, sizes))
-        return self._steps(drawn, n_steps)
-
-    @staticmethod
-    def _steps(drawn, n_steps):
-        for _ in range(n_steps):
-            cells, rows = zip(*(next(batches) for batches in drawn))
-            yield Step(list(cells), list(rows))
+        return (tuple(zip(*(next(batches) for batches in drawn))) for _ in range(n_steps))
 
     def overlaps(self):
         """Cells that two data sets share.
@@ -187,17 +160,13 @@ class Corpus:
     def without(self, name) -> Corpus:
         """The corpus without one data set and without every other that holds its cells.
 
-        A set goes if it shares at least 5 % of the smaller one's cells; ``left_out`` says which did.
+        A set goes if it shares at least 5 % of the smaller one's cells; ``left_out`` says which did. The genes stay, so
+        that results compare.
 
         Parameters
         ----------
         name : str or AnnData
             A set of the corpus, or one to be tested on that may be in it under any name.
-
-        Returns
-        -------
-        Corpus
-            Over the same genes, so that results compare. It shares its memory.
 
         Raises
         ------

@@ -22,15 +22,13 @@ BLOCK = 1 << 18  # entries hashed at a time
 
 
 class Fingerprint(NamedTuple):
-    """What tells the cells of one data set from others.
+    """What tells the cells of one data set from others: ndarrays of shape (n_cells,).
 
     Attributes
     ----------
-    values : uint64 ndarray of shape (n_cells,)
-        From the genes that a cell expresses and how much of each.
-    pattern : uint64 ndarray of shape (n_cells,)
-        From the genes alone.
-    expressed : int32 ndarray of shape (n_cells,)
+    values, pattern : uint64 ndarray
+        From the genes that a cell expresses and how much of each; from the genes alone.
+    expressed : int32 ndarray
         How many genes that are.
     """
 

@@ -20,7 +20,7 @@ BLOCKS = 64  # blocks in a buffer at least: fewer would let one stretch of the f
 
 
 class Batch(NamedTuple):
-    """One mini-batch.
+    """One mini-batch of n cells.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     y : ndarray of shape (n,) or None
         Codes into ``batches.classes`` (int64), or the numbers themselves (int64 or float32).
     rows : int64 ndarray of shape (n,)
-        Which cells these are: positions in ``stream.obs``.
+        Positions in ``stream.obs``.
     """
 
     X: np.ndarray | sparse.csr_matrix
@@ -92,7 +92,7 @@ class Batches:
         self.y, self.classes = (None, None) if labels is None else self._labels(labels)
         self.start = self.position = 0
         # This worker's stretch of the epoch's sequence of cells.
-        total = len(stream) if self.cells is None else len(self.cells)
+        total = len(self.cells)
         self._first = total * rank // world
         share = total * (rank + 1) // world - self._first
         self.n_cells = total // world // self.size * self.size if drop_last else share
@@ -117,7 +117,7 @@ class Batches:
 
     def _labels(self, name):
         y, classes = self.stream.labels(name)
-        used = y if self.cells is None else y[self.cells]
+        used = y[self.cells]
         lost = int((used < 0).sum() if classes else np.isnan(used).sum())
         if lost:
             raise DataError(f"{many(lost, 'cell')} of those chosen have no label: leave them out with cells=...")
@@ -126,8 +126,7 @@ class Batches:
     def _arrange(self, epoch):
         """Put the blocks into the order of an epoch."""
         self.epoch, n = epoch, len(self.stream)
-        edges = np.append(np.arange(0, n, self.block), n)
-        edges = edges if self.cells is None else np.searchsorted(self.cells, edges)
+        edges = np.searchsorted(self.cells, np.append(np.arange(0, n, self.block), n))
         low, high = edges[:-1][np.diff(edges) > 0], edges[1:][np.diff(edges) > 0]
         order = np.random.default_rng([self.seed, epoch, 0, 0]).permutation(len(low))
         self._low, self._high = low[order], high[order]
@@ -146,8 +145,7 @@ class Batches:
         low[0] += p - self._begins[a]
         high[-1] -= self._begins[b] - q
         at = np.argsort(low)
-        rows = np.concatenate([np.arange(i, j) for i, j in zip(low[at], high[at])])
-        rows = rows if self.cells is None else self.cells[rows]
+        rows = np.concatenate([self.cells[i:j] for i, j in zip(low[at], high[at])])
         return rows, np.random.default_rng([self.seed, self.epoch, self.rank + 1, window]).permutation(len(rows))
 
     def _planned(self, start=0):
@@ -177,21 +175,9 @@ class Batches:
         return {"epoch": self.epoch, "position": self.position, "plan": self._fingerprint()}
 
     def resume(self, state):
-        """The batches that were still to come when `state` was taken; those before are not read.
+        """The batches that were still to come when :meth:`state` was taken; those before are not read.
 
-        Parameters
-        ----------
-        state : dict
-            From :meth:`state`, of batches made with the same arguments (but the epoch) over the same file.
-
-        Returns
-        -------
-        Batches
-
-        Raises
-        ------
-        DataError
-            If these batches would come in another order.
+        The state may be of another epoch. :class:`DataError` says that it is of batches that come in another order.
         """
         try:
             epoch, position, plan = state["epoch"], state["position"], state["plan"]
@@ -212,7 +198,4 @@ class Batches:
         told = [file.shape, file.entries, gene_hash(file.genes), gene_hash(self.stream.genes)]
         told += [self.size, self.block, self.buffer]
         told += [self.seed, self.rank, self.world, self.drop_last]
-        hashed = hashlib.sha256(json.dumps(told).encode())
-        if self.cells is not None:
-            hashed.update(self.cells.tobytes())
-        return hashed.hexdigest()[:16]
+        return hashlib.sha256(json.dumps(told).encode() + self.cells.tobytes()).hexdigest()[:16]

@@ -1,10 +1,8 @@
 """Matrices larger than memory: read an ``.h5ad`` file piece by piece, and shuffle its cells on the way to a network.
 
 ``Stream("cells.h5ad")`` reads nothing but the outline of the file. ``chunks()`` gives its cells in order, ``batches()``
-in random order: contiguous blocks of cells are read in a random order into a buffer, and the buffer is shuffled.
-
-Memory depends on the buffer and on the number of genes. Of each cell only its place in the file is kept (8 bytes),
-and the labels that were asked for. ``.obs`` is read whole, and only when it is used.
+in random order. Memory depends on the buffer and on the number of genes; of each cell only its place in the file is
+kept (8 bytes), and the labels that were asked for. ``.obs`` is read whole, and only when it is used.
 """
 
 from __future__ import annotations
@@ -83,7 +81,8 @@ class Stream:
         own, name = self.file.genes, self.file.path.name
         once(own, name)
         once(self.genes, "genes")
-        lost = [g for g in self.genes if g not in set(own)]
+        known = set(own)
+        lost = [g for g in self.genes if g not in known]
         if len(lost) == len(self.genes):
             raise DataError(
                 f"{name} holds none of the {many(len(lost), 'gene')} asked for; it names {gene_kind(own)} "
@@ -130,18 +129,13 @@ class Stream:
         codes, classes = pd.factorize(column.astype(object).map(str, na_action="ignore"), sort=True)
         return codes.astype(np.int64), tuple(classes)
 
-    def read(self, rows):
-        """Cells by ascending position, aligned to ``genes``.
-
-        Parameters
-        ----------
-        rows : int ndarray
-            Ascending positions in ``obs``.
+    def read(self, rows, *, dense=False):
+        """Cells by ascending position in ``obs``, aligned to ``genes``.
 
         Returns
         -------
         float32 CSR or ndarray of shape (len(rows), n_genes)
-            As the file is stored.
+            As the file is stored, or an ndarray if `dense`.
         """
         rows = np.asarray(rows)
         if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or (rows[1:] <= rows[:-1]).any():
@@ -153,6 +147,7 @@ class Stream:
         if self.transform is not None:
             X = self._transformed(X, f"{self.file.path.name}, cells {rows[0]:,} to {rows[-1]:,}")
         X = X if self._place is None else moved(X, self._place, self.shape[1])
+        X = X.toarray() if dense and sparse.issparse(X) else X
         return X.astype(np.float32, copy=False)
 
     def _transformed(self, X, where):
@@ -179,9 +174,9 @@ class Stream:
         return found
 
     def _subset(self, cells):
-        """A choice of cells as ascending positions; None for all."""
+        """A choice of cells as ascending positions; all for None."""
         if cells is None:
-            return None
+            return np.arange(self.shape[0])
         cells = np.asarray(list(cells) if isinstance(cells, (range, set)) else cells)
         if cells.dtype == bool:
             if cells.shape != (self.shape[0],):
@@ -193,9 +188,7 @@ class Stream:
             raise DataError("cells should be a mask or a list of positions: np.flatnonzero(stream.obs['batch'] == 'a')")
         cells = np.sort(cells.astype(np.int64))
         if cells[0] < 0 or cells[-1] >= self.shape[0]:
-            raise DataError(
-                f"cells names position {cells[0 if cells[0] < 0 else -1]}, outside 0 to {self.shape[0] - 1}"
-            )
+            raise DataError(f"cells reach from {cells[0]} to {cells[-1]}, outside 0 to {self.shape[0] - 1}")
         if (np.diff(cells) == 0).any():
             raise DataError("cells names a cell twice: drop the copies with np.unique(cells)")
         return cells
@@ -225,30 +218,12 @@ class Stream:
         """
         require(Maybe(Whole(1)), size=size)
         size = int(np.clip(STEP_BYTES // self._bytes_per_cell(), 1, SPAN)) if size is None else int(size)
-        return self._chunks(size, self._subset(cells), dense)
-
-    def _chunks(self, size, cells, dense):
-        n = self.shape[0] if cells is None else len(cells)
-        for at in range(0, n, size):
-            rows = np.arange(at, min(n, at + size)) if cells is None else cells[at : at + size]
-            X = self.read(rows)
-            yield (X.toarray() if dense and sparse.issparse(X) else X), rows
+        cells = self._subset(cells)
+        parts = (cells[at : at + size] for at in range(0, len(cells), size))
+        return ((self.read(rows, dense=dense), rows) for rows in parts)
 
     def batches(self, size=256, **options):
-        """Mini-batches in random order; every cell exactly once an epoch.
-
-        Parameters
-        ----------
-        size : int, default 256
-            Cells in a batch.
-        **options
-            ``labels``, ``cells``, ``seed``, ``epoch``, ``rank``, ``world`` and the others of :class:`Batches`.
-
-        Returns
-        -------
-        Batches
-            Of tuples (X, y, rows).
-        """
+        """Mini-batches in random order, every cell exactly once an epoch: :class:`Batches` of these `options`."""
         return Batches(self, size, **options)
 
 

@@ -441,13 +441,13 @@ def test_a_step_holds_a_batch_of_every_set(sets, paths, where):
     logs = {name: dense(X) for name, X in corpus.matrices.items()}
     steps = epoch(corpus)
     # 40, 47 and 54 cells in batches of 10, 11 and 13: 4, 5 and 5 of them.
-    assert len(steps) == 4 and [[X.shape[0] for X in s.cells] for s in steps] == [[10, 11, 13]] * 4
+    assert len(steps) == 4 and [[X.shape[0] for X in s[0]] for s in steps] == [[10, 11, 13]] * 4
     for step in steps:
-        for X, rows, name in zip(step.cells, step.rows, corpus, strict=True):
+        for X, rows, name in zip(step[0], step[1], corpus, strict=True):
             assert X.format == "csr" and X.dtype == np.float32
             np.testing.assert_array_equal(X.toarray(), logs[name][rows])
     for i, n in enumerate((40, 44, 52)):
-        rows = np.concatenate([s.rows[i] for s in steps])
+        rows = np.concatenate([s[1][i] for s in steps])
         assert len(np.unique(rows)) == n, "no cell comes twice"
         assert (np.diff(rows) != 1).sum() > n / 2, "cells are shuffled"
 
@@ -455,10 +455,10 @@ def test_a_step_holds_a_batch_of_every_set(sets, paths, where):
 @pytest.mark.parametrize("where", ["memory", "disk"])
 def test_the_generator_decides_the_order(sets, paths, where):
     corpus = Corpus(sets if where == "memory" else paths)
-    rows = [np.concatenate([np.concatenate(s.rows) for s in epoch(corpus, seed=seed)]) for seed in (0, 0, 1)]
+    rows = [np.concatenate([np.concatenate(s[1]) for s in epoch(corpus, seed=seed)]) for seed in (0, 0, 1)]
     assert (rows[0] == rows[1]).all() and (rows[0] != rows[2]).any()
     rng = np.random.default_rng(0)
-    first, second = (np.concatenate([s.rows[0] for s in corpus.batches(4, rng)]) for _ in range(2))
+    first, second = (np.concatenate([s[1][0] for s in corpus.batches(4, rng)]) for _ in range(2))
     assert (first != second).any(), "the next epoch has an order of its own"
 
 
@@ -467,8 +467,8 @@ def test_a_thousand_cells_make_31_steps_of_33():
     steps = epoch(corpus, 30)
     assert len(steps) == 30, "the epoch ends with the shortest set: 930 cells are 30 batches of 31"
     steps = epoch(corpus.without("small").without("b"), 30)
-    assert [s.cells[0].shape[0] for s in steps] == [33] * 30 + [10]
-    assert [s.cells[0].shape[0] for s in epoch(Corpus({"a": cells(3)}), 30)] == [1, 1, 1]
+    assert [s[0][0].shape[0] for s in steps] == [33] * 30 + [10]
+    assert [s[0][0].shape[0] for s in epoch(Corpus({"a": cells(3)}), 30)] == [1, 1, 1]
 
 
 # Speed and memory.
