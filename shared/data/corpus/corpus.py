@@ -103,8 +103,7 @@ class Corpus:
     def batches(self, n_batches, rng) -> Iterator[tuple]:
         """One epoch: at each step a batch from every data set, until some data set has no more.
 
-        Cells in memory are shuffled; of a file, neighbouring cells are read together and a buffer is shuffled
-        (:meth:`shared.data.stream.Stream.batches`).
+        Cells in memory are shuffled; those of a file come as :meth:`shared.data.stream.Stream.batches` gives them.
 
         Parameters
         ----------

@@ -52,11 +52,6 @@ class Stream:
     DataError
         If the file is missing, damaged, a zarr store, stored by gene (CSC) or without the matrix or the genes asked
         for. While reading: on NaN, on damage, and when the file changes meanwhile.
-
-    Examples
-    --------
-    >>> stream = Stream("atlas.h5ad", transform=np.log1p)  # doctest: +SKIP
-    >>> for X, y, rows in stream.batches(256, labels="cell_type"): ...  # doctest: +SKIP
     """
 
     def __init__(self, path, *, genes=None, missing="refuse", layer=None, transform=None):
