@@ -16,7 +16,7 @@ CALLERS = {
     "data.genes.translate": ["data.genes.translate.to_symbols", "data.genes.translate.merge_duplicates"],
     "data.load": ["data.from_arrays"],
     "data.parallel": ["data.parallel.each"],
-    "data.stream.batches": ["data.stream.stream.Stream.batches"],
+    "data.stream.batches": ["data.stream.batches.Batches"],
     "evaluate.episodes": ["evaluate.episodes.few_shot_accuracy"],
     "methods.base": ["methods.scpretrain.estimator.ScPretrain"],
     "methods.protocols": ["methods.tmp.estimator.TMP"],

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anndata as ad
 import numpy as np
 import pandas as pd
+from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 from scipy.special import softmax
 
 from shared.data.constraints import Positive, Whole, require
 from shared.data.errors import DataError
 from shared.data.simulate.model import draw_programmes, gene_names, type_names
-from shared.data.stream.convert import Writer
 
 
 def write_large(
@@ -48,7 +47,6 @@ def write_large(
     path = Path(path)
     if path.exists():
         raise DataError(f"{path} exists: choose another name, or remove it first")
-    write_elem = getattr(ad, "io", ad.experimental).write_elem
     names, rng = type_names(labels), np.random.default_rng(seed)
     truth = draw_programmes(rng, n_genes, len(names), 1.5)
     eta = truth["base"] + truth["types"] + 0.3 * rng.normal(size=(n_batches, 1, n_genes))
@@ -58,18 +56,18 @@ def write_large(
         with h5py.File(part, "w") as file:
             file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
             stored = max(1024, min(int(depth * chunk), 1 << 18))
-            write = Writer(
-                file.create_group("X"), (n_cells, n_genes), np.float32, compression=compression, chunk=stored
-            )
+            how = {"compression": compression, "chunks": (stored,), "indptr_dtype": np.int64}
             kinds, batches = [], []
             for start in tqdm(range(0, n_cells, chunk), disable=not progress, unit="chunk"):
                 n = min(chunk, n_cells - start)
                 kind, batch = rng.integers(len(names), size=n), rng.integers(n_batches, size=n)
                 total = np.maximum(rng.poisson(depth * np.exp(0.5 * rng.normal(size=n))), 1)
                 X = _multinomial(rng, ladder, kind, batch, total)
-                write(X.data, X.indices, X.indptr)
+                if start:
+                    sparse_dataset(file["X"]).append(X)
+                else:
+                    write_elem(file, "X", X, dataset_kwargs=how)
                 kinds.append(kind.astype(np.int8)), batches.append(batch.astype(np.int8))
-            write.close()
             called = [f"batch{b + 1}" for b in range(n_batches)]
             obs = pd.DataFrame(
                 {
