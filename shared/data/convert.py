@@ -5,17 +5,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import difflib
-import io
 import shlex
-import tempfile
 import textwrap
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +19,8 @@ import pandas as pd
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes.lists import many, shown, stamp
 from shared.data.io import h5ad
-from shared.data.io.tables import opened, separator_of
-from shared.data.load import load
+from shared.data.io.tables import holds_words, opened, separator_of
+from shared.data.load import load_own
 from shared.data.store import written_whole
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
@@ -199,14 +193,10 @@ def _judged(path, options, need=None, organism=None) -> tuple[Judgement, ad.AnnD
 
 def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
     """The file as the copy will have it, and what was changed on the way."""
-    how = {"layer": options.layer, "duplicates": options.duplicates, "transpose": options.transpose}
-    with warnings.catch_warnings(), _numbers_of(path, options.annotation) as (file, described):
+    choices = {"layer": options.layer, "annotation": options.annotation}
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the report says it
-        adata = load(file, units=options.units, **how)
-    adata.uns["source"] = str(path)
-    side = adata.var if options.transpose else adata.obs
-    for column in options.annotation:
-        side[column] = described[column].reindex(side.index)
+        adata = load_own(path, choices, options.duplicates, options.transpose, options.units)
     changes, notes = [], list(map(str, adata.uns["notes"]))[_notes_in(path) :]
     if options.units:
         changes.append(f"units are {options.units}, as asked for")
@@ -228,53 +218,17 @@ def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
     return adata, (*notes, *changes)
 
 
-@contextlib.contextmanager
-def _numbers_of(path, columns) -> Iterator[tuple[Path, pd.DataFrame]]:
-    """A table without some of its `columns`, in a file for the reader, and these columns, one row a name."""
-    if not columns:
-        yield path, pd.DataFrame()
-        return
-    with tempfile.TemporaryDirectory() as folder, _rows(path) as (header, rows, separator):
-        missing = [c for c in columns if c not in header[1:]]
-        if missing:
-            raise DataError(f"{path.name} has no column {missing[0]!r}; it has {shown(header[1:])}")
-        at = [header.index(c, 1) for c in columns]
-        copy, kept = Path(folder) / path.name.removesuffix(".gz"), {}
-        with copy.open("w", encoding="utf-8", newline="") as file:
-            out = csv.writer(file, delimiter=separator, lineterminator="\n")
-            out.writerow([h for i, h in enumerate(header) if i not in at])
-            for row in rows:
-                kept.setdefault(row[0] if row else "", [row[i] if i < len(row) else "" for i in at])
-                out.writerow([v for i, v in enumerate(row) if i not in at])
-        described = pd.DataFrame.from_dict(kept, orient="index", columns=list(columns)).replace("", np.nan)
-        yield copy, described.apply(lambda c: c if _words(c.dropna()) else pd.to_numeric(c))
-
-
-@contextlib.contextmanager
-def _rows(path) -> Iterator[tuple[list[str], Iterator[list[str]], str]]:
-    """The header of a table, one field for each of a row, its rows, and what parts them."""
-    separator = separator_of(path)
-    with opened(path, to_end=False) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter=separator)
-        header, first = next(rows, []), next(rows, [])
-        if len(first) == len(header) + 1:  # R leaves out the first field of a header
-            header = ["", *header]
-        yield header, chain([first], rows), separator
-
-
-def _words(values) -> bool:
-    return bool(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").isna().any())
-
-
 def _described_by(path) -> tuple[str, ...]:
     """The columns of a table that describe its rows (words, a gene's length); none where it is none of numbers."""
     try:
-        with _rows(path) as (header, rows, _):
-            head = list(islice(rows, 50))
-    except (OSError, ValueError, EOFError, csv.Error):
+        separator = separator_of(path)
+        with opened(path, to_end=False) as stream:
+            head = pd.read_csv(stream, sep=separator, nrows=50, dtype=str, keep_default_na=False, na_values=[""])
+    except (DataError, ValueError):
         return ()
-    columns = {c: [row[i] for row in head if row[i : i + 1] not in ([], [""])] for i, c in enumerate(header) if i}
-    words = tuple(c for c, values in columns.items() if _words(values) or c.lower() in OF_GENES)
+    # pandas takes the first field for an index where R leaves its name out.
+    columns = head.columns[isinstance(head.index, pd.RangeIndex) :]
+    words = tuple(str(c) for c in columns if holds_words(head[c]) or c.lower() in OF_GENES)
     return words if len(words) <= min(ANNOTATIONS, len(columns) // 2) else ()
 
 
