@@ -105,16 +105,15 @@ def matrix_of(X, what="X"):
         if words:
             said = f"{many(len(words), 'column')} of {what} with words in place of numbers ({shown(words)})"
             raise DataError(f"{said}: drop them")
-        plain = X.to_numpy()
-        X = plain if plain.dtype != object else X.to_numpy(dtype=np.float64, na_value=np.nan)
+        X = X.to_numpy()
     elif not sparse.issparse(X) and not isinstance(X, np.ma.MaskedArray):
         try:
             X = np.asarray(X)
         except Exception as e:  # rows of several lengths, arrays on another device, ...
             said = f"{what} cannot be read as a matrix ({e})"
             raise DataError(f"{said}: give an array, a sparse matrix or a DataFrame") from e
-        if X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
-            X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
+    if type(X) is np.ndarray and X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
+        X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
     refuse(matrix_problems(X), what)
     sparse_half = sparse.issparse(X) and X.dtype == np.float16  # which SciPy holds and cannot work with
     if X.dtype.isnative and X.dtype != np.longdouble and not sparse_half:
