@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 import textwrap
 import warnings
@@ -66,8 +67,10 @@ class Options:
         words = []
         for name, value in asdict(self).items():
             option = f"--{name.replace('_', '-')}"
-            for one in value if isinstance(value, tuple) else [value] if value not in (None, False, "refuse") else []:
-                words += [option] if one is True else [option, one]
+            if value is True:
+                words.append(option)
+            elif value not in (None, False, "refuse"):
+                words += [w for one in ([value] if isinstance(value, str) else value) for w in (option, one)]
         return words
 
 
@@ -142,36 +145,17 @@ def fold(text: str, room: int) -> list[str]:
 
 def parted(command: str, room: int) -> list[str]:
     """A command on as many lines as it needs, as a shell takes them: what belongs to an option stays beside it."""
-    parts, lines = [], [""]
-    for word in map(shlex.quote, shlex.split(command)):
-        if parts and parts[-1].startswith("-") and " " not in parts[-1] and not word.startswith("-"):
-            parts[-1] += f" {word}"
-        else:
-            parts.append(word)
-    for part in parts:
-        if lines[-1] and len(lines[-1]) + len(part) + 3 > room:
-            lines[-1] += " \\"
-            lines.append("   ")
-        lines[-1] += f" {part}" if lines[-1] else part
-    return lines
+    quoted = " ".join(shlex.quote(word).replace(" ", "\0") for word in shlex.split(command))
+    together = re.sub(r"(?<= )(-\S+) (?!-)", "\\1\0", quoted)
+    how = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
+    *lines, last = textwrap.wrap(together, room - 2, **how)
+    return [line.replace("\0", " ") for line in (*(f"{line} \\" for line in lines), last)]
 
 
 def judge(path, options: Options | None = None, *, need=None, organism=None) -> Judgement:
-    """Look at a file of your own; it is read, and nothing is written.
+    """Look at a file of your own, any that :func:`shared.data.load` reads; nothing is written, and nothing raised.
 
-    Parameters
-    ----------
-    path : str or Path
-        What :func:`shared.data.load` reads.
-    options : Options, optional
-        How to read it.
-    need, organism : str, optional
-        As :func:`shared.data.check` takes them.
-
-    Returns
-    -------
-    Judgement
-        Whatever is wrong with the file is told there; nothing is raised.
+    `need` and `organism` are those of :func:`shared.data.check`.
     """
     return _judged(Path(path), options or Options(), need, organism)[0]
 
@@ -183,9 +167,8 @@ def _judged(path, options, need=None, organism=None) -> tuple[Judgement, ad.AnnD
     except DataError as e:
         return _mended(Judgement(path, str(e), None), options, _for_refused(path, options), need, organism), None
     except Exception as e:  # no file of anybody's ends in a traceback
-        return Judgement(
-            path, f"{path.name} cannot be read ({type(e).__name__}: {e}): is it what its name says?", None
-        ), None
+        said = f"{path.name} cannot be read ({type(e).__name__}: {e}): is it what its name says?"
+        return Judgement(path, said, None), None
     report = check(adata, need=need, labels=options.labels, organism=organism)
     found = Judgement(path, "", report, changes)
     return _mended(found, options, _for_findings(path, report, adata, options, need), need, organism), adata
@@ -249,11 +232,8 @@ def _for_refused(path, options):
         yield replace(options, annotation=words, labels=options.labels or (words[0] if len(words) == 1 else None))
         yield replace(options, annotation=words, transpose=True)
         options = replace(options, annotation=words)
-    yield replace(options, duplicates="sum")
-    yield replace(options, transpose=True)
-    yield replace(options, transpose=True, duplicates="sum")
-    yield replace(options, duplicates="first")
-    yield replace(options, transpose=True, duplicates="first")
+    for transpose, duplicates in ((False, "sum"), (True, "refuse"), (True, "sum"), (False, "first"), (True, "first")):
+        yield replace(options, transpose=transpose or options.transpose, duplicates=duplicates)
 
 
 def _for_findings(path, report, adata, options, need):
