@@ -42,15 +42,7 @@ CHOICES = {
 
 
 def load(
-    name,
-    *,
-    route=None,
-    layer=None,
-    feature_type=None,
-    genome=None,
-    duplicates="refuse",
-    transpose=False,
-    units=None,
+    name, *, route=None, layer=None, feature_type=None, genome=None, duplicates="refuse", transpose=False, units=None
 ) -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
@@ -83,11 +75,9 @@ def load(
     -------
     AnnData
         ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes. Where ``X`` holds counts,
-        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing (other counts there are replaced,
-        and a note says so). ``uns["sha256"]``: of the file;
-        ``uns["source"]``: where it came from; ``uns["units"]``: ``"counts"``, ``"log"``, ``"tpm"``, ``"z"``,
-        ``"none"``, or ``"unknown"`` where neither the file nor the values tell; ``uns["gene_hash"]``: of the ordered
-        genes; ``uns["notes"]``: what was changed on the way, in words.
+        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing. In ``uns``: ``"sha256"`` of the
+        file; ``"source"``, where it came from; ``"units"``, one of those above, or ``"unknown"`` where neither the file
+        nor the values tell; ``"gene_hash"`` of the ordered genes; ``"notes"``, what was changed, in words.
 
     Warns
     -----
@@ -104,15 +94,13 @@ def load(
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Flag(), transpose=transpose)
     require(Maybe(OneOf(*UNITS)), units=units)
-    own = own_path(name)
+    own, choices = own_path(name), {"layer": layer, "feature_type": feature_type, "genome": genome}
     if own is not None:
         if route is not None:
             raise DataError(f"{own.name} is a file of your own and has no route {route!r}: leave route out")
-        choices = {"layer": layer, "feature_type": feature_type, "genome": genome}
         return load_own(own, choices, duplicates, transpose, units)
-    given = {"transpose": transpose, "units": units, "feature_type": feature_type, "genome": genome}
-    for option, value in given.items():
-        if value:
+    for option, value in (choices | {"transpose": transpose, "units": units}).items():
+        if value and option != "layer":
             raise DataError(f"{option} is for files of your own, and {name} is of the catalogue: leave {option} out")
 
     from shared.data.routes import obtain
@@ -382,8 +370,7 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
         raise DataError(
             f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
         )
-    obs = _obs(obs, X.shape[0])
-    genes = pd.Index(genes, dtype=object)
+    obs, genes = _obs(obs, X.shape[0]), pd.Index(genes, dtype=object)
     if 0 in X.shape:
         raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
     refuse(name_problems(genes, obs.index), "the matrix", but="genes twice")
@@ -414,15 +401,12 @@ def matrix_sha256(X, genes=()) -> str:
 
 
 def _obs(obs, n) -> pd.DataFrame:
-    if obs is None:
-        obs = pd.DataFrame(index=range(n))
-    elif not isinstance(obs, (pd.DataFrame, dict)):
+    if not isinstance(obs, (pd.DataFrame, dict, type(None))):
         raise DataError(f"obs is a {type(obs).__name__}: give a DataFrame, or a dict of column to values")
     try:
-        obs = pd.DataFrame(obs).copy()
+        obs = pd.DataFrame(index=range(n)) if obs is None else pd.DataFrame(obs).copy()
     except Exception as e:
         raise DataError(f"obs cannot be read as a table ({e}): give one value for each cell") from e
     if len(obs) != n:
         raise DataError(f"X has {many(n, 'cell')} and obs {many(len(obs), 'row')}: give one row for each cell")
-    obs.index = pd.Index(names_of(obs.index, "the index of obs"), dtype=object)
-    return obs
+    return obs.set_axis(pd.Index(names_of(obs.index, "the index of obs"), dtype=object), axis=0)

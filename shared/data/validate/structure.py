@@ -22,23 +22,10 @@ MERGE = "shared.data.genes.translate.merge_duplicates sums the copies, or drop t
 
 
 def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False, cure=MERGE) -> None:
-    """Refuse data whose shape, type, storage or names no step can work with; values are not looked at.
+    """Refuse AnnData whose shape, type, storage or names no step can work with; values are not looked at.
 
-    Parameters
-    ----------
-    adata : AnnData
-        cells × genes.
-    what : str
-        How the message calls the data.
-    duplicated_genes : bool, default False
-        Let names of genes stand that occur twice.
-    cure : str
-        What to do about them, for the message.
-
-    Raises
-    ------
-    DataError
-        With the first problem found.
+    The first problem is raised as :class:`DataError` about `what`. Genes that are named twice may stand where
+    `duplicated_genes`; `cure` is what to do about them otherwise.
     """
     import anndata as ad
 
