@@ -252,23 +252,24 @@ def blocks(rows, path, separator: str, ids, columns, *, absent=(), due: int | No
 def _numbers(values, names, path, columns, cure):
     """The columns of one block as a matrix; words in place of numbers are refused, and told."""
     words = [i for i, d in enumerate(values.dtypes) if d.kind not in "iuf"]
-    text = {i: values.iloc[:, i].astype(str) for i in words}
-    wrong = {i: pd.to_numeric(t, errors="coerce").isna() | t.isin(["True", "False"]) for i, t in text.items()}
-    bad = next((i for i in words if wrong[i].any()), None)
-    if bad is None:  # what is left are whole numbers of more than 64 bits
-        return values.astype({values.columns[i]: float for i in words}).to_numpy()
-    row = int(wrong[bad].argmax())
-    value = text[bad].iloc[row]
-    stands = f"{value[:40]!r} stands" if value else "nothing stands"
-    cure = cure or f"a row is damaged, or this is another table; {AGAIN}"
-    if 2 * len(words) > len(columns):
-        cure += "; or, as most of its columns are words, this is no matrix of expression"
-    if re.fullmatch(r"-?\d+(,\d+)+", value):
-        cure = "write numbers with a point before the decimals and nothing between the thousands"
-    raise DataError(
-        f"{path.name}: {many(len(words), 'column')} with words in place of numbers "
-        f"({shown(columns[i] for i in words)}; {stands} in row {shown(names.iloc[row, :1]) or row + 1}): {cure}"
-    )
+    for i in words:
+        text = values.iloc[:, i].astype(str)
+        wrong = pd.to_numeric(text, errors="coerce").isna() | text.isin(["True", "False"])
+        if not wrong.any():  # whole numbers of more than 64 bits
+            continue
+        row = int(wrong.argmax())
+        value = text.iloc[row]
+        stands = f"{value[:40]!r} stands" if value else "nothing stands"
+        cure = cure or f"a row is damaged, or this is another table; {AGAIN}"
+        if 2 * len(words) > len(columns):
+            cure += "; or, as most of its columns are words, this is no matrix of expression"
+        if re.fullmatch(r"-?\d+(,\d+)+", value):
+            cure = "write numbers with a point before the decimals and nothing between the thousands"
+        raise DataError(
+            f"{path.name}: {many(len(words), 'column')} with words in place of numbers "
+            f"({shown(columns[i] for i in words)}; {stands} in row {shown(names.iloc[row, :1]) or row + 1}): {cure}"
+        )
+    return values.astype({values.columns[i]: float for i in words}).to_numpy()
 
 
 def joined(parts):

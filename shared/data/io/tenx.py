@@ -188,12 +188,30 @@ def folder(paths, *, feature_type: str | None = GENES):
 
 
 def h5(paths, *, feature_type: str | None = GENES, genome: str | None = None):
-    """10x Genomics' ``.h5``, as :func:`folder` gives it; of version 2 with several genomes, `genome` is read.
+    """10x Genomics' ``.h5``.
 
     Layouts, compressed columns of genes × cells: version 2, one group a genome, with data, indices, indptr, shape,
     genes (ids), gene_names, barcodes; version 3, the group ``matrix``, the same but with ``features/{id, name,
-    feature_type}``. :class:`DataError` if the file is damaged, its parts contradict each other, it holds several
-    genomes, or no matrix.
+    feature_type}``.
+
+    Parameters
+    ----------
+    paths : list of Path
+        One file.
+    feature_type : str, optional
+        Version 3: the kind to keep; None keeps all.
+    genome : str, optional
+        Version 2 with several: the one to read.
+
+    Returns
+    -------
+    AnnData
+        As :func:`folder` gives it.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, its parts contradict each other, it holds several genomes, or no matrix.
     """
     import h5py
 
