@@ -20,7 +20,7 @@ from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
 from shared.data.store import sha256
-from shared.data.validate.checks import examined, label_values, value_errors
+from shared.data.validate.checks import report_of, label_values, value_errors
 from shared.data.validate.findings import refuse
 from shared.data.validate.structure import matrix_of, name_problems, narrow, structure
 from shared.data.validate.values import scan, units_of
@@ -179,7 +179,7 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     if transpose:
         stamp(adata, ["genes stood in rows, and were turned into columns"])
     # What was mended is no longer there to be found.
-    found = examined(adata, replace(values, parts=0, stored_zeros=0, large=0)).findings
+    found = report_of(adata, replace(values, parts=0, stored_zeros=0, large=0)).findings
     said = [f.about(path.name) for f in found if f.severity != "note"]
     if said:
         warn("; ".join(said))  # in one, because the next one from the same line would not be shown

@@ -80,13 +80,13 @@ def check(
     if layer is not None and layer not in adata.layers:
         have = shown(adata.layers) or "none"
         raise DataError(f"there is no layer {layer!r}; the data have {have}{nearest(layer, adata.layers)}")
-    report = examined(adata, None, need, labels, per_class, genes, organism, layer)
+    report = report_of(adata, None, need, labels, per_class, genes, organism, layer)
     if strict and report.errors:
         raise DataError("\n".join(f.about("the matrix") for f in report.errors))
     return report
 
 
-def examined(
+def report_of(
     adata, values, need=None, labels=None, per_class=None, genes=None, organism=None, layer=None
 ) -> CheckReport:
     """As :func:`check`, of arguments that are in order; `values` are those of the matrix where they are known."""
