@@ -20,7 +20,7 @@ from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
 from shared.data.store import sha256
-from shared.data.validate.checks import report_of, label_values, value_errors
+from shared.data.validate.checks import label_values, report_of, value_errors
 from shared.data.validate.findings import refuse
 from shared.data.validate.structure import matrix_of, name_problems, narrow, structure
 from shared.data.validate.values import scan, units_of
