@@ -5,17 +5,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import difflib
-import io
+import re
 import shlex
-import tempfile
 import textwrap
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +20,8 @@ import pandas as pd
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes.lists import many, shown, stamp
 from shared.data.io import h5ad
-from shared.data.io.tables import opened, separator_of
-from shared.data.load import load
+from shared.data.io.tables import holds_words, opened, separator_of
+from shared.data.load import load_own
 from shared.data.store import written_whole
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
@@ -72,8 +67,10 @@ class Options:
         words = []
         for name, value in asdict(self).items():
             option = f"--{name.replace('_', '-')}"
-            for one in value if isinstance(value, tuple) else [value] if value not in (None, False, "refuse") else []:
-                words += [option] if one is True else [option, one]
+            if value is True:
+                words.append(option)
+            elif value not in (None, False, "refuse"):
+                words += [w for one in ([value] if isinstance(value, str) else value) for w in (option, one)]
         return words
 
 
@@ -148,36 +145,17 @@ def fold(text: str, room: int) -> list[str]:
 
 def parted(command: str, room: int) -> list[str]:
     """A command on as many lines as it needs, as a shell takes them: what belongs to an option stays beside it."""
-    parts, lines = [], [""]
-    for word in map(shlex.quote, shlex.split(command)):
-        if parts and parts[-1].startswith("-") and " " not in parts[-1] and not word.startswith("-"):
-            parts[-1] += f" {word}"
-        else:
-            parts.append(word)
-    for part in parts:
-        if lines[-1] and len(lines[-1]) + len(part) + 3 > room:
-            lines[-1] += " \\"
-            lines.append("   ")
-        lines[-1] += f" {part}" if lines[-1] else part
-    return lines
+    quoted = " ".join(shlex.quote(word).replace(" ", "\0") for word in shlex.split(command))
+    together = re.sub(r"(?<= )(-\S+) (?!-)", "\\1\0", quoted)
+    how = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
+    *lines, last = textwrap.wrap(together, room - 2, **how)
+    return [line.replace("\0", " ") for line in (*(f"{line} \\" for line in lines), last)]
 
 
 def judge(path, options: Options | None = None, *, need=None, organism=None) -> Judgement:
-    """Look at a file of your own; it is read, and nothing is written.
+    """Look at a file of your own, any that :func:`shared.data.load` reads; nothing is written, and nothing raised.
 
-    Parameters
-    ----------
-    path : str or Path
-        What :func:`shared.data.load` reads.
-    options : Options, optional
-        How to read it.
-    need, organism : str, optional
-        As :func:`shared.data.check` takes them.
-
-    Returns
-    -------
-    Judgement
-        Whatever is wrong with the file is told there; nothing is raised.
+    `need` and `organism` are those of :func:`shared.data.check`.
     """
     return _judged(Path(path), options or Options(), need, organism)[0]
 
@@ -189,9 +167,8 @@ def _judged(path, options, need=None, organism=None) -> tuple[Judgement, ad.AnnD
     except DataError as e:
         return _mended(Judgement(path, str(e), None), options, _for_refused(path, options), need, organism), None
     except Exception as e:  # no file of anybody's ends in a traceback
-        return Judgement(
-            path, f"{path.name} cannot be read ({type(e).__name__}: {e}): is it what its name says?", None
-        ), None
+        said = f"{path.name} cannot be read ({type(e).__name__}: {e}): is it what its name says?"
+        return Judgement(path, said, None), None
     report = check(adata, need=need, labels=options.labels, organism=organism)
     found = Judgement(path, "", report, changes)
     return _mended(found, options, _for_findings(path, report, adata, options, need), need, organism), adata
@@ -199,14 +176,10 @@ def _judged(path, options, need=None, organism=None) -> tuple[Judgement, ad.AnnD
 
 def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
     """The file as the copy will have it, and what was changed on the way."""
-    how = {"layer": options.layer, "duplicates": options.duplicates, "transpose": options.transpose}
-    with warnings.catch_warnings(), _numbers_of(path, options.annotation) as (file, described):
+    choices = {"layer": options.layer, "annotation": options.annotation}
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the report says it
-        adata = load(file, units=options.units, **how)
-    adata.uns["source"] = str(path)
-    side = adata.var if options.transpose else adata.obs
-    for column in options.annotation:
-        side[column] = described[column].reindex(side.index)
+        adata = load_own(path, choices, options.duplicates, options.transpose, options.units)
     changes, notes = [], list(map(str, adata.uns["notes"]))[_notes_in(path) :]
     if options.units:
         changes.append(f"units are {options.units}, as asked for")
@@ -228,53 +201,17 @@ def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
     return adata, (*notes, *changes)
 
 
-@contextlib.contextmanager
-def _numbers_of(path, columns) -> Iterator[tuple[Path, pd.DataFrame]]:
-    """A table without some of its `columns`, in a file for the reader, and these columns, one row a name."""
-    if not columns:
-        yield path, pd.DataFrame()
-        return
-    with tempfile.TemporaryDirectory() as folder, _rows(path) as (header, rows, separator):
-        missing = [c for c in columns if c not in header[1:]]
-        if missing:
-            raise DataError(f"{path.name} has no column {missing[0]!r}; it has {shown(header[1:])}")
-        at = [header.index(c, 1) for c in columns]
-        copy, kept = Path(folder) / path.name.removesuffix(".gz"), {}
-        with copy.open("w", encoding="utf-8", newline="") as file:
-            out = csv.writer(file, delimiter=separator, lineterminator="\n")
-            out.writerow([h for i, h in enumerate(header) if i not in at])
-            for row in rows:
-                kept.setdefault(row[0] if row else "", [row[i] if i < len(row) else "" for i in at])
-                out.writerow([v for i, v in enumerate(row) if i not in at])
-        described = pd.DataFrame.from_dict(kept, orient="index", columns=list(columns)).replace("", np.nan)
-        yield copy, described.apply(lambda c: c if _words(c.dropna()) else pd.to_numeric(c))
-
-
-@contextlib.contextmanager
-def _rows(path) -> Iterator[tuple[list[str], Iterator[list[str]], str]]:
-    """The header of a table, one field for each of a row, its rows, and what parts them."""
-    separator = separator_of(path)
-    with opened(path, to_end=False) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter=separator)
-        header, first = next(rows, []), next(rows, [])
-        if len(first) == len(header) + 1:  # R leaves out the first field of a header
-            header = ["", *header]
-        yield header, chain([first], rows), separator
-
-
-def _words(values) -> bool:
-    return bool(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").isna().any())
-
-
 def _described_by(path) -> tuple[str, ...]:
     """The columns of a table that describe its rows (words, a gene's length); none where it is none of numbers."""
     try:
-        with _rows(path) as (header, rows, _):
-            head = list(islice(rows, 50))
-    except (OSError, ValueError, EOFError, csv.Error):
+        separator = separator_of(path)
+        with opened(path, to_end=False) as stream:
+            head = pd.read_csv(stream, sep=separator, nrows=50, dtype=str, keep_default_na=False, na_values=[""])
+    except (DataError, ValueError):
         return ()
-    columns = {c: [row[i] for row in head if row[i : i + 1] not in ([], [""])] for i, c in enumerate(header) if i}
-    words = tuple(c for c, values in columns.items() if _words(values) or c.lower() in OF_GENES)
+    # pandas takes the first field for an index where R leaves its name out.
+    columns = head.columns[isinstance(head.index, pd.RangeIndex) :]
+    words = tuple(str(c) for c in columns if holds_words(head[c]) or c.lower() in OF_GENES)
     return words if len(words) <= min(ANNOTATIONS, len(columns) // 2) else ()
 
 
@@ -295,11 +232,8 @@ def _for_refused(path, options):
         yield replace(options, annotation=words, labels=options.labels or (words[0] if len(words) == 1 else None))
         yield replace(options, annotation=words, transpose=True)
         options = replace(options, annotation=words)
-    yield replace(options, duplicates="sum")
-    yield replace(options, transpose=True)
-    yield replace(options, transpose=True, duplicates="sum")
-    yield replace(options, duplicates="first")
-    yield replace(options, transpose=True, duplicates="first")
+    for transpose, duplicates in ((False, "sum"), (True, "refuse"), (True, "sum"), (False, "first"), (True, "first")):
+        yield replace(options, transpose=transpose or options.transpose, duplicates=duplicates)
 
 
 def _for_findings(path, report, adata, options, need):

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-SAYS = {"warn", "Finding", "DataError", "SettingError", "ModelError", "TrainingError", "DownloadError", "LeakError"}
+SAYS = {
+    "warn",
+    "Finding",
+    "findings",
+    "DataError",
+    "SettingError",
+    "ModelError",
+    "TrainingError",
+    "DownloadError",
+    "LeakError",
+}
 # Who calls a function that speaks of arguments of its caller: every one of these has the argument.
 CALLERS = {
     "data.corpus.aligned": ["data.corpus.corpus.Corpus"],

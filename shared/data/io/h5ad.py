@@ -7,6 +7,7 @@ import warnings
 from shared.data.errors import DataError
 from shared.data.genes.lists import shown
 from shared.data.io.tables import refused
+from shared.data.validate.structure import matrix_of, widened
 
 
 def read(paths, *, layer=None, obs=None, units=None):
@@ -39,7 +40,12 @@ def read(paths, *, layer=None, obs=None, units=None):
     with refused(path, ".h5ad"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # the door refuses
         warnings.filterwarnings("ignore", category=FutureWarning, module="anndata")  # of old layouts
-        found = ad.read_h5ad(path)
+        try:
+            found = ad.read_h5ad(path)
+        except ValueError as e:
+            if "does not support dtype" not in str(e):
+                raise
+            found = _widened(path)
     if layer is not None:
         if layer not in found.layers:
             raise DataError(f"{path.name} has no layer {layer!r}; it has {', '.join(found.layers) or 'none'}")
@@ -54,6 +60,21 @@ def read(paths, *, layer=None, obs=None, units=None):
     if units is not None:
         found.uns["units"] = units
     return found
+
+
+def _widened(path):
+    """A file whose sparse values are float16 or big-endian, of which SciPy makes no matrix; widened in memory."""
+    import anndata as ad
+    import h5py
+
+    with h5py.File(path, "r+", driver="core", backing_store=False) as file:  # the file itself stays as it is
+        sparse = []
+        file.visit(lambda name: sparse.append(file[name]) if "indptr" in getattr(file[name], "keys", list)() else None)
+        for group in sparse:
+            values = widened(matrix_of(group["data"][:]))
+            del group["data"]
+            group["data"] = values
+        return ad.io.read_elem(file)
 
 
 def write(adata, path, packing: str) -> None:

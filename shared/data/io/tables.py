@@ -24,6 +24,7 @@ from shared.data.errors import DataError, warn
 from shared.data.genes.kinds import ENSEMBL
 from shared.data.genes.lists import many, shown, symbols
 from shared.data.io import MISSING, named
+from shared.data.validate.names import BESIDE, DESCRIBES, describing
 
 BLOCK = 4_000_000  # numbers a block
 PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
@@ -107,7 +108,7 @@ def opened(path, *, whole: bool = True, to_end: bool = True) -> Iterator[io.Buff
     path : Path or zipfile.Path
         Of a file, or of a member of a zip archive.
     whole : bool
-        Refuse an unpacked file whose last line has no end: it may be cut there. (Packed ones carry a checksum.)
+        Refuse an unpacked file whose last line has no end. (Packed ones carry a checksum.)
     to_end : bool
         Read what the caller leaves unread, because the checksum comes last.
 
@@ -137,6 +138,8 @@ def opened(path, *, whole: bool = True, to_end: bool = True) -> Iterator[io.Buff
         yield stream
         while to_end and stream.read(1 << 20):
             pass
+        # A last line without its end may be whole, and nothing in it tells. A number that was cut (120 to 12) would
+        # pass for a measurement and nobody would ever know; a sound file that is refused costs its owner one key.
         summed = source is not raw or isinstance(raw, zipfile.ZipExtFile)
         if whole and to_end and not summed and checked.last != b"\n":
             raise DataError(
@@ -176,8 +179,8 @@ def separator_of(path) -> str:
 # Tables of numbers
 
 
-def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int | None = None, whose="") -> Iterator:
-    """The rows of numbers, some at a time: (DataFrame of the first `ids` fields as words, int64 or float64 block).
+def blocks(rows, path, separator: str, ids, columns, *, absent=(), due: int | None = None, whose="") -> Iterator:
+    """The rows of numbers, some at a time: (DataFrame of the fields that are words, int64 or float64 block).
 
     Parameters
     ----------
@@ -187,8 +190,8 @@ def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int
         For messages.
     separator : str
         Between fields.
-    ids : int
-        Fields at the start of a row that are names.
+    ids : int or tuple of int
+        Which fields of a row are words: so many at its start, or those at these places.
     columns : sequence of str
         Names of the others, for messages.
     absent : sequence of str
@@ -203,7 +206,8 @@ def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int
     DataError
         If a row has another number of fields, or a field that should be a number is none.
     """
-    width, seen = ids + len(columns), 0
+    ids = tuple(range(ids)) if isinstance(ids, int) else ids
+    width, seen = len(ids) + len(columns), 0
 
     def measured():
         nonlocal seen
@@ -215,8 +219,7 @@ def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int
                 raise DataError(f"{path.name} says it has {many(due, 'row')}, and has more: it is damaged, {AGAIN}")
             if (found := measure(line, separator)) != width:
                 what = f"has {many(found, 'field')} in row {seen:,} where {width:,} are due"
-                if not found:
-                    what = f"has a quotation mark without its partner in row {seen:,}"
+                what = what if found else f"has a quotation mark without its partner in row {seen:,}"
                 start = shown([line[:40].decode("utf-8", "replace").strip()])
                 raise DataError(
                     f"{path.name} {what} ({start!r}): the row lost or gained a value, is no row of numbers, or "
@@ -225,7 +228,7 @@ def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int
             yield line
 
     # As converters, because dtype= makes pandas wrap each column by itself, five times slower for a wide table.
-    options = {"sep": separator, "header": None, "converters": dict.fromkeys(range(ids), str), "low_memory": False}
+    options = {"sep": separator, "header": None, "converters": dict.fromkeys(ids, str), "low_memory": False}
     # Nothing else is taken for missing: an empty field, or NA, makes its column one of words, which is refused below.
     options |= {"keep_default_na": False, "na_values": list(absent), "na_filter": bool(absent), "encoding": "utf-8"}
     lines = measured()
@@ -233,34 +236,46 @@ def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int
         table = pd.read_csv(io.BytesIO(b"".join(part)), **options)
         if whose:  # one's own table may hold true and false
             table = table.astype(dict.fromkeys(table.select_dtypes("bool").columns, int))
-        yield _split(table, ids, path, columns, whose or f"a row is damaged, or this is another table; {AGAIN}")
+        names, values = table[list(ids)], table.drop(columns=list(ids))
+        odd = [n for name in names for n in names[name][names[name].str.contains(ODD)]]
+        if odd:  # a parser lets them pass, and what they are joined with would not know them
+            raise DataError(
+                f"{path.name} has names with quotation marks or line breaks ({shown(map(repr, odd))}): {AGAIN}"
+            )
+        yield names, _numbers(values, names, path, columns, whose)
     if not seen:
         raise DataError(f"{path.name} has a header and no rows: it was cut short, {AGAIN}")
     if due is not None and seen < due:
         raise DataError(f"{path.name} says it has {due:,} rows, and has {seen:,}: it was cut short, {AGAIN}")
 
 
-def _split(table, ids, path, columns, cure):
-    names, values = table.iloc[:, :ids], table.iloc[:, ids:]
-    odd = [n for name in names for n in names[name][names[name].str.contains(ODD)]]
-    if odd:  # a parser lets them pass, and what they are joined with would not know them
-        raise DataError(f"{path.name} has names with quotation marks or line breaks ({shown(map(repr, odd))}): {AGAIN}")
+def _numbers(values, names, path, columns, cure):
+    """The columns of one block as a matrix; words in place of numbers are refused, and told."""
     words = [i for i, d in enumerate(values.dtypes) if d.kind not in "iuf"]
-    if words:
-        text = values.iloc[:, words[0]].astype(str)
+    for i in words:
+        text = values.iloc[:, i].astype(str)
         wrong = pd.to_numeric(text, errors="coerce").isna() | text.isin(["True", "False"])
-        row = int(wrong.argmax())
         if not wrong.any():  # whole numbers of more than 64 bits
-            return _split(table.astype({table.columns[ids + words[0]]: float}), ids, path, columns, cure)
-        stands = f"{text.iloc[row][:40]!r} stands" if text.iloc[row] else "nothing stands"
-        where = f"row {shown(names.iloc[row, :1]) or row + 1}"
-        if re.fullmatch(r"-?\d+(,\d+)+", text.iloc[row]):
+            continue
+        row = int(wrong.argmax())
+        value = text.iloc[row]
+        stands = f"{value[:40]!r} stands" if value else "nothing stands"
+        cure = cure or f"a row is damaged, or this is another table; {AGAIN}"
+        if 2 * len(words) > len(columns):
+            cure += "; or, as most of its columns are words, this is no matrix of expression"
+        if re.fullmatch(r"-?\d+(,\d+)+", value):
             cure = "write numbers with a point before the decimals and nothing between the thousands"
         raise DataError(
             f"{path.name}: {many(len(words), 'column')} with words in place of numbers "
-            f"({shown(columns[i] for i in words)}; {stands} in {where}): {cure}"
+            f"({shown(columns[i] for i in words)}; {stands} in row {shown(names.iloc[row, :1]) or row + 1}): {cure}"
         )
-    return names, values.to_numpy()
+    return values.astype({values.columns[i]: float for i in words}).to_numpy()
+
+
+def joined(parts):
+    """One table of words and one matrix of pairs such as :func:`blocks` yields; there must be one at least."""
+    names, values = zip(*parts)
+    return pd.concat(names, ignore_index=True), np.concatenate(values)
 
 
 def sound(block, units: str, names, path):
@@ -301,7 +316,7 @@ def parted(header: list[str], width: int, ids: int, path, any_corner: bool = Fal
 
 
 def words(path, separator: str | None = None, *, heading: bool = True, quoted: bool = True, whole: bool = True):
-    """A table of words, every field as it stands.
+    """A table of words, every field as it stands; not UTF-8 is taken for Latin-1, where every byte is a letter.
 
     Parameters
     ----------
@@ -319,8 +334,7 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
 
     Returns
     -------
-    DataFrame
-        Of str. A file that is not UTF-8 is taken for Latin-1, where every byte is a letter.
+    DataFrame of str
 
     Raises
     ------
@@ -354,7 +368,7 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
 # A table of one's own
 
 
-def read(paths, *, duplicated_genes: bool = False, transposed: bool = False):
+def read(paths, *, duplicated_genes: bool = False, transposed: bool = False, annotation=()):
     """A table of numbers: the first column names the cells, the first row the genes.
 
     Parameters
@@ -366,6 +380,8 @@ def read(paths, *, duplicated_genes: bool = False, transposed: bool = False):
         Let names of genes stand that occur twice, for the door to merge or to refuse.
     transposed : bool, default False
         The rows are genes and the columns cells; what is returned has cells in rows.
+    annotation : sequence of str
+        Columns that describe the rows: they go to ``obs``, or to ``var`` where `transposed`.
 
     Returns
     -------
@@ -376,24 +392,29 @@ def read(paths, *, duplicated_genes: bool = False, transposed: bool = False):
     Raises
     ------
     DataError
-        If the file is damaged, a name stands twice, or a column holds words.
+        If the file is damaged, describes cells and holds no expression, a name stands twice, or a column holds words.
     """
     (path,) = paths
-    separator, comments, parts = separator_of(path), 0, []
+    separator, comments = separator_of(path), 0
     with opened(path) as stream:
         lines = (line for line in stream if line != b"\n")
         head, row = next(lines, b""), next(lines, b"")
         # "#id" begins a header: the next line is as long and ends in a number. Other lines with # are comments.
-        while head.startswith(b"#") and row and not (_like(head, row, separator) and _number(row, separator)):
+        while head.startswith(b"#") and row and not _heads(head, row, separator):
             head, row, comments = row, next(lines, b""), comments + 1
         header = fields(head, separator)
         corner, genes = parted(header, measure(row, separator) if row else len(header), 1, path, any_corner=True)
-        if row:
-            whose = "keep only genes, labels go into obs"
-            rows = chain([row], lines)
-            parts = list(blocks(rows, path, separator, 1, genes, absent=tuple(MISSING), whose=whose))
-    X = np.concatenate([block for _, block in parts] or [np.zeros((0, len(genes)))])
-    cells = pd.Index([name for names, _ in parts for name in names[0]], dtype=object)
+        if missing := [c for c in annotation if c not in genes]:
+            raise DataError(f"{path.name} has no column {missing[0]!r}; it has {shown(genes)}: name another")
+        at = (0, *(1 + genes.index(c) for c in annotation))
+        genes = [gene for i, gene in enumerate(genes, 1) if i not in at]
+        if described := describing(genes):
+            raise DataError(f"{path.name} {DESCRIBES.format(names=shown(described))}: {BESIDE}")
+        rows, nothing = chain([row] if row else [], lines), (pd.DataFrame(columns=at), np.zeros((0, len(genes))))
+        whose, absent = "keep only genes, labels go into obs", tuple(MISSING)
+        parts = blocks(rows, path, separator, at, genes, absent=absent, whose=whose) if row else [nothing]
+        names, X = joined(parts)
+    cells, described = pd.Index(names.pop(0), dtype=object), names.set_axis(list(annotation), axis=1)
     notes = [f"{many(comments, 'line')} of comment left out"] * bool(comments)
     if _nameless(cells, corner, path):
         X, genes = np.column_stack([pd.to_numeric(cells), X]), corner + genes
@@ -403,20 +424,24 @@ def read(paths, *, duplicated_genes: bool = False, transposed: bool = False):
     counting = [i for i, gene in enumerate(genes) if NAMELESS.fullmatch(gene) and _counts_rows(X[:, i])]
     X, genes = np.delete(X, counting, axis=1), pd.Index(np.delete(np.array(genes, dtype=object), counting))
     if counting:
-        notes.append(
-            f"{many(len(counting), 'column')} without a name, which only count the rows or are empty, left out"
-        )
+        left = many(len(counting), "column")
+        notes.append(f"{left} without a name, which only count the rows or are empty, left out")
+    described = described.replace("", np.nan).apply(lambda c: c if holds_words(c) else pd.to_numeric(c))
     if transposed:
-        X, genes, cells = X.T, cells, genes
-    return named(X, genes, cells, path.name, duplicated_genes, notes=notes)
+        return named(X.T, cells, genes, path.name, duplicated_genes, var=described, notes=notes)
+    return named(X, genes, cells, path.name, duplicated_genes, obs=described, notes=notes)
 
 
-def _like(head, row, separator) -> bool:
-    return measure(row, separator) - measure(head, separator) in (0, 1)
+def holds_words(values) -> bool:
+    """Whether some of the values that are there are no numbers."""
+    return bool(pd.to_numeric(values.dropna().astype(object), errors="coerce").isna().any())
 
 
-def _number(row, separator) -> bool:
-    return bool(re.fullmatch(r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?", fields(row, separator)[-1].strip()))
+def _heads(head, row, separator) -> bool:
+    """Whether `head` is the header of a row that ends in a number; it may leave out the first field."""
+    last = fields(row, separator)[-1].strip()
+    number = re.fullmatch(r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?", last)
+    return bool(number) and measure(row, separator) - measure(head, separator) in (0, 1)
 
 
 def _counts_rows(values) -> bool:

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import UNWRITABLE, many, shown
-from shared.data.validate.findings import Finding, findings
+from shared.data.validate.findings import Finding, findings, refuse
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -22,31 +22,16 @@ MERGE = "shared.data.genes.translate.merge_duplicates sums the copies, or drop t
 
 
 def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False, cure=MERGE) -> None:
-    """Refuse data whose shape, type, storage or names no step can work with; values are not looked at.
+    """Refuse AnnData whose shape, type, storage or names no step can work with; values are not looked at.
 
-    Parameters
-    ----------
-    adata : AnnData
-        cells × genes.
-    what : str
-        How the message calls the data.
-    duplicated_genes : bool, default False
-        Let names of genes stand that occur twice.
-    cure : str
-        What to do about them, for the message.
-
-    Raises
-    ------
-    DataError
-        With the first problem found.
+    The first problem is raised as :class:`DataError` about `what`. Genes that are named twice may stand where
+    `duplicated_genes`; `cure` is what to do about them otherwise.
     """
     import anndata as ad
 
     if not isinstance(adata, ad.AnnData):
         raise DataError(f"AnnData is needed, not {type(adata).__name__}: shared.data.from_arrays makes one")
-    for f in structural(adata, adata.X, cure):
-        if not (duplicated_genes and f.check == "genes twice"):
-            raise DataError(f.about(what))
+    refuse(structural(adata, adata.X, cure), what, but="genes twice" if duplicated_genes else None)
 
 
 def structural(adata, X, cure=MERGE) -> Iterator[Finding]:
@@ -76,8 +61,7 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
         twice = names[names.duplicated()].unique()
         again = f"names {many(len(twice), what)} more than once ({shown(twice)})"
         yield from findings(
-            (bad, Finding("names", "error", odd, "rename them")),
-            (len(twice), Finding(f"{what}s twice", "error", again, todo)),
+            (bad, "names", "error", odd, "rename them"), (len(twice), f"{what}s twice", "error", again, todo)
         )
 
 
@@ -108,25 +92,20 @@ def matrix_of(X, what="X"):
         if words:
             said = f"{many(len(words), 'column')} of {what} with words in place of numbers ({shown(words)})"
             raise DataError(f"{said}: drop them")
-        plain = X.to_numpy()
-        X = plain if plain.dtype != object else X.to_numpy(dtype=np.float64, na_value=np.nan)
+        X = X.to_numpy()
     elif not sparse.issparse(X) and not isinstance(X, np.ma.MaskedArray):
         try:
             X = np.asarray(X)
         except Exception as e:  # rows of several lengths, arrays on another device, ...
             said = f"{what} cannot be read as a matrix ({e})"
             raise DataError(f"{said}: give an array, a sparse matrix or a DataFrame") from e
-        if X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
-            X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
-    for problem in matrix_problems(X):
-        raise DataError(problem.about(what))
-    if X.dtype.isnative and X.dtype != np.longdouble:
+    if type(X) is np.ndarray and X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
+        X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
+    refuse(matrix_problems(X), what)
+    sparse_half = sparse.issparse(X) and X.dtype == np.float16  # which SciPy holds and cannot work with
+    if X.dtype.isnative and X.dtype != np.longdouble and not sparse_half:
         return X
-    native = np.dtype(np.float64) if X.dtype == np.longdouble else X.dtype.newbyteorder("=")
-    if sparse.issparse(X) and hasattr(X, "data") and X.format != "lil":
-        X = X.copy()
-        X.data = X.data.astype(native)
-        return X
+    native = np.float64 if X.dtype == np.longdouble else np.float32 if sparse_half else X.dtype.newbyteorder("=")
     return X.astype(native)
 
 
