@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.io.tenx import folder
-from shared.data.sources.common import assembled
+from shared.data.sources.common import assembled, together
 
 
 def read(paths: list[Path], *, populations):
@@ -25,29 +25,22 @@ def read(paths: list[Path], *, populations):
     -------
     AnnData
         ``X``: float32 CSR, counts. ``obs``: ``cell_type`` and ``batch``, both the population, because each was a
-        library of its own. The same barcode may stand for a cell in several libraries, so cells are named
-        ``population:barcode``.
+        library of its own. A barcode may stand in several libraries, so cells are named ``population:barcode``.
 
     Raises
     ------
     DataError
         If a file is damaged or missing, or the folders list other genes.
     """
-    from scipy import sparse
-
-    populations = list(populations)
     if not populations or len(paths) != 3 * len(populations):
         raise DataError(
             f"{len(paths)} files were given for {len(populations)} populations: give the matrix, the genes and the "
             "barcodes of each, in order"
         )
-    parts = [folder(paths[i : i + 3]) for i in range(0, len(paths), 3)]
-    for population, part in zip(populations, parts, strict=True):
-        if list(part.var_names) != list(parts[0].var_names):
-            raise DataError(
-                f"the genes of {population} are not those of {populations[0]}: the folders are not of one release"
-            )
-    obs = parts[0].obs.iloc[:0].reindex([f"{p}:{c}" for p, part in zip(populations, parts) for c in part.obs_names])
-    obs["cell_type"] = obs["batch"] = np.repeat(populations, [part.n_obs for part in parts]).astype(object)
-    X = sparse.vstack([part.X for part in parts], format="csr")
-    return assembled(X, parts[0].var_names, obs, "counts", f"{len(parts)} folders of 10x Genomics", var=parts[0].var)
+    parts = []
+    for i, population in enumerate(populations):
+        made = folder(paths[3 * i : 3 * i + 3])
+        obs = pd.DataFrame({"cell_type": population, "batch": population}, index=population + ":" + made.obs_names)
+        parts.append((made.X, made.var_names, obs, f"the folder of {population}"))
+    X, genes, obs = together(parts)
+    return assembled(X, genes, obs, "counts", f"{len(parts)} folders of 10x Genomics", var=made.var)

@@ -10,10 +10,26 @@ import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
-from shared.data.io import MISSING
+from shared.data.io import MISSING, names_of_files
 from shared.data.io.tables import AGAIN, blocks, fields, measure, opened, parted, separator_of, sound
 from shared.data.io.tenx import distinct
 from shared.data.validate.structure import name_problems
+
+
+def one_of_each(paths, rules: dict[str, str], optional=()) -> list:
+    """The file whose name fits each of the `rules`, regular expressions by what they stand for; None for no `optional`.
+
+    Raises
+    ------
+    DataError
+        If several files fit a rule, or none fits one that is not `optional`.
+    """
+    found = {kind: [p for p in paths if re.search(rule, p.name)] for kind, rule in rules.items()}
+    for kind, files in found.items():
+        if len(files) > 1 or not (files or kind in optional):
+            there = f"are {len(files)} files" if files else "is no file"
+            raise DataError(f"{names_of_files(paths)}: there {there} of {kind}, named like {rules[kind]}: give one")
+    return [files[0] if files else None for files in found.values()]
 
 
 def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.DataFrame | None = None, notes=()):
@@ -52,24 +68,55 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
     if 0 in X.shape:
         raise DataError(f"{what} has {X.shape[0]:,} cells and {X.shape[1]:,} genes: there is nothing to read")
     cells = pd.Index(obs.index.astype(str), dtype=object).rename(None)  # an index named "" cannot be written
-    for names in (genes, cells):
-        odd = [n for n in names if n == "" or '"' in n or n != n.strip()]
-        if odd:
-            raise DataError(
-                f"{what} has {many(len(odd), 'name')} that are empty, or hold blanks or quotation marks at their ends "
-                f"({shown(map(repr, odd))}): correct them, or fetch the file again"
-            )
+    odd = [n for n in chain(genes, cells) if n == "" or '"' in n or n != n.strip()]
+    if odd:
+        raise DataError(
+            f"{what} has {many(len(odd), 'name')} that are empty, or hold blanks or quotation marks at their ends "
+            f"({shown(map(repr, odd))}): correct them, or fetch the file again"
+        )
     for finding in name_problems(genes, cells):
         raise DataError(finding.about(what))
-    obs = obs.set_axis(cells)
-    for name in obs.columns:
-        if pd.api.types.is_string_dtype(obs[name].dtype) or obs[name].dtype == object:
-            obs[name] = pd.Categorical(obs[name])
+    words = obs.select_dtypes(["object", "string"]).columns
+    obs = obs.set_axis(cells).assign(**{name: pd.Categorical(obs[name]) for name in words})
     made = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes) if var is None else var.set_axis(genes, axis=0))
     made.uns["units"] = units
     if notes:
         made.uns["notes"] = list(notes)
     return made
+
+
+def together(parts):
+    """Matrices of the same genes, one below the other.
+
+    Parameters
+    ----------
+    parts : iterable of (CSR, genes, DataFrame, str)
+        Cells × genes, names of the genes, what is known of the cells, and where it comes from.
+
+    Returns
+    -------
+    X : CSR
+    genes : sequence of str
+    obs : DataFrame
+
+    Raises
+    ------
+    DataError
+        If a part names other genes than the first, or the same in another order.
+    """
+    from scipy import sparse
+
+    matrices, genes, obs, names = zip(*parts)
+    for own, name in zip(genes, names):
+        if list(own) != list(genes[0]):
+            raise DataError(
+                f"{name} names other genes than {names[0]}, or the same in another order: they are not of one release "
+                f"or species, or one is damaged; {AGAIN}"
+            )
+    return sparse.vstack(matrices, format="csr"), genes[0], pd.concat(obs)
+
+
+# Labels
 
 
 def labels(values):
@@ -78,45 +125,89 @@ def labels(values):
     return found.astype(object).mask(found.isin(MISSING), None)
 
 
-def joined(cells: pd.Index, table: pd.DataFrame, what: str, source: str, *, need_all: bool = False) -> pd.DataFrame:
-    """The rows of `table` in the order of `cells`; missing where it has none.
+def facts(table, columns: dict, cells, matrix: str, path, *, key: str | None = None, all_cells=False, only_cells=False):
+    """Columns of a table of labels under the names the book uses, in the order of the cells.
 
     Parameters
     ----------
-    cells : Index
+    table : DataFrame of str
+        One row a cell.
+    columns : dict
+        New name to old name, or to several, the first of which that is there is taken, and none may be.
+    cells : sequence of str
         Names of the cells.
-    table : DataFrame
-        Indexed by the names of cells.
-    what, source : str
-        The files of the matrix and of the table, for messages.
-    need_all : bool
-        Refuse a cell without a row.
+    matrix : str
+        What names the cells, for messages.
+    path : Path
+        Of the table, for messages.
+    key : str, optional
+        The column that names the cells; the index does without it.
+    all_cells, only_cells : bool
+        Refuse a cell without a row, and a row of no cell.
+
+    Returns
+    -------
+    DataFrame
+        Missing values where the table has no row, or its words mean "not known".
 
     Raises
     ------
     DataError
-        If a name stands twice in `table`, none is a cell's, or, with `need_all`, one is missing.
+        If a column is missing, a cell has two rows, no row is a cell's, or one is missing or too many.
     """
-    twice = table.index[table.index.duplicated()].unique()
+    cells = pd.Index(cells, dtype=object)
+    columns = {new: [old] if isinstance(old, str) else [n for n in old if n in table] for new, old in columns.items()}
+    picked = {new: column(table, names[0], path) for new, names in columns.items() if names}
+    found = labels(pd.DataFrame(picked, table.index))
+    found = found if key is None else found.set_axis(pd.Index(column(table, key, path), dtype=object))
+    twice = found.index[found.index.duplicated()].unique()
     if len(twice):
-        raise DataError(f"{source} names {many(len(twice), 'cell')} more than once ({shown(twice)}): it is damaged")
-    there = cells.isin(table.index)
+        raise DataError(f"{path.name} names {many(len(twice), 'cell')} more than once ({shown(twice)}): it is damaged")
+    there = cells.isin(found.index)
     if not there.any():
         raise DataError(
-            f"{source} and {what} share no name ({shown(table.index[:2])} beside {shown(cells[:2])}): "
+            f"{path.name} names none of the cells of {matrix} ({shown(found.index[:2])} beside {shown(cells[:2])}): "
             "they do not belong together, or the matrix lies on its side"
         )
-    if need_all and not there.all():
+    wrong, what = [], ""
+    if all_cells and not there.all():
+        wrong, what = cells[~there], "has no row for"
+    elif only_cells and len(found) > len(cells):
+        wrong, what = found.index[~found.index.isin(cells)], "has rows for others than"
+    if len(wrong):
         raise DataError(
-            f"{source} has no row for {many(int((~there).sum()), 'cell')} of {what} ({shown(cells[~there])}): "
+            f"{path.name} {what} {many(len(wrong), 'cell')} of {matrix} ({shown(wrong)}): "
             "the files are not of one release, or one was cut short; fetch both again"
         )
-    return table.reindex(cells)
+    return found.reindex(cells)
+
+
+def column(table: pd.DataFrame, name: str, path) -> pd.Series:
+    """A column by name; :class:`DataError` with those there are where it is missing."""
+    there = np.flatnonzero(table.columns == name)
+    if len(there) != 1:
+        found = f"has no column {name!r}" if not len(there) else f"has {len(there)} columns {name!r}"
+        raise DataError(f"{path.name} {found}; it has {shown(table.columns)}: {AGAIN}, or correct the name")
+    return table.iloc[:, there[0]]
 
 
 def plain(name: str) -> str:
     """A word for a column: lower case, underscores."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+# Tables of numbers
+
+
+def header(line: bytes, corners, path) -> pd.Index:
+    """The names of the cells in a header of tabs that begins with one of the words `corners`."""
+    corner, *cells = fields(line, "\t") or [""]
+    if corner not in corners or not cells:
+        raise DataError(
+            f"{path.name} begins with {corner[:40]!r} where {corners[0]!r} and the names of cells are due: "
+            f"it is another table, or its head was lost; {AGAIN}"
+        )
+    return pd.Index(cells, dtype=object)
 
 
 def numbers(path, *, ids: int = 1, units: str = "none", dense: bool = False):
@@ -159,15 +250,6 @@ def stacked(parts, dense: bool = False):
     names, numbers = zip(*((n, kind(block, dtype=np.float32)) for n, block in parts))
     X = np.concatenate(numbers) if dense else sparse.vstack(numbers, format="csr")
     return pd.concat(names, ignore_index=True), X
-
-
-def column(table: pd.DataFrame, name: str, path) -> pd.Series:
-    """A column by name; :class:`DataError` with those there are where it is missing."""
-    there = np.flatnonzero(table.columns == name)
-    if len(there) != 1:
-        found = f"has no column {name!r}" if not len(there) else f"has {len(there)} columns {name!r}"
-        raise DataError(f"{path.name} {found}; it has {shown(table.columns)}: {AGAIN}, or correct the name")
-    return table.iloc[:, there[0]]
 
 
 def gene_names(ids: pd.DataFrame, path):

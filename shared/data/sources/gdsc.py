@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.io.tables import refused
 from shared.data.sources.tensors import read_tensors
@@ -23,23 +22,23 @@ COLUMNS = {
     "MMR": "msi",
     "GROWTH_PROPERTIES": "growth",
 }
+MEASURED = {"CELL_LINE_NAME": "cell_line", "DRUG_NAME": "drug", "LN_IC50": "ln_ic50"}
 # Two pairs of lines differ in a hyphen only, which the expression table leaves out. Its TT has genes of the thyroid's C
 # cells (CALCA, RET) and is not the oesophagus line T-T; its KMH2 has those of a blood cell (PTPRC, LCP1) and is not the
 # thyroid line KMH-2.
 SPELT = {"TT": "TT", "KMH2": "KM-H2"}
 
 
-def read(paths: list[Path], *, unmeasured: str = "drop"):
+def read(paths: list[Path]):
     """Cell lines × genes, with ln IC50 beside them.
+
+    Genes whose column holds one and the same filler in every line are left out: the packagers had no measurement.
 
     Parameters
     ----------
     paths : list of Path
         ``GDSC_EXP.pkl`` (a pickled dict of line to tensor, read by a reader that runs nothing), ``key.genes.txt`` (the
         names of its columns), ``GDSC1_IC50.csv``, ``GDSC2_IC50.csv`` and ``cosmic_info.csv.gz``, in any order.
-    unmeasured : {"drop", "keep"}
-        What becomes of genes whose column holds one and the same filler in every line: the packagers had no measurement
-        of them. With "keep" they stay, and ``var["measured"]`` tells them.
 
     Returns
     -------
@@ -56,20 +55,16 @@ def read(paths: list[Path], *, unmeasured: str = "drop"):
     """
     import anndata as ad
 
-    require(OneOf("drop", "keep"), unmeasured=unmeasured)
-    files = {Path(p).name: Path(p) for p in paths}
+    files = {p.name: p for p in paths}
     missing = [n for n in (EXPRESSION, GENES, *SCREENS.values(), LABELS) if n not in files]
     if missing:
         raise DataError(f"GDSC needs {', '.join(missing)} as well: give all five files")
     expression = _expression(files[EXPRESSION], files[GENES])
-    labels = _labels(files[LABELS], expression.index)
-    # float32 throughout, and compared exactly: the filler is written over, not measured.
-    filler = expression.min(axis=1)
-    measured = ~expression.eq(filler, axis=0).all()
-    var = pd.DataFrame({"measured": measured.to_numpy()}, index=pd.Index(expression.columns, name="symbol"))
-    if unmeasured == "drop":
-        expression, var = expression.loc[:, measured], var.loc[measured.to_numpy(), []]
-    found = ad.AnnData(expression.to_numpy(np.float32), obs=labels, var=var)
+    # Compared exactly: the filler is written over, not measured.
+    measured = expression.ne(expression.min(axis=1), axis=0).any()
+    X = expression.loc[:, measured]
+    obs = _labels(files[LABELS], X.index)
+    found = ad.AnnData(X.to_numpy(np.float32), obs=obs, var=pd.DataFrame(index=X.columns.rename("symbol")))
     for name, file in SCREENS.items():
         found.obsm[name] = _screen(files[file], found.obs_names)
     found.uns["units"] = "z"
@@ -79,20 +74,6 @@ def read(paths: list[Path], *, unmeasured: str = "drop"):
 def plain(name) -> str:
     """A cell line's name without hyphens, blanks and case: the two packages spell them differently."""
     return re.sub(r"[^A-Z0-9]", "", str(name).upper())
-
-
-def _matched(names, lines) -> list[str | None]:
-    """The expression table's name of each of `names`, None where the table has no such line."""
-    known = set(lines)
-
-    def one(name):
-        short = plain(name)
-        if name != SPELT.get(short, name):
-            return None
-        # NCI-H2869 is called H2869 by some
-        return next((n for n in (short, short.removeprefix("NCI")) if n in known), None)
-
-    return [one(name) for name in names]
 
 
 def _expression(path, genes_path):
@@ -116,35 +97,36 @@ def _expression(path, genes_path):
     return table
 
 
-def _table(path, columns):
+def _matched(path, columns, lines):
+    """Columns of a table, the first of which names lines, with the expression table's name of each as ``line``."""
     with refused(path):
-        table = pd.read_csv(path, usecols=columns)
+        table = pd.read_csv(path, usecols=list(columns))[list(columns)].rename(columns=columns)
     if table.empty:
         raise DataError(f"{path.name} has no rows: fetch it again")
+    known, names = set(lines), {}
+    for name in table.iloc[:, 0].unique():
+        short = plain(name)
+        if name == SPELT.get(short, name):
+            # NCI-H2869 is called H2869 by some
+            names[name] = next((n for n in (short, short.removeprefix("NCI")) if n in known), None)
+    table["line"] = table.iloc[:, 0].map(names)
+    if table["line"].isna().all():
+        raise DataError(f"{path.name} names none of the lines of {EXPRESSION}: the files do not belong together")
     return table
 
 
 def _labels(path, lines):
-    table = _table(path, list(COLUMNS))[list(COLUMNS)].rename(columns=COLUMNS)
-    table["line"] = _matched(table["cell_line"], lines)
-    known = table.dropna(subset="line").drop_duplicates("line").set_index("line").reindex(lines)
-    if known["tissue"].isna().all():
-        raise DataError(f"{path.name} names none of the lines of {EXPRESSION}: the files do not belong together")
-    known["cell_line"] = known["cell_line"].where(known["cell_line"].notna(), pd.Series(lines, lines)).astype(str)
-    rest = [c for c in known if c != "cell_line"]
-    known[rest] = known[rest].astype("category")
-    return known.rename_axis("line")
+    table = _matched(path, COLUMNS, lines)
+    known = table.dropna(subset="line").drop_duplicates("line").set_index("line").reindex(lines.rename("line"))
+    known["cell_line"] = known["cell_line"].fillna(pd.Series(lines, lines)).astype(str)
+    return known.astype(dict.fromkeys(known.columns[1:], "category"))
 
 
 def _screen(path, lines):
-    table = _table(path, ["CELL_LINE_NAME", "DRUG_NAME", "LN_IC50"])
-    if table["LN_IC50"].dtype.kind != "f" or not np.isfinite(table["LN_IC50"]).all():
+    table = _matched(path, MEASURED, lines)
+    if table["ln_ic50"].dtype.kind != "f" or not np.isfinite(table["ln_ic50"]).all():
         raise DataError(f"{path.name}: LN_IC50 holds words, NaN or infinities; fetch it again")
-    names = table["CELL_LINE_NAME"].drop_duplicates()
-    table["line"] = table["CELL_LINE_NAME"].map(dict(zip(names, _matched(names, lines), strict=True)))
     # A slash in a column's name would be taken for a folder when the table is written to .h5ad.
-    table["drug"] = table["DRUG_NAME"].astype(str).str.strip().str.replace("/", "-", regex=False)
-    if table["line"].isna().all():
-        raise DataError(f"{path.name} names none of the lines of {EXPRESSION}: the files do not belong together")
-    wide = table.pivot_table(index="line", columns="drug", values="LN_IC50", aggfunc="mean")
+    table["drug"] = table["drug"].astype(str).str.strip().str.replace("/", "-", regex=False)
+    wide = table.pivot_table(index="line", columns="drug", values="ln_ic50", aggfunc="mean")
     return wide.reindex(lines).astype(np.float32).rename_axis(columns=None, index=lines.name)

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shared.data.errors import DataError
-from shared.data.io.tables import refused
+from shared.data.io.tables import refused, sound
 from shared.data.io.tenx import text_of
 from shared.data.sources.common import assembled
 
@@ -44,13 +43,11 @@ def read(paths: list[Path]):
 
     (path,) = paths
     with refused(path, "the file of scvi-tools"), h5py.File(path) as file:
-        dense, cells, genes = file["X"][:], text_of(file["obs/index"]), text_of(file["var/index"])
-        proteins, panel = file["obsm/protein_expression"][:], text_of(file["uns/protein_names"])
+        cells, genes, panel = map(text_of, (file["obs/index"], file["var/index"], file["uns/protein_names"]))
         obs = pd.DataFrame({name: file[f"obs/{name}"][:] for name in COUNTED}, index=cells)
-        table = pd.DataFrame(proteins.astype(np.float32), cells, [p.removesuffix(PANEL) for p in panel])
-    for what, values in (("genes", dense), ("antibodies", proteins)):
-        if values.dtype.kind not in "iuf" or not np.isfinite(values).all() or (values < 0).any() or (values % 1).any():
-            raise DataError(f"{path.name}: the {what} hold values that are no counts: it is damaged, fetch it again")
-    found = assembled(sparse.csr_matrix(dense, dtype=np.float32), genes, obs, "counts", path.name)
-    found.obsm["proteins"] = table
+        names = pd.DataFrame({"cell": cells})
+        X, proteins = (sound(file[name][:], "counts", names, path) for name in ("X", "obsm/protein_expression"))
+        panel = [name.removesuffix(PANEL) for name in panel]
+        found = assembled(sparse.csr_matrix(X, dtype=np.float32), genes, obs, "counts", path.name)
+        found.obsm["proteins"] = pd.DataFrame(proteins.astype(np.float32), cells, panel)
     return found

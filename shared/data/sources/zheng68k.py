@@ -8,7 +8,7 @@ from shared.data.errors import DataError
 from shared.data.io import names_of_files
 from shared.data.io.tables import words
 from shared.data.io.tenx import folder, kind_of
-from shared.data.sources.common import column, joined, labels
+from shared.data.sources.common import facts
 
 
 def read(paths):
@@ -37,9 +37,6 @@ def read(paths):
         raise DataError(f"{names_of_files(paths)}: one table of labels is needed beside the three files of 10x")
     (path,) = others
     made = folder([p for p in paths if p != path])
-    table = words(path)
-    types = labels(pd.DataFrame({"cell_type": column(table, "celltype", path)}))
-    types.index = pd.Index(column(table, "barcodes", path), dtype=object)
-    types = joined(made.obs_names, types, "the barcodes", path.name)
+    types = facts(words(path), {"cell_type": "celltype"}, made.obs_names, "the matrix", path, key="barcodes")
     made.obs["cell_type"] = pd.Categorical(types["cell_type"])
     return made

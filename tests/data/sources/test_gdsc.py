@@ -11,7 +11,6 @@ import torch
 
 from shared import data
 from shared.data.catalogue import catalog
-from shared.data.constraints import SettingError
 from shared.data.errors import DataError
 from shared.data.sources import gdsc
 
@@ -66,14 +65,6 @@ def test_five_files_become_one(files):
     assert got.X.dtype == np.float32 and (VALUES[:, [0, 2, 4]] == got.X).all() and got.uns["units"] == "z"
     backwards = gdsc.read(list(files.values())[::-1])
     assert (backwards.X == got.X).all() and backwards.obs.equals(got.obs)
-
-
-def test_fillers_can_be_kept_and_are_told(files):
-    got = gdsc.read(list(files.values()), unmeasured="keep")
-    assert got.shape == (6, 5) and (got.X == VALUES).all()
-    assert got.var["measured"].tolist() == [True, False, True, False, True]
-    with pytest.raises(SettingError, match=r"unmeasured=.* is not known: choose drop, keep"):
-        gdsc.read(list(files.values()), unmeasured="maybe")
 
 
 def test_labels_find_their_line(files):
@@ -206,15 +197,9 @@ def test_drugs_work_where_they_should(lines):
 
 
 @pytest.mark.network
-def test_fillers_are_what_we_say(paths, lines):
-    whole = gdsc.read(paths, unmeasured="keep")
-    filler = whole[:, ~whole.var["measured"]]
-    assert whole.shape == (975, 6163) and filler.n_vars == 385
-    assert {"KRT18", "HOXC6", "CDKN1A"} <= set(filler.var_names)
-    assert (whole.X.min(1, keepdims=True) == filler.X).all()
-    assert abs(whole.X.mean(1)).max() < 1e-5 and abs(whole.X.std(1) - 1).max() < 1e-3
+def test_fillers_are_no_genes(lines):
+    """Genes the packagers had no measurement of hold one value in each line, and are left out."""
+    assert not {"KRT18", "HOXC6", "CDKN1A"} & set(lines.var_names)
     assert not pd.DataFrame(lines.X.T).duplicated().any()
     tumours = data.load("colorectal")
-    assert len(set(tumours.var_names) & set(filler.var_names)) == 358
     assert len(set(tumours.var_names) & set(lines.var_names)) == 5682
-    assert set(tumours.var_names) <= set(whole.var_names)
