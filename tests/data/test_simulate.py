@@ -112,9 +112,9 @@ def test_composition_and_confounding_are_what_was_asked():
 
 
 def test_types_can_be_found_and_named():
-    adata = simulate.cells(400, 500, labels=["T", "B"], label="kind", seed=0)
-    assert set(adata.obs["kind"]) == {"T", "B"} and adata.var_names[0] == "SIM00001"
-    X, y = log_normalize(adata.X).toarray(), adata.obs["kind"].astype(str).to_numpy()
+    adata = simulate.cells(400, 500, labels=["T", "B"], seed=0)
+    assert set(adata.obs["cell_type"]) == {"T", "B"} and adata.var_names[0] == "SIM00001"
+    X, y = log_normalize(adata.X).toarray(), adata.obs["cell_type"].astype(str).to_numpy()
     assert LogisticRegression(C=0.1, max_iter=500).fit(X[:200], y[:200]).score(X[200:], y[200:]) > 0.95
 
 

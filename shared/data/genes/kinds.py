@@ -1,10 +1,8 @@
 """What kind of names a list of genes holds, and of which species; versions and damage that names carry."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
 
@@ -64,14 +62,11 @@ class GeneKind:
         names do not tell.
     confidence : float
         Share of the names that are of this kind; 0 for ``"unknown"``.
-    shares : dict of str to float
-        Share of the names that fit each kind: what the verdict rests on.
     """
 
     kind: str
     organism: str | None
     confidence: float
-    shares: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __str__(self):
         if self.kind == "unknown":
@@ -112,15 +107,15 @@ def gene_kind(genes) -> GeneKind:
     form = max(PATTERNS, key=share.get)
     if share[form] >= 0.5:
         organism = _species_of_ids(names) if form in ("ensembl", "transcripts") else None
-        return GeneKind(form, organism, share[form], share)
+        return GeneKind(form, organism, share[form])
     both = sum(name in human or name in mouse for name in names)
     if both < 0.3 * n or both < min(2, n):
-        return GeneKind("unknown", None, 0.0, share)
+        return GeneKind("unknown", None, 0.0)
     best = max(share["human"], share["mouse"])
     if 3 * min(share["human"], share["mouse"]) > best:
         # A list of both species, or so few names that they could be either.
-        return GeneKind("symbols", "mixed" if both / n > 1.2 * best else None, both / n, share)
-    return GeneKind("symbols", "human" if share["human"] == best else "mouse", best, share)
+        return GeneKind("symbols", "mixed" if both / n > 1.2 * best else None, both / n)
+    return GeneKind("symbols", "human" if share["human"] == best else "mouse", best)
 
 
 def wrong_species(kind: GeneKind, organism: str | None) -> str | None:

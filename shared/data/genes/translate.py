@@ -105,16 +105,13 @@ def to_symbols(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum
     return _rename(adata, new, "not in the table", "to_symbols", duplicates, kind)
 
 
-def to_ensembl(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
+def to_ensembl(adata: ad.AnnData, *, organism=None, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
     """Name the genes by Ensembl ids without versions.
 
     A symbol that stands for several ids has no single answer and is lost; the report names it. Parameters, results
     and errors are those of :func:`to_symbols`; `organism` is needed where the symbols do not tell it.
     """
     names = _start(adata, organism)
-    if column is not None:
-        new = [name and cut_version(name) for name in _from_column(adata, column)]
-        return _rename(adata, new, f"no {column}", "to_ensembl", duplicates)
     kind = _kind(names, organism)
     if kind.kind == "ensembl":
         new = [cut_version(name) if ENSEMBL.match(name) else None for name in names]

@@ -35,7 +35,7 @@ def draw_programmes(rng, n_genes, n_types, effect):
 
 
 def draw_truth(
-    rng, names, n_genes, n_batches, programmes, *, effect, dispersion, location, scale, own=None, composition=0.0
+    rng, names, n_genes, n_batches, programmes=None, *, effect, dispersion, location, scale, own=None, composition=0.0
 ):
     """The programmes, drawn or those of another simulation, and what each batch does to them."""
     if programmes is None:

@@ -37,7 +37,6 @@ def cells(
     gene_specific: float = 0.0,
     composition: float = 0.0,
     confounding: float = 0.0,
-    label: str = "cell_type",
     programmes: dict | None = None,
     seed: int = 0,
 ) -> ad.AnnData:
@@ -64,8 +63,6 @@ def cells(
         From 0 (types have the same shares in all batches) to 1 (shares are drawn anew for each batch).
     confounding : float
         Share of cells whose type is decided by their batch: at 1 no type is in two batches, if there are types enough.
-    label : str
-        Column of ``obs`` that holds the type.
     programmes : dict, optional
         ``"base"`` (genes,) and ``"types"`` (types, genes), log rates, of another simulation: ``uns["truth"]`` of it.
     seed : int
@@ -74,7 +71,7 @@ def cells(
     Returns
     -------
     AnnData
-        ``X`` : float32 CSR of counts, ``layers["counts"]`` the same. ``obs``: type, ``batch``, ``depth``.
+        ``X`` : float32 CSR of counts, ``layers["counts"]`` the same. ``obs``: ``cell_type``, ``batch``, ``depth``.
         ``uns["truth"]``: ``base``, ``types`` (log rates), ``shift``, ``stretch``, ``own``, ``proportions`` (batches ×
         types), ``dispersion``, ``names``.
 
@@ -102,7 +99,7 @@ def cells(
             rows = np.flatnonzero((batch == b) & (kind == t))
             eta = truth["base"] + truth["types"][t] * (1 + truth["stretch"][b]) + truth["shift"][b] + truth["own"][b, t]
             X[rows] = draw_counts(rng, deep[rows, None] * softmax(eta, axis=-1), dispersion)
-    obs = {label: np.array(names)[kind], "batch": batch, "depth": deep}
+    obs = {"cell_type": np.array(names)[kind], "batch": batch, "depth": deep}
     return as_adata(sparse.csr_matrix(X), obs, truth, gene_names(n_genes), "counts")
 
 
@@ -138,14 +135,13 @@ def bulk(
     scale: float = 0.0,
     confounding: float = 0.0,
     label: str = "cell_type",
-    programmes: dict | None = None,
     seed: int = 0,
 ) -> ad.AnnData:
     """Bulk samples: each a mixture in which its own tissue has the share `purity`, the rest drawn at random.
 
     Parameters
     ----------
-    n_samples, n_genes, labels, n_batches, dispersion, effect, location, scale, confounding, label, programmes, seed
+    n_samples, n_genes, labels, n_batches, dispersion, effect, location, scale, confounding, seed
         As in :func:`cells`.
     units : {"log", "counts", "tpm"}
         ``"log"`` is log2(1 + TPM). Gene lengths are log-normal around two kilobases, and in the truth.
@@ -153,6 +149,8 @@ def bulk(
         Median counts a sample.
     purity : float
         Share of the sample's own tissue, 0 to 1.
+    label : str
+        Column of ``obs`` that holds the tissue.
 
     Returns
     -------
@@ -168,7 +166,7 @@ def bulk(
     require(NotNegative(), **effects)
     require(Probability(), purity=purity, confounding=confounding)
     rng = np.random.default_rng(seed)
-    truth = draw_truth(rng, names, n_genes, n_batches, programmes, **effects)
+    truth = draw_truth(rng, names, n_genes, n_batches, **effects)
     truth["lengths"] = 2000 * np.exp(0.6 * rng.normal(size=n_genes))
     batch, kind = draw_types(rng, n_samples, truth["proportions"], confounding)
     mixture = (1 - purity) * rng.dirichlet(np.ones(len(names)), n_samples)
@@ -234,7 +232,7 @@ def multiome(
     gene = np.full(n_peaks, -1)
     linked = np.tile(np.arange(n_genes), links)[:n_peaks]
     gene[rng.permutation(n_peaks)[: len(linked)]] = linked
-    names, kind = np.unique(adata.obs[options.get("label", "cell_type")].astype(str), return_inverse=True)
+    names, kind = np.unique(adata.obs["cell_type"].astype(str), return_inverse=True)
     types = truth["types"][[truth["names"].index(name) for name in names]]
     odds = np.where(gene >= 0, types[:, gene] - truth["types"][:, gene].mean(0), 0.0)
     base = np.log(max(open_share, 1e-6) / max(1 - open_share, 1e-6))

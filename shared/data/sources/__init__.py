@@ -5,8 +5,6 @@ Each takes the paths of a route's files and its options, and gives cells × gene
 :class:`~shared.data.errors.DataError` that names the file, the problem and the cure.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping
 
@@ -29,7 +27,7 @@ class _Readers(Mapping):
 
 
 READERS = _Readers(
-    beads="sources.beads:read",
+    beads="sources.zheng:beads",
     gct="io.gct:read",
     gdsc="sources.gdsc:read",
     genelab="sources.genelab:read",
@@ -51,5 +49,5 @@ READERS = _Readers(
     tenx_h5="io.tenx:h5",
     tenx_mtx="io.tenx:folder",
     xena="sources.xena:read",
-    zheng68k="sources.zheng68k:read",
+    zheng68k="sources.zheng:donor",
 )

@@ -1,28 +1,23 @@
 """What several of the published sets need: whole tables, labels that follow the names, AnnData put together."""
 
-from __future__ import annotations
-
 import re
 from itertools import chain
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
-from shared.data.io import MISSING, names_of_files
+from shared.data.io import MISSING, named, names_of_files
 from shared.data.io.tables import AGAIN, blocks, fields, measure, opened, parted, separator_of, sound
 from shared.data.io.tenx import distinct
-from shared.data.validate.structure import name_problems
 
 
 def one_of_each(paths, rules: dict[str, str], optional=()) -> list:
     """The file whose name fits each of the `rules`, regular expressions by what they stand for; None for no `optional`.
 
-    Raises
-    ------
-    DataError
-        If several files fit a rule, or none fits one that is not `optional`.
+    :class:`DataError` if several files fit a rule, or none fits one that is not `optional`.
     """
     found = {kind: [p for p in paths if re.search(rule, p.name)] for kind, rule in rules.items()}
     for kind, files in found.items():
@@ -57,8 +52,6 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
     DataError
         If sizes do not match, a name stands twice or cannot be written in a line, or there are no cells or genes.
     """
-    import anndata as ad
-
     genes = pd.Index(np.asarray(genes, dtype=object), dtype=object)
     if X.shape != (len(obs), len(genes)):
         raise DataError(
@@ -67,45 +60,26 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
         )
     if 0 in X.shape:
         raise DataError(f"{what} has {X.shape[0]:,} cells and {X.shape[1]:,} genes: there is nothing to read")
-    cells = pd.Index(obs.index.astype(str), dtype=object).rename(None)  # an index named "" cannot be written
+    cells = pd.Index(obs.index.astype(str), dtype=object)
     odd = [n for n in chain(genes, cells) if n == "" or '"' in n or n != n.strip()]
     if odd:
         raise DataError(
             f"{what} has {many(len(odd), 'name')} that are empty, or hold blanks or quotation marks at their ends "
             f"({shown(map(repr, odd))}): correct them, or fetch the file again"
         )
-    for finding in name_problems(genes, cells):
-        raise DataError(finding.about(what))
-    words = obs.select_dtypes(["object", "string"]).columns
-    obs = obs.set_axis(cells).assign(**{name: pd.Categorical(obs[name]) for name in words})
-    made = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes) if var is None else var.set_axis(genes, axis=0))
+    made = named(X, genes, cells, what, var=var, notes=notes)
+    words = obs.select_dtypes(["object", "string"])
+    made.obs = obs.set_axis(made.obs_names).assign(**{name: pd.Categorical(obs[name]) for name in words})
     made.uns["units"] = units
-    if notes:
-        made.uns["notes"] = list(notes)
     return made
 
 
 def together(parts):
-    """Matrices of the same genes, one below the other.
+    """The matrices, genes and tables of cells of parts with the same genes, as one CSR, list and DataFrame.
 
-    Parameters
-    ----------
-    parts : iterable of (CSR, genes, DataFrame, str)
-        Cells × genes, names of the genes, what is known of the cells, and where it comes from.
-
-    Returns
-    -------
-    X : CSR
-    genes : sequence of str
-    obs : DataFrame
-
-    Raises
-    ------
-    DataError
-        If a part names other genes than the first, or the same in another order.
+    A part is a CSR matrix of cells × genes, the names of its genes, what is known of its cells, and where it comes
+    from. :class:`DataError` if it names other genes than the first part, or the same in another order.
     """
-    from scipy import sparse
-
     matrices, genes, obs, names = zip(*parts)
     for own, name in zip(genes, names):
         if list(own) != list(genes[0]):
@@ -126,7 +100,7 @@ def labels(values):
 
 
 def facts(table, columns: dict, cells, matrix: str, path, *, key: str | None = None, all_cells=False, only_cells=False):
-    """Columns of a table of labels under the names the book uses, in the order of the cells.
+    """Columns of a table of labels under the names the book uses, in the order of the cells; missing where not known.
 
     Parameters
     ----------
@@ -145,11 +119,6 @@ def facts(table, columns: dict, cells, matrix: str, path, *, key: str | None = N
     all_cells, only_cells : bool
         Refuse a cell without a row, and a row of no cell.
 
-    Returns
-    -------
-    DataFrame
-        Missing values where the table has no row, or its words mean "not known".
-
     Raises
     ------
     DataError
@@ -163,22 +132,18 @@ def facts(table, columns: dict, cells, matrix: str, path, *, key: str | None = N
     twice = found.index[found.index.duplicated()].unique()
     if len(twice):
         raise DataError(f"{path.name} names {many(len(twice), 'cell')} more than once ({shown(twice)}): it is damaged")
-    there = cells.isin(found.index)
-    if not there.any():
+    lacking, foreign = cells[~cells.isin(found.index)], found.index[~found.index.isin(cells)]
+    if len(lacking) == len(cells):
         raise DataError(
             f"{path.name} names none of the cells of {matrix} ({shown(found.index[:2])} beside {shown(cells[:2])}): "
             "they do not belong together, or the matrix lies on its side"
         )
-    wrong, what = [], ""
-    if all_cells and not there.all():
-        wrong, what = cells[~there], "has no row for"
-    elif only_cells and len(found) > len(cells):
-        wrong, what = found.index[~found.index.isin(cells)], "has rows for others than"
-    if len(wrong):
-        raise DataError(
-            f"{path.name} {what} {many(len(wrong), 'cell')} of {matrix} ({shown(wrong)}): "
-            "the files are not of one release, or one was cut short; fetch both again"
-        )
+    for wrong, names in (("lacks", lacking if all_cells else ()), ("names, beside the", foreign if only_cells else ())):
+        if len(names):
+            raise DataError(
+                f"{path.name} {wrong} {many(len(names), 'cell')} of {matrix} ({shown(names)}): "
+                "the files are not of one release, or one was cut short; fetch both again"
+            )
     return found.reindex(cells)
 
 
@@ -235,20 +200,18 @@ def numbers(path, *, ids: int = 1, units: str = "none", dense: bool = False):
     """
     separator = separator_of(path)
     with opened(path) as stream:
-        named, row = fields(stream.readline(), separator), stream.readline()
-        ids_named, columns = parted(named, measure(row, separator), ids, path)
+        first, row = fields(stream.readline(), separator), stream.readline()
+        heads, columns = parted(first, measure(row, separator), ids, path)
         parts = blocks(chain([row], stream), path, separator, ids, columns)
         names, X = stacked(((n, sound(block, units, n, path)) for n, block in parts), dense)
-    return names.set_axis(ids_named or [str(i) for i in range(ids)], axis=1), pd.Index(columns, dtype=object), X
+    return names.set_axis(heads or [str(i) for i in range(ids)], axis=1), pd.Index(columns, dtype=object), X
 
 
 def stacked(parts, dense: bool = False):
     """One table of names and one float32 matrix, CSR unless `dense`, of pairs such as :func:`blocks` yields."""
-    from scipy import sparse
-
     kind = np.asarray if dense else sparse.csr_matrix
-    names, numbers = zip(*((n, kind(block, dtype=np.float32)) for n, block in parts))
-    X = np.concatenate(numbers) if dense else sparse.vstack(numbers, format="csr")
+    names, values = zip(*((n, kind(block, dtype=np.float32)) for n, block in parts))
+    X = np.concatenate(values) if dense else sparse.vstack(values, format="csr")
     return pd.concat(names, ignore_index=True), X
 
 

@@ -1,9 +1,6 @@
 """Cancer cell lines of GDSC as two packages carry them: expression, ln IC50, tissue and subtype."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,7 +26,7 @@ MEASURED = {"CELL_LINE_NAME": "cell_line", "DRUG_NAME": "drug", "LN_IC50": "ln_i
 SPELT = {"TT": "TT", "KMH2": "KM-H2"}
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Cell lines × genes, with ln IC50 beside them.
 
     Genes whose column holds one and the same filler in every line are left out: the packagers had no measurement.

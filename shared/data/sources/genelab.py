@@ -1,9 +1,6 @@
 """NASA GeneLab: counts of a spaceflight study, with what the names of its samples say."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -40,7 +37,7 @@ TISSUES = {
 }
 
 
-def read(paths: list[Path], *, tissue: str | None = None):
+def read(paths, *, tissue: str | None = None):
     """Samples × genes of one study (``GLDS-105_rna_seq_Unnormalized_Counts.csv``).
 
     Layout: comma-separated, names quoted; a header with an empty first field and the samples; one row a gene, its

@@ -1,7 +1,5 @@
 """Files of the Gene Expression Omnibus: per-sample UMI tables, series matrices, and tables with genes in rows."""
 
-from __future__ import annotations
-
 import re
 from itertools import chain
 from pathlib import Path
@@ -19,7 +17,7 @@ from shared.data.sources.common import assembled, column, facts, labels, numbers
 BEFORE = ["barcode", "assigned_cluster"]  # between a cell's name and its counts
 
 
-def umi(paths: list[Path]):
+def umi(paths):
     """Per-sample tables of UMI counts as Baron and others deposited them (GSE84133).
 
     Layout: comma-separated, gzipped, one file a donor. A row is a cell: its name (no heading), ``barcode``,
@@ -104,7 +102,7 @@ RESISTANT = r"(?i)\b(?:resistant|resistance|non[- ]?respon\w+|no response)\b"
 SENSITIVE = r"(?i)\b(?:sensitive|sensitivity|responder|responsive)\b"
 
 
-def series(paths: list[Path]):
+def series(paths):
     """A series matrix: what GEO makes of a study on arrays (GSE6434, ``GSE6434_series_matrix.txt.gz``).
 
     Layout: lines of ``!Series_…`` and ``!Sample_…`` with one quoted, tab-separated value for each sample, then, between
@@ -170,7 +168,7 @@ def _response(said):
 
 
 def matrix(
-    paths: list[Path],
+    paths,
     *,
     ids: int = 1,
     short: str | None = None,

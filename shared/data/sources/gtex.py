@@ -1,9 +1,5 @@
 """GTEx: gene expression of many tissues of many donors, in the .gct format, read in blocks."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -21,7 +17,7 @@ COLUMNS = {
 }
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Samples × genes, in memory only the matrix and one block of text.
 
     Layout of ``…_gene_tpm.gct.gz``: see :mod:`shared.data.io.gct`; a row's ``Name`` is an Ensembl id with a version and

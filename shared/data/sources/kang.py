@@ -1,7 +1,5 @@
 """Kang: blood cells of eight lupus patients, at rest and under interferon."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from shared.data.errors import DataError

@@ -1,9 +1,6 @@
 """Mixtures of cancer cell lines with known truth (sc_mixology): counts and metadata of several platforms."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
 import pandas as pd
 
@@ -17,7 +14,7 @@ KINDS = {"counts": r"\.count\.csv", "metadata": r"\.metadata\.csv"}
 COLUMNS = {"cell_type": "cell_line_demuxlet", "demuxlet_cls": "demuxlet_cls"}
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Cells × the genes that all batches report.
 
     Layout: for each batch ``<batch>.count.csv.gz``, comma-separated as R writes it (a header of the cells only, then

@@ -1,16 +1,12 @@
 """Pairs of gene names: the one kind of table in the catalogue that holds no expression."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.io.tables import refused
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Gene names of two species side by side.
 
     Parameters

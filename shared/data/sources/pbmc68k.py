@@ -4,10 +4,6 @@ The file is of a layout from before AnnData settled on one, so it is read with h
 anndata goes on reading it.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -17,7 +13,7 @@ from shared.data.io.tenx import text_of
 COUNTED = ["n_genes", "n_counts", "percent_mito"]
 
 
-def read(paths: list[Path]):
+def read(paths):
     """The log-normalised values of the file's ``raw``, with the labels as ``cell_type``.
 
     Parameters

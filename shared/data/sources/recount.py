@@ -1,9 +1,6 @@
 """recount3: gene sums of one study, with its metadata and the annotation of genes."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -30,7 +27,7 @@ COLUMNS = {
 }
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Samples × genes of one study.
 
     Layout, all gzipped, tabs: ``sra.gene_sums.<study>.<annotation>.gz`` begins with comments (``##annotation=M023``),

@@ -1,7 +1,5 @@
 """The files scJoint ships: dense HDF5, with the types of the cells beside each."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

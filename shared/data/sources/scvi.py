@@ -4,10 +4,6 @@ The files are of a layout from before AnnData settled on one, so they are read w
 anndata goes on reading it.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -19,7 +15,7 @@ COUNTED = ("n_genes", "percent_mito", "n_counts")
 PANEL = "_TotalSeqB"  # the kind of antibody, at the end of each name
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Counts of genes, with the antibodies beside them.
 
     Parameters

@@ -1,9 +1,5 @@
 """Segerstolpe's pancreas (E-MTAB-5061): RPKM and counts of every cell side by side in one table."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -24,7 +20,7 @@ COLUMNS = {
 }
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Cells × genes with their types, donors and disease.
 
     Layout of ``pancreas_refseq_rpkms_counts_3514sc.txt`` (tabs): a first line ``#samples`` and the 3,514 cells once;

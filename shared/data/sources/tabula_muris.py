@@ -1,10 +1,7 @@
 """Tabula Muris: the organs of the mouse, sorted cells in tables and droplets in 10x folders."""
 
-from __future__ import annotations
-
 import re
 import zipfile
-from pathlib import Path
 
 import pandas as pd
 
@@ -25,7 +22,7 @@ COLUMNS = {
 OF_CHANNELS = {name: COLUMNS[name] for name in ("donor", "sex")}
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Cells × genes of all organs.
 
     Layout: ``FACS.zip`` holds ``FACS/<Organ>-counts.csv``, comma-separated: a header with an empty first field and the

@@ -1,9 +1,5 @@
 """UCSC Xena: genes × samples of TCGA, TARGET and GTEx, with the table of phenotypes."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -30,7 +26,7 @@ DONOR = r"^((?:TCGA|TARGET)-[^-]+-[^-]+|GTEX-[^-]+)"
 
 
 def read(
-    paths: list[Path],
+    paths,
     *,
     base: float | None = None,
     offset: float = 0.0,

@@ -1,17 +1,46 @@
-"""Blood cells sorted with antibodies on beads, one 10x folder a population."""
-
-from __future__ import annotations
-
-from pathlib import Path
+"""Zheng's blood cells: 68,579 with the types the authors gave them, and ten populations sorted with beads."""
 
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.io.tenx import folder
-from shared.data.sources.common import assembled, together
+from shared.data.io import names_of_files
+from shared.data.io.tables import words
+from shared.data.io.tenx import folder, kind_of
+from shared.data.sources.common import assembled, facts, together
 
 
-def read(paths: list[Path], *, populations):
+def donor(paths):
+    """A folder of 10x Genomics with a table of labels.
+
+    Layout: see :func:`shared.data.io.tenx.folder`, and ``68k_pbmc_barcodes_annotation.tsv`` (TSNE.1, TSNE.2, barcodes,
+    celltype). No cell was sorted: a label is the sorted population the cell correlates with best.
+
+    Parameters
+    ----------
+    paths : list of Path
+        The three files of the folder and the table, in any order.
+
+    Returns
+    -------
+    AnnData
+        ``X``: float32 CSR, counts. ``obs``: cell_type; missing for a barcode without one.
+
+    Raises
+    ------
+    DataError
+        If a file is damaged or missing, or no label fits.
+    """
+    others = [p for p in paths if kind_of(p) is None]
+    if len(others) != 1:
+        raise DataError(f"{names_of_files(paths)}: one table of labels is needed beside the three files of 10x")
+    (path,) = others
+    made = folder([p for p in paths if p != path])
+    types = facts(words(path), {"cell_type": "celltype"}, made.obs_names, "the matrix", path, key="barcodes")
+    made.obs["cell_type"] = pd.Categorical(types["cell_type"])
+    return made
+
+
+def beads(paths, *, populations):
     """Several 10x folders, each of one sorted population, as one data set.
 
     Parameters
