@@ -109,19 +109,15 @@ class Comparison:
     only_first, only_second : tuple of str
     same_order : bool
         True when the shared genes come in the same order.
-    first, second : str
-        Hashes of the lists.
     """
 
     shared: int
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     same_order: bool
-    first: str
-    second: str
 
     def __bool__(self):
-        return self.first == self.second
+        return self.same_order and not self.only_first and not self.only_second
 
     def __str__(self):
         if self:
@@ -153,8 +149,6 @@ def compare_genes(first, second) -> Comparison:
         only_first=tuple(g for g in a if g not in in_b),
         only_second=tuple(g for g in b if g not in in_a),
         same_order=shared == [g for g in b if g in in_a],
-        first=gene_hash(a),
-        second=gene_hash(b),
     )
 
 
@@ -185,31 +179,28 @@ def gene_table(name: str):
 
 
 @cache
-def _lookup(path: Path, key: str, value: str) -> dict[str, str]:
-    """From one column of a table to another, where that has a single answer; made once, never changed."""
+def _of_table(path: Path, key: str, value: str | None = None):
+    """The names in a column of a table, or from each that stands there once to another column; never changed."""
     table = _read_table(path)
-    table = table[~table[key].duplicated(keep=False)]
+    if value is None:
+        return frozenset(table[key])
+    table = table.drop_duplicates(key, keep=False)
     return dict(zip(table[key], table[value]))
 
 
 def lookup(name: str, key: str, value: str) -> dict[str, str]:
     """From one column of a gene table to another, where that has a single answer; not to be changed."""
-    return _lookup(_table_path(name), key, value)
-
-
-def _table_path(name: str) -> Path:
-    return home() / "genes" / f"{name}.tsv.gz"
-
-
-@cache
-def _symbols(path: Path) -> frozenset[str]:
-    return frozenset(_read_table(path)["symbol"])
+    return _of_table(_table_path(name), key, value)
 
 
 def symbols(organism: str) -> frozenset[str]:
     """Every symbol of ``"human"`` or ``"mouse"``."""
     check_organism(organism)
-    return _symbols(_table_path(organism))
+    return _of_table(_table_path(organism), "symbol")
+
+
+def _table_path(name: str) -> Path:
+    return home() / "genes" / f"{name}.tsv.gz"
 
 
 def check_organism(name) -> None:

@@ -1,7 +1,5 @@
 """Simulated files of any length, written chunk by chunk."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import anndata as ad

@@ -1,7 +1,5 @@
 """The model that every simulation draws from: its options, what it draws, and the AnnData that says what was drawn."""
 
-from __future__ import annotations
-
 import anndata as ad
 import numpy as np
 import pandas as pd

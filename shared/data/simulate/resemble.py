@@ -1,7 +1,5 @@
 """Counts that resemble real ones, and how far simulated counts are from real ones."""
 
-from __future__ import annotations
-
 import anndata as ad
 import numpy as np
 import pandas as pd

@@ -1,7 +1,5 @@
 """Simulated cells, corpora, bulk samples and open chromatin."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import anndata as ad

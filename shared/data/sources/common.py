@@ -28,29 +28,11 @@ def one_of_each(paths, rules: dict[str, str], optional=()) -> list:
 
 
 def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.DataFrame | None = None, notes=()):
-    """AnnData with names that stand once, labels as categories, and what was done in words.
+    """AnnData with names that stand once, words as categories, ``uns["units"]`` and ``uns["notes"]``.
 
-    Parameters
-    ----------
-    X : float32 CSR or ndarray
-        Cells × genes.
-    genes : sequence of str
-        Names of the columns.
-    obs : DataFrame
-        Indexed by the names of the cells.
-    units : str
-        One of :data:`shared.data.catalogue.UNITS`.
-    what : str
-        The file or files, for messages.
-    var : DataFrame, optional
-        What else is known of the genes, in their order.
-    notes : sequence of str
-        Kept in ``uns["notes"]``.
-
-    Raises
-    ------
-    DataError
-        If sizes do not match, a name stands twice or cannot be written in a line, or there are no cells or genes.
+    `X` is float32, CSR or ndarray, of cells × genes; `obs` is indexed by the names of the cells, `var` has one row a
+    gene, and `what` names the files. :class:`DataError` if sizes do not match, a name stands twice or cannot be
+    written in a line, or there are no cells or genes.
     """
     genes = pd.Index(np.asarray(genes, dtype=object), dtype=object)
     if X.shape != (len(obs), len(genes)):
@@ -108,12 +90,8 @@ def facts(table, columns: dict, cells, matrix: str, path, *, key: str | None = N
         One row a cell.
     columns : dict
         New name to old name, or to several, the first of which that is there is taken, and none may be.
-    cells : sequence of str
-        Names of the cells.
-    matrix : str
-        What names the cells, for messages.
-    path : Path
-        Of the table, for messages.
+    cells, matrix, path : sequence of str, str, Path
+        Names of the cells, what holds them, and where the table is.
     key : str, optional
         The column that names the cells; the index does without it.
     all_cells, only_cells : bool
@@ -178,16 +156,8 @@ def header(line: bytes, corners, path) -> pd.Index:
 def numbers(path, *, ids: int = 1, units: str = "none", dense: bool = False):
     """A whole table of numbers, read in blocks so that no more than one stands in memory as text.
 
-    Parameters
-    ----------
-    path : Path
-        Of the file. Its header names every field, or, as R writes it, leaves out the one above the names of the rows.
-    ids : int
-        Fields at the start of a row that are names.
-    units : str
-        What the values are; see :func:`sound`.
-    dense : bool
-        Give an ndarray; CSR otherwise.
+    Its header names every field, or, as R writes it, leaves out the one above the names of the rows. The first `ids`
+    fields of a row are names; the others are checked for being what `units` says (:func:`sound`).
 
     Returns
     -------
@@ -195,7 +165,7 @@ def numbers(path, *, ids: int = 1, units: str = "none", dense: bool = False):
         What names the rows.
     columns : Index
         Names of the columns.
-    X : float32 ndarray or CSR
+    X : float32 CSR, or ndarray if `dense`
         Rows × columns.
     """
     separator = separator_of(path)

@@ -6,11 +6,18 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
+from shared.data.io import named
 from shared.data.io.tables import refused
+from shared.data.sources.common import one_of_each
 from shared.data.sources.tensors import read_tensors
 
-EXPRESSION, GENES, LABELS = "GDSC_EXP.pkl", "key.genes.txt", "cosmic_info.csv.gz"
-SCREENS = {"ln_ic50_gdsc1": "GDSC1_IC50.csv", "ln_ic50_gdsc2": "GDSC2_IC50.csv"}
+FILES = {
+    "expression": r"^GDSC_EXP\.pkl$",
+    "genes": r"^key\.genes\.txt$",
+    "ln_ic50_gdsc1": r"^GDSC1_IC50\.csv$",
+    "ln_ic50_gdsc2": r"^GDSC2_IC50\.csv$",
+    "labels": r"^cosmic_info\.csv\.gz$",
+}
 COLUMNS = {
     "SAMPLE_NAME": "cell_line",
     "GDSC1": "tissue",
@@ -50,20 +57,15 @@ def read(paths):
     DataError
         If a file is missing or damaged, or the files do not belong together.
     """
-    import anndata as ad
-
-    files = {p.name: p for p in paths}
-    missing = [n for n in (EXPRESSION, GENES, *SCREENS.values(), LABELS) if n not in files]
-    if missing:
-        raise DataError(f"GDSC needs {', '.join(missing)} as well: give all five files")
-    expression = _expression(files[EXPRESSION], files[GENES])
+    files = dict(zip(FILES, one_of_each(paths, FILES)))
+    expression = _expression(files["expression"], files["genes"])
     # Compared exactly: the filler is written over, not measured.
-    measured = expression.ne(expression.min(axis=1), axis=0).any()
-    X = expression.loc[:, measured]
-    obs = _labels(files[LABELS], X.index)
-    found = ad.AnnData(X.to_numpy(np.float32), obs=obs, var=pd.DataFrame(index=X.columns.rename("symbol")))
-    for name, file in SCREENS.items():
-        found.obsm[name] = _screen(files[file], found.obs_names)
+    expression = expression.loc[:, expression.ne(expression.min(axis=1), axis=0).any()]
+    found = named(expression.to_numpy(np.float32), expression.columns, expression.index, files["expression"].name)
+    found.var_names.name = "symbol"
+    found.obs = _labels(files["labels"], found.obs_names)
+    for name in ("ln_ic50_gdsc1", "ln_ic50_gdsc2"):
+        found.obsm[name] = _screen(files[name], found.obs_names)
     found.uns["units"] = "z"
     return found
 
@@ -75,10 +77,8 @@ def plain(name) -> str:
 
 def _expression(path, genes_path):
     tensors = read_tensors(path)
-    try:
+    with refused(genes_path, "names of genes"):
         genes = genes_path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeError) as e:
-        raise DataError(f"{genes_path.name} cannot be read: {e}; fetch it again") from e
     wrong = next((n for n, t in tensors.items() if t.shape != (len(genes),) or t.dtype.kind != "f"), None)
     if wrong is not None:
         raise DataError(
@@ -86,9 +86,6 @@ def _expression(path, genes_path):
             f"{genes_path.name} names {len(genes)} genes: the files do not belong together"
         )
     table = pd.DataFrame(np.stack(list(tensors.values())), index=[plain(n) for n in tensors], columns=genes)
-    for names, what in ((table.index, "line"), (table.columns, "gene")):
-        if names.has_duplicates:
-            raise DataError(f"{path.name}: {what} {names[names.duplicated()][0]!r} stands twice; fetch the file again")
     if not np.isfinite(table.to_numpy()).all():
         raise DataError(f"{path.name} holds values that are NaN or infinite: fetch it again")
     return table
@@ -108,7 +105,7 @@ def _matched(path, columns, lines):
             names[name] = next((n for n in (short, short.removeprefix("NCI")) if n in known), None)
     table["line"] = table.iloc[:, 0].map(names)
     if table["line"].isna().all():
-        raise DataError(f"{path.name} names none of the lines of {EXPRESSION}: the files do not belong together")
+        raise DataError(f"{path.name} names none of the lines with expression: the files do not belong together")
     return table
 
 

@@ -218,7 +218,7 @@ def matrix(
     -------
     AnnData
         ``X``: float32 CSR, cells × genes. ``obs``: as asked; missing where the labels do not name the cell. ``batch``
-        is the platform, donor or library, where one of them is known and no batch was asked for.
+        is the platform, donor or library, where one of them is known.
 
     Raises
     ------
@@ -243,7 +243,7 @@ def matrix(
         unnamed = int(told.isna().all(axis=1).sum()) if obs else 0
         notes = [f"{many(unnamed, 'cell')} that the labels do not name"] * bool(unnamed)
         table = pd.concat([table, told], axis=1)
-    source = next((c for c in ("batch", "platform", "library", "donor") if c in table), None)
+    source = next((c for c in ("platform", "library", "donor") if c in table), None)
     if source:
         table["batch"] = table[source]
     kept = np.ones(len(table), bool)

@@ -84,12 +84,9 @@ def _types(path, cells, matrix):
     table = words(path, ",")
     if table.shape[1] != 2:
         raise DataError(f"{path.name} has {table.shape[1]} columns where a number or name and a type are due: {AGAIN}")
-    if len(table) != len(cells):
+    if list(table.iloc[:, 0]) not in ([str(i + 1) for i in range(len(cells))], list(cells)):
         raise DataError(
-            f"{path.name} has {many(len(table), 'type')} for the {many(len(cells), 'cell')} of {matrix.name}: "
-            "one of them was cut short, or they do not belong together"
+            f"{path.name} names {many(len(table), 'type')} for the {many(len(cells), 'cell')} of {matrix.name}, or in "
+            "another order: one of them was cut short, or they do not belong together"
         )
-    first = list(table.iloc[:, 0])
-    if first not in ([str(i + 1) for i in range(len(first))], list(cells)):
-        raise DataError(f"{path.name} names the cells in another order than {matrix.name}: they do not belong together")
     return labels(table.iloc[:, 1]).to_numpy()

@@ -92,7 +92,7 @@ def test_it_passes_through_the_cache_format(files, tmp_path):
     got.write_h5ad(tmp_path / "g.h5ad")
     again = ad.read_h5ad(tmp_path / "g.h5ad")
     assert (again.X == got.X).all() and again.obs.astype(str).equals(got.obs.astype(str))
-    for name in gdsc.SCREENS:
+    for name in ("ln_ic50_gdsc1", "ln_ic50_gdsc2"):
         assert again.obsm[name].equals(got.obsm[name])
 
 
@@ -110,12 +110,12 @@ def pickled(tensors):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda files: files.pop("key.genes.txt"), r"GDSC needs key\.genes\.txt as well"),
-        (lambda files: [files.pop(n) for n in list(files)[:2]], r"GDSC needs GDSC1_IC50\.csv, GDSC2_IC50\.csv"),
+        (lambda files: files.pop("key.genes.txt"), "there is no file of genes"),
+        (lambda files: [files.pop(n) for n in list(files)[:2]], "there is no file of ln_ic50_gdsc1"),
         (other("key.genes.txt", "MITF\nTP53\n"), "names 2 genes: the files do not belong together"),
-        (other("key.genes.txt", "A B C D A"), "gene 'A' stands twice"),
-        (other("key.genes.txt", b"\xff\xfe\x00"), r"key\.genes\.txt cannot be read"),
-        (pickled({"A375": torch.zeros(5), "a-375": torch.zeros(5)}), "line 'A375' stands twice"),
+        (other("key.genes.txt", "A B C D A"), r"names 1 gene more than once \(A\)"),
+        (other("key.genes.txt", b"\xff\xfe\x00"), r"key\.genes\.txt is not UTF-8"),
+        (pickled({"A375": torch.zeros(5), "a-375": torch.zeros(5)}), r"names 1 cell more than once \(A375\)"),
         (pickled({"A375": torch.zeros(5), "B": torch.zeros(4)}), r"line 'B' has float32 of shape \(4,\)"),
         (pickled({"A375": torch.zeros(5, dtype=torch.int64)}), "int64"),
         (pickled({"A375": torch.tensor([0, 1, 2, 3, torch.nan])}), "NaN or infinite"),
