@@ -1,14 +1,12 @@
 """Pairs of gene names: the one kind of table in the catalogue that holds no expression."""
 
-from __future__ import annotations
-
-from pathlib import Path
+import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.io.tables import refused
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Gene names of two species side by side.
 
     Parameters
@@ -26,10 +24,7 @@ def read(paths: list[Path]):
     DataError
         If the file is damaged, or a name stands twice.
     """
-    import pandas as pd
-
     (path,) = paths
-    path = Path(path)
     with refused(path):
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     if list(table.columns) != ["human", "mouse"] or table.empty:
