@@ -20,7 +20,7 @@ import textwrap
 from dataclasses import fields
 from pathlib import Path
 
-from shared.data import catalogue, download, routes, store
+from shared.data import cache, catalogue, download, routes
 from shared.data.catalogue import Entry, File, Route
 from shared.data.constraints import SettingError
 from shared.data.convert import Options, judge
@@ -88,7 +88,7 @@ def state(entry: Entry, route: Route) -> dict:
     for file in route.files:
         seen = download.find(file, route.kind)
         origin = [download.host(u) for u in file.urls] or ["the package index"] * bool(file.package)
-        one = {"name": file.name, "state": seen.state, "size": file.size, "sha256": store.known_sha256(file)}
+        one = {"name": file.name, "state": seen.state, "size": file.size, "sha256": cache.known_sha256(file)}
         one |= {"verified": bool(file.sha256), "said": seen.problem, "hosts": list(dict.fromkeys(origin))}
         found["files"].append(one | {"path": str(seen.path) if seen.path else None})
     state, said = _summary(entry, route, found["files"])
@@ -122,7 +122,7 @@ def here(entry: Entry) -> str:
     """In a word, without reading any file: is the entry's first route on this machine?"""
     route = entry.routes[0]
     try:
-        there = [route.kind == "bundled" or store.place(f).is_file() for f in route.files]
+        there = [route.kind == "bundled" or cache.place(f).is_file() for f in route.files]
     except DataError:  # without a folder for the cache, nothing lies in it
         there = [False]
     return "yes" if all(there) else "part" if any(there) else "no"
@@ -307,22 +307,22 @@ def mirror(args) -> int:
 
 def copied(file: File, source: Path, folder: Path) -> Path:
     """A checked copy of `source` in the mirror folder, listed in its SHA256SUMS."""
-    digest = store.sha256(source)
+    digest = cache.sha256(source)
     sums, target = folder / "SHA256SUMS", folder / file.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
         listed = {name: known for known, _, name in (line.partition("  ") for line in lines) if name}
-        if listed.get(file.name, digest) != digest and target.exists() and store.sha256(target) != digest:
-            target = folder / store.place(file).parent.name / file.name  # two sources may use one name
+        if listed.get(file.name, digest) != digest and target.exists() and cache.sha256(target) != digest:
+            target = folder / cache.place(file).parent.name / file.name  # two sources may use one name
             target.parent.mkdir(exist_ok=True)
-        if not target.exists() or store.sha256(target) != digest:
-            with store.written_whole(target) as draft:
+        if not target.exists() or cache.sha256(target) != digest:
+            with cache.written_whole(target) as draft:
                 shutil.copyfile(source, draft)
-                if store.sha256(draft) != digest:
+                if cache.sha256(draft) != digest:
                     raise DataError(f"the copy of {file.name} in {folder} is not right: is the disk all right?")
         listed[target.relative_to(folder).as_posix()] = digest
-        with store.written_whole(sums) as draft:
+        with cache.written_whole(sums) as draft:
             draft.write_text("".join(f"{h}  {n}\n" for n, h in sorted(listed.items())), encoding="utf-8")
     except OSError as e:
         said = f"{file.name} cannot be copied to {folder}: {e.strerror or e}"

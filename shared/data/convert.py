@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from shared.data.cache import written_whole
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes.lists import many, shown, stamp
 from shared.data.io import h5ad
 from shared.data.io.tables import opened, separator_of
 from shared.data.load import load
-from shared.data.store import written_whole
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
 

@@ -22,6 +22,7 @@ from shared.data.catalogue import File
 from shared.data.download import DownloadError, host, request
 from shared.data.errors import DataError, Unavailable
 
+INDEX = "https://pypi.org/simple"  # where pip asks if it is told of no other
 LARGEST_PAGE = 64 << 20  # bytes
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 # A tag with an address, whatever stands in the quotes of its other attributes.
@@ -34,13 +35,13 @@ def addresses(file: File) -> tuple[list[str], dict]:
     The addresses may carry the index's user and password: not for printing or keeping. :class:`Unavailable` if no index
     has the file or answers, :class:`DataError` if one has a file of that name with another sha256.
     """
-    settings = configuration()
-    proxy, offered, said = settings.get("proxy"), [], []
+    settings, offered, said = configuration(), [], []
+    proxy = settings.get("proxy")
     how = {"verify": settings.get("cert"), "proxies": proxy and {"http": proxy, "https": proxy}}
     how = {name: value for name, value in how.items() if value}
     project = re.sub(r"[-_.]+", "-", (file.package or "").partition("==")[0]).lower()
-    pages = [f"{index.rstrip('/')}/{project}/" for index in indexes(settings)]
-    for url in [*pages, *settings.get("find-links", "").split()]:
+    for index in indexes(settings):
+        url = f"{index.rstrip('/')}/{project}/"
         try:
             offered += [(address, sha256) for name, address, sha256 in _links(url, how) if name == file.name]
         except DownloadError as e:
@@ -60,49 +61,34 @@ def configuration() -> dict[str, str]:
     settings: dict[str, str] = {}
     # What is said of downloads is stronger than what is said of all commands, and the environment stronger than both.
     for part in ("global", "download"):
-        found = re.findall(rf"^\s*{part}\.([\w-]+)=(['\"]?)(.*)\2\s*$", _pip("config", "list"), re.MULTILINE)
+        found = re.findall(rf"^\s*{part}\.([\w-]+)=(['\"]?)(.*)\2\s*$", _pip_config(), re.MULTILINE)
         settings |= {name: value.replace("\\n", " ") for name, _, value in found}
     return settings | {k[4:].lower().replace("_", "-"): v for k, v in os.environ.items() if k.startswith("PIP_") and v}
 
 
 @cache
-def _pip(*words: str) -> str:
+def _pip_config() -> str:
     """What pip prints, nothing without pip; its errors are not passed on: they may hold an address with a password."""
-    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
-    env = os.environ | {"COLUMNS": "400"}  # wide, so that the help does not break the address over two lines
+    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
     with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(words, check=True, capture_output=True, encoding="utf-8", timeout=60, env=env).stdout
+        return subprocess.run(words, check=True, capture_output=True, encoding="utf-8", timeout=60).stdout
     return ""
-
-
-def default_index() -> str:
-    """The index that pip asks where it is told of none, as its help names it; :class:`Unavailable` without pip."""
-    text = " ".join(_pip("download", "--help").split())
-    found = re.search(r"--index-url\b[^()]*\(default:?\s+(\S+?)\)", text)
-    if not found:
-        cure = "run 'python -m ensurepip', or set PIP_INDEX_URL to your package index"
-        raise Unavailable(f"pip is missing or does not say which package index it uses: {cure}")
-    return found[1]
 
 
 def indexes(settings) -> list[str]:
     """The addresses of the indexes, none where pip is told to ask none."""
-    off = settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off")
-    if off:
+    if settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off"):
         return []
-    return f"{settings.get('index-url') or default_index()} {settings.get('extra-index-url', '')}".split()
+    return f"{settings.get('index-url') or INDEX} {settings.get('extra-index-url', '')}".split()
 
 
 def _links(url: str, how: dict) -> list[tuple[str, str, str | None]]:
-    """(file name, address, sha256 or None) of all that a page or a folder offers."""
-    if "://" not in url or url.startswith("file:"):
-        path = Path(url2pathname(urlsplit(url).path) if "://" in url else url).expanduser().absolute()
-        page = path / "index.html" if path.is_dir() else path
-        if page.is_file():
-            return _parsed(page.read_bytes(), "text/html", page.as_uri())
-        if not path.is_dir():
-            raise DownloadError("there is no such folder")
-        return [(p.name, p.as_uri(), None) for p in sorted(path.iterdir()) if p.is_file()]
+    """(file name, address, sha256 or None) of all that a project's page offers."""
+    if url.startswith("file:"):
+        page = Path(url2pathname(urlsplit(url).path)) / "index.html"
+        if not page.is_file():
+            raise DownloadError(f"there is no {page}")
+        return _parsed(page.read_bytes(), "text/html", page.as_uri())
     with request(url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, **how) as response:
         try:
             body = response.raw.read(LARGEST_PAGE, decode_content=True)

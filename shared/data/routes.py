@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.data import download, unpack
+from shared.data.cache import CURE, FULL, cache_folder, known_sha256, locked, made, read_note, sha256, write_note
 from shared.data.catalogue import Entry, Route, joined_sha256
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, SimulatedWarning, Unavailable, warn
-from shared.data.store import CURE, FULL, cache_folder, known_sha256, locked, made, read_note, sha256, write_note
 
 VERSION = 1  # of the conversion; a new number makes every converted file anew
 PACKING = "lzf"  # reads several times faster than gzip and is a third larger

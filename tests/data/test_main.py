@@ -14,7 +14,7 @@ import yaml
 from awkward_server import Answer, serving
 
 from shared.data import __main__ as cli
-from shared.data import catalogue, download, routes, store
+from shared.data import cache, catalogue, download, routes
 from shared.data.errors import DataError
 
 BODY = b"gene,cell\n" * 300
@@ -31,7 +31,7 @@ def server():
 
 
 @pytest.fixture
-def shell(tmp_path, monkeypatch, capsys, server):
+def shell(tmp_path, monkeypatch, capsys, server, no_waits):
     """Run a command on a small catalogue; the status, and what was printed and complained of."""
     home = tmp_path / "data"
     home.mkdir()
@@ -39,7 +39,6 @@ def shell(tmp_path, monkeypatch, capsys, server):
     for name in ("BORROWED_MIRROR", "BORROWED_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(download, "WAIT", 0.0)
     monkeypatch.setattr(download, "STALL", 1.0)
     monkeypatch.setattr(catalogue, "home", lambda: home)
     monkeypatch.setattr(download, "home", lambda: home)
@@ -140,7 +139,7 @@ def test_get_of_an_unverified_file(shell, tmp_path):
     assert not list(tmp_path.rglob("b.csv*")) and "official, read by table, unverified" in shell("show", "loose")[1]
     assert shell("get", "loose", "--unverified")[0] == 0 == shell("get", "loose")[0]
     (path,) = (tmp_path / "cache").rglob("b.csv")
-    assert store.read_note(path)["sha256"] == sha(BODY[::-1])
+    assert cache.read_note(path)["sha256"] == sha(BODY[::-1])
 
 
 def test_list_needs_no_cache(shell, monkeypatch):
@@ -197,7 +196,7 @@ def test_check_names_a_damaged_conversion(shell, monkeypatch, tmp_path):
     path.write_bytes(b"x")
     status, out, _ = shell("check", "far")
     assert status == 0 and "will be made again" in " ".join(out.split())
-    store.write_note(path, {"sha256": store.sha256(path)})
+    cache.write_note(path, {"sha256": cache.sha256(path)})
     assert "cached, converted, sha256 ok" in shell("check", "far")[1]
     next((tmp_path / "cache").rglob("a.csv")).unlink()
     assert "the converted copy is ok" in shell("check", "far")[1]

@@ -14,7 +14,6 @@ from shared.data.catalogue import File
 from shared.data.errors import DataError, Unavailable
 
 WHEEL = b"PK\x05\x06" + bytes(18) + b"a wheel"
-HELP = "  -i, --index-url <url>  Base URL of the index (default\n      https://usual.example/simple). This"
 NAME = "Some_Tool-1.0-py3-none-any.whl"
 
 
@@ -32,13 +31,12 @@ def server():
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
+def alone(monkeypatch, tmp_path, no_waits):
     """No configuration of pip but the test's own, and a cache of its own."""
     for name in [n for n in os.environ if n.startswith("PIP_")] + ["BORROWED_MIRROR", "BORROWED_OFFLINE"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("BORROWED_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "WAIT", 0.0)
     monkeypatch.setattr(download, "STALL", 2.0)
     yield
 
@@ -46,7 +44,7 @@ def alone(monkeypatch, tmp_path):
 @pytest.fixture
 def no_pip(monkeypatch):
     """pip says nothing of its own: the settings come from its variables, without starting it."""
-    monkeypatch.setattr(package, "_pip", lambda *words: "")
+    monkeypatch.setattr(package, "_pip_config", lambda: "")
 
 
 def page(*links, base=""):
@@ -147,18 +145,15 @@ def test_another_host_never_sees_the_password(server, monkeypatch):
     assert package._with_user("https://index.example:8443/a", index) == "https://ann:secret@index.example:8443/a"
 
 
-@pytest.mark.parametrize("way", ["page", "folder", "find-links", "find-links-page"])
-def test_an_index_on_this_disk(monkeypatch, no_pip, tmp_path, way):
+def test_an_index_on_this_disk(monkeypatch, no_pip, tmp_path):
     folder = tmp_path / "my index"
-    at = folder / "some-tool" if way in ("page", "folder") else folder
+    at = folder / "some-tool"
     at.mkdir(parents=True)
     (at / NAME).write_bytes(WHEEL)
-    if "page" in way:
-        (at / "index.html").write_text(f'<a href="{NAME}">{NAME}</a>')
-    monkeypatch.setenv("PIP_INDEX_URL", folder.as_uri() if way != "find-links" else "http://127.0.0.1:9/simple")
-    if way.startswith("find-links"):
-        monkeypatch.setenv("PIP_NO_INDEX", "1")
-        monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri())
+    monkeypatch.setenv("PIP_INDEX_URL", folder.as_uri())
+    with pytest.raises(Unavailable, match=r"there is no .*index\.html"):
+        got()
+    (at / "index.html").write_text(f'<a href="{NAME}">{NAME}</a>')
     assert got().read_bytes() == WHEEL
     got().unlink()
     (at / NAME).write_bytes(WHEEL[::-1])
@@ -178,11 +173,11 @@ def test_settings_have_an_order(monkeypatch):
             "nonsense",
         ]
     )
-    monkeypatch.setattr(package, "_pip", lambda *words: said if words[0] == "config" else HELP)
+    monkeypatch.setattr(package, "_pip_config", lambda: said)
     settings, asked = package.configuration(), []
     assert settings["index-url"] == "https://two.example/simple"
     assert package.indexes(settings) == ["https://two.example/simple", "https://a.example", "https://b.example"]
-    assert package.indexes({}) == ["https://usual.example/simple"] and package.indexes({"no-index": "1"}) == []
+    assert package.indexes({}) == ["https://pypi.org/simple"] and package.indexes({"no-index": "1"}) == []
     monkeypatch.setattr(package, "_links", lambda url, how: asked.append((url, how)) or [(NAME, url, None)])
     package.addresses(FILE)
     assert asked[0][0] == "https://two.example/simple/some-tool/" and len(asked) == 3
@@ -192,28 +187,26 @@ def test_settings_have_an_order(monkeypatch):
 
 def test_pip_is_asked(monkeypatch, tmp_path):
     """The real pip, with a file of its own."""
-    package._pip.cache_clear()
+    package._pip_config.cache_clear()
     (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://ann:secret@one.example/simple\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     assert package.configuration()["index-url"] == "https://ann:secret@one.example/simple"
     monkeypatch.setenv("PIP_INDEX_URL", "https://two.example/simple")
     assert package.configuration()["index-url"] == "https://two.example/simple"
-    assert package.default_index().startswith("http")
-    package._pip.cache_clear()
+    package._pip_config.cache_clear()
 
 
 def test_without_pip(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     monkeypatch.delenv("PIP_INDEX_URL", raising=False)
-    package._pip.cache_clear()
-    with pytest.raises(Unavailable, match="run 'python -m ensurepip', or set PIP_INDEX_URL"):
-        package.indexes(package.configuration())
-    package._pip.cache_clear()
+    package._pip_config.cache_clear()
+    assert package.indexes(package.configuration()) == [package.INDEX]
+    package._pip_config.cache_clear()
 
 
 def test_offline(monkeypatch):
     monkeypatch.setenv("BORROWED_OFFLINE", "1")
-    monkeypatch.setattr(package, "_pip", lambda *words: pytest.fail("pip was asked"))
+    monkeypatch.setattr(package, "_pip_config", lambda: pytest.fail("pip was asked"))
     with pytest.raises(Unavailable, match="BORROWED_OFFLINE forbids"):
         got()
 

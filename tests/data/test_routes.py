@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from shared.data import download, routes, store
+from shared.data import cache, download, routes
 from shared.data.catalogue import Entry, File, Route
 from shared.data.errors import DataError, SimulatedWarning, Unavailable
 
@@ -182,10 +182,10 @@ def test_a_damaged_conversion_is_made_again(place, how):
     if how == "no note":
         os.unlink(f"{path}.json")
     elif how == "false note":
-        store.write_note(path, {"sha256": "0" * 64})
+        cache.write_note(path, {"sha256": "0" * 64})
     elif how == "sealed junk":  # right by its note, and still nothing that can be read
         path.write_bytes(b"junk")
-        store.write_note(path, {"sha256": store.sha256(path)})
+        cache.write_note(path, {"sha256": cache.sha256(path)})
     assert total(routes.obtain(e)) == 132 and len(place.read) == 2
     assert routes.conversion(e, e.routes[0]).state == "converted"
     assert total(routes.obtain(e)) == 132 and len(place.read) == 2
