@@ -82,10 +82,10 @@ def known_sha256(file: File) -> str | None:
     return file.sha256 or read_note(place(file)).get("sha256")
 
 
-def remember(path: Path, file: File, source: str) -> None:
-    """Write down the sha256 of the first copy of a file, so that later ones are held to it."""
-    note = {"sha256": known_sha256(file) or sha256(path), "from": source, "size": path.stat().st_size}
-    write_note(place(file), note)
+def remember(path: Path, file: File) -> None:
+    """Write down the sha256 of the first copy of a file where none is known, so that later ones are held to it."""
+    if not known_sha256(file):
+        write_note(place(file), {"sha256": sha256(path)})
 
 
 def read_note(path: Path) -> dict:

@@ -71,21 +71,22 @@ def _without_user(url: str) -> str:
 
 def find(file: File, kind: str) -> Found:
     """Where a file of a route lies now, its sha256 checked; the network is not asked."""
-    path = home() / file.name if kind == "bundled" else cache.place(file)
-    there = path.is_file()
-    wrong = problem(path, file) if there else "it is missing"
-    if not wrong:
-        return Found("bundled" if kind == "bundled" else "cached", path)
     if kind == "bundled":
-        what = f"{file.name} is not the file the catalogue describes: {wrong}"
-        return Found("damaged", problem=f"{what}; restore it with 'git checkout data', or reinstall")
+        path = home() / file.name
+        wrong = problem(path, file)
+        what = f"{file.name} is not the file the catalogue describes: {wrong}; restore it with 'git checkout data'"
+        return Found("damaged", problem=f"{what}, or reinstall") if wrong else Found("bundled", path)
+    path = cache.place(file)
+    wrong = problem(path, file)
+    if not wrong:
+        return Found("cached", path)
     # Those deep below the top first, so that of two that are the same the one nearest to it is taken.
     copies = sorted(cache.in_mirror(glob.escape(file.name)), key=lambda p: -len(p.parts))
     problems = {p: problem(p, file) for p in copies}
     right = {cache.known_sha256(file) or cache.sha256(p): p for p in copies if not problems[p]}
     if len(right) == 1:
         return Found("mirror", *right.values())
-    if there:
+    if path.is_file():
         return Found("damaged", problem=f"the cached copy of {file.name} is damaged: {wrong}")
     if right:
         return Found("absent", problem=f"the mirror holds {len(right)} different files {file.name}: keep the right one")
@@ -103,7 +104,7 @@ def get(file: File, *, kind: str, progress: bool = True) -> Path:
     found = find(file, kind)
     if kind == "bundled" and not found.path:
         raise DataError(found.problem)
-    if found.path and (kind == "bundled" or cache.known_sha256(file)):
+    if found.path and cache.known_sha256(file):
         return found.path
     try:
         if not found.path and offline():
@@ -111,10 +112,9 @@ def get(file: File, *, kind: str, progress: bool = True) -> Path:
             raise Unavailable(f"{file.name} is not here, and BORROWED_OFFLINE forbids to fetch it: {cure}")
         with cache.locked(cache.place(file)):
             found = find(file, kind)  # another process may have fetched it while this one waited
-            if not found.path:
-                return _fetched(file, kind, progress)
-            cache.remember(found.path, file, "a mirror")
-            return found.path
+            path = found.path or _fetched(file, kind, progress)
+            cache.remember(path, file)
+            return path
     except Unavailable as e:
         if not found.problem:
             raise
@@ -127,6 +127,8 @@ def get(file: File, *, kind: str, progress: bool = True) -> Path:
 def problem(path: Path, file: File) -> str:
     """What is wrong with a file's bytes; empty for a right one. Without a known sha256 it is read to its end."""
     expected, suffix = cache.known_sha256(file), Path(file.name).suffix.lower()
+    if not path.is_file():
+        return "it is missing"
     try:
         if file.sha256 and file.size not in (None, path.stat().st_size):
             return "its size differs"
@@ -162,9 +164,7 @@ def _fetched(file: File, kind: str, progress: bool) -> Path:
         how = {"registry": {path.name: expected}, "urls": {path.name: url}, "retry_if_failed": RETRIES}
         try:
             pooch = cache.quiet_pooch().create(path.parent, base_url="", **how)
-            pooch.fetch(path.name, downloader=Resumable(file, progress, options))
-            cache.remember(path, file, host(url))
-            return path
+            return Path(pooch.fetch(path.name, downloader=Resumable(file, progress, options)))
         except (DownloadError, ValueError) as e:
             errors[url] = e
     damaged = any(isinstance(e, UnusableError) or not isinstance(e, DownloadError) for e in errors.values())
@@ -193,10 +193,8 @@ class Resumable:
         if not wrong:
             os.replace(self.part, output_file)
         self.drop()
-        if wrong and resumed:
-            raise ValueError(wrong)  # parts of two versions may have met: pooch asks again, from the start
-        if wrong:
-            raise UnusableError(wrong)
+        if wrong:  # parts of two versions may have met: after a ValueError pooch asks again, from the start
+            raise (ValueError if resumed else UnusableError)(wrong)
 
     def _arrived(self, url: str) -> bool:
         """Bring the file to the part, from break to break while each try brings something; True where one went on."""

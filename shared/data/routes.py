@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,16 +24,7 @@ PACKING = "lzf"  # reads several times faster than gzip and is a third larger
 
 
 def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
-    """A data set by the first of its routes that can be used now.
-
-    Parameters
-    ----------
-    entry : Entry
-        Of the catalogue.
-    kind : str, optional
-        Take this route only.
-    progress : bool
-        Draw progress bars, where there is a terminal to draw them on.
+    """A data set by the first of its routes that can be used now, or by its route of that `kind`.
 
     Returns
     -------
@@ -65,7 +55,7 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
             continue
         if route.kind == "simulated" and said:
             why = f"{entry.name}: no real data could be had, and simulated data stand in ({'; '.join(said)})"
-            warn(why, SimulatedWarning)  # whoever calls load
+            warn(why, SimulatedWarning)
         return adata
     if len(said) == 1:
         raise Unavailable(f"{entry.name}, {said[0]}")
@@ -165,26 +155,25 @@ def conversion(entry: Entry, route: Route) -> Conversion | None:
 def _converted(entry: Entry, route: Route, progress: bool):
     found = conversion(entry, route)
     if found and found.state == "converted":
-        with suppress(DataError):
+        try:
             return _h5ad(found.path)
+        except DataError:
+            found.path.unlink(missing_ok=True)
     paths = files(entry, route, progress=progress)
     path = conversion(entry, route).path  # the hash of every file is known now
     with locked(path):
-        # Another process may have converted it while this one waited.
-        if conversion(entry, route).state == "converted":
-            with suppress(DataError):
-                return _h5ad(path)
+        if conversion(entry, route).state == "converted":  # by another process, while this one waited
+            return _h5ad(path)
         with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=made(path.parent)) as folder:
-            inputs = []
+            inputs, draft = [], Path(folder) / path.name
             for i, (file, source) in enumerate(zip(route.files, paths)):
                 inputs += unpack.members(source, file.members, Path(folder) / str(i)) if file.members else [source]
-            draft = Path(folder) / path.name
             _write(_read(route, inputs), draft)
             digest = sha256(draft)
             os.replace(draft, path)
-            # Last: a converted file without its note, or with another's, is not believed and made again.
-            write_note(path, {"sha256": digest, "entry": entry.name, "route": route.kind})
-        return _h5ad(path)
+        # Last: a converted file without its note, or with another's, is not believed and made again.
+        write_note(path, {"sha256": digest, "entry": entry.name, "route": route.kind})
+    return _h5ad(path)
 
 
 def _h5ad(path: Path):

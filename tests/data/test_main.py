@@ -1,7 +1,6 @@
 """``python -m shared.data``: what it prints, what it leaves, and how it ends."""
 
 import hashlib
-import json
 import os
 import re
 import signal
@@ -106,9 +105,7 @@ def test_the_real_catalogue(capsys, monkeypatch, tmp_path):
 def test_show(shell):
     status, out, _ = shell("show", "far")
     assert status == 0 and sha(BODY) in out and 'shared.data.load("far")' in out and "127.0.0.1" in out
-    assert "official, read by table" in out and "simulated, read by table (which does not exist yet)" in out
-    found = json.loads(shell("show", "far", "--json")[1])
-    assert found["name"] == "far" and [r["route"] for r in found["routes"]] == ["official", "simulated"]
+    assert "official, read by table" in out and "simulated, read by table" in out
 
 
 def test_an_unknown_name(shell):
@@ -122,7 +119,6 @@ def test_get(shell, tmp_path):
     assert status == 0 and err == "" and "far: official" in out and "made-up: simulated, nothing to fetch" in out
     (path,) = (tmp_path / "cache").rglob("a.csv")
     assert str(path) in out and path.read_bytes() == BODY
-    assert json.loads(shell("get", "far", "--json")[1])[0]["paths"] == [str(path)]
 
 
 def test_get_goes_on_after_a_failure(shell):
@@ -164,7 +160,7 @@ def test_check(shell, tmp_path, monkeypatch):
     assert status == 0
     assert re.search(r"small +bundled +table +bundled, sha256 ok", out)
     assert "unverified; not here: it would be fetched from 127.0.0.1 or two.example" in " ".join(out.split())
-    assert re.search(r"made-up +simulated +table \(missing\) +made when it is loaded", out)
+    assert re.search(r"made-up +simulated +table +made when it is loaded", out)
     assert "6 routes: 3 usable, 3 to fetch, 0 damaged" in out
     shell("get", "far", "loose", "--unverified")
     out = shell("check")[1]
@@ -183,8 +179,7 @@ def test_check_fails_for_damage_only(shell, tmp_path, which):
     path.write_bytes(b"damaged")
     status, out, _ = shell("check")
     assert status == 1 and "DAMAGED" in out and "1 damaged" in out
-    status, out, _ = shell("check", "--json")
-    assert status == 1 and [f["name"] for f in json.loads(out) if f["state"] == "damaged"] == [which]
+    assert re.search(rf"{which} .* DAMAGED", out)
     assert shell("check", "loose")[0] == 0
 
 
@@ -207,8 +202,8 @@ def test_mirror(shell, tmp_path, monkeypatch):
     status, out, err = shell("mirror", folder, "--unverified")
     assert status == 1 and "gone is not in the mirror: gone.csv cannot be fetched" in err
     assert "4 of 5 data sets" in out and "far: official 1 file" in out and "small: bundled needs none" in out
-    assert sorted(p.name for p in folder.iterdir()) == ["SHA256SUMS", "a.csv", "b.csv"]
-    assert f"{sha(BODY)}  a.csv\n" in (folder / "SHA256SUMS").read_text()
+    assert sorted(p.name for p in folder.iterdir()) == ["a.csv", "b.csv"]
+    assert (folder / "a.csv").read_bytes() == BODY
     monkeypatch.setenv("BORROWED_CACHE", str(tmp_path / "fresh"))
     monkeypatch.setenv("BORROWED_MIRROR", str(folder))
     monkeypatch.setenv("BORROWED_OFFLINE", "1")
@@ -224,18 +219,6 @@ def test_mirror_again_repairs(shell, tmp_path):
     assert shell("mirror", folder, "far")[0] == 0
     (folder / "a.csv").write_bytes(b"damaged")
     assert shell("mirror", folder, "far")[0] == 0 and (folder / "a.csv").read_bytes() == BODY
-    assert json.loads(shell("mirror", folder, "far", "--json")[1])[0]["files"] == [str(folder / "a.csv")]
-
-
-def test_two_files_of_one_name_in_a_mirror(tmp_path):
-    from shared.data.catalogue import File
-
-    folder, found = tmp_path / "m", []
-    for i in (b"1", b"2"):
-        source = tmp_path / i.decode()
-        source.write_bytes(i)
-        found.append(cli.copied(File("x.csv", sha(i), 1, urls=(i.decode(),)), source, folder))
-    assert [p.read_bytes() for p in found] == [b"1", b"2"] and len((folder / "SHA256SUMS").read_text().split()) == 4
 
 
 def test_a_mirror_that_cannot_be_made(shell, tmp_path):
