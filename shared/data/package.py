@@ -1,13 +1,12 @@
 """Where a published package's file lies, asked of the index that pip is set up to use; nothing is installed or run.
 
 ``pip download`` would run the ``setup.py`` of a source archive to learn its name, so only pip's configuration is asked
-for, and the index is read here: its pages are lists of links, as HTML (PEP 503) or JSON (PEP 691).
+for, and the index is read here: its pages are lists of links (PEP 503).
 """
 
 from __future__ import annotations
 
 import html
-import json
 import os
 import re
 import subprocess
@@ -24,7 +23,6 @@ from shared.data.errors import DataError, Unavailable
 
 INDEX = "https://pypi.org/simple"  # where pip asks if it is told of no other
 LARGEST_PAGE = 64 << 20  # bytes
-ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 # A tag with an address, whatever stands in the quotes of its other attributes.
 LINK = re.compile(r"""<(a|base)\b(?:"[^"]*"|'[^']*'|[^>"'])*?\shref\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
 
@@ -88,31 +86,20 @@ def _links(url: str, how: dict) -> list[tuple[str, str, str | None]]:
         page = Path(url2pathname(urlsplit(url).path)) / "index.html"
         if not page.is_file():
             raise DownloadError(f"there is no {page}")
-        return _parsed(page.read_bytes(), "text/html", page.as_uri())
-    with request(url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, **how) as response:
-        try:
-            body = response.raw.read(LARGEST_PAGE, decode_content=True)
-        except Exception:  # of urllib3, or of gzip
-            raise DownloadError("the connection broke") from None
-        links = _parsed(body, response.headers.get("Content-Type", ""), response.url)
-    return [(name, _with_user(address, url), sha256) for name, address, sha256 in links]
-
-
-def _parsed(body: bytes, kind: str, url: str):
-    """Links of one page."""
-    if "json" in kind:
-        try:
-            files = json.loads(body)["files"]
-            return [(f["filename"], urljoin(url, f["url"]), f.get("hashes", {}).get("sha256")) for f in files]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DownloadError("its answer is no list of files") from None
+        body, top = page.read_bytes(), page.as_uri()
+    else:
+        with request(url, {"Accept": "text/html", "Accept-Encoding": "gzip"}, **how) as response:
+            try:
+                body, top = response.raw.read(LARGEST_PAGE, decode_content=True), response.url
+            except Exception:  # of urllib3, or of gzip
+                raise DownloadError("the connection broke") from None
     found = [(tag.lower(), html.unescape(href)) for tag, href in LINK.findall(body.decode("utf-8", "replace"))]
-    base = urljoin(url, dict(found).get("base", ""))
-    links = []
+    base, links = urljoin(top, dict(found).get("base", "")), []
     for address, fragment in (urldefrag(urljoin(base, href)) for tag, href in found if tag == "a"):
         mark = re.search(r"sha256=([0-9a-f]{64})", fragment)
         # The name as pip takes it: the last part of the address, which the text of the link repeats (PEP 503).
-        links.append((unquote(urlsplit(address).path.rpartition("/")[2]), address, mark and mark[1]))
+        name = unquote(urlsplit(address).path.rpartition("/")[2])
+        links.append((name, _with_user(address, url), mark and mark[1]))
     return links
 
 

@@ -20,6 +20,7 @@ from shared.data.constraints import SettingError
 from shared.data.errors import DataError, SimulatedWarning, Unavailable, warn
 
 VERSION = 1  # of the conversion; a new number makes every converted file anew
+CONVERTED = Route("bundled", "h5ad")  # how a converted file is read
 PACKING = "lzf"  # reads several times faster than gzip and is a third larger
 
 
@@ -156,14 +157,14 @@ def _converted(entry: Entry, route: Route, progress: bool):
     found = conversion(entry, route)
     if found and found.state == "converted":
         try:
-            return _h5ad(found.path)
+            return _read(CONVERTED, [found.path])
         except DataError:
             found.path.unlink(missing_ok=True)
     paths = files(entry, route, progress=progress)
     path = conversion(entry, route).path  # the hash of every file is known now
     with locked(path):
         if conversion(entry, route).state == "converted":  # by another process, while this one waited
-            return _h5ad(path)
+            return _read(CONVERTED, [path])
         with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=made(path.parent)) as folder:
             inputs, draft = [], Path(folder) / path.name
             for i, (file, source) in enumerate(zip(route.files, paths)):
@@ -173,16 +174,7 @@ def _converted(entry: Entry, route: Route, progress: bool):
             os.replace(draft, path)
         # Last: a converted file without its note, or with another's, is not believed and made again.
         write_note(path, {"sha256": digest, "entry": entry.name, "route": route.kind})
-    return _h5ad(path)
-
-
-def _h5ad(path: Path):
-    import anndata
-
-    try:
-        return anndata.read_h5ad(path)
-    except Exception as e:
-        raise DataError(f"{path.name} was converted, and the file cannot be read again: {e}") from e
+    return _read(CONVERTED, [path])
 
 
 def _write(adata, path: Path) -> None:
