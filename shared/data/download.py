@@ -201,15 +201,12 @@ class Resumable:
         if url.startswith("file:"):  # an index on this machine
             shutil.copyfile(url2pathname(urlsplit(url).path), self.part)
             return False
-        have, mark = self._had(url)
         while True:
+            before, _ = self._had(url)
             try:
-                self._request(url, have, mark)
-                return have > 0
+                return self._request(url)
             except BrokenError:
-                before = have
-                have, mark = self._had(url)
-                if have < before + cache.CHUNK:
+                if self._had(url)[0] < before + cache.CHUNK:
                     raise
 
     def _had(self, url: str) -> tuple[int, str | None]:
@@ -220,8 +217,9 @@ class Resumable:
         usable = note and (mark or self.file.sha256) and self.part.is_file()
         return (self.part.stat().st_size, mark) if usable else (0, None)
 
-    def _request(self, url: str, have: int, known: str | None) -> None:
-        """One request, written to the part as it arrives."""
+    def _request(self, url: str) -> bool:
+        """One request, written to the part as it arrives; True where it went on from one."""
+        have, known = self._had(url)
         headers = ({"Range": f"bytes={have}-"} if have else {}) | ({"If-Range": known} if have and known else {})
         with request(url, headers, **self.options) as response:
             said = response.headers
@@ -244,6 +242,7 @@ class Resumable:
                 if not decode:  # the part counts unpacked bytes, and the server packed ones: it starts anew
                     cache.write_note(self.part, {"address": _without_user(url), "mark": mark})
             self._write(_chunks(response, decode), have, total)
+            return have > 0
 
     def _check_size(self, total: int | None, have: int) -> None:
         """Refuse what is not as large as the catalogue says, or larger than the disk has room for."""
@@ -264,8 +263,9 @@ class Resumable:
                 for chunk in chunks:
                     out.write(chunk)
                     shown.update(len(chunk))
-        except OSError:  # the disk is full: a part would keep it so
-            self.drop()
+        except OSError as e:
+            if e.errno in cache.FULL:  # a part would keep it so
+                self.drop()
             raise
         if total not in (None, self.part.stat().st_size):
             raise BrokenError(f"it sent {self.part.stat().st_size:,} of {total:,} bytes")

@@ -41,7 +41,6 @@ def shell(tmp_path, monkeypatch, capsys, server, no_waits):
     monkeypatch.setattr(download, "STALL", 1.0)
     monkeypatch.setattr(catalogue, "home", lambda: home)
     monkeypatch.setattr(download, "home", lambda: home)
-    monkeypatch.setattr(routes, "readers", lambda: {"h5ad": None, "table": None})
     (home / "small.csv").write_bytes(BODY)
     server.put("/a.csv", Answer(BODY))
     server.put("/b.csv", Answer(BODY[::-1]))
