@@ -7,7 +7,6 @@ bytes say. pooch unpacks too, but trusts the names, links and sizes that an arch
 from __future__ import annotations
 
 import bz2
-import fnmatch
 import gzip
 import lzma
 import shutil
@@ -36,10 +35,10 @@ class _Refused(DataError):
 def members(path: Path, names, into: Path) -> list[Path]:
     """Take files out of a zip or tar archive; a tar may be packed with gzip, bzip2 or xz.
 
-    `names` are paths inside the archive; one with ``*`` or ``?`` means every file that it fits, no names mean all.
-    `into` is a new folder, made here. Returned are the files in it, in the order of `names`. :class:`DataError`, with
-    nothing left behind: if a name is not there, is a link, a device or there twice; if any name of the archive leads
-    outside; if it unpacks to more than it may; if it is damaged, or the disk is full.
+    `names` are paths inside the archive, `into` is a new folder, made here. Returned are the files in it, in the order
+    of `names`. :class:`DataError`, with nothing left behind: if a name is not there, is a link, a device or there
+    twice; if any name of the archive leads outside; if it unpacks to more than it may; if it is damaged, or the disk is
+    full.
     """
     path, into = Path(path), Path(into)
     if not path.is_file():
@@ -47,19 +46,25 @@ def members(path: Path, names, into: Path) -> list[Path]:
     into.mkdir(parents=True)
     try:
         read_through(path)
-        wanted = [_inside(name) for name in names] or ["*"]
-        written, found = sorted(_written(path, wanted, into)), []
-        for name in wanted:
-            found += fnmatch.filter(written, name) or [None]
-            if found[-1] is None:
-                raise _Refused(f"it has no file {name}; the archive may be another version")
+        found = {_inside(name): into / _inside(name) for name in names}
+        for name, plain, opened in _files(path):
+            target = found.get(_inside(name))
+            if target is None:
+                continue
+            if not plain or target.exists():
+                raise _Refused(f"it holds {name} twice" if plain else f"{name} is a link or a device and no file")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with opened() as source, target.open("xb") as out:
+                shutil.copyfileobj(source, out, CHUNK)
+        for name in (name for name, target in found.items() if not target.is_file()):
+            raise _Refused(f"it has no file {name}; the archive may be another version")
     except DAMAGE as e:  # the errors of the libraries, and ours, which is a ValueError
         shutil.rmtree(into)
         said = str(e) if isinstance(e, _Refused) else f"it is damaged, or no zip or tar archive ({e}); fetch it again"
         if getattr(e, "errno", None) in FULL:
             said = f"the disk of {into.parent} is full; make room"
         raise DataError(f"{path.name} cannot be unpacked: {said}") from e
-    return [into / name for name in dict.fromkeys(found)]
+    return list(found.values())
 
 
 def read_through(path: Path) -> None:
@@ -105,19 +110,3 @@ def _inside(name: str) -> str:
     if not name or "\0" in name or PureWindowsPath(name).anchor or ".." in parts:
         raise _Refused(f"the name {name!r} leads outside the folder it is unpacked to; do not trust this archive")
     return "/".join(p for p in parts if p != ".")
-
-
-def _written(path: Path, wanted, folder: Path):
-    """Write the members that are wanted below `folder`; their names."""
-    taken = set()  # in small letters: some systems know no other
-    for name, plain, opened in _files(path):
-        inside = _inside(name)
-        if not any(fnmatch.fnmatchcase(inside, pattern) for pattern in wanted):
-            continue
-        if not plain or inside.casefold() in taken:
-            raise _Refused(f"it holds {inside} twice" if plain else f"{name} is a link or a device and no file")
-        taken.add(inside.casefold())
-        (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-        with opened() as source, (folder / inside).open("xb") as out:
-            shutil.copyfileobj(source, out, CHUNK)
-        yield inside
