@@ -72,22 +72,21 @@ def state(entry: Entry, route: Route) -> tuple[str, str]:
         return "simulated", "made when it is loaded; nothing to fetch"
     files = {f: download.find(f, route.kind) for f in route.files}
     states = list(dict.fromkeys(seen.state for seen in files.values()))
+    notes = [seen.problem for seen in files.values() if seen.problem]
     if "damaged" in states:
-        return "damaged", "; ".join(seen.problem for seen in files.values() if seen.state == "damaged")
-    missing = [f for f, seen in files.items() if seen.state == "absent"]
-    notes = [files[f].problem for f in missing if files[f].problem]
+        return "damaged", "; ".join(notes)
     made = routes.conversion(entry, route)
-    converted = made is not None and made.state == "converted"
-    if made and made.state == "damaged":
+    converted = routes.whole(made)
+    if made and made.is_file() and not converted:
         notes.append("the converted copy is damaged and will be made again")
+    missing = [f for f, seen in files.items() if seen.state == "absent"]
     if missing and converted:
         return "converted", "; ".join(["the converted copy is ok", *notes])
     if missing:
         origins = [o for f in missing for o in (map(download.host, f.urls) if f.urls else ["the package index"])]
         some = f"{len(missing)} of {len(files)} files" if len(files) > 1 else "it"
-        unverified = "" if route.verified else "unverified; "
-        fetched = f"{unverified}not here: {some} would be fetched from {' or '.join(dict.fromkeys(origins))}"
-        return "absent", "; ".join([fetched, *notes])
+        said = f"not here: {some} would be fetched from {' or '.join(dict.fromkeys(origins))}"
+        return "absent", "; ".join(["unverified"] * (not route.verified) + [said, *notes])
     where = " and ".join({"mirror": "in the mirror"}.get(s, s) for s in states) + ", converted" * converted
     seen = "ok (by the sha256 of its first download)" if all(map(cache.known_sha256, files)) else "unverified"
     return states[0], "; ".join([f"{where}, {'sha256 ok' if route.verified else seen}", *notes])
@@ -162,16 +161,23 @@ def show(args) -> int:
 
 def get(args) -> int:
     """Fetch, so that later loads need no network."""
+
+    def one(entry):
+        route, paths = had(entry, args.route, args.unverified)
+        return "\n  ".join([route.kind if paths else f"{route.kind}, nothing to fetch", *map(str, paths)])
+
+    return int(each(chosen(args.names), one) > 0)
+
+
+def each(entries: list[Entry], one) -> int:
+    """Say what `one` gives of every entry, or why it cannot; how many failed."""
     failed = 0
-    for entry in chosen(args.names):
+    for entry in entries:
         try:
-            route, paths = had(entry, args.route, args.unverified)
+            say(f"{entry.name}: {one(entry)}")
         except (DataError, SettingError) as e:  # the others may be had
             say(f"{entry.name}: {e}", sys.stderr)
-            failed = 1
-            continue
-        nothing = "" if paths else ", nothing to fetch"
-        say("\n  ".join([f"{entry.name}: {route.kind}{nothing}", *map(str, paths)]))
+            failed += 1
     return failed
 
 
@@ -219,22 +225,20 @@ def options_of(args) -> Options:
 
 def mirror(args) -> int:
     """Copy files into a folder for machines without a network (BORROWED_MIRROR=FOLDER)."""
-    folder, entries, lacking = Path(args.folder).expanduser(), chosen(args.names), 0
-    for entry in entries:
+    folder, entries = Path(args.folder).expanduser(), chosen(args.names)
+
+    def one(entry):
         first = entry.routes[0].kind
         kind = args.route or (first if first in ("bundled", "simulated") else None)
-        try:
-            route, paths = had(entry, kind, args.unverified)
-            files = list(zip(route.files, paths)) if route.kind in ("package", "official") else []
-            for file, path in files:
-                copied(file, path, folder)
-        except (DataError, SettingError) as e:
-            say(f"{entry.name} is not in the mirror: {e}", sys.stderr)
-            lacking += 1
-            continue
-        say(f"{entry.name}: {route.kind} {f'{len(files)} files' if files else 'needs none'}")
-    had_ = f"{len(entries) - lacking} of {len(entries)} data sets"
-    say(f"\n{folder}: {had_}; use it with BORROWED_MIRROR={folder}")
+        route, paths = had(entry, kind, args.unverified)
+        if route.kind in ("bundled", "simulated"):
+            return f"{route.kind} needs none"
+        for file, path in zip(route.files, paths):
+            copied(file, path, folder)
+        return f"{route.kind} {len(paths)} files"
+
+    lacking = each(entries, one)
+    say(f"\n{folder}: {len(entries) - lacking} of {len(entries)} data sets; use it with BORROWED_MIRROR={folder}")
     return int(lacking > 0)
 
 

@@ -29,10 +29,9 @@ SPARE = 16 << 20  # bytes that a download leaves free
 GOOD, BUSY = (200, 206, 416), (408, 429, 500, 502, 503, 504)
 # Bytes as they lie on the server: a .gz that is unpacked on the way has another sha256, and cannot be resumed.
 HEADERS = {"User-Agent": "borrowed-strength (teaching material)", "Accept-Encoding": "identity"}
-GZIP, ZIP, HDF5 = (".gz", ".tgz"), (".zip", ".whl", ".xlsx", ".npz"), (".h5", ".h5ad", ".hdf5", ".loom")
-MAGIC = dict.fromkeys(GZIP, b"\x1f\x8b") | dict.fromkeys(ZIP, b"PK") | dict.fromkeys(HDF5, b"\x89HDF\r\n\x1a\n")
-MAGIC |= {".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00"}
-PAGES, PAGE = (".html", ".htm"), re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", re.IGNORECASE)
+HDF5 = b"\x89HDF\r\n\x1a\n"
+MAGIC = {".gz": b"\x1f\x8b", ".zip": b"PK", ".whl": b"PK", ".h5": HDF5, ".h5ad": HDF5}  # how such files begin
+PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", re.IGNORECASE)
 
 
 class DownloadError(Exception):
@@ -136,12 +135,12 @@ def problem(path: Path, file: File) -> str:
             return "" if cache.sha256(path) == expected else "its sha256 differs"
         with path.open("rb") as f:
             start = f.read(512)
-        if suffix not in PAGES and PAGE.match(start):
+        if PAGE.match(start):
             return "it is a web page (HTML) and no data"
         if not start.startswith(MAGIC.get(suffix, b"")):
             return f"it is no {suffix} file"
         unpack.read_through(path)
-        if suffix in HDF5:
+        if MAGIC.get(suffix) == HDF5:
             import h5py
 
             h5py.File(path, "r").close()
@@ -184,7 +183,7 @@ class Resumable:
 
     def __init__(self, file: File, progress: bool, options: dict):
         self.file, self.progress, self.options = file, progress, options
-        self.part, self.suffix = Path(f"{cache.place(file)}.part"), Path(file.name).suffix.lower()
+        self.part = Path(f"{cache.place(file)}.part")
 
     def __call__(self, url: str, output_file: str, _pooch) -> None:
         """Bring what lies at `url` to `output_file`, whole and right."""
@@ -223,7 +222,7 @@ class Resumable:
         headers = ({"Range": f"bytes={have}-"} if have else {}) | ({"If-Range": known} if have and known else {})
         with request(url, headers, **self.options) as response:
             said = response.headers
-            if "html" in said.get("Content-Type", "").lower() and self.suffix not in PAGES:
+            if "html" in said.get("Content-Type", "").lower():
                 raise DownloadError("it sends a web page (HTML) and no data: a login or an error, perhaps")
             etag = said.get("ETag", "W/")
             mark = said.get("Last-Modified") if etag.startswith("W/") else etag  # a weak one promises too little
@@ -233,7 +232,7 @@ class Resumable:
                 self.drop()
                 raise BrokenError("it cannot go on from a part, or has another version of the file")
             # True where a server packs the bytes for the way although it was asked not to.
-            decode = said.get("Content-Encoding", "identity") not in ("", "identity") and self.suffix not in GZIP
+            decode = said.get("Content-Encoding", "identity") != "identity" and not self.part.name.endswith(".gz.part")
             length = said.get("Content-Length", "")
             total = have + int(length) if length.isdecimal() and not decode else None
             self._check_size(total, have)

@@ -11,7 +11,6 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 from shared.data import download, unpack
 from shared.data.cache import CURE, FULL, cache_folder, known_sha256, locked, made, read_note, sha256, write_note
@@ -133,37 +132,33 @@ def _read(route: Route, paths: list[Path]):
 # Conversions
 
 
-class Conversion(NamedTuple):
-    """A converted file: where it is, or would be, and ``"converted"``, ``"damaged"`` or ``"absent"``."""
-
-    path: Path
-    state: str
-
-
-def conversion(entry: Entry, route: Route) -> Conversion | None:
-    """The converted file of a route, checked; None where the route has none, or its files were never here."""
+def conversion(entry: Entry, route: Route) -> Path | None:
+    """Where the converted file of a route lies, there or not; None where it has none, or its files were never here."""
     hashes = [known_sha256(f) for f in route.files]
     if route.kind not in ("package", "official") or _as_it_is(route) or None in hashes:
         return None
     parts = [[h, *f.members] for h, f in zip(hashes, route.files)]
     what = json.dumps([VERSION, route.reader, dict(route.options), parts], sort_keys=True, default=str)
     key = hashlib.sha256(what.encode()).hexdigest()[:12]
-    path = cache_folder() / "converted" / f"{entry.name}-{key}.h5ad"
-    right = path.is_file() and sha256(path) == read_note(path).get("sha256")
-    return Conversion(path, "converted" if right else "damaged" if path.is_file() else "absent")
+    return cache_folder() / "converted" / f"{entry.name}-{key}.h5ad"
+
+
+def whole(path: Path | None) -> bool:
+    """Whether a converted file is there and is what was written."""
+    return path is not None and path.is_file() and sha256(path) == read_note(path).get("sha256")
 
 
 def _converted(entry: Entry, route: Route, progress: bool):
-    found = conversion(entry, route)
-    if found and found.state == "converted":
+    path = conversion(entry, route)
+    if whole(path):
         try:
-            return _read(CONVERTED, [found.path])
+            return _read(CONVERTED, [path])
         except DataError:
-            found.path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     paths = files(entry, route, progress=progress)
-    path = conversion(entry, route).path  # the hash of every file is known now
+    path = conversion(entry, route)  # the hash of every file is known now
     with locked(path):
-        if conversion(entry, route).state == "converted":  # by another process, while this one waited
+        if whole(path):  # by another process, while this one waited
             return _read(CONVERTED, [path])
         with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=made(path.parent)) as folder:
             inputs, draft = [], Path(folder) / path.name

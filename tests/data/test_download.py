@@ -126,11 +126,6 @@ def test_a_bundled_file_is_checked(monkeypatch, tmp_path):
         download.get(File("b.bin", sha(BODY), 1), kind="bundled")
 
 
-def test_a_web_page_that_was_asked_for(server):
-    server.put("/table.html", Answer(PAGE, kind="text/html"))
-    assert official(unpinned(server, "/table.html")).read_bytes() == PAGE
-
-
 def test_a_redirect_is_followed(server):
     server.put("/there.bin", Answer(BODY))
     server.put("/here.bin", Answer(status=302, headers={"Location": "/there.bin"}))

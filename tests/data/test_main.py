@@ -185,7 +185,7 @@ def test_check_fails_for_damage_only(shell, tmp_path, which):
 def test_check_names_a_damaged_conversion(shell, monkeypatch, tmp_path):
     shell("get", "far")
     e = catalogue.entry("far")
-    path = routes.conversion(e, e.routes[0]).path
+    path = routes.conversion(e, e.routes[0])
     path.parent.mkdir()
     path.write_bytes(b"x")
     status, out, _ = shell("check", "far")
@@ -199,7 +199,7 @@ def test_check_names_a_damaged_conversion(shell, monkeypatch, tmp_path):
 def test_mirror(shell, tmp_path, monkeypatch):
     folder = tmp_path / "class room"
     status, out, err = shell("mirror", folder, "--unverified")
-    assert status == 1 and "gone is not in the mirror: gone.csv cannot be fetched" in err
+    assert status == 1 and "gone: gone.csv cannot be fetched" in err
     assert "4 of 5 data sets" in out and "far: official 1 file" in out and "small: bundled needs none" in out
     assert sorted(p.name for p in folder.iterdir()) == ["a.csv", "b.csv"]
     assert (folder / "a.csv").read_bytes() == BODY

@@ -174,7 +174,7 @@ def test_a_conversion_belongs_to_its_file_reader_and_options(place, monkeypatch)
 def test_a_damaged_conversion_is_made_again(place, how):
     e = official(place)
     routes.obtain(e)
-    path = routes.conversion(e, e.routes[0]).path
+    path = routes.conversion(e, e.routes[0])
     data = bytearray(path.read_bytes())
     if how == "byte":
         data[len(data) // 2] ^= 0xFF
@@ -187,7 +187,7 @@ def test_a_damaged_conversion_is_made_again(place, how):
         path.write_bytes(b"junk")
         cache.write_note(path, {"sha256": cache.sha256(path)})
     assert total(routes.obtain(e)) == 132 and len(place.read) == 2
-    assert routes.conversion(e, e.routes[0]).state == "converted"
+    assert routes.whole(path)
     assert total(routes.obtain(e)) == 132 and len(place.read) == 2
 
 
