@@ -187,13 +187,7 @@ def _read(path: Path) -> dict[str, Entry]:
 
 
 def catalog() -> dict[str, Entry]:
-    """Every data set of the book by name.
-
-    Raises
-    ------
-    DataError
-        If the catalogue is missing or an entry lacks a field.
-    """
+    """Every data set of the book by name; :class:`DataError` if the catalogue is missing or an entry lacks a field."""
     path = home() / "catalog.yml"
     if not path.exists():
         raise DataError(f"there is no catalogue at {path}: run from a full checkout, or install the package again")
