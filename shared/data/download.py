@@ -198,7 +198,10 @@ class Resumable:
     def _arrived(self, url: str) -> bool:
         """Bring the file to the part, from break to break while each try brings something; True where one went on."""
         if url.startswith("file:"):  # an index on this machine
-            shutil.copyfile(url2pathname(urlsplit(url).path), self.part)
+            source = Path(url2pathname(urlsplit(url).path))
+            if not source.is_file():
+                raise DownloadError("there is no such file")
+            shutil.copyfile(source, self.part)
             return False
         while True:
             before, _ = self._had(url)

@@ -149,6 +149,9 @@ def test_an_index_on_this_disk(monkeypatch, no_pip, tmp_path):
     (at / NAME).write_bytes(WHEEL[::-1])
     with pytest.raises(DataError, match="this machine: its sha256 differs"):
         got()
+    (at / NAME).unlink()
+    with pytest.raises(Unavailable, match="this machine: there is no such file"):
+        got()
 
 
 def test_settings_have_an_order(monkeypatch):
