@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 import textwrap
@@ -17,12 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from shared.data.cache import written_whole
+from shared.data.constraints import near
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes.lists import many, shown, stamp
 from shared.data.io import h5ad
 from shared.data.io.tables import holds_words, opened, separator_of
 from shared.data.load import load_own
-from shared.data.store import written_whole
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
 
@@ -252,8 +252,8 @@ def _for_findings(path, report, adata, options, need):
     elif checks & {"not log", "not tpm"} and need is None and report.looks in UNITS_OF:
         more["units"] = UNITS_OF[report.looks]
     if "labels" in checks:
-        near = difflib.get_close_matches(options.labels, adata.obs, 1)
-        more |= {"labels": near[0]} if near else {}
+        meant = near(options.labels, adata.obs)
+        more |= {"labels": meant[0]} if meant else {}
     if more:
         yield replace(options, **more)
 

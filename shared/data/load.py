@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from shared.data.cache import sha256
 from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
 from shared.data.constraints import Flag, Maybe, OneOf, nearest, require
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
-from shared.data.store import sha256
 from shared.data.validate.checks import label_values, report_of, value_errors
 from shared.data.validate.findings import refuse
 from shared.data.validate.structure import matrix_of, name_problems, narrow, structure

@@ -1,13 +1,12 @@
 """Where a published package's file lies, asked of the index that pip is set up to use; nothing is installed or run.
 
 ``pip download`` would run the ``setup.py`` of a source archive to learn its name, so only pip's configuration is asked
-for, and the index is read here: its pages are lists of links, as HTML (PEP 503) or JSON (PEP 691).
+for, and the index is read here: its pages are lists of links (PEP 503).
 """
 
 from __future__ import annotations
 
 import html
-import json
 import os
 import re
 import subprocess
@@ -23,7 +22,6 @@ from shared.data.download import DownloadError, host, request
 from shared.data.errors import DataError, Unavailable
 
 LARGEST_PAGE = 64 << 20  # bytes
-ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 # A tag with an address, whatever stands in the quotes of its other attributes.
 LINK = re.compile(r"""<(a|base)\b(?:"[^"]*"|'[^']*'|[^>"'])*?\shref\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
 
@@ -34,13 +32,13 @@ def addresses(file: File) -> tuple[list[str], dict]:
     The addresses may carry the index's user and password: not for printing or keeping. :class:`Unavailable` if no index
     has the file or answers, :class:`DataError` if one has a file of that name with another sha256.
     """
-    settings = configuration()
-    proxy, offered, said = settings.get("proxy"), [], []
+    settings, offered, said = configuration(), [], []
+    proxy = settings.get("proxy")
     how = {"verify": settings.get("cert"), "proxies": proxy and {"http": proxy, "https": proxy}}
     how = {name: value for name, value in how.items() if value}
     project = re.sub(r"[-_.]+", "-", (file.package or "").partition("==")[0]).lower()
-    pages = [f"{index.rstrip('/')}/{project}/" for index in indexes(settings)]
-    for url in [*pages, *settings.get("find-links", "").split()]:
+    for index in indexes(settings):
+        url = f"{index.rstrip('/')}/{project}/"
         try:
             offered += [(address, sha256) for name, address, sha256 in _links(url, how) if name == file.name]
         except DownloadError as e:
@@ -77,8 +75,7 @@ def _pip(*words: str) -> str:
 
 def default_index() -> str:
     """The index that pip asks where it is told of none, as its help names it; :class:`Unavailable` without pip."""
-    text = " ".join(_pip("download", "--help").split())
-    found = re.search(r"--index-url\b[^()]*\(default:?\s+(\S+?)\)", text)
+    found = re.search(r"--index-url\b[^()]*\(default:?\s+(\S+?)\)", " ".join(_pip("download", "--help").split()))
     if not found:
         cure = "run 'python -m ensurepip', or set PIP_INDEX_URL to your package index"
         raise Unavailable(f"pip is missing or does not say which package index it uses: {cure}")
@@ -87,46 +84,31 @@ def default_index() -> str:
 
 def indexes(settings) -> list[str]:
     """The addresses of the indexes, none where pip is told to ask none."""
-    off = settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off")
-    if off:
+    if settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off"):
         return []
     return f"{settings.get('index-url') or default_index()} {settings.get('extra-index-url', '')}".split()
 
 
 def _links(url: str, how: dict) -> list[tuple[str, str, str | None]]:
-    """(file name, address, sha256 or None) of all that a page or a folder offers."""
-    if "://" not in url or url.startswith("file:"):
-        path = Path(url2pathname(urlsplit(url).path) if "://" in url else url).expanduser().absolute()
-        page = path / "index.html" if path.is_dir() else path
-        if page.is_file():
-            return _parsed(page.read_bytes(), "text/html", page.as_uri())
-        if not path.is_dir():
-            raise DownloadError("there is no such folder")
-        return [(p.name, p.as_uri(), None) for p in sorted(path.iterdir()) if p.is_file()]
-    with request(url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, **how) as response:
-        try:
-            body = response.raw.read(LARGEST_PAGE, decode_content=True)
-        except Exception:  # of urllib3, or of gzip
-            raise DownloadError("the connection broke") from None
-        links = _parsed(body, response.headers.get("Content-Type", ""), response.url)
-    return [(name, _with_user(address, url), sha256) for name, address, sha256 in links]
-
-
-def _parsed(body: bytes, kind: str, url: str):
-    """Links of one page."""
-    if "json" in kind:
-        try:
-            files = json.loads(body)["files"]
-            return [(f["filename"], urljoin(url, f["url"]), f.get("hashes", {}).get("sha256")) for f in files]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DownloadError("its answer is no list of files") from None
+    """(file name, address, sha256 or None) of all that a project's page offers."""
+    if url.startswith("file:"):
+        page = Path(url2pathname(urlsplit(url).path)) / "index.html"
+        if not page.is_file():
+            raise DownloadError(f"there is no {page}")
+        body, top = page.read_bytes(), page.as_uri()
+    else:
+        with request(url, {"Accept": "text/html", "Accept-Encoding": "gzip"}, **how) as response:
+            try:
+                body, top = response.raw.read(LARGEST_PAGE, decode_content=True), response.url
+            except Exception:  # of urllib3, or of gzip
+                raise DownloadError("the connection broke") from None
     found = [(tag.lower(), html.unescape(href)) for tag, href in LINK.findall(body.decode("utf-8", "replace"))]
-    base = urljoin(url, dict(found).get("base", ""))
-    links = []
+    base, links = urljoin(top, dict(found).get("base", "")), []
     for address, fragment in (urldefrag(urljoin(base, href)) for tag, href in found if tag == "a"):
         mark = re.search(r"sha256=([0-9a-f]{64})", fragment)
         # The name as pip takes it: the last part of the address, which the text of the link repeats (PEP 503).
-        links.append((unquote(urlsplit(address).path.rpartition("/")[2]), address, mark and mark[1]))
+        name = unquote(urlsplit(address).path.rpartition("/")[2])
+        links.append((name, _with_user(address, url), mark and mark[1]))
     return links
 
 

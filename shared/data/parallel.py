@@ -26,10 +26,10 @@ from pathlib import Path
 
 import joblib
 
+from shared.data.cache import made, read_note, write_note
 from shared.data.constraints import Maybe, OneOf, Whole, check
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, shown
-from shared.data.store import made, read_note, write_note
 
 TRIES = 2
 SETTINGS = {"workers": Maybe(Whole()), "threads": Whole(1), "errors": OneOf("keep", "raise")}
