@@ -79,7 +79,7 @@ def _expression(path, genes_path):
     tensors = read_tensors(path)
     with refused(genes_path, "names of genes"):
         genes = genes_path.read_text(encoding="utf-8").split()
-    wrong = next((n for n, t in tensors.items() if t.shape != (len(genes),) or t.dtype.kind != "f"), None)
+    wrong = next((n for n, t in tensors.items() if t.shape != (len(genes),)), None)
     if wrong is not None:
         raise DataError(
             f"{path.name}: line {wrong[:80]!r} has {tensors[wrong].dtype} of shape {tensors[wrong].shape}, but "
