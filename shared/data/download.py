@@ -259,15 +259,8 @@ def request(url: str, headers: dict):
     try:
         response = requests.get(url, headers=HEADERS | headers, stream=True, timeout=(CONNECT, STALL))
     except (ValueError, OSError) as e:  # what requests raises is an OSError, too
-        words = {  # by the first kind that it is
-            r.SSLError: DownloadError("its certificate cannot be checked: is a proxy in the way, or the clock wrong?"),
-            r.ProxyError: DownloadError("the proxy refuses: check HTTPS_PROXY"),
-            r.Timeout: BrokenError(f"no answer in {STALL:g} s"),
-            r.ConnectionError: BrokenError("it cannot be reached"),
-            r.TooManyRedirects: DownloadError("it sends from one address to the next without end"),
-            Exception: DownloadError(f"the address cannot be used ({type(e).__name__})"),
-        }
-        raise next(said for kind, said in words.items() if isinstance(e, kind)) from None
+        again = isinstance(e, (r.Timeout, r.ConnectionError)) and not isinstance(e, (r.SSLError, r.ProxyError))
+        raise (BrokenError if again else DownloadError)(f"it cannot be reached ({type(e).__name__})") from None
     bare = url.startswith("https:") and response.url.startswith("http:")
     if response.status_code in GOOD and not bare:
         return response

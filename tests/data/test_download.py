@@ -236,7 +236,7 @@ STAYS = {  # suffix, answers, known sha256, error, words, what is left beside th
     "a page in secret": (".csv", [Answer(PAGE)], False, DataError, "web page", []),
     "a page behind a mark": (".csv", [Answer(b"\xef\xbb\xbf \n" + PAGE.lower())], False, DataError, "web page", []),
     "a message for a gzip": (".csv.gz", [TEXT], False, DataError, r"it is no \.gz file", []),
-    "a circle": (".csv", [CIRCLE], True, Unavailable, "without end", []),
+    "a circle": (".csv", [CIRCLE], True, Unavailable, "TooManyRedirects", []),
     "gone": (".csv", [Answer(status=410)], True, Unavailable, "it answers 410", []),
     "mute": (
         ".csv",

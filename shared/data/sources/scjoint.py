@@ -20,6 +20,9 @@ def read(paths, *, batches, modality):
     beside it a ``…cellTypes.csv`` as R writes it (a number or the cell's name, then the type), in the order of the
     cells. The values are log(1 + x) of counts or of gene activity, not counts.
 
+    :class:`DataError` is raised if a file is damaged, its parts contradict each other, types and cells differ in
+    number, or features differ.
+
     Parameters
     ----------
     paths : list of Path
@@ -32,11 +35,6 @@ def read(paths, *, batches, modality):
     AnnData
         ``X``: float32 CSR. ``obs``: cell_type where there are types (missing in the other files), batch, modality.
         Names that two files share are written ``batch_name`` in all.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged, its parts contradict each other, types and cells differ in number, or features differ.
     """
     groups = []
     for path in paths:

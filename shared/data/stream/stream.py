@@ -28,6 +28,9 @@ STEP_BYTES = 32 << 20  # what a chunk takes, unless its size is named
 class Stream:
     """Cells of an ``.h5ad`` file, read as needed; ``anndata.experimental.concat_on_disk`` makes one file of several.
 
+    :class:`DataError` is raised if the file is missing, damaged, a zarr store, stored by gene (CSC) or without the
+    matrix or the genes asked for. While reading: on NaN, on damage, and when the file changes meanwhile.
+
     Parameters
     ----------
     path : path
@@ -46,12 +49,6 @@ class Stream:
     shape : tuple of int
         Cells and genes.
     genes : tuple of str
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged, a zarr store, stored by gene (CSC) or without the matrix or the genes asked
-        for. While reading: on NaN, on damage, and when the file changes meanwhile.
     """
 
     def __init__(self, path, *, genes=None, missing="refuse", layer=None, transform=None):
