@@ -177,23 +177,20 @@ class Resumable:
 
     def __call__(self, url: str, output_file: str, _pooch) -> None:
         """Bring what lies at `url` to `output_file`, whole and right."""
-        resumed = self._arrived(url)
+        resumed = None
+        while resumed is None:
+            have, mark = self._had()
+            try:
+                resumed = self._request(url, have, mark)
+            except BrokenError:
+                if self._had()[0] < have + cache.CHUNK:  # from break to break, while each try brings something
+                    raise
         wrong = problem(self.part, self.file)
         if not wrong:
             os.replace(self.part, output_file)
         self.drop()
         if wrong:  # parts of two versions may have met: after a ValueError pooch asks again, from the start
             raise (ValueError if resumed else UnusableError)(wrong)
-
-    def _arrived(self, url: str) -> bool:
-        """Bring the file to the part, from break to break while each try brings something; True where one went on."""
-        while True:
-            have, mark = self._had()
-            try:
-                return self._request(url, have, mark)
-            except BrokenError:
-                if self._had()[0] < have + cache.CHUNK:
-                    raise
 
     def _had(self) -> tuple[int, str | None]:
         """Bytes of the part that a request may go on from, and the mark of the version they are of."""
