@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import os
-import sys
 import threading
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from shared.data.catalogue import File
 from shared.data.errors import DataError
 
 CHUNK = 1 << 20
-SILENT = 2.0  # seconds of waiting for another process before it is said
 CURE = "name a folder of yours in BORROWED_CACHE"
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -125,16 +123,12 @@ def made(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path):
-    """Hold the one right to write `path`; wait while another process or thread has it, and soon say so."""
-    from filelock import FileLock, Timeout
+    """Hold the one right to write `path`; wait while another process or thread has it."""
+    from filelock import FileLock
 
     lock = FileLock(made(path.parent) / f"{path.name}.lock")
     try:
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=SILENT)
-        if not lock.is_locked:
-            print(f"another process fetches {path.name}: waiting for it", file=sys.stderr)
-            lock.acquire()
+        lock.acquire()
     except (OSError, NotImplementedError) as e:
         raise DataError(f"{path.parent} takes no lock ({e}): {CURE}, on a local disk") from e
     try:

@@ -10,12 +10,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-import shutil
-import time
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from shared.data import cache, unpack
 from shared.data.catalogue import File, home
@@ -24,8 +20,6 @@ from shared.data.errors import DataError, Unavailable
 RETRIES = 3  # pooch waits 1, 2 and 3 seconds before them
 CONNECT = 15.0  # seconds until a server answers at all
 STALL = 30.0  # seconds without a byte
-SLOWEST = 1024  # bytes a second, over two times STALL
-SPARE = 16 << 20  # bytes that a download leaves free
 GOOD, BUSY = (200, 206, 416), (408, 429, 500, 502, 503, 504)
 # Bytes as they lie on the server: a .gz that is unpacked on the way has another sha256, and cannot be resumed.
 HEADERS = {"User-Agent": "borrowed-strength (teaching material)", "Accept-Encoding": "identity"}
@@ -61,11 +55,7 @@ def offline() -> bool:
 
 def host(url: str) -> str:
     """The host of an address, for messages: without user, password and what follows."""
-    return re.match(r"(?:[^/]*//)?(\[.*?\]|[^/:?#]*)", _without_user(url))[1] or "this machine"
-
-
-def _without_user(url: str) -> str:
-    return re.sub(r"(?<=//)[^/?#]*@", "", url)
+    return re.match(r"(?:[^/]*//)?(?:[^/?#]*@)?(\[.*?\]|[^/:?#]*)", url)[1]
 
 
 def find(file: File, kind: str) -> Found:
@@ -152,18 +142,18 @@ def problem(path: Path, file: File) -> str:
 def _fetched(file: File, kind: str, progress: bool) -> Path:
     """Try every address, the file's lock held by the caller; its path in the cache."""
     path, expected, errors = cache.place(file), cache.known_sha256(file), {}
-    urls, options = file.urls, {}
+    urls = file.urls
     if kind == "package":
         from shared.data import package
 
-        urls, options = package.addresses(file)
+        urls = package.addresses(file)
     for old in (path, *path.parent.glob("tmp" + 8 * "[a-z0-9_]")):  # damaged; pooch's, of a process that was killed
         old.unlink(missing_ok=True)
     for url in urls:
         how = {"registry": {path.name: expected}, "urls": {path.name: url}, "retry_if_failed": RETRIES}
         try:
             pooch = cache.quiet_pooch().create(path.parent, base_url="", **how)
-            return Path(pooch.fetch(path.name, downloader=Resumable(file, progress, options)))
+            return Path(pooch.fetch(path.name, downloader=Resumable(file, progress)))
         except (DownloadError, ValueError) as e:
             errors[url] = e
     damaged = any(isinstance(e, UnusableError) or not isinstance(e, DownloadError) for e in errors.values())
@@ -177,17 +167,24 @@ def _fetched(file: File, kind: str, progress: bool) -> Path:
 class Resumable:
     """pooch's downloader: a download goes on where an earlier one stopped, of this process or of one that was killed.
 
-    Beside the final path lie ``.part``, what has arrived, and ``.part.json``: the address it came from, and what tells
-    this version of the file from another (ETag or Last-Modified).
+    Beside the final path lie ``.part``, what has arrived, and ``.part.json``: what tells this version of the file from
+    another (ETag or Last-Modified).
     """
 
-    def __init__(self, file: File, progress: bool, options: dict):
-        self.file, self.progress, self.options = file, progress, options
+    def __init__(self, file: File, progress: bool):
+        self.file, self.progress = file, progress
         self.part = Path(f"{cache.place(file)}.part")
 
     def __call__(self, url: str, output_file: str, _pooch) -> None:
         """Bring what lies at `url` to `output_file`, whole and right."""
-        resumed = self._arrived(url)
+        resumed = None
+        while resumed is None:
+            have, mark = self._had()
+            try:
+                resumed = self._request(url, have, mark)
+            except BrokenError:
+                if self._had()[0] < have + cache.CHUNK:  # from break to break, while each try brings something
+                    raise
         wrong = problem(self.part, self.file)
         if not wrong:
             os.replace(self.part, output_file)
@@ -195,38 +192,22 @@ class Resumable:
         if wrong:  # parts of two versions may have met: after a ValueError pooch asks again, from the start
             raise (ValueError if resumed else UnusableError)(wrong)
 
-    def _arrived(self, url: str) -> bool:
-        """Bring the file to the part, from break to break while each try brings something; True where one went on."""
-        if url.startswith("file:"):  # an index on this machine
-            source = Path(url2pathname(urlsplit(url).path))
-            if not source.is_file():
-                raise DownloadError("there is no such file")
-            shutil.copyfile(source, self.part)
-            return False
-        while True:
-            before, _ = self._had(url)
-            try:
-                return self._request(url)
-            except BrokenError:
-                if self._had(url)[0] < before + cache.CHUNK:
-                    raise
-
-    def _had(self, url: str) -> tuple[int, str | None]:
-        """Bytes of the part that a request to `url` may go on from, and the mark of the version they are of."""
+    def _had(self) -> tuple[int, str | None]:
+        """Bytes of the part that a request may go on from, and the mark of the version they are of."""
         note = cache.read_note(self.part)
-        mark = note.get("mark") if note.get("address") == _without_user(url) else None
-        # A file of a known sha256 may go on from another address: were the two not the same, it would tell.
-        usable = note and (mark or self.file.sha256) and self.part.is_file()
-        return (self.part.stat().st_size, mark) if usable else (0, None)
+        # A file of a known sha256 needs no mark: were two versions to meet, it would tell.
+        usable = note and (note.get("mark") or self.file.sha256) and self.part.is_file()
+        return (self.part.stat().st_size, note.get("mark")) if usable else (0, None)
 
-    def _request(self, url: str) -> bool:
+    def _request(self, url: str, have: int, known: str | None) -> bool:
         """One request, written to the part as it arrives; True where it went on from one."""
-        have, known = self._had(url)
         headers = ({"Range": f"bytes={have}-"} if have else {}) | ({"If-Range": known} if have and known else {})
-        with request(url, headers, **self.options) as response:
+        with request(url, headers) as response:
             said = response.headers
             if "html" in said.get("Content-Type", "").lower():
                 raise DownloadError("it sends a web page (HTML) and no data: a login or an error, perhaps")
+            if said.get("Content-Encoding", "identity") != "identity" and not self.file.name.endswith(".gz"):
+                raise DownloadError("it packs the file for the way, although it was asked not to")
             etag = said.get("ETag", "W/")
             mark = said.get("Last-Modified") if etag.startswith("W/") else etag  # a weak one promises too little
             if response.status_code == 200:
@@ -234,26 +215,12 @@ class Resumable:
             elif not said.get("Content-Range", "").startswith(f"bytes {have}-") or known not in (None, mark):
                 self.drop()
                 raise BrokenError("it cannot go on from a part, or has another version of the file")
-            # True where a server packs the bytes for the way although it was asked not to.
-            decode = said.get("Content-Encoding", "identity") != "identity" and not self.part.name.endswith(".gz.part")
-            length = said.get("Content-Length", "")
-            total = have + int(length) if length.isdecimal() and not decode else None
-            self._check_size(total, have)
             if not have:
                 self.drop()
-                if not decode:  # the part counts unpacked bytes, and the server packed ones: it starts anew
-                    cache.write_note(self.part, {"address": _without_user(url), "mark": mark})
-            self._write(_chunks(response, decode), have, total)
+                cache.write_note(self.part, {"mark": mark})
+            length = said.get("Content-Length", "")
+            self._write(_chunks(response), have, have + int(length) if length.isdecimal() else None)
             return have > 0
-
-    def _check_size(self, total: int | None, have: int) -> None:
-        """Refuse what is not as large as the catalogue says, or larger than the disk has room for."""
-        if self.file.sha256 and self.file.size and total not in (None, self.file.size):
-            raise UnusableError(f"it has {total:,} bytes, and the catalogue says {self.file.size:,}")
-        need, free = (total or self.file.size or 0) - have, shutil.disk_usage(self.part.parent).free
-        if need > 0 and need + SPARE > free:
-            room = f"{need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free in {self.part.parent}"
-            raise UnusableError(f"it needs {room}: make room, or {cache.CURE} on another disk")
 
     def _write(self, chunks, have: int, total: int | None) -> None:
         from tqdm import tqdm
@@ -278,7 +245,7 @@ class Resumable:
             path.unlink(missing_ok=True)
 
 
-def request(url: str, headers: dict | None = None, **options):
+def request(url: str, headers: dict):
     """A response whose status is good, its body unread.
 
     :class:`DownloadError` where there is none; its words never hold the address, which may carry a password.
@@ -287,18 +254,10 @@ def request(url: str, headers: dict | None = None, **options):
     from requests import exceptions as r
 
     try:
-        headers = HEADERS | (headers or {})
-        response = requests.get(url, headers=headers, stream=True, timeout=(CONNECT, STALL), **options)
+        response = requests.get(url, headers=HEADERS | headers, stream=True, timeout=(CONNECT, STALL))
     except (ValueError, OSError) as e:  # what requests raises is an OSError, too
-        words = {  # by the first kind that it is
-            r.SSLError: DownloadError("its certificate cannot be checked: is a proxy in the way, or the clock wrong?"),
-            r.ProxyError: DownloadError("the proxy refuses: check HTTPS_PROXY"),
-            r.Timeout: BrokenError(f"no answer in {STALL:g} s"),
-            r.ConnectionError: BrokenError("it cannot be reached"),
-            r.TooManyRedirects: DownloadError("it sends from one address to the next without end"),
-            Exception: DownloadError(f"the address cannot be used ({type(e).__name__})"),
-        }
-        raise next(said for kind, said in words.items() if isinstance(e, kind)) from None
+        again = isinstance(e, (r.Timeout, r.ConnectionError)) and not isinstance(e, (r.SSLError, r.ProxyError))
+        raise (BrokenError if again else DownloadError)(f"it cannot be reached ({type(e).__name__})") from None
     bare = url.startswith("https:") and response.url.startswith("http:")
     if response.status_code in GOOD and not bare:
         return response
@@ -309,24 +268,14 @@ def request(url: str, headers: dict | None = None, **options):
     raise kind(f"it answers {response.status_code} {response.reason}")
 
 
-def _chunks(response, decode: bool):
-    """The body as it arrives; :class:`BrokenError` where the server falls silent, drips or hangs up."""
+def _chunks(response):
+    """The body's bytes as they lie on the server; :class:`BrokenError` where it falls silent or hangs up."""
     from urllib3.exceptions import HTTPError, ReadTimeoutError
 
     read = getattr(response.raw, "read1", response.raw.read)  # older versions of urllib3 wait until a chunk is full
-    since, got = time.monotonic(), 0
-    while True:
-        try:
-            chunk = read(cache.CHUNK, decode_content=decode)
-        except ReadTimeoutError:
-            raise BrokenError(f"it sent nothing for {STALL:g} s") from None
-        except (HTTPError, OSError):
-            raise BrokenError("the connection broke") from None
-        if not chunk:
-            return
-        yield chunk
-        got += len(chunk)
-        if time.monotonic() - since > 2 * STALL:
-            if got < SLOWEST * 2 * STALL:
-                raise BrokenError(f"it sent only {got:,} bytes in {2 * STALL:g} s")
-            since, got = time.monotonic(), 0
+    try:
+        yield from iter(lambda: read(cache.CHUNK, decode_content=False), b"")
+    except ReadTimeoutError:
+        raise BrokenError(f"it sent nothing for {STALL:g} s") from None
+    except (HTTPError, OSError):
+        raise BrokenError("the connection broke") from None

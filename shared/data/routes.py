@@ -57,9 +57,7 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
             why = f"{entry.name}: no real data could be had, and simulated data stand in ({'; '.join(said)})"
             warn(why, SimulatedWarning)
         return adata
-    if len(said) == 1:
-        raise Unavailable(f"{entry.name}, {said[0]}")
-    raise Unavailable(f"{entry.name} cannot be had by any route: {'; '.join(said)}")
+    raise Unavailable(f"{entry.name} cannot be had: {'; '.join(said)}")
 
 
 def files(entry: Entry, route: Route, *, progress: bool = True, unverified: bool = False) -> list[Path]:

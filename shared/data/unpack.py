@@ -13,7 +13,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -25,7 +24,6 @@ RATIO = 300
 FLOOR = 64 << 20  # bytes that any archive may hold, whatever the ratio
 TOTAL = 64 << 30  # bytes that no archive may hold
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError)
 
 
 class _Refused(DataError):
@@ -58,7 +56,7 @@ def members(path: Path, names, into: Path) -> list[Path]:
                 shutil.copyfileobj(source, out, CHUNK)
         for name in (name for name, target in found.items() if not target.is_file()):
             raise _Refused(f"it has no file {name}; the archive may be another version")
-    except DAMAGE as e:  # the errors of the libraries, and ours, which is a ValueError
+    except Exception as e:  # each library has errors of its own
         shutil.rmtree(into)
         said = str(e) if isinstance(e, _Refused) else f"it is damaged, or no zip or tar archive ({e}); fetch it again"
         if getattr(e, "errno", None) in FULL:

@@ -43,12 +43,12 @@ def alone(monkeypatch, tmp_path, no_waits):
 @pytest.fixture
 def no_pip(monkeypatch):
     """pip says nothing of its own: the settings come from its variables, without starting it."""
-    monkeypatch.setattr(package, "_pip", lambda *words: "")
+    monkeypatch.setattr(package, "_pip_config", lambda: "")
 
 
-def page(*links, base=""):
+def page(*links):
     lines = "".join(f'<a href="{href}" data-requires-python="&gt;=3.9">{text}</a><br>' for text, href in links)
-    return Answer(f"<!DOCTYPE html><html><head>{base}</head><body>{lines}</body></html>".encode(), kind="text/html")
+    return Answer(f"<!DOCTYPE html><html><head></head><body>{lines}</body></html>".encode(), kind="text/html")
 
 
 def index(server, monkeypatch, answer, top="/simple", user="", name="PIP_INDEX_URL"):
@@ -69,12 +69,6 @@ def test_an_html_index(server, monkeypatch, no_pip, href):
     path = got()
     assert path.read_bytes() == WHEEL and path.name == NAME
     assert server.headers("/simple/some-tool/", "accept")[-1] == "text/html"
-
-
-def test_a_base_address(server, monkeypatch, no_pip):
-    server.put(f"/elsewhere/{NAME}", Answer(WHEEL))
-    index(server, monkeypatch, page((NAME, NAME), base='<base href="/elsewhere/">'))
-    assert got().read_bytes() == WHEEL
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b"<a href=>", b"\xff<a href='x'"])
@@ -135,25 +129,6 @@ def test_another_host_never_sees_the_password(server, monkeypatch):
     assert package._with_user("https://index.example:8443/a", index) == "https://ann:secret@index.example:8443/a"
 
 
-def test_an_index_on_this_disk(monkeypatch, no_pip, tmp_path):
-    folder = tmp_path / "my index"
-    at = folder / "some-tool"
-    at.mkdir(parents=True)
-    (at / NAME).write_bytes(WHEEL)
-    monkeypatch.setenv("PIP_INDEX_URL", folder.as_uri())
-    with pytest.raises(Unavailable, match=r"there is no .*index\.html"):
-        got()
-    (at / "index.html").write_text(f'<a href="{NAME}">{NAME}</a>')
-    assert got().read_bytes() == WHEEL
-    got().unlink()
-    (at / NAME).write_bytes(WHEEL[::-1])
-    with pytest.raises(DataError, match="this machine: its sha256 differs"):
-        got()
-    (at / NAME).unlink()
-    with pytest.raises(Unavailable, match="this machine: there is no such file"):
-        got()
-
-
 def test_settings_have_an_order(monkeypatch):
     said = "\n".join(
         [
@@ -161,47 +136,40 @@ def test_settings_have_an_order(monkeypatch):
             "download.index-url='https://two.example/simple'",
             "install.index-url='https://three.example/simple'",
             "global.extra-index-url='\\nhttps://a.example\\nhttps://b.example'",
-            "global.cert=/some where/ca.pem",
-            "global.proxy='http://proxy.example:3128'",
             "nonsense",
         ]
     )
-    monkeypatch.setattr(package, "_pip", lambda *words: said)
-    settings, asked = package.configuration(), []
-    assert settings["index-url"] == "https://two.example/simple"
-    assert package.indexes(settings) == ["https://two.example/simple", "https://a.example", "https://b.example"]
-    assert package.indexes({"no-index": "1"}) == []
-    monkeypatch.setattr(package, "_links", lambda url, how: asked.append((url, how)) or [(NAME, url, None)])
+    monkeypatch.setattr(package, "_pip_config", lambda: said)
+    asked = []
+    assert package.indexes() == ["https://two.example/simple", "https://a.example", "https://b.example"]
+    monkeypatch.setattr(package, "_links", lambda url: asked.append(url) or [(NAME, url, None)])
     package.addresses(FILE)
-    assert asked[0][0] == "https://two.example/simple/some-tool/" and len(asked) == 3
-    assert asked[0][1]["verify"] == "/some where/ca.pem"
-    assert asked[0][1]["proxies"]["https"] == "http://proxy.example:3128"
+    assert asked[0] == "https://two.example/simple/some-tool/" and len(asked) == 3
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert package.indexes() == []
 
 
 def test_pip_is_asked(monkeypatch, tmp_path):
     """The real pip, with a file of its own."""
-    package._pip.cache_clear()
+    package._pip_config.cache_clear()
     (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://ann:secret@one.example/simple\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
-    assert package.configuration()["index-url"] == "https://ann:secret@one.example/simple"
+    assert package.indexes() == ["https://ann:secret@one.example/simple"]
     monkeypatch.setenv("PIP_INDEX_URL", "https://two.example/simple")
-    assert package.configuration()["index-url"] == "https://two.example/simple"
-    assert package.default_index().startswith("http")
-    package._pip.cache_clear()
+    assert package.indexes() == ["https://two.example/simple"]
+    package._pip_config.cache_clear()
 
 
 def test_without_pip(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
-    package._pip.cache_clear()
-    with pytest.raises(Unavailable, match="run 'python -m ensurepip', or set PIP_INDEX_URL"):
-        package.indexes(package.configuration())
-    package._pip.cache_clear()
+    package._pip_config.cache_clear()
+    assert package.indexes() == [package.DEFAULT]
+    package._pip_config.cache_clear()
 
 
 def test_offline(monkeypatch):
     monkeypatch.setenv("BORROWED_OFFLINE", "1")
-    monkeypatch.setattr(package, "_pip", lambda *words: pytest.fail("pip was asked"))
+    monkeypatch.setattr(package, "_pip_config", lambda: pytest.fail("pip was asked"))
     with pytest.raises(Unavailable, match="BORROWED_OFFLINE forbids"):
         got()
 

@@ -28,6 +28,9 @@ MEMORY = 4 * BUFFER_BYTES  # for the buffers of all files together
 class Corpus:
     """Data sets aligned to one list of genes.
 
+    :class:`DataError` is raised if there is no set, a set is no counts, sets share no gene, or a list names a gene
+    twice.
+
     Parameters
     ----------
     sets : mapping of str to AnnData or path
@@ -48,11 +51,6 @@ class Corpus:
         What :meth:`without` left out.
     memo : dict
         What was computed from one data set and its name tells, for parts of the corpus to share.
-
-    Raises
-    ------
-    DataError
-        If there is no set, a set is no counts, sets share no gene, or a list names a gene twice.
 
     Notes
     -----
@@ -162,15 +160,12 @@ class Corpus:
         A set goes if it shares at least 5 % of the smaller one's cells; ``left_out`` says which did. The genes stay, so
         that results compare.
 
+        :class:`DataError` is raised if there is no such set, or none is left.
+
         Parameters
         ----------
         name : str or AnnData
             A set of the corpus, or one to be tested on that may be in it under any name.
-
-        Raises
-        ------
-        DataError
-            If there is no such set, or none is left.
         """
         named = isinstance(name, str)
         one = self.select(name)._sets[name] if named else self._outside(name)

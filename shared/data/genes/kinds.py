@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cache
 
 from shared.data.genes.lists import names_of, symbols
 
@@ -142,13 +141,8 @@ def _species_of_ids(names) -> str | None:
 def shouted_mouse(genes) -> float:
     """Share of names that are mouse symbols in upper case and no human symbol: such a list only looks human."""
     names = names_of(genes)
-    known = _shouted(symbols("human"), symbols("mouse"))
+    known = {s.upper() for s in symbols("mouse")} - symbols("human")
     return sum(n in known for n in names) / max(len(names), 1)
-
-
-@cache
-def _shouted(human: frozenset[str], mouse: frozenset[str]) -> frozenset[str]:
-    return frozenset(s.upper() for s in mouse) - human
 
 
 def cut_version(name: str) -> str:

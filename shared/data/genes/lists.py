@@ -13,7 +13,6 @@ import numbers
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,15 +76,12 @@ def shown(names) -> str:
 def gene_hash(genes) -> str:
     """SHA-256 of a list of genes, one name a line: the same names in another order give another hash.
 
+    :class:`DataError` is raised if a name is missing or holds a line break.
+
     Parameters
     ----------
     genes : sequence of str, or AnnData
         In the order of the columns.
-
-    Raises
-    ------
-    DataError
-        If a name is missing or holds a line break.
     """
     return hashlib.sha256("".join(f"{g}\n" for g in names_of(genes)).encode()).hexdigest()
 
@@ -96,60 +92,6 @@ def stamp(adata: ad.AnnData, notes=()) -> None:
     before = adata.uns.get("notes", ())
     before = [before] if isinstance(before, str) else list(map(str, before))
     adata.uns["notes"] = [*before, *notes]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How two ordered lists of genes compare; true where they are the same in the same order.
-
-    Attributes
-    ----------
-    shared : int
-        Genes in both.
-    only_first, only_second : tuple of str
-    same_order : bool
-        True when the shared genes come in the same order.
-    """
-
-    shared: int
-    only_first: tuple[str, ...]
-    only_second: tuple[str, ...]
-    same_order: bool
-
-    def __bool__(self):
-        return self.same_order and not self.only_first and not self.only_second
-
-    def __str__(self):
-        if self:
-            return f"the same {many(self.shared, 'gene')} in the same order"
-        said = [f"{many(self.shared, 'gene')} shared"]
-        if self.shared:
-            said[0] += ", in the same order" if self.same_order else ", in another order"
-        for names, whose in ((self.only_first, "first"), (self.only_second, "second")):
-            if names:
-                said.append(f"{len(names):,} only in the {whose} ({shown(names)})")
-        return "; ".join(said)
-
-
-def compare_genes(first, second) -> Comparison:
-    """Compare two lists of genes, or the genes of two AnnData.
-
-    Raises
-    ------
-    DataError
-        If a list names a gene twice or is no list of names.
-    """
-    a, b = names_of(first, "the first list"), names_of(second, "the second list")
-    once(a, "the first list")
-    once(b, "the second list")
-    in_a, in_b = set(a), set(b)
-    shared = [g for g in a if g in in_b]
-    return Comparison(
-        shared=len(shared),
-        only_first=tuple(g for g in a if g not in in_b),
-        only_second=tuple(g for g in b if g not in in_a),
-        same_order=shared == [g for g in b if g in in_a],
-    )
 
 
 def once(names, what: str) -> None:

@@ -73,6 +73,9 @@ class GeneReport:
 def to_symbols(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
     """Name the genes by symbols.
 
+    :class:`DataError` is raised if no gene can be mapped, the species is another, or duplicates cannot be treated as
+    asked.
+
     Parameters
     ----------
     adata : AnnData
@@ -91,11 +94,6 @@ def to_symbols(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum
         A copy, its genes in the order of their first appearance. ``var["before"]`` holds the names before,
         ``uns["gene_hash"]`` the hash of the new list, ``uns["gene_report"]`` the report.
     report : GeneReport
-
-    Raises
-    ------
-    DataError
-        If no gene can be mapped, the species is another, or duplicates cannot be treated as asked.
     """
     names = _start(adata, organism)
     if column is not None:
@@ -128,6 +126,9 @@ def to_ensembl(adata: ad.AnnData, *, organism=None, duplicates="sum") -> tuple[a
 def to_human(adata: ad.AnnData, *, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
     """Mouse genes to the symbols of their human partners; only one-to-one orthologues have one.
 
+    :class:`DataError` is raised if the genes are of another species, none has a partner, or duplicates cannot be
+    treated as asked.
+
     Parameters
     ----------
     adata : AnnData
@@ -139,11 +140,6 @@ def to_human(adata: ad.AnnData, *, duplicates="sum") -> tuple[ad.AnnData, GeneRe
     -------
     renamed : AnnData
     report : GeneReport
-
-    Raises
-    ------
-    DataError
-        If the genes are of another species, none has a partner, or duplicates cannot be treated as asked.
     """
     return _across(adata, "mouse", "human", duplicates)
 

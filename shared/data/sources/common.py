@@ -84,6 +84,9 @@ def labels(values):
 def facts(table, columns: dict, cells, matrix: str, path, *, key: str | None = None, all_cells=False, only_cells=False):
     """Columns of a table of labels under the names the book uses, in the order of the cells; missing where not known.
 
+    :class:`DataError` is raised if a column is missing, a cell has two rows, no row is a cell's, or one is missing or
+    too many.
+
     Parameters
     ----------
     table : DataFrame of str
@@ -96,11 +99,6 @@ def facts(table, columns: dict, cells, matrix: str, path, *, key: str | None = N
         The column that names the cells; the index does without it.
     all_cells, only_cells : bool
         Refuse a cell without a row, and a row of no cell.
-
-    Raises
-    ------
-    DataError
-        If a column is missing, a cell has two rows, no row is a cell's, or one is missing or too many.
     """
     cells = pd.Index(cells, dtype=object)
     columns = {new: [old] if isinstance(old, str) else [n for n in old if n in table] for new, old in columns.items()}

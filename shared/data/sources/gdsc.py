@@ -38,6 +38,8 @@ def read(paths):
 
     Genes whose column holds one and the same filler in every line are left out: the packagers had no measurement.
 
+    :class:`DataError` is raised if a file is missing or damaged, or the files do not belong together.
+
     Parameters
     ----------
     paths : list of Path
@@ -51,11 +53,6 @@ def read(paths):
         ``obs`` : cell_line, tissue, subtype, tcga_type, msi, growth; missing for lines without a label.
         ``obsm["ln_ic50_gdsc1"]``, ``obsm["ln_ic50_gdsc2"]`` : float32 DataFrames, lines × drugs, natural logarithm of
         the IC50 in micromolar; the mean where a drug was screened more than once, NaN where never.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or damaged, or the files do not belong together.
     """
     files = dict(zip(FILES, one_of_each(paths, FILES)))
     expression = _expression(files["expression"], files["genes"])
@@ -79,7 +76,7 @@ def _expression(path, genes_path):
     tensors = read_tensors(path)
     with refused(genes_path, "names of genes"):
         genes = genes_path.read_text(encoding="utf-8").split()
-    wrong = next((n for n, t in tensors.items() if t.shape != (len(genes),) or t.dtype.kind != "f"), None)
+    wrong = next((n for n, t in tensors.items() if t.shape != (len(genes),)), None)
     if wrong is not None:
         raise DataError(
             f"{path.name}: line {wrong[:80]!r} has {tensors[wrong].dtype} of shape {tensors[wrong].shape}, but "

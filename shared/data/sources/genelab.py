@@ -50,6 +50,8 @@ def read(paths, *, tissue: str | None = None):
     repeat, and the mouse at the end: ``Mmus_C57-6J_TA_FLT_Rep1_M23``. What a mouse is called differs from mission to
     mission, and one mouse may have given tissue to several studies: split by ``donor`` before you compare.
 
+    :class:`DataError` is raised if the file is damaged, or a sample's name does not say its condition and mouse.
+
     Parameters
     ----------
     paths : list of Path
@@ -62,11 +64,6 @@ def read(paths, *, tissue: str | None = None):
     AnnData
         ``X``: float32 ndarray. ``obs``: condition, tissue, donor (the mouse), replicate, strain, study
         (GLDS-105 gives OSD-105), batch (the study). ``var``: spike_in.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or a sample's name does not say its condition and mouse.
     """
     (path,) = paths
     ids, samples, X = numbers(path, dense=True)

@@ -24,6 +24,8 @@ def umi(paths):
     ``assigned_cluster``, then one whole number for each gene. The files of one species name the same genes in one
     order.
 
+    :class:`DataError` is raised if a file is damaged, or the files name other genes.
+
     Parameters
     ----------
     paths : list of Path
@@ -35,11 +37,6 @@ def umi(paths):
     AnnData
         ``X``: float32 CSR, cells × genes. ``obs``: cell_type (the authors' cluster, made of these counts), donor, batch
         (the donor), species, barcode where known.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged, or the files name other genes.
     """
     parts = []
     for path in paths:
@@ -109,6 +106,9 @@ def series(paths):
     ``!series_matrix_table_begin`` and ``…_end``, probes × samples under a header ``"ID_REF"``. Values are what the
     submitters gave, so one study is logged and the next is not. Rows are probes, not genes.
 
+    :class:`DataError` is raised if the file is damaged, has no table (sequencing studies keep theirs elsewhere), or
+    lacks values.
+
     Parameters
     ----------
     paths : list of Path
@@ -119,11 +119,6 @@ def series(paths):
     AnnData
         ``X``: float32 ndarray, samples × probes. ``obs``: title, source_name_ch1, the characteristics; and response
         (responder, non_responder) where the record of every sample says the one or the other (sensitive, resistant).
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, has no table (sequencing studies keep theirs elsewhere), or lacks values.
     """
     (path,) = paths
     with opened(path) as stream:
@@ -194,6 +189,8 @@ def matrix(
     - Xin, GSE81608 ``…human_islets_rpkm.txt.gz``: tabs; ``gene.id`` (Entrez numbers), then RPKM of ``Sample_1`` to
       ``Sample_1600``; types in the series matrix, titled "Pancreatic islet cell sample 1".
 
+    :class:`DataError` is raised if a file is damaged or the labels do not fit the cells.
+
     Parameters
     ----------
     paths : list of Path
@@ -219,11 +216,6 @@ def matrix(
     AnnData
         ``X``: float32 CSR, cells × genes. ``obs``: as asked; missing where the labels do not name the cell. ``batch``
         is the platform, donor or library, where one of them is known.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged or the labels do not fit the cells.
     """
     path, *series_paths = paths
     rows, names, X = numbers(path, ids=ids)

@@ -27,6 +27,9 @@ def read(paths):
     The whole of version 8 is 17,382 × 56,200, 3.9 GB as float32. A donor gave many tissues: split by ``obs["donor"]``.
     Genes of the X and the Y chromosome that are the same piece (ids ending in ``_PAR_Y``) keep their full name.
 
+    :class:`DataError` is raised if a file is damaged, the table is not as large as its second line says, or a sample
+    has no attributes.
+
     Parameters
     ----------
     paths : list of Path
@@ -37,11 +40,6 @@ def read(paths):
     AnnData
         ``X``: float32 ndarray. ``obs``: tissue, organ, donor, and batch, center, rin, ischemic_minutes as far as the
         attributes have them. ``var``: id (as it stands), symbol. Genes are named by their ids, cut at the version.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged, the table is not as large as its second line says, or a sample has no attributes.
     """
     path, attributes = paths
     found, at = [], 0

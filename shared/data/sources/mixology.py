@@ -22,6 +22,9 @@ def read(paths):
     way: among others ``cell_line_demuxlet``, the line by genotype, and ``demuxlet_cls``: SNG for one cell, DBL for two
     that were measured as one. A doublet carries the label of one of its two lines, so it is no truth.
 
+    :class:`DataError` is raised if a file is damaged or its pair is missing, cells of counts and metadata differ, or no
+    gene is in all batches.
+
     Parameters
     ----------
     paths : list of Path
@@ -32,11 +35,6 @@ def read(paths):
     AnnData
         ``X``: float32 CSR, UMI counts; genes in the order of their names. ``obs``: cell_type, batch, demuxlet_cls.
         Cells are named ``batch_cell``.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged or its pair is missing, cells of counts and metadata differ, or no gene is in all batches.
     """
     pairs: dict = {}
     for path in paths:

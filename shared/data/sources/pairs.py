@@ -9,6 +9,8 @@ from shared.data.io.tables import refused
 def read(paths):
     """Gene names of two species side by side.
 
+    :class:`DataError` is raised if the file is damaged, or a name stands twice.
+
     Parameters
     ----------
     paths : list of Path
@@ -18,11 +20,6 @@ def read(paths):
     -------
     DataFrame
         human, mouse: symbols; neither is named twice. :func:`shared.data.genes.lists.gene_table` returns the same.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or a name stands twice.
     """
     (path,) = paths
     with refused(path):

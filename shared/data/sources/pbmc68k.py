@@ -16,6 +16,8 @@ COUNTED = ["n_genes", "n_counts", "percent_mito"]
 def read(paths):
     """The log-normalised values of the file's ``raw``, with the labels as ``cell_type``.
 
+    :class:`DataError` is raised if the file is damaged, or is another one.
+
     Parameters
     ----------
     paths : list of Path
@@ -27,11 +29,6 @@ def read(paths):
         cells × genes. ``X``: float32 CSR, log(1 + counts of a cell scaled to one total for all); the file's own ``X``,
         scaled by gene, is left behind. ``obs``: ``cell_type``, ``n_genes``, ``n_counts``, ``percent_mito``; the last
         three were counted before the genes were cut to 765.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or is another one.
     """
     import anndata as ad
     import h5py

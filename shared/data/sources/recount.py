@@ -36,6 +36,9 @@ def read(paths):
     (``bc_auc.all_reads_all_bases``, ``star.average_mapped_length``). The numbers are no reads: they are the coverage
     summed over a gene's bases, so a read of 100 bases counts a hundred.
 
+    :class:`DataError` is raised if a file is damaged or missing, a run has no metadata, or its length or area is not a
+    positive number.
+
     Parameters
     ----------
     paths : list of Path
@@ -47,11 +50,6 @@ def read(paths):
         ``X``: float32 CSR, counts: the sums divided by the average mapped length and rounded, about the reads (or
         pairs) of each gene. ``obs``: study, batch (the study), title, sample_title, experiment, and the sample's
         attributes (``age;;P56|tissue;;brain`` gives age and tissue). ``var``: symbol and biotype with an annotation.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged or missing, a run has no metadata, or its length or area is not a positive number.
     """
     path, metadata, quality, annotation = one_of_each(paths, FILES, optional=["annotation"])
     with opened(path) as stream:

@@ -6,7 +6,7 @@ import pandas as pd
 from shared.data.errors import DataError
 from shared.data.genes.lists import many
 from shared.data.io import names_of_files
-from shared.data.io.tables import AGAIN, LARGEST, refused, words
+from shared.data.io.tables import AGAIN, refused, sound, words
 from shared.data.io.tenx import text_of
 from shared.data.sources.common import assembled, labels, together
 
@@ -20,6 +20,9 @@ def read(paths, *, batches, modality):
     beside it a ``…cellTypes.csv`` as R writes it (a number or the cell's name, then the type), in the order of the
     cells. The values are log(1 + x) of counts or of gene activity, not counts.
 
+    :class:`DataError` is raised if a file is damaged, its parts contradict each other, types and cells differ in
+    number, or features differ.
+
     Parameters
     ----------
     paths : list of Path
@@ -32,11 +35,6 @@ def read(paths, *, batches, modality):
     AnnData
         ``X``: float32 CSR. ``obs``: cell_type where there are types (missing in the other files), batch, modality.
         Names that two files share are written ``batch_name`` in all.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged, its parts contradict each other, types and cells differ in number, or features differ.
     """
     groups = []
     for path in paths:
@@ -71,12 +69,9 @@ def _full(path):
                 f"{path.name} holds a table of {' × '.join(map(str, data.shape))}, and names {len(features):,} "
                 f"features and {len(cells):,} cells: it is damaged, or lies on its side"
             )
-        parts, step = [], max(1, BLOCK // max(1, len(cells)))
-        for start in range(0, len(features), step):
-            block = data[start : start + step]
-            if not ((block >= 0) & (block <= LARGEST)).all():
-                raise DataError(f"{path.name} holds values that are negative or not finite: it is damaged, {AGAIN}")
-            parts.append(sparse.csr_matrix(block.astype(np.float32)))
+        step, names = max(1, BLOCK // max(1, len(cells))), pd.DataFrame(features)
+        spans = (slice(start, start + step) for start in range(0, len(features), step))
+        parts = [sparse.csr_matrix(sound(data[span], "none", names[span], path), dtype=np.float32) for span in spans]
         return sparse.vstack(parts, format="csr").T.tocsr(), pd.Index(cells, dtype=object), features
 
 

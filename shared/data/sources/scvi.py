@@ -18,6 +18,8 @@ PANEL = "_TotalSeqB"  # the kind of antibody, at the end of each name
 def read(paths):
     """Counts of genes, with the antibodies beside them.
 
+    :class:`DataError` is raised if the file is damaged, is another one, or holds what is no count.
+
     Parameters
     ----------
     paths : list of Path
@@ -28,11 +30,6 @@ def read(paths):
     AnnData
         cells × genes. ``X``: float32 CSR, counts. ``obs``: ``n_genes``, ``percent_mito`` and ``n_counts``, counted
         before genes were left out. ``obsm["proteins"]``: DataFrame of counts of the antibodies. There are no labels.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, is another one, or holds what is no count.
     """
     import h5py
     from scipy import sparse

@@ -28,6 +28,9 @@ def read(paths):
     columns counts every cell twice. The last rows are 92 spike-in controls (ERCC_…) and eGFP. ``E-MTAB-5061.sdrf.txt``
     (tabs) has one row a cell; about 1,300 cells failed the authors' own control and have the type "not applicable".
 
+    :class:`DataError` is raised if a file is damaged, the rows do not hold each cell twice, or the files do not belong
+    together.
+
     Parameters
     ----------
     paths : list of Path
@@ -38,11 +41,6 @@ def read(paths):
     AnnData
         ``X``: float32 CSR, counts. ``obs``: cell_type, donor, batch (the donor), disease, quality, sex, age, as far as
         the sdrf has them; cell_type and donor are needed. ``var``: accession, spike_in.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged, the rows do not hold each cell twice, or the files do not belong together.
     """
     path, sdrf = paths
     with opened(path) as stream:

@@ -32,6 +32,9 @@ def read(paths):
     cell, cell_ontology_class, tissue, mouse.id and more; droplets are named ``<channel>_<barcode without -1>``. 92
     rows of the sorted cells are spike-in controls (ERCC-). Organs are read one at a time, out of the archive.
 
+    :class:`DataError` is raised if a file is damaged, organs name other genes, or the annotations name none of the
+    cells.
+
     Parameters
     ----------
     paths : list of Path
@@ -43,11 +46,6 @@ def read(paths):
         ``X``: float32 CSR, counts. ``obs``: cell_type (missing for cells the authors did not annotate),
         tissue, donor, sex, batch (plate or channel), free_annotation, subtissue as far as they are given. ``var``:
         spike_in.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged, organs name other genes, or the annotations name none of the cells.
     """
     path, annotations, metadata = one_of_each(paths, FILES, optional=["metadata"])
     with refused(path, "an archive"):

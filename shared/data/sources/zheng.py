@@ -15,6 +15,8 @@ def donor(paths):
     Layout: see :func:`shared.data.io.tenx.folder`, and ``68k_pbmc_barcodes_annotation.tsv`` (TSNE.1, TSNE.2, barcodes,
     celltype). No cell was sorted: a label is the sorted population the cell correlates with best.
 
+    :class:`DataError` is raised if a file is damaged or missing, or no label fits.
+
     Parameters
     ----------
     paths : list of Path
@@ -24,11 +26,6 @@ def donor(paths):
     -------
     AnnData
         ``X``: float32 CSR, counts. ``obs``: cell_type; missing for a barcode without one.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged or missing, or no label fits.
     """
     others = [p for p in paths if kind_of(p) is None]
     if len(others) != 1:
@@ -43,6 +40,8 @@ def donor(paths):
 def beads(paths, *, populations):
     """Several 10x folders, each of one sorted population, as one data set.
 
+    :class:`DataError` is raised if a file is damaged or missing, or the folders list other genes.
+
     Parameters
     ----------
     paths : list of Path
@@ -55,11 +54,6 @@ def beads(paths, *, populations):
     AnnData
         ``X``: float32 CSR, counts. ``obs``: ``cell_type`` and ``batch``, both the population, because each was a
         library of its own. A barcode may stand in several libraries, so cells are named ``population:barcode``.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged or missing, or the folders list other genes.
     """
     if not populations or len(paths) != 3 * len(populations):
         raise DataError(

@@ -31,10 +31,9 @@ class Backed:
 
     def __init__(self, path, layer=None):
         self.path, self.layer = Path(path), layer
-        if self.path.suffix == ".zarr" or self.path.is_dir():
-            kind = "a zarr store" if (self.path / ".zgroup").exists() or self.path.suffix == ".zarr" else "a folder"
+        if self.path.is_dir():
             raise DataError(
-                f"{self.path} is {kind}, and only .h5ad files are streamed: "
+                f"{self.path} is a folder, perhaps a zarr store, and only .h5ad files are streamed: "
                 'write it as one with anndata.read_zarr(path).write_h5ad("cells.h5ad")'
             )
         self.signature = self._stat()
@@ -85,21 +84,20 @@ class Backed:
         X = file[self.where]
         if var not in file or "obs" not in file:
             raise DataError(f"{self.path.name} has no obs or no {var}: it is no .h5ad file of AnnData")
-        kind = str(X.attrs.get("encoding-type") or X.attrs.get("h5sparse_format") or "array")
-        if "csc" in kind:
+        kind = str(X.attrs.get("encoding-type", "array"))
+        if kind == "csc_matrix":
             raise DataError(
                 f"{self.path.name} stores {self.where} gene by gene (CSC), and no cell can be read without reading "
                 "all: read it once with anndata, make that matrix CSR by its tocsr(), and write the file again"
             )
-        if kind not in ("csr", "csr_matrix", "array"):
+        if kind not in ("csr_matrix", "array"):
             raise DataError(f"{self.path.name} stores {self.where} as {kind}: write it as CSR or as a dense array")
         self.sparse = kind != "array"
         self.genes = _names(file[var])
         values = X["data"] if self.sparse else X
         self.dtype, self.packed = values.dtype, values.compression
         self.indptr = X["indptr"][:] if self.sparse else None
-        shape = X.attrs.get("shape", X.attrs.get("h5sparse_shape", ())) if self.sparse else X.shape
-        self.shape = tuple(int(n) for n in shape)
+        self.shape = tuple(map(int, X.attrs["shape"] if self.sparse else X.shape))
         self._sound(X)
         self.entries = int(self.indptr[-1]) if self.sparse else int(np.prod(self.shape))
         per_cell = max(1.0, self.entries / max(1, self.shape[0])) if self.sparse else 1

@@ -118,8 +118,7 @@ class Batches:
     def _labels(self, name):
         y, classes = self.stream.labels(name)
         used = y[self.cells]
-        lost = int((used < 0).sum() if classes else np.isnan(used).sum())
-        if lost:
+        if lost := int((used < 0).sum() if classes else np.isnan(used).sum()):
             raise DataError(f"{many(lost, 'cell')} of those chosen have no label: leave them out with cells=...")
         return y, classes
 
@@ -196,6 +195,5 @@ class Batches:
     def _fingerprint(self):
         file = self.stream.file
         told = [file.shape, file.entries, gene_hash(file.genes), gene_hash(self.stream.genes)]
-        told += [self.size, self.block, self.buffer]
-        told += [self.seed, self.rank, self.world, self.drop_last]
+        told += [self.size, self.block, self.buffer, self.seed, self.rank, self.world, self.drop_last]
         return hashlib.sha256(json.dumps(told).encode() + self.cells.tobytes()).hexdigest()[:16]

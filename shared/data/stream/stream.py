@@ -28,6 +28,9 @@ STEP_BYTES = 32 << 20  # what a chunk takes, unless its size is named
 class Stream:
     """Cells of an ``.h5ad`` file, read as needed; ``anndata.experimental.concat_on_disk`` makes one file of several.
 
+    :class:`DataError` is raised if the file is missing, damaged, a zarr store, stored by gene (CSC) or without the
+    matrix or the genes asked for. While reading: on NaN, on damage, and when the file changes meanwhile.
+
     Parameters
     ----------
     path : path
@@ -46,12 +49,6 @@ class Stream:
     shape : tuple of int
         Cells and genes.
     genes : tuple of str
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged, a zarr store, stored by gene (CSC) or without the matrix or the genes asked
-        for. While reading: on NaN, on damage, and when the file changes meanwhile.
     """
 
     def __init__(self, path, *, genes=None, missing="refuse", layer=None, transform=None):
@@ -132,12 +129,9 @@ class Stream:
         float32 CSR or ndarray of shape (len(rows), n_genes)
             As the file is stored, or an ndarray if `dense`.
         """
-        rows = np.asarray(rows)
-        if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or (rows[1:] <= rows[:-1]).any():
-            raise DataError("rows should be positions in ascending order, each once, and at least one")
-        rows = rows.astype(np.int64, copy=False)
-        if rows[0] < 0 or rows[-1] >= self.shape[0]:
-            raise DataError(f"rows reach from {rows[0]} to {rows[-1]}, and positions from 0 to {self.shape[0] - 1}")
+        chosen, rows = rows, self._subset(rows)
+        if not np.array_equal(chosen, rows):
+            raise DataError("rows should be positions in ascending order")
         X = self.file.read(rows)
         if self.transform is not None:
             X = self._transformed(X, f"{self.file.path.name}, cells {rows[0]:,} to {rows[-1]:,}")
@@ -178,14 +172,14 @@ class Stream:
                 raise DataError(f"cells is a mask of shape {cells.shape}, and there are {self.shape[0]:,} cells")
             cells = np.flatnonzero(cells)
         if not cells.size:
-            raise DataError("cells chooses none: give at least one position")
+            raise DataError("cells chooses none: give positions, one at least")
         if cells.ndim != 1 or not np.issubdtype(cells.dtype, np.integer):
             raise DataError("cells should be a mask or a list of positions: np.flatnonzero(stream.obs['batch'] == 'a')")
         cells = np.sort(cells.astype(np.int64))
         if cells[0] < 0 or cells[-1] >= self.shape[0]:
-            raise DataError(f"cells reach from {cells[0]} to {cells[-1]}, outside 0 to {self.shape[0] - 1}")
+            raise DataError(f"positions reach from {cells[0]} to {cells[-1]}, outside 0 to {self.shape[0] - 1}")
         if (np.diff(cells) == 0).any():
-            raise DataError("cells names a cell twice: drop the copies with np.unique(cells)")
+            raise DataError("positions stand twice: drop the copies with np.unique(cells)")
         return cells
 
     def _bytes_per_cell(self):
