@@ -22,7 +22,7 @@ from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
 from shared.data.validate.checks import label_values, report_of, value_errors
 from shared.data.validate.findings import refuse
-from shared.data.validate.structure import matrix_of, name_problems, narrow, structure
+from shared.data.validate.structure import matrix_of, narrow, structure
 from shared.data.validate.values import scan, units_of
 
 if TYPE_CHECKING:
@@ -124,39 +124,25 @@ def load(
 
 def own_path(name) -> Path | None:
     """The path `name` stands for, or None where it is a name for the catalogue to know."""
-    if name == "":
-        return None
-    try:
-        path = Path(str(name)).expanduser()
-    except RuntimeError as e:
-        raise DataError(f"{name} begins with a user nobody knows here ({e}): write the path in full") from e
+    path = Path(os.path.expanduser(str(name)))
     if isinstance(name, os.PathLike) or path.suffix or path.name != str(name):
         return path
-    try:
-        return path if path.is_dir() and str(name) not in catalog() else None
-    except OSError:  # longer than a path may be
-        return None
+    return path if os.path.isdir(path) and str(name) not in ("", *catalog()) else None
 
 
 def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     """:func:`load` of a file; `choices` are those of :data:`CHOICES`, the columns that describe a table's rows too."""
     from shared.data import routes
 
-    try:
-        there = path.exists()
-    except (OSError, ValueError) as e:  # too long, or with a character no path can hold
-        raise DataError(f"{str(path)[:80]!r} cannot be a path ({e}): check the spelling") from e
-    if not there:
-        raise DataError(f"there is no file {path}: check the spelling, and the folder it is relative to ({Path.cwd()})")
+    if not os.path.exists(path):  # nor is one whose name no path can have, on which pathlib fails
+        said = f"there is no file {str(path)[:200]}"
+        raise DataError(f"{said}: check the spelling, and the folder it is relative to ({Path.cwd()})")
     kind, files = _kind(path)
     options = {choice: value for choice, value in choices.items() if value}
     for choice, value in options.items():
         kinds, whose = CHOICES[choice]
         if kind not in kinds:
             raise DataError(f"{path.name} has no {choice} {value!r}, only {whose} do: leave {choice} out")
-    for file in files:
-        if not file.stat().st_size:
-            raise DataError(f"{file.name} is empty: the copy or download may have stopped early")
     if options.get("feature_type") == "all":
         options["feature_type"] = None
     if kind in ("table", "gct"):  # what becomes of them is decided here
@@ -256,19 +242,13 @@ def _finished(adata, what, units, values, sha256, source) -> None:
     refuse(value_errors(values, units), what)
     adata.X, units, notes = _as_float32(adata.X, units, values)
     if units == "counts":
-        if "counts" in adata.layers and not _equal(adata.layers["counts"], adata.X):
+        if "counts" in adata.layers and (adata.layers["counts"] != adata.X).sum():
             notes.append("layers['counts'] held other values than X and was replaced by a copy of it")
         # Of X, so that the two agree whatever layer X was read from; and whole, because X.eliminate_zeros() on index
         # arrays that both share would turn the counts into others without a word.
         adata.layers["counts"] = adata.X.copy()
     adata.uns |= {"units": units, "sha256": sha256, "source": source}
     stamp(adata, notes)
-
-
-def _equal(a, b) -> bool:
-    if sparse.issparse(a) or sparse.issparse(b):
-        return not (sparse.csr_matrix(a) != sparse.csr_matrix(b)).nnz
-    return np.array_equal(a, b)
 
 
 def _as_float32(X, units, values, copy=False):
@@ -370,16 +350,12 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
         raise DataError(
             f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
         )
-    obs, genes = _obs(obs, X.shape[0]), pd.Index(genes, dtype=object)
-    if 0 in X.shape:
-        raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
-    refuse(name_problems(genes, obs.index), "the matrix", but="genes twice")
-    values = scan(X)
+    obs, values = _obs(obs, X.shape[0]), scan(X)
     refuse(value_errors(values, units), "the matrix")
     X, units, notes = _as_float32(X, units, values, copy=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # seen to next
-        adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes))
+        adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
     adata.uns["units"] = units
     adata = _merged(adata, "the matrix", duplicates, "from_arrays")
     if sparse.issparse(adata.X):  # merging left them as they came

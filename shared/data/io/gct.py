@@ -30,22 +30,9 @@ def head(stream, path) -> tuple[int, pd.Index]:
 def read(paths, *, duplicated_genes: bool = False):
     """A ``.gct`` file, gzipped or not: samples as cells, ``Name`` as the genes' names, ``Description`` in ``var``.
 
-    Parameters
-    ----------
-    paths : list of Path
-        One file.
-    duplicated_genes : bool, default False
-        Let names of genes stand that occur twice, for the door to merge or to refuse.
-
-    Returns
-    -------
-    AnnData
-        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, another version, or not as large as it says.
+    ``X`` is int64 or float64; units are not known; missing values are NaN, and genes stand twice where
+    `duplicated_genes`, for the door to judge. :class:`DataError` if the file is damaged, another version, or not as
+    large as it says.
     """
     (path,) = paths
     with opened(path, whole=False) as stream:

@@ -45,8 +45,7 @@ def structural(adata, X, cure=MERGE) -> Iterator[Finding]:
         yield from matrix_problems(X)
     yield from name_problems(adata.var_names, adata.obs_names, cure)
     columns = adata.obs.columns
-    twice = shown(columns[columns.duplicated()].unique())
-    if twice:
+    if twice := shown(columns[columns.duplicated()].unique()):
         yield Finding("columns twice", "error", f"has obs columns of the same name ({twice})", "rename or drop one")
 
 
@@ -68,18 +67,10 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
 def matrix_of(X, what="X"):
     """The ndarray or sparse matrix that `X` is or holds, in a type of this machine; nothing is copied that need not be.
 
-    Parameters
-    ----------
-    X : AnnData, DataFrame, ndarray, sparse matrix or nested sequence, cells × genes
-        What lies in the file of a backed AnnData is read. Numbers among Python objects become float64, and what is
-        missing there (None, ``pd.NA``) becomes NaN.
-    what : str
-        How the message calls it.
-
-    Raises
-    ------
-    DataError
-        If there is no matrix, words stand in place of numbers, a type is none of numbers, or sparse storage is damaged.
+    `X` is an AnnData, DataFrame, ndarray, sparse matrix or nested sequence, cells × genes, and called `what`. What lies
+    in the file of a backed AnnData is read. Numbers among Python objects become float64, and what is missing there
+    (None, ``pd.NA``) becomes NaN. :class:`DataError` if there is no matrix, words stand in place of numbers, a type is
+    none of numbers, or sparse storage is damaged.
     """
     if hasattr(X, "obs") and hasattr(X, "var_names") and not isinstance(X, pd.DataFrame):
         X = X.X
@@ -88,8 +79,7 @@ def matrix_of(X, what="X"):
     if _on_disk(X):
         X = X.to_memory() if hasattr(X, "to_memory") else X[:]
     if isinstance(X, pd.DataFrame):
-        words = [c for c, kind in zip(X.columns, X.dtypes) if kind.kind not in "biuf" and not _are_numbers(X[c])]
-        if words:
+        if words := [c for c, kind in zip(X.columns, X.dtypes) if kind.kind not in "biuf" and not _are_numbers(X[c])]:
             said = f"{many(len(words), 'column')} of {what} with words in place of numbers ({shown(words)})"
             raise DataError(f"{said}: drop them")
         X = X.to_numpy()
@@ -102,11 +92,10 @@ def matrix_of(X, what="X"):
     if type(X) is np.ndarray and X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
         X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
     refuse(matrix_problems(X), what)
-    sparse_half = sparse.issparse(X) and X.dtype == np.float16  # which SciPy holds and cannot work with
-    if X.dtype.isnative and X.dtype != np.longdouble and not sparse_half:
-        return X
-    native = np.float64 if X.dtype == np.longdouble else np.float32 if sparse_half else X.dtype.newbyteorder("=")
-    return X.astype(native)
+    native = np.dtype(np.float64) if X.dtype == np.longdouble else X.dtype.newbyteorder("=")
+    if sparse.issparse(X) and X.dtype == np.float16:  # which SciPy holds and cannot work with
+        native = np.dtype(np.float32)
+    return X if X.dtype == native else X.astype(native)
 
 
 def _are_numbers(values) -> bool:
