@@ -16,13 +16,13 @@ from scipy import sparse
 
 from shared.data.cache import sha256
 from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
-from shared.data.constraints import Flag, Maybe, OneOf, nearest, require
+from shared.data.constraints import Flag, Maybe, OneOf, require
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
-from shared.data.validate.checks import label_values, report_of, value_errors
+from shared.data.validate.checks import report_of, value_errors
 from shared.data.validate.findings import refuse
-from shared.data.validate.structure import matrix_of, narrow, structure
+from shared.data.validate.structure import column_of, layer_of, matrix_of, narrow, structure
 from shared.data.validate.values import scan, units_of
 
 if TYPE_CHECKING:
@@ -110,10 +110,7 @@ def load(
     if not hasattr(adata, "var_names"):
         raise DataError(f"{found.name!r} holds no expression but names: take shared.data.gene_table({found.name!r})")
     if layer is not None:
-        if layer not in adata.layers:
-            have = f"it has {', '.join(adata.layers) or 'none'}{nearest(layer, adata.layers)}"
-            raise DataError(f"{found.name} has no layer {layer!r}; {have}")
-        adata.X = adata.layers[layer].copy()  # X and the layer it was read from must not change together
+        adata.X = layer_of(adata, layer, found.name).copy()  # X and the layer it was read from must not change together
     structure(adata, found.name)
     values = scan(adata.X)
     units = (units_of(adata, values) or found.units) if layer is None else None
@@ -145,8 +142,6 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
             raise DataError(f"{path.name} has no {choice} {value!r}, only {whose} do: leave {choice} out")
     if options.get("feature_type") == "all":
         options["feature_type"] = None
-    if kind in ("table", "gct"):  # what becomes of them is decided here
-        options["duplicated_genes"] = True
     if kind == "table":
         options["transposed"] = transpose
     adata = routes._read(Route("official", kind, options=options), files)
@@ -165,10 +160,9 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     if transpose:
         stamp(adata, ["genes stood in rows, and were turned into columns"])
     # What was mended is no longer there to be found.
-    found = report_of(adata, replace(values, parts=0, stored_zeros=0, large=0)).findings
-    said = [f.about(path.name) for f in found if f.severity != "note"]
-    if said:
-        warn("; ".join(said))  # in one, because the next one from the same line would not be shown
+    report = report_of(adata, replace(values, parts=0, stored_zeros=0, large=0))
+    if not report.ok:  # in one, because the next one from the same line would not be shown
+        warn("; ".join(f.about(path.name) for f in report.serious))
     return adata
 
 
@@ -301,7 +295,7 @@ def to_arrays(adata, labels="cell_type"):
         If ``obs`` has no such column, a cell has no label, or the matrix is one that :func:`load` would refuse.
     """
     structure(adata)
-    column = label_values(adata, labels)
+    column = column_of(adata.obs, labels)
     if column.isna().any():
         missing = many(int(column.isna().sum()), "cell")
         raise DataError(f"obs[{labels!r}] has no label for {missing}: drop them, or label them, first")

@@ -27,16 +27,15 @@ def head(stream, path) -> tuple[int, pd.Index]:
     return due, pd.Index(samples, dtype=object)
 
 
-def read(paths, *, duplicated_genes: bool = False):
+def read(paths):
     """A ``.gct`` file, gzipped or not: samples as cells, ``Name`` as the genes' names, ``Description`` in ``var``.
 
-    ``X`` is int64 or float64; units are not known; missing values are NaN, and genes stand twice where
-    `duplicated_genes`, for the door to judge. :class:`DataError` if the file is damaged, another version, or not as
-    large as it says.
+    ``X`` is int64 or float64; units are not known; missing values are NaN, and genes may stand twice, for
+    the door to judge. :class:`DataError` if the file is damaged, another version, or not as large as it says.
     """
     (path,) = paths
     with opened(path, whole=False) as stream:
         due, samples = head(stream, path)
         names, X = joined(blocks(stream, path, "\t", 2, samples, absent=tuple(MISSING), due=due))
     var = {"description": names[1].to_numpy()}
-    return named(X.T, pd.Index(names[0], dtype=object), samples, path.name, duplicated_genes, var=var)
+    return named(X.T, pd.Index(names[0], dtype=object), samples, path.name, var=var)

@@ -308,14 +308,14 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
 # A table of one's own
 
 
-def read(paths, *, duplicated_genes: bool = False, transposed: bool = False, annotation=()):
+def read(paths, *, transposed: bool = False, annotation=()):
     """A table of numbers as AnnData: the first column names the cells, the first row the genes, or, where `transposed`,
     the other way round.
 
     One file, gzipped or not, its fields parted by commas, tabs, semicolons or blanks. A table written by R, whose
     header names the genes only, is read as well; so is one under lines of comment that begin with ``#``. Columns of
     `annotation` describe the rows and go to ``obs``, or to ``var`` where `transposed`. ``X`` is int64 or float64; units
-    are not known; missing values are NaN, and genes stand twice where `duplicated_genes`, for the door to judge.
+    are not known; missing values are NaN, and genes may stand twice, for the door to judge.
     ``uns["notes"]`` tells what was left out.
 
     :class:`DataError` if the file is damaged, describes cells and holds no expression, a name stands twice, or a column
@@ -354,8 +354,8 @@ def read(paths, *, duplicated_genes: bool = False, transposed: bool = False, ann
         notes.append(f"{left} without a name, which only count the rows or are empty, left out")
     described = described.replace("", np.nan).apply(lambda c: c if holds_words(c) else pd.to_numeric(c))
     if transposed:
-        return named(X.T, cells, genes, path.name, duplicated_genes, var=described, notes=notes)
-    return named(X, genes, cells, path.name, duplicated_genes, obs=described, notes=notes)
+        return named(X.T, cells, genes, path.name, var=described, notes=notes)
+    return named(X, genes, cells, path.name, obs=described, notes=notes)
 
 
 def holds_words(values) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from shared.data.constraints import nearest
 from shared.data.errors import DataError
 from shared.data.genes.lists import UNWRITABLE, many, shown
 from shared.data.validate.findings import Finding, findings, refuse
@@ -62,6 +63,26 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
         yield from findings(
             (bad, "names", "error", odd, "rename them"), (len(twice), f"{what}s twice", "error", again, todo)
         )
+
+
+def layer_of(adata, name, what):
+    """The layer called `name` of the AnnData `what`; :class:`DataError` where there is none."""
+    if name not in adata.layers:
+        have = f"it has {shown(adata.layers) or 'none'}{nearest(name, adata.layers)}"
+        raise DataError(f"{what} has no layer {name!r}; {have}")
+    return adata.layers[name]
+
+
+def column_of(obs, name, what="obs") -> pd.Series:
+    """The column called `name` of the table `what`; :class:`DataError` where there is none, or two."""
+    columns = list(obs.columns)
+    if name not in columns:
+        raise DataError(
+            f"{what} has no column {name!r}; it has {shown(columns) or 'none'}: name another{nearest(name, columns)}"
+        )
+    if columns.count(name) > 1:
+        raise DataError(f"{what} has several columns {name!r}: rename or drop one")
+    return obs[name]
 
 
 def matrix_of(X, what="X"):
