@@ -103,9 +103,7 @@ class Judgement:
     @property
     def status(self) -> int:
         """0: nothing worse than a note; 1: warnings; 2: refused, or an error that has to be cured first."""
-        if self.refused or self.report.errors:
-            return 2
-        return int(not self.report.ok)
+        return 2 if self.refused or self.report.errors else int(not self.report.ok)
 
     @property
     def command(self) -> str:

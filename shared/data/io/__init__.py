@@ -13,12 +13,12 @@ from shared.data.validate.structure import name_problems
 MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "not applicable", "not available", "--"})
 
 
-def named(X, genes, cells, what: str, *, obs=None, var=None, notes=(), units=None):
-    """AnnData of a reader's own file: names as written; genes twice the same are for the door to judge."""
+def named(X, genes, cells, what: str, *, duplicated_genes=False, obs=None, var=None, notes=(), units=None):
+    """AnnData of a file: names as written, twice the same only where `duplicated_genes`, for the door to judge."""
     import anndata as ad
 
     genes, cells = genes.rename(None), cells.rename(None)
-    refuse(name_problems(genes, cells), what, but="genes twice")
+    refuse(name_problems(genes, cells), what, but="genes twice" if duplicated_genes else None)
     obs = pd.DataFrame(index=cells) if obs is None else pd.DataFrame(obs).set_axis(cells, axis=0)
     var = pd.DataFrame(index=genes) if var is None else pd.DataFrame(var).set_axis(genes, axis=0)
     with warnings.catch_warnings():

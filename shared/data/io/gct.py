@@ -30,12 +30,20 @@ def head(stream, path) -> tuple[int, pd.Index]:
 def read(paths):
     """A ``.gct`` file, gzipped or not: samples as cells, ``Name`` as the genes' names, ``Description`` in ``var``.
 
-    ``X`` is int64 or float64; units are not known; missing values are NaN, and genes may stand twice, for
-    the door to judge. :class:`DataError` if the file is damaged, another version, or not as large as it says.
+    Returns
+    -------
+    AnnData
+        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
+        stand twice, for the door to judge.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, another version, or not as large as it says.
     """
     (path,) = paths
     with opened(path, whole=False) as stream:
         due, samples = head(stream, path)
         names, X = joined(blocks(stream, path, "\t", 2, samples, absent=tuple(MISSING), due=due))
     var = {"description": names[1].to_numpy()}
-    return named(X.T, pd.Index(names[0], dtype=object), samples, path.name, var=var)
+    return named(X.T, pd.Index(names[0], dtype=object), samples, path.name, duplicated_genes=True, var=var)

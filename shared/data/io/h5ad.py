@@ -10,10 +10,28 @@ from shared.data.validate.structure import column_of, layer_of, matrix_of, widen
 
 
 def read(paths, *, layer=None, obs=None, units=None):
-    """An ``.h5ad`` file as it stands, with ``X`` taken from `layer`, and `units` where the file does not say them.
+    """An ``.h5ad`` file as it stands.
 
-    `obs` gives columns a new name and keeps the old ones: ``{"cell_type": "celltype", "batch": "tech"}`` gives scIB's
-    pancreas the names the book uses. :class:`DataError` if the file is damaged, or has no such layer or column.
+    Parameters
+    ----------
+    paths : list of Path
+        One file.
+    layer : str, optional
+        Take ``X`` from this layer.
+    obs : dict, optional
+        New name to old name of columns of ``obs``; the old ones stay. ``{"cell_type": "celltype", "batch": "tech"}``
+        gives scIB's pancreas the names the book uses.
+    units : str, optional
+        What ``X`` holds, where the file does not say it.
+
+    Returns
+    -------
+    AnnData
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, or has no such layer or column.
     """
     import anndata as ad
 

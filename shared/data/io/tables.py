@@ -309,17 +309,30 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
 
 
 def read(paths, *, transposed: bool = False, annotation=()):
-    """A table of numbers as AnnData: the first column names the cells, the first row the genes, or, where `transposed`,
-    the other way round.
+    """A table of numbers: the first column names the cells, the first row the genes.
 
     One file, gzipped or not, its fields parted by commas, tabs, semicolons or blanks. A table written by R, whose
-    header names the genes only, is read as well; so is one under lines of comment that begin with ``#``. Columns of
-    `annotation` describe the rows and go to ``obs``, or to ``var`` where `transposed`. ``X`` is int64 or float64; units
-    are not known; missing values are NaN, and genes may stand twice, for the door to judge.
-    ``uns["notes"]`` tells what was left out.
+    header names the genes only, is read as well; so is one under lines of comment that begin with ``#``.
 
-    :class:`DataError` if the file is damaged, describes cells and holds no expression, a name stands twice, or a column
-    holds words.
+    Parameters
+    ----------
+    paths : list of Path
+        One file.
+    transposed : bool, default False
+        The rows are genes and the columns cells; what is returned has cells in rows.
+    annotation : sequence of str
+        Columns that describe the rows: they go to ``obs``, or to ``var`` where `transposed`.
+
+    Returns
+    -------
+    AnnData
+        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
+        stand twice, for the door to judge. ``uns["notes"]``: columns that only count the rows and were left out.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, describes cells and holds no expression, a cell stands twice, or a column holds words.
     """
     (path,) = paths
     separator, comments = separator_of(path), 0
@@ -353,9 +366,8 @@ def read(paths, *, transposed: bool = False, annotation=()):
         left = many(len(counting), "column")
         notes.append(f"{left} without a name, which only count the rows or are empty, left out")
     described = described.replace("", np.nan).apply(lambda c: c if holds_words(c) else pd.to_numeric(c))
-    if transposed:
-        return named(X.T, cells, genes, path.name, var=described, notes=notes)
-    return named(X, genes, cells, path.name, obs=described, notes=notes)
+    told = {"duplicated_genes": True, "notes": notes, "var" if transposed else "obs": described}
+    return named(X.T, cells, genes, path.name, **told) if transposed else named(X, genes, cells, path.name, **told)
 
 
 def holds_words(values) -> bool:

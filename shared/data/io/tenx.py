@@ -158,24 +158,56 @@ def folder(paths, *, feature_type: str | None = GENES):
     """A matrix, its genes and its barcodes, in any order and told apart by their names, as AnnData.
 
     Layout, gzipped or not: ``matrix.mtx`` (Matrix Market, genes × cells, whole numbers); version 2 ``genes.tsv`` (id,
-    symbol), version 3 ``features.tsv.gz`` (id, symbol, type, of which `feature_type` is kept, or all where it is None);
-    ``barcodes.tsv``. ``X``: CSR, counts; entries of one place are summed, and ``uns["notes"]`` says so. ``var``: id,
-    symbol, feature_type. Genes are named by symbols; two that share one keep their ids.
+    symbol), version 3 ``features.tsv.gz`` (id, symbol, type: with antibodies the file holds several types);
+    ``barcodes.tsv``.
 
-    :class:`DataError` if a file is damaged or missing, sizes do not match, or genes and barcodes are swapped.
+    Parameters
+    ----------
+    paths : list of Path
+        The three files.
+    feature_type : str, optional
+        Version 3: the kind to keep; None keeps all.
+
+    Returns
+    -------
+    AnnData
+        ``X``: CSR, counts; entries of one place are summed, and ``uns["notes"]`` says so. ``var``: id, symbol,
+        feature_type. Genes are named by symbols; two that share one keep their ids.
+
+    Raises
+    ------
+    DataError
+        If a file is damaged or missing, sizes do not match, or genes and barcodes are swapped.
     """
     notes: list[str] = []
     return _made(*triplet(paths, notes), feature_type, names_of_files(paths), notes)
 
 
 def h5(paths, *, feature_type: str | None = GENES, genome: str | None = None):
-    """10x Genomics' ``.h5``, as :func:`folder` gives it.
+    """10x Genomics' ``.h5``.
 
-    Layouts, compressed columns of genes × cells: version 2, one group a genome (`genome` says which), with data,
-    indices, indptr, shape, genes (ids), gene_names, barcodes; version 3, the group ``matrix``, the same but with
-    ``features/{id, name, feature_type}``.
+    Layouts, compressed columns of genes × cells: version 2, one group a genome, with data, indices, indptr, shape,
+    genes (ids), gene_names, barcodes; version 3, the group ``matrix``, the same but with ``features/{id, name,
+    feature_type}``.
 
-    :class:`DataError` if the file is damaged, its parts contradict each other, it holds several genomes, or no matrix.
+    Parameters
+    ----------
+    paths : list of Path
+        One file.
+    feature_type : str, optional
+        Version 3: the kind to keep; None keeps all.
+    genome : str, optional
+        Version 2 with several: the one to read.
+
+    Returns
+    -------
+    AnnData
+        As :func:`folder` gives it.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, its parts contradict each other, it holds several genomes, or no matrix.
     """
     import h5py
 

@@ -51,7 +51,7 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
         problem = f"names genes where cells should be ({shown(adata.obs_names[:3])}: {gene_kind(adata.obs_names)})"
         yield Finding("transposed", "error", problem, "it is genes × cells, turn it with adata = adata.T")
         return
-    spaced = [n for n in names if n != n.strip()]
+    spaced, described = [n for n in names if n != n.strip()], describing(names)
     nameless = [n for n in names if n.strip().lower() in ("", "nan", "none", "<na>", "nat")]
     damaged, retired = damaged_names(names), renamed_names(names)
     first, was = next(iter(damaged.items()), ("", ()))
@@ -60,7 +60,7 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
     genome = [g for g in GENOMES if any(n.startswith(g) for n in names)]
     # fmt: off
     yield from findings(
-        (describing(names), "no expression", "error", DESCRIBES.format(names=shown(describing(names))), BESIDE),
+        (described, "no expression", "error", DESCRIBES.format(names=shown(described)), BESIDE),
         (spaced, "spaces", "warning",
          f"has {many(len(spaced), 'gene name')} with spaces around ({shown(map(repr, spaced))})",
          "adata.var_names = adata.var_names.str.strip()"),
