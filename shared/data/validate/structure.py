@@ -77,9 +77,8 @@ def column_of(obs, name, what="obs") -> pd.Series:
     """The column called `name` of the table `what`; :class:`DataError` where there is none, or two."""
     columns = list(obs.columns)
     if name not in columns:
-        raise DataError(
-            f"{what} has no column {name!r}; it has {shown(columns) or 'none'}: name another{nearest(name, columns)}"
-        )
+        cure = nearest(name, columns) or ": name another"
+        raise DataError(f"{what} has no column {name!r}; it has {shown(columns) or 'none'}{cure}")
     if columns.count(name) > 1:
         raise DataError(f"{what} has several columns {name!r}: rename or drop one")
     return obs[name]
