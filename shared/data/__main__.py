@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import sys
@@ -26,9 +27,7 @@ NARROW, ROOMY, WIDE = 80, 100, 120
 # Words and tables
 
 
-def say(text: str, to=None) -> None:
-    """Print at once."""
-    print(text, file=to, flush=True)
+say = functools.partial(print, flush=True)
 
 
 def width(least: int = NARROW) -> int:
@@ -176,7 +175,7 @@ def each(entries: list[Entry], one) -> int:
         try:
             say(f"{entry.name}: {one(entry)}")
         except (DataError, SettingError) as e:  # the others may be had
-            say(f"{entry.name}: {e}", sys.stderr)
+            say(f"{entry.name}: {e}", file=sys.stderr)
             failed += 1
     return failed
 
@@ -188,7 +187,7 @@ def check(args) -> int:
         return check_entries(chosen(args.names))
     if len(own) < len(args.names):
         known = next(name for name in args.names if name not in own)
-        say(f"error: {known} is of the catalogue and {own[0]} a file: check one, then the other", sys.stderr)
+        say(f"error: {known} is of the catalogue and {own[0]} a file: check one, then the other", file=sys.stderr)
         return 2
     found = [judge(name, options_of(args), need=args.need, organism=args.organism) for name in own]
     say("\n\n".join(f.said(width(0)) for f in found))
@@ -320,10 +319,10 @@ def main(words=None) -> int:
     try:
         return args.run(args)
     except (DataError, SettingError) as e:
-        say(f"error: {e}", sys.stderr)
+        say(f"error: {e}", file=sys.stderr)
         return 2 if args.command == "convert" else 1
     except KeyboardInterrupt:
-        say("\nstopped; what has arrived is kept, and the same command goes on from there", sys.stderr)
+        say("\nstopped; what has arrived is kept, and the same command goes on from there", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe, head for instance, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_array, check_X_y, validate_data
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import names_of, once
-from shared.data.validate.structure import matrix_of, narrow, widened
+from shared.data.validate.structure import column_of, matrix_of, narrow, widened
 from shared.data.validate.values import LOGGED, may_be_logged, units_of
 
 AS_COUNTS = "start from the raw counts, adata.layers['counts'] where there is one"
@@ -366,9 +366,7 @@ def column(obs, value, numbers=False):
         return value
     if obs is None:
         raise DataError(f"{value!r} names a column of obs, and X is no AnnData: pass one value a cell")
-    if value not in obs:
-        raise DataError(f"obs has no column {value!r}; it has {', '.join(map(str, obs.columns))}: name another")
-    column = obs[value]
+    column = column_of(obs, value)
     if numbers or (pd.api.types.is_numeric_dtype(column) and not column.isna().any()):
         return column.to_numpy(dtype=float) if numbers else column.to_numpy()
     if missing := int(column.isna().sum()):

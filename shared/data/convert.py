@@ -9,7 +9,7 @@ import re
 import shlex
 import textwrap
 import warnings
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,14 +98,12 @@ class Judgement:
     report: CheckReport | None
     changes: tuple[str, ...] = ()
     mend: Options | None = None
-    left: tuple[str, ...] = field(default=())
+    left: tuple[str, ...] = ()
 
     @property
     def status(self) -> int:
         """0: nothing worse than a note; 1: warnings; 2: refused, or an error that has to be cured first."""
-        if self.refused or self.report.errors:
-            return 2
-        return int(not self.report.ok)
+        return 2 if self.refused or self.report.errors else int(not self.report.ok)
 
     @property
     def command(self) -> str:
@@ -113,34 +111,25 @@ class Judgement:
         if self.mend is None:
             return ""
         name = self.path.name.removesuffix(".gz")
-        target = f"{name if self.path.is_dir() else Path(name).stem}.h5ad"
-        if self.path.suffix == ".h5ad":
-            target = f"{self.path.stem}-clean.h5ad"
-        words = ["python", "-m", "shared.data", "convert", str(self.path), target, *self.mend.words()]
-        return shlex.join(words)
+        stem = name if self.path.is_dir() else Path(name).stem
+        target = f"{stem}-clean.h5ad" if self.path.suffix == ".h5ad" else f"{stem}.h5ad"
+        return shlex.join(["python", "-m", "shared.data", "convert", str(self.path), target, *self.mend.words()])
 
     def said(self, columns: int = WIDEST) -> str:
         """The judgement in lines of at most `columns` characters, commands apart."""
-        room = min(max(columns, NARROWEST), WIDEST)
-        lines = fold(f"refused: {self.refused}" if self.refused else f"{self.path.name}: {self.report.facts}", room)
+        room, said = min(max(columns, NARROWEST), WIDEST), [f"refused: {self.refused}"]
         if not self.refused:
-            for f in self.report.findings:
-                lines += fold(f"{f.severity}: {f.problem}: {f.cure}", room)
-            lines += ["nothing to complain of"] * (not self.report.findings)
-            lines += ["", "changed on the way in:"] * bool(self.changes)
-            lines += [line for change in self.changes for line in fold(f"- {change}", room)]
+            said = [f"{self.path.name}: {self.report.facts}"]
+            said += [f"{f.severity}: {f.problem}: {f.cure}" for f in self.report.findings] or ["nothing to complain of"]
+            said += ["", "changed on the way in:"] * bool(self.changes) + [f"- {change}" for change in self.changes]
         if self.mend is not None:
-            lines += ["", "one command mends it:", *parted(self.command, room)]
-            lines += ["what is left then:"] * bool(self.left)
-            lines += [line for left in self.left for line in fold(f"- {left}", room)]
+            said += ["", "one command mends it:", *parted(self.command, room)]
+            said += ["what is left then:"] * bool(self.left) + [f"- {left}" for left in self.left]
         elif self.status and self.path.exists():
-            lines += ["", *fold("no command mends this: do what is said above, in the file or in Python", room)]
-        return "\n".join(lines)
-
-
-def fold(text: str, room: int) -> list[str]:
-    """Lines of at most `room` characters, all but the first set in."""
-    return textwrap.wrap(text, room, subsequent_indent="  ", break_on_hyphens=False) or [""]
+            said += ["", "no command mends this: do what is said above, in the file or in Python"]
+        # Lines of a command are as they have to be.
+        how = {"subsequent_indent": "  ", "break_on_hyphens": False}
+        return "\n".join(line if len(line) <= room else textwrap.fill(line, room, **how) for line in said)
 
 
 def parted(command: str, room: int) -> list[str]:
@@ -238,7 +227,7 @@ def _for_refused(path, options):
 
 def _for_findings(path, report, adata, options, need):
     """Options that may cure what was found: all that apply at once."""
-    checks, more = {f.check for f in report.findings if f.severity != "note"}, {}
+    checks, more = {f.check for f in report.serious}, {}
     if "transposed" in checks:
         turned = replace(options, transpose=True, annotation=options.annotation or _described_by(path))
         yield turned
@@ -268,10 +257,8 @@ def _mended(found: Judgement, options, candidates, need, organism) -> Judgement:
         except DataError:
             continue
         report = check(adata, need=need, labels=mend.labels, organism=organism)
-        worse = [f for f in report.findings if f.severity != "note"]
-        before = [] if found.refused else [f for f in found.report.findings if f.severity != "note"]
-        if not report.errors and (found.status == 2 or len(worse) < len(before)):
-            return replace(found, mend=mend, left=tuple(f"{f.severity}: {f.problem}" for f in worse))
+        if not report.errors and (found.status == 2 or len(report.serious) < len(found.report.serious)):
+            return replace(found, mend=mend, left=tuple(f"{f.severity}: {f.problem}" for f in report.serious))
     return found
 
 

@@ -16,13 +16,13 @@ from scipy import sparse
 
 from shared.data.cache import sha256
 from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
-from shared.data.constraints import Flag, Maybe, OneOf, nearest, require
+from shared.data.constraints import Flag, Maybe, OneOf, require
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
-from shared.data.validate.checks import label_values, report_of, value_errors
+from shared.data.validate.checks import report_of, value_errors
 from shared.data.validate.findings import refuse
-from shared.data.validate.structure import matrix_of, name_problems, narrow, structure
+from shared.data.validate.structure import column_of, layer_of, matrix_of, narrow, structure
 from shared.data.validate.values import scan, units_of
 
 if TYPE_CHECKING:
@@ -110,10 +110,7 @@ def load(
     if not hasattr(adata, "var_names"):
         raise DataError(f"{found.name!r} holds no expression but names: take shared.data.gene_table({found.name!r})")
     if layer is not None:
-        if layer not in adata.layers:
-            have = f"it has {', '.join(adata.layers) or 'none'}{nearest(layer, adata.layers)}"
-            raise DataError(f"{found.name} has no layer {layer!r}; {have}")
-        adata.X = adata.layers[layer].copy()  # X and the layer it was read from must not change together
+        adata.X = layer_of(adata, layer, found.name).copy()  # X and the layer it was read from must not change together
     structure(adata, found.name)
     values = scan(adata.X)
     units = (units_of(adata, values) or found.units) if layer is None else None
@@ -124,43 +121,27 @@ def load(
 
 def own_path(name) -> Path | None:
     """The path `name` stands for, or None where it is a name for the catalogue to know."""
-    if name == "":
-        return None
-    try:
-        path = Path(str(name)).expanduser()
-    except RuntimeError as e:
-        raise DataError(f"{name} begins with a user nobody knows here ({e}): write the path in full") from e
+    path = Path(os.path.expanduser(str(name)))
     if isinstance(name, os.PathLike) or path.suffix or path.name != str(name):
         return path
-    try:
-        return path if path.is_dir() and str(name) not in catalog() else None
-    except OSError:  # longer than a path may be
-        return None
+    return path if os.path.isdir(path) and str(name) not in ("", *catalog()) else None
 
 
 def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     """:func:`load` of a file; `choices` are those of :data:`CHOICES`, the columns that describe a table's rows too."""
     from shared.data import routes
 
-    try:
-        there = path.exists()
-    except (OSError, ValueError) as e:  # too long, or with a character no path can hold
-        raise DataError(f"{str(path)[:80]!r} cannot be a path ({e}): check the spelling") from e
-    if not there:
-        raise DataError(f"there is no file {path}: check the spelling, and the folder it is relative to ({Path.cwd()})")
+    if not os.path.exists(path):  # nor is one whose name no path can have, on which pathlib fails
+        said = f"there is no file {str(path)[:200]}"
+        raise DataError(f"{said}: check the spelling, and the folder it is relative to ({Path.cwd()})")
     kind, files = _kind(path)
     options = {choice: value for choice, value in choices.items() if value}
     for choice, value in options.items():
         kinds, whose = CHOICES[choice]
         if kind not in kinds:
             raise DataError(f"{path.name} has no {choice} {value!r}, only {whose} do: leave {choice} out")
-    for file in files:
-        if not file.stat().st_size:
-            raise DataError(f"{file.name} is empty: the copy or download may have stopped early")
     if options.get("feature_type") == "all":
         options["feature_type"] = None
-    if kind in ("table", "gct"):  # what becomes of them is decided here
-        options["duplicated_genes"] = True
     if kind == "table":
         options["transposed"] = transpose
     adata = routes._read(Route("official", kind, options=options), files)
@@ -179,10 +160,9 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     if transpose:
         stamp(adata, ["genes stood in rows, and were turned into columns"])
     # What was mended is no longer there to be found.
-    found = report_of(adata, replace(values, parts=0, stored_zeros=0, large=0)).findings
-    said = [f.about(path.name) for f in found if f.severity != "note"]
-    if said:
-        warn("; ".join(said))  # in one, because the next one from the same line would not be shown
+    report = report_of(adata, replace(values, parts=0, stored_zeros=0, large=0))
+    if not report.ok:  # in one, because the next one from the same line would not be shown
+        warn("; ".join(f.about(path.name) for f in report.serious))
     return adata
 
 
@@ -256,19 +236,13 @@ def _finished(adata, what, units, values, sha256, source) -> None:
     refuse(value_errors(values, units), what)
     adata.X, units, notes = _as_float32(adata.X, units, values)
     if units == "counts":
-        if "counts" in adata.layers and not _equal(adata.layers["counts"], adata.X):
+        if "counts" in adata.layers and (adata.layers["counts"] != adata.X).sum():
             notes.append("layers['counts'] held other values than X and was replaced by a copy of it")
         # Of X, so that the two agree whatever layer X was read from; and whole, because X.eliminate_zeros() on index
         # arrays that both share would turn the counts into others without a word.
         adata.layers["counts"] = adata.X.copy()
     adata.uns |= {"units": units, "sha256": sha256, "source": source}
     stamp(adata, notes)
-
-
-def _equal(a, b) -> bool:
-    if sparse.issparse(a) or sparse.issparse(b):
-        return not (sparse.csr_matrix(a) != sparse.csr_matrix(b)).nnz
-    return np.array_equal(a, b)
 
 
 def _as_float32(X, units, values, copy=False):
@@ -321,7 +295,7 @@ def to_arrays(adata, labels="cell_type"):
         If ``obs`` has no such column, a cell has no label, or the matrix is one that :func:`load` would refuse.
     """
     structure(adata)
-    column = label_values(adata, labels)
+    column = column_of(adata.obs, labels)
     if column.isna().any():
         missing = many(int(column.isna().sum()), "cell")
         raise DataError(f"obs[{labels!r}] has no label for {missing}: drop them, or label them, first")
@@ -370,16 +344,12 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
         raise DataError(
             f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
         )
-    obs, genes = _obs(obs, X.shape[0]), pd.Index(genes, dtype=object)
-    if 0 in X.shape:
-        raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
-    refuse(name_problems(genes, obs.index), "the matrix", but="genes twice")
-    values = scan(X)
+    obs, values = _obs(obs, X.shape[0]), scan(X)
     refuse(value_errors(values, units), "the matrix")
     X, units, notes = _as_float32(X, units, values, copy=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # seen to next
-        adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes))
+        adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
     adata.uns["units"] = units
     adata = _merged(adata, "the matrix", duplicates, "from_arrays")
     if sparse.issparse(adata.X):  # merging left them as they came

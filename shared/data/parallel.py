@@ -12,6 +12,7 @@ import copy
 import functools
 import hashlib
 import json
+import operator
 import os
 import re
 import tempfile
@@ -198,13 +199,6 @@ class _Store:
             ) from e
 
 
-def _plain(value):
-    """What JSON does not know: numpy's numbers and arrays."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(type(value).__name__)
-
-
 def _line(error) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
@@ -217,8 +211,9 @@ def _attempt(function, as_json, at_once, name, item):
         # Not raised: an exception may be of a class that only the worker can import.
         return _sendable(e, name) if at_once else Failure(_line(e), "".join(traceback.format_exception(e)))
     try:
-        return json.loads(json.dumps(value, default=_plain)) if as_json else value
-    except (TypeError, ValueError, RecursionError) as e:
+        # JSON does not know numpy's numbers and arrays.
+        return json.loads(json.dumps(value, default=operator.methodcaller("tolist"))) if as_json else value
+    except (AttributeError, TypeError, ValueError, RecursionError) as e:
         raise DataError(
             f"the result of {name!r} does not fit in JSON ({' '.join(str(e).split())}): return words, numbers, lists "
             "and dicts with words as keys, or write the rest to a file of its own and return its name"
@@ -283,14 +278,11 @@ def _in_processes(run, waiting, workers, threads):
             except BrokenProcessPool:
                 suspects = [name for name in left if signs[name].exists()]
                 others = [name for name in left if name not in suspects]
-                groups += [others] if others else []
+                lost.update(suspects)
+                groups += filter(None, [others, *([name] for name in suspects if lost[name] < TRIES)])
                 for name in suspects:
                     signs[name].unlink()
-                    lost[name] += 1
-                    if lost[name] == TRIES:
-                        yield name, LOST
-                    else:
-                        groups.append([name])
+                yield from ((name, LOST) for name in suspects if lost[name] == TRIES)
             except Exception as e:
                 if "pickle" not in repr(e):
                     raise

@@ -13,8 +13,8 @@ from shared.data.validate.structure import name_problems
 MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "not applicable", "not available", "--"})
 
 
-def named(X, genes, cells, what: str, duplicated_genes=False, *, obs=None, var=None, notes=(), units=None):
-    """AnnData of a reader's own file: names as written, twice the same only where `duplicated_genes` lets genes be."""
+def named(X, genes, cells, what: str, *, duplicated_genes=False, obs=None, var=None, notes=(), units=None):
+    """AnnData of a file: names as written, twice the same only where `duplicated_genes`, for the door to judge."""
     import anndata as ad
 
     genes, cells = genes.rename(None), cells.rename(None)
@@ -22,7 +22,7 @@ def named(X, genes, cells, what: str, duplicated_genes=False, *, obs=None, var=N
     obs = pd.DataFrame(index=cells) if obs is None else pd.DataFrame(obs).set_axis(cells, axis=0)
     var = pd.DataFrame(index=genes) if var is None else pd.DataFrame(var).set_axis(genes, axis=0)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # as asked for
+        warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)
         made = ad.AnnData(X, obs=obs, var=var)
     made.uns |= {key: value for key, value in (("notes", list(notes)), ("units", units)) if value}
     return made

@@ -27,20 +27,14 @@ def head(stream, path) -> tuple[int, pd.Index]:
     return due, pd.Index(samples, dtype=object)
 
 
-def read(paths, *, duplicated_genes: bool = False):
+def read(paths):
     """A ``.gct`` file, gzipped or not: samples as cells, ``Name`` as the genes' names, ``Description`` in ``var``.
-
-    Parameters
-    ----------
-    paths : list of Path
-        One file.
-    duplicated_genes : bool, default False
-        Let names of genes stand that occur twice, for the door to merge or to refuse.
 
     Returns
     -------
     AnnData
-        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN.
+        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
+        stand twice, for the door to judge.
 
     Raises
     ------
@@ -52,4 +46,4 @@ def read(paths, *, duplicated_genes: bool = False):
         due, samples = head(stream, path)
         names, X = joined(blocks(stream, path, "\t", 2, samples, absent=tuple(MISSING), due=due))
     var = {"description": names[1].to_numpy()}
-    return named(X.T, pd.Index(names[0], dtype=object), samples, path.name, duplicated_genes, var=var)
+    return named(X.T, pd.Index(names[0], dtype=object), samples, path.name, duplicated_genes=True, var=var)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 
 from shared.data.errors import DataError
-from shared.data.genes.lists import shown
 from shared.data.io.tables import refused
-from shared.data.validate.structure import matrix_of, widened
+from shared.data.validate.structure import column_of, layer_of, matrix_of, widened
 
 
 def read(paths, *, layer=None, obs=None, units=None):
@@ -47,16 +46,12 @@ def read(paths, *, layer=None, obs=None, units=None):
                 raise
             found = _widened(path)
     if layer is not None:
-        if layer not in found.layers:
-            raise DataError(f"{path.name} has no layer {layer!r}; it has {', '.join(found.layers) or 'none'}")
-        found.X = found.layers[layer].copy()
+        found.X = layer_of(found, layer, path.name).copy()
     if found.X is None:
         there = f"it has {', '.join(found.layers)}" if len(found.layers) else "and it has none"
         raise DataError(f"{path.name} has no X: name the layer to read, load(..., layer=...); {there}")
     for new, old in (obs or {}).items():
-        if old not in found.obs:
-            raise DataError(f"{path.name} has no column {old!r} in obs; it has {shown(found.obs.columns) or 'none'}")
-        found.obs[new] = found.obs[old]
+        found.obs[new] = column_of(found.obs, old, path.name)
     if units is not None:
         found.uns["units"] = units
     return found

@@ -79,7 +79,7 @@ def _once(X, n, notes):
 def features(path) -> pd.DataFrame:
     """``genes.tsv`` (version 2: id, symbol) or ``features.tsv`` (version 3: id, symbol, type)."""
     table = words(path, "\t", heading=False, quoted=False, whole=False)
-    if not 1 <= table.shape[1] <= 6:
+    if table.shape[1] > 6:
         raise DataError(
             f"{path.name} has {table.shape[1]} columns where an id, a symbol and perhaps a type are due: {AGAIN}"
         )
@@ -98,10 +98,9 @@ def barcodes(path) -> pd.Index:
     table = words(path, "\t", heading=False, quoted=False, whole=False)
     if table.shape[1] != 1:
         raise DataError(f"{path.name} has {table.shape[1]} columns where one, of barcodes, is due: it is another file")
-    names = table["0"]
-    odd, lengths = names[names.str.contains('"')], names.str.len()
-    if len(odd):
-        raise DataError(f"{path.name} has barcodes with quotation marks ({shown(odd)}): it is damaged, {AGAIN}")
+    names, lengths = table["0"], table["0"].str.len()
+    if names.str.contains('"').any():
+        raise DataError(f"{path.name} has barcodes with quotation marks: it is damaged, {AGAIN}")
     if (lengths[:-1] == lengths.iloc[0]).all() and lengths.iloc[-1] < lengths.iloc[0]:
         raise DataError(f"{path.name} ends in {names.iloc[-1]!r}, shorter than the others: it was cut, {AGAIN}")
     return pd.Index(names, dtype=object)
@@ -144,22 +143,19 @@ def distinct(short, full, what: str) -> np.ndarray:
 
 def triplet(paths, notes: list | None = None):
     """Matrix, features and barcodes of one folder, read and put in their places; the files in any order."""
-    found: dict = {}
-    for path in paths:
-        kind = kind_of(path)
-        if kind in found:
-            raise DataError(f"{path.name} and {found[kind].name} are both {kind}: give the files of one folder")
-        found[kind] = path
-    lost = [k for k in KINDS if k not in found]
-    if lost:
-        raise DataError(f"{names_of_files(paths)}: there is no file of {shown(lost)}; a 10x folder has all three")
+    kinds = [kind_of(path) for path in paths]
+    for kind in KINDS:
+        if kinds.count(kind) != 1:
+            wrong = f"two are both {kind}" if kind in kinds else f"there is no file of {kind}"
+            raise DataError(f"{names_of_files(paths)}: {wrong}; give the three files of one folder")
+    found = dict(zip(kinds, paths))
     X, genes, cells = counted(found["matrix"], notes), features(found["genes"]), barcodes(found["barcodes"])
     fitted(X, genes, cells, " with ".join(found[k].name for k in KINDS))
     return X, genes, cells
 
 
 def folder(paths, *, feature_type: str | None = GENES):
-    """A matrix, its genes and its barcodes.
+    """A matrix, its genes and its barcodes, in any order and told apart by their names, as AnnData.
 
     Layout, gzipped or not: ``matrix.mtx`` (Matrix Market, genes × cells, whole numbers); version 2 ``genes.tsv`` (id,
     symbol), version 3 ``features.tsv.gz`` (id, symbol, type: with antibodies the file holds several types);
@@ -168,7 +164,7 @@ def folder(paths, *, feature_type: str | None = GENES):
     Parameters
     ----------
     paths : list of Path
-        The three files in any order, told apart by their names.
+        The three files.
     feature_type : str, optional
         Version 3: the kind to keep; None keeps all.
 
@@ -255,8 +251,7 @@ def _sparse(group, genes, path, notes):
             f"and {len(cells):,}: it is damaged, {AGAIN}"
         )
     data = group["data"][:]
-    if (data < 0).any() or (data.dtype.kind not in "iu" and not (data == np.floor(data)).all()):
-        raise DataError(f"{path.name} holds values that are no counts, as 10x writes: it was normalised, or is damaged")
+    sound(data[:, None], "counts", pd.DataFrame(index=range(0)), path)
     data = data.astype(np.int64 if data.dtype.kind in "iu" else np.float64)  # sums need room
     # Compressed columns of genes × cells are compressed rows of cells × genes.
     X = sparse.csr_matrix((data, group["indices"][:], group["indptr"][:]), shape=shape[::-1])

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.data.constraints import Maybe, OneOf, Whole, nearest, require
+from shared.data.constraints import Maybe, OneOf, Whole, require
 from shared.data.errors import DataError
 from shared.data.genes.kinds import gene_kind
 from shared.data.genes.lists import many, shown
 from shared.data.validate.findings import CheckReport, Finding, findings
 from shared.data.validate.names import of_names, of_overlap
-from shared.data.validate.structure import structural
+from shared.data.validate.structure import column_of, layer_of, structural
 from shared.data.validate.values import EXACT, LOGGED_MAX, Values, looks_like, scan, units_of
 
 if TYPE_CHECKING:
@@ -77,9 +77,6 @@ def check(
     require(Maybe(Whole(1)), per_class=per_class)
     if per_class is not None and labels is None:
         raise DataError("per_class needs labels: name the column of obs that holds the classes")
-    if layer is not None and layer not in adata.layers:
-        have = shown(adata.layers) or "none"
-        raise DataError(f"there is no layer {layer!r}; the data have {have}{nearest(layer, adata.layers)}")
     report = report_of(adata, None, need, labels, per_class, genes, organism, layer)
     if strict and report.errors:
         raise DataError("\n".join(f.about("the matrix") for f in report.errors))
@@ -90,7 +87,7 @@ def report_of(
     adata, values, need=None, labels=None, per_class=None, genes=None, organism=None, layer=None
 ) -> CheckReport:
     """As :func:`check`, of arguments that are in order; `values` are those of the matrix where they are known."""
-    X = adata.X if layer is None else adata.layers[layer]
+    X = adata.X if layer is None else layer_of(adata, layer, "the matrix")
     found = list(structural(adata, X))
     looks, kind, row = "unreadable", None, "cell"
     if {f.check for f in found} & {"empty", "no matrix", "dtype", "damaged"}:
@@ -256,19 +253,9 @@ def _of_storage(X, v) -> list[Finding]:
     # fmt: on
 
 
-def label_values(adata, labels):
-    """The column of ``obs`` called `labels`, as a Series; :class:`DataError` where there is none, or two."""
-    columns = list(adata.obs.columns)
-    if labels not in columns:
-        raise DataError(f"obs has no column {labels!r}; it has {shown(columns) or 'none'}{nearest(labels, columns)}")
-    if columns.count(labels) > 1:
-        raise DataError(f"obs has several columns {labels!r}: rename or drop one")
-    return adata.obs[labels]
-
-
 def _of_labels(adata, labels, per_class, row) -> list[Finding]:
     try:
-        column = label_values(adata, labels)
+        column = column_of(adata.obs, labels)
     except DataError as e:
         problem, _, cure = str(e).partition("; ")
         return [Finding("labels", "error", "has no labels to learn, " + problem, cure or "name another column")]

@@ -80,9 +80,14 @@ class CheckReport:
     facts: str = field(default="", compare=False)
 
     @property
+    def serious(self) -> tuple[Finding, ...]:
+        """The findings that are worse than a note."""
+        return tuple(f for f in self.findings if f.severity != "note")
+
+    @property
     def ok(self) -> bool:
         """True when nothing worse than a note was found."""
-        return all(f.severity == "note" for f in self.findings)
+        return not self.serious
 
     @property
     def errors(self) -> tuple[Finding, ...]:

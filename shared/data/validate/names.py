@@ -51,7 +51,7 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
         problem = f"names genes where cells should be ({shown(adata.obs_names[:3])}: {gene_kind(adata.obs_names)})"
         yield Finding("transposed", "error", problem, "it is genes × cells, turn it with adata = adata.T")
         return
-    spaced = [n for n in names if n != n.strip()]
+    spaced, described = [n for n in names if n != n.strip()], describing(names)
     nameless = [n for n in names if n.strip().lower() in ("", "nan", "none", "<na>", "nat")]
     damaged, retired = damaged_names(names), renamed_names(names)
     first, was = next(iter(damaged.items()), ("", ()))
@@ -60,7 +60,7 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
     genome = [g for g in GENOMES if any(n.startswith(g) for n in names)]
     # fmt: off
     yield from findings(
-        (describing(names), "no expression", "error", DESCRIBES.format(names=shown(describing(names))), BESIDE),
+        (described, "no expression", "error", DESCRIBES.format(names=shown(described)), BESIDE),
         (spaced, "spaces", "warning",
          f"has {many(len(spaced), 'gene name')} with spaces around ({shown(map(repr, spaced))})",
          "adata.var_names = adata.var_names.str.strip()"),
@@ -132,31 +132,38 @@ def _of_kind(adata, names, kind, organism) -> list[Finding]:
 
 def of_overlap(adata, genes, kind) -> list[Finding]:
     """Why `adata`, whose genes are of `kind`, shares less than half of the reference list `genes`."""
-    wanted = names_of(genes, "the reference list")
+    wanted, have = names_of(genes, "the reference list"), names_of(adata)
     if not wanted:
         raise DataError("the reference list is empty: give the genes to compare with")
     once(wanted, "the reference list")
-    have = names_of(adata)
-    shared = len(set(have) & set(wanted))
+    shared = _common(have, wanted)
     if shared >= len(wanted) / 2:
         return []
     problem = f"shares {shared:,} of {many(len(wanted), 'gene')} with the reference list"
     return [Finding("overlap", "warning" if shared else "error", problem, _why_apart(have, wanted, shared, kind))]
 
 
+def _common(have, wanted, change=str) -> int:
+    """How many names two lists share once each was changed."""
+    return len({*map(change, have)} & {*map(change, wanted)})
+
+
 def _why_apart(have, wanted, shared, kind):
-    theirs = gene_kind(wanted)
-    better = max(2 * shared, shared + len(wanted) / 10, 1)
-    for change, cure in (
-        (str.strip, "spaces stand around the names of one of them, strip them"),
-        (cut_version, f"they differ in Ensembl versions, {TRANSLATE}.to_ensembl cuts them"),
-    ):
-        if len(set(map(change, have)) & set(map(change, wanted))) >= better:
-            return cure
-    if kind.kind != theirs.kind and theirs.kind in ("symbols", "ensembl"):
-        return f"the data have {kind}, the list {theirs}: {TRANSLATE}.to_{theirs.kind} translates what it knows"
-    if {kind.organism, theirs.organism} == {"human", "mouse"}:
-        return f"the data have {kind}, the list {theirs}: {TRANSLATE}.to_{theirs.organism} translates"
-    if len(set(map(str.upper, have)) & set(map(str.upper, wanted))) >= better:
-        return "upper and lower case differ: is one of them of another species?"
-    return f"the data have {kind}, the list {theirs}: compare {have[0]!r} with {wanted[0]!r}"
+    theirs, better = gene_kind(wanted), max(2 * shared, shared + len(wanted) / 10, 1)
+    kinds, other = f"the data have {kind}, the list {theirs}", {kind.organism, theirs.organism} == {"human", "mouse"}
+    known = kind.kind != theirs.kind and theirs.kind in ("symbols", "ensembl")
+    reasons = (  # the first that holds is the likeliest
+        (_common(have, wanted, str.strip) >= better, "spaces stand around the names of one of them, strip them"),
+        (
+            _common(have, wanted, cut_version) >= better,
+            f"they differ in Ensembl versions, {TRANSLATE}.to_ensembl cuts them",
+        ),
+        (known, f"{kinds}: {TRANSLATE}.to_{theirs.kind} translates what it knows"),
+        (other, f"{kinds}: {TRANSLATE}.to_{theirs.organism} translates"),
+        (
+            _common(have, wanted, str.upper) >= better,
+            "upper and lower case differ: is one of them of another species?",
+        ),
+        (True, f"{kinds}: compare {have[0]!r} with {wanted[0]!r}"),
+    )
+    return next(cure for holds, cure in reasons if holds)

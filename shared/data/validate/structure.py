@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from shared.data.constraints import nearest
 from shared.data.errors import DataError
 from shared.data.genes.lists import UNWRITABLE, many, shown
 from shared.data.validate.findings import Finding, findings, refuse
@@ -45,8 +46,7 @@ def structural(adata, X, cure=MERGE) -> Iterator[Finding]:
         yield from matrix_problems(X)
     yield from name_problems(adata.var_names, adata.obs_names, cure)
     columns = adata.obs.columns
-    twice = shown(columns[columns.duplicated()].unique())
-    if twice:
+    if twice := shown(columns[columns.duplicated()].unique()):
         yield Finding("columns twice", "error", f"has obs columns of the same name ({twice})", "rename or drop one")
 
 
@@ -65,21 +65,32 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
         )
 
 
+def layer_of(adata, name, what):
+    """The layer called `name` of the AnnData `what`; :class:`DataError` where there is none."""
+    if name not in adata.layers:
+        have = f"it has {shown(adata.layers) or 'none'}{nearest(name, adata.layers)}"
+        raise DataError(f"{what} has no layer {name!r}; {have}")
+    return adata.layers[name]
+
+
+def column_of(obs, name, what="obs") -> pd.Series:
+    """The column called `name` of the table `what`; :class:`DataError` where there is none, or two."""
+    columns = list(obs.columns)
+    if name not in columns:
+        cure = nearest(name, columns) or ": name another"
+        raise DataError(f"{what} has no column {name!r}; it has {shown(columns) or 'none'}{cure}")
+    if columns.count(name) > 1:
+        raise DataError(f"{what} has several columns {name!r}: rename or drop one")
+    return obs[name]
+
+
 def matrix_of(X, what="X"):
     """The ndarray or sparse matrix that `X` is or holds, in a type of this machine; nothing is copied that need not be.
 
-    Parameters
-    ----------
-    X : AnnData, DataFrame, ndarray, sparse matrix or nested sequence, cells × genes
-        What lies in the file of a backed AnnData is read. Numbers among Python objects become float64, and what is
-        missing there (None, ``pd.NA``) becomes NaN.
-    what : str
-        How the message calls it.
-
-    Raises
-    ------
-    DataError
-        If there is no matrix, words stand in place of numbers, a type is none of numbers, or sparse storage is damaged.
+    `X` is an AnnData, DataFrame, ndarray, sparse matrix or nested sequence, cells × genes, and called `what`. What lies
+    in the file of a backed AnnData is read. Numbers among Python objects become float64, and what is missing there
+    (None, ``pd.NA``) becomes NaN. :class:`DataError` if there is no matrix, words stand in place of numbers, a type is
+    none of numbers, or sparse storage is damaged.
     """
     if hasattr(X, "obs") and hasattr(X, "var_names") and not isinstance(X, pd.DataFrame):
         X = X.X
@@ -88,8 +99,7 @@ def matrix_of(X, what="X"):
     if _on_disk(X):
         X = X.to_memory() if hasattr(X, "to_memory") else X[:]
     if isinstance(X, pd.DataFrame):
-        words = [c for c, kind in zip(X.columns, X.dtypes) if kind.kind not in "biuf" and not _are_numbers(X[c])]
-        if words:
+        if words := [c for c, kind in zip(X.columns, X.dtypes) if kind.kind not in "biuf" and not _are_numbers(X[c])]:
             said = f"{many(len(words), 'column')} of {what} with words in place of numbers ({shown(words)})"
             raise DataError(f"{said}: drop them")
         X = X.to_numpy()
@@ -102,11 +112,10 @@ def matrix_of(X, what="X"):
     if type(X) is np.ndarray and X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
         X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
     refuse(matrix_problems(X), what)
-    sparse_half = sparse.issparse(X) and X.dtype == np.float16  # which SciPy holds and cannot work with
-    if X.dtype.isnative and X.dtype != np.longdouble and not sparse_half:
-        return X
-    native = np.float64 if X.dtype == np.longdouble else np.float32 if sparse_half else X.dtype.newbyteorder("=")
-    return X.astype(native)
+    native = np.dtype(np.float64) if X.dtype == np.longdouble else X.dtype.newbyteorder("=")
+    if sparse.issparse(X) and X.dtype == np.float16:  # which SciPy holds and cannot work with
+        native = np.dtype(np.float32)
+    return X if X.dtype == native else X.astype(native)
 
 
 def _are_numbers(values) -> bool:

@@ -151,10 +151,9 @@ def units_of(adata, values: Values | None = None) -> str | None:
 def _is_log1p(adata, values) -> bool:
     if _steady(values.totals):
         return False
-    undone = _totals(adata.X, np.expm1)
+    undone, counts = _totals(adata.X, np.expm1), adata.layers.get("counts")
     if _steady(undone) and (len(undone) > 2 or abs(np.log10(undone.mean()) % 1 - 0.5) > 0.4999):
         return True
-    counts = adata.layers.get("counts")
     if counts is None or next(matrix_problems(counts), None) or not scan(counts).whole:
         return False
     # The first block tells.
@@ -168,12 +167,11 @@ def _is_log1p(adata, values) -> bool:
 
 def summable(X, units=None) -> bool:
     """True when sums of genes make sense: of counts and concentrations, as `units` say or as the values look."""
-    if isinstance(units, str) and units in LOGGED:
-        return False
-    if next(matrix_problems(X), None):
+    units = units if isinstance(units, str) and units in UNITS else None
+    if units in LOGGED or next(matrix_problems(X), None):
         return False
     values = scan(X)
-    if isinstance(units, str) and units in UNITS and (values.whole or values.largest >= LOGGED_MAX):
+    if units and (values.whole or values.largest >= LOGGED_MAX):
         return units in ("counts", "tpm")
     linear = ("counts", "binary", "expected counts", "per million", "scaled to one total", "linear")
     # A matrix of one value tells by that value; zeros can always be summed.
@@ -196,13 +194,11 @@ def looks_like(values: Values, X) -> str:
     if values.whole:
         return "counts" if values.largest > 1 else "binary"
     if values.largest < LOGGED_MAX:
-        n_cells, n_genes = values.shape
-        if n_cells > 2 and n_genes > 2 and not _steady(values.totals):
-            undone = [_totals(X, f) for f in (np.expm1, _exp2m1)]
-            if not any(map(_steady, undone)) and values.largest < 4:  # log2 of log2 of ten thousand is 3.8
-                again = [_totals(X, f, f) for f in (np.expm1, _exp2m1)]
-                if any(map(_steady, again)):
-                    return "logged twice"
+        # Undoing it twice gives cells one total, and undoing it once does not; log2 of log2 of ten thousand is 3.8.
+        if values.largest < 4 and min(values.shape) > 2 and not _steady(values.totals):
+            once = any(_steady(_totals(X, f)) for f in (np.expm1, _exp2m1))
+            if not once and any(_steady(_totals(X, f, f)) for f in (np.expm1, _exp2m1)):
+                return "logged twice"
         return "logged" if values.largest > 1 else "shares"
     if _steady(values.totals) and len(values.totals) > 1:
         return "per million" if abs(np.median(values.totals) / 1e6 - 1) < STEADY else "scaled to one total"

@@ -467,7 +467,7 @@ def test_expected_counts_and_truth_values_may_pass_as_counts():
         ({"labels": "cell_type", "per_class": 0}, "per_class=0"),
         ({"labels": "cell_type", "per_class": True}, "per_class=True"),
         ({"labels": "cell_type", "per_class": 2.5}, "per_class=2.5"),
-        ({"layer": "raw"}, "there is no layer 'raw'; the data have none"),
+        ({"layer": "raw"}, "the matrix has no layer 'raw'; it has none"),
         ({"genes": []}, "reference list is empty"),
         ({"genes": ["a", "a"]}, "names 1 gene more than once"),
         ({"genes": "TP53"}, "list of names, not str"),
