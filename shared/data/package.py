@@ -19,7 +19,6 @@ from shared.data.catalogue import File
 from shared.data.download import DownloadError, host, request
 from shared.data.errors import DataError, Unavailable
 
-DEFAULT = "https://pypi.org/simple"  # as pip has it
 LARGEST_PAGE = 64 << 20  # bytes
 # A link with its address, whatever stands in the quotes of its other attributes.
 LINK = re.compile(r"""<a\b(?:"[^"]*"|'[^']*'|[^>"'])*?\shref\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
@@ -54,21 +53,31 @@ def indexes() -> list[str]:
     settings: dict[str, str] = {}
     # What is said of downloads is stronger than what is said of all commands, and the environment stronger than both.
     for part in ("global", "download"):
-        found = re.findall(rf"^\s*{part}\.([\w-]+)=(['\"]?)(.*)\2\s*$", _pip_config(), re.MULTILINE)
+        found = re.findall(rf"^\s*{part}\.([\w-]+)=(['\"]?)(.*)\2\s*$", _pip("config", "list"), re.MULTILINE)
         settings |= {name: value.replace("\\n", " ") for name, _, value in found}
     settings |= {k[4:].lower().replace("_", "-"): v for k, v in os.environ.items() if k.startswith("PIP_") and v}
     if settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off"):
         return []
-    return f"{settings.get('index-url', DEFAULT)} {settings.get('extra-index-url', '')}".split()
+    return f"{settings.get('index-url') or default_index()} {settings.get('extra-index-url', '')}".split()
 
 
 @cache
-def _pip_config() -> str:
-    """pip's settings, none without pip; its errors are not passed on: they may hold an address with a password."""
-    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
+def _pip(*words: str) -> str:
+    """What pip prints, nothing without pip; its errors are not passed on: they may hold an address with a password."""
+    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
+    env = os.environ | {"COLUMNS": "400"}  # wide, so that the help does not break the address over two lines
     with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(words, check=True, capture_output=True, encoding="utf-8", timeout=60).stdout
+        return subprocess.run(words, check=True, capture_output=True, encoding="utf-8", timeout=60, env=env).stdout
     return ""
+
+
+def default_index() -> str:
+    """The index that pip asks where it is told of none, as its help names it; :class:`Unavailable` without pip."""
+    found = re.search(r"--index-url\b[^()]*\(default:?\s+(\S+?)\)", " ".join(_pip("download", "--help").split()))
+    if not found:
+        cure = "run 'python -m ensurepip', or set PIP_INDEX_URL to your package index"
+        raise Unavailable(f"pip is missing or does not say which package index it uses: {cure}")
+    return found[1]
 
 
 def _links(url: str) -> list[tuple[str, str, str | None]]:

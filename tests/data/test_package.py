@@ -43,7 +43,7 @@ def alone(monkeypatch, tmp_path, no_waits):
 @pytest.fixture
 def no_pip(monkeypatch):
     """pip says nothing of its own: the settings come from its variables, without starting it."""
-    monkeypatch.setattr(package, "_pip_config", lambda: "")
+    monkeypatch.setattr(package, "_pip", lambda *words: "")
 
 
 def page(*links):
@@ -139,7 +139,7 @@ def test_settings_have_an_order(monkeypatch):
             "nonsense",
         ]
     )
-    monkeypatch.setattr(package, "_pip_config", lambda: said)
+    monkeypatch.setattr(package, "_pip", lambda *words: said)
     asked = []
     assert package.indexes() == ["https://two.example/simple", "https://a.example", "https://b.example"]
     monkeypatch.setattr(package, "_links", lambda url: asked.append(url) or [(NAME, url, None)])
@@ -151,25 +151,26 @@ def test_settings_have_an_order(monkeypatch):
 
 def test_pip_is_asked(monkeypatch, tmp_path):
     """The real pip, with a file of its own."""
-    package._pip_config.cache_clear()
+    package._pip.cache_clear()
     (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://ann:secret@one.example/simple\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     assert package.indexes() == ["https://ann:secret@one.example/simple"]
     monkeypatch.setenv("PIP_INDEX_URL", "https://two.example/simple")
     assert package.indexes() == ["https://two.example/simple"]
-    package._pip_config.cache_clear()
+    package._pip.cache_clear()
 
 
 def test_without_pip(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    package._pip_config.cache_clear()
-    assert package.indexes() == [package.DEFAULT]
-    package._pip_config.cache_clear()
+    package._pip.cache_clear()
+    with pytest.raises(Unavailable, match="run 'python -m ensurepip', or set PIP_INDEX_URL"):
+        package.indexes()
+    package._pip.cache_clear()
 
 
 def test_offline(monkeypatch):
     monkeypatch.setenv("BORROWED_OFFLINE", "1")
-    monkeypatch.setattr(package, "_pip_config", lambda: pytest.fail("pip was asked"))
+    monkeypatch.setattr(package, "_pip", lambda *words: pytest.fail("pip was asked"))
     with pytest.raises(Unavailable, match="BORROWED_OFFLINE forbids"):
         got()
 

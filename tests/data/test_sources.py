@@ -458,7 +458,10 @@ def test_a_damaged_matrix_is_refused(case, name, how):
     else:
         lines = lines[2:]
     put(one, lines)
-    refused(one, one.paths[0])
+    if how == "twice" and name.startswith("tenx"):  # 10x's own files: summed, as its readers do, and told
+        assert "same place" in " ".join(read(one).uns["notes"])
+    else:
+        refused(one, one.paths[0])
 
 
 def test_a_matrix_of_another_kind_of_storage_is_refused(case):
@@ -619,7 +622,6 @@ def test_labels_follow_the_names_and_not_the_order(case):
         ("indices", lambda a: a + 100),
         ("indices", lambda a: -a - 1),
         ("indices", lambda a: a[:-1]),
-        ("indices", lambda a: np.concatenate([a[:1], a[:1], a[2:]])),
         ("indptr", lambda a: a[::-1].copy()),
         ("indptr", lambda a: a[:-1]),
         ("indptr", lambda a: np.concatenate([a[:-1], [10**9]])),

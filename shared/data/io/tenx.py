@@ -29,7 +29,7 @@ def kind_of(path) -> str | None:
 
 
 def counted(path, notes: list | None = None):
-    """A Matrix Market file of counts, features × cells, as CSR of cells × features; what was summed goes to `notes`.
+    """A Matrix Market file of counts, features × cells, as CSR of cells × features; what was summed goes to `notes`, or is refused.
 
     Its entries are read as a table: SciPy's reader takes 1.5 for 1 and 0x3 for 0 where whole numbers are stated, and
     dies of a byte of zeros. :class:`DataError` if the file is damaged, or holds a value that is no count.
@@ -69,8 +69,11 @@ def _entries(part, n_rows, n_columns, path):
 def _once(X, n, notes):
     """`X` of `n` entries, those of one place summed as SciPy and scanpy do, as float32 where that holds them."""
     X.sum_duplicates()
-    if X.nnz != n and notes is not None:
-        notes.append(f"{many(n - X.nnz, 'entry')} added to another one of the same place")
+    if X.nnz != n:
+        said = f"{many(n - X.nnz, 'entry')} added to another one of the same place"
+        if notes is None:  # a published file, of which it is known that it has none
+            raise DataError(f"of the matrix {said}: it is damaged, {AGAIN}")
+        notes.append(said)
     X.eliminate_zeros()
     # Counts that float32 rounds are left as they are, for the door to say so.
     return X if X.nnz and X.data.max() > 2**24 else X.astype(np.float32)
