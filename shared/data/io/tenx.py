@@ -29,10 +29,11 @@ def kind_of(path) -> str | None:
 
 
 def counted(path, notes: list | None = None):
-    """A Matrix Market file of counts, features × cells, as CSR of cells × features; what was summed goes to `notes`, or is refused.
+    """A Matrix Market file of counts, features × cells, as CSR of cells × features; what was summed goes to `notes`.
 
     Its entries are read as a table: SciPy's reader takes 1.5 for 1 and 0x3 for 0 where whole numbers are stated, and
-    dies of a byte of zeros. :class:`DataError` if the file is damaged, or holds a value that is no count.
+    dies of a byte of zeros. :class:`DataError` if the file is damaged, holds a value that is no count, or, without
+    `notes`, two of one place.
     """
     from scipy import sparse
 
@@ -51,7 +52,7 @@ def counted(path, notes: list | None = None):
     rows, columns, values = map(np.concatenate, zip(*parts))
     if len(values) != n:
         raise DataError(f"{path.name} says it has {n:,} entries, and has {len(values):,}: it was cut short, {AGAIN}")
-    return _once(sparse.csr_matrix((values, (columns, rows)), shape=(n_columns, n_rows)), n, notes)
+    return _once(sparse.csr_matrix((values, (columns, rows)), shape=(n_columns, n_rows)), n, path, notes)
 
 
 def _entries(part, n_rows, n_columns, path):
@@ -66,13 +67,13 @@ def _entries(part, n_rows, n_columns, path):
     return rows.astype(np.int32) - 1, columns.astype(np.int32) - 1, values
 
 
-def _once(X, n, notes):
+def _once(X, n, path, notes):
     """`X` of `n` entries, those of one place summed as SciPy and scanpy do, as float32 where that holds them."""
     X.sum_duplicates()
     if X.nnz != n:
         said = f"{many(n - X.nnz, 'entry')} added to another one of the same place"
         if notes is None:  # a published file, of which it is known that it has none
-            raise DataError(f"of the matrix {said}: it is damaged, {AGAIN}")
+            raise DataError(f"{path.name} has {said}: it is damaged, {AGAIN}")
         notes.append(said)
     X.eliminate_zeros()
     # Counts that float32 rounds are left as they are, for the door to say so.
@@ -259,7 +260,7 @@ def _sparse(group, genes, path, notes):
     # Compressed columns of genes × cells are compressed rows of cells × genes.
     X = sparse.csr_matrix((data, group["indices"][:], group["indptr"][:]), shape=shape[::-1])
     X.check_format(full_check=True)
-    return _once(X, X.nnz, notes), cells
+    return _once(X, X.nnz, path, notes), cells
 
 
 def _made(X, genes, cells, feature_type, what, notes):
