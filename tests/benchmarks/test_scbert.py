@@ -1,8 +1,7 @@
 """Attention and a whole block beside performer-pytorch, in turns, and what sampling and caching save.
 
 Times are seconds of the processor on one thread, so that what else the machine does counts for little; peak memory is
-what a fresh process takes above its inputs. The floor of random features is the time of their products and
-exponentials alone, in chunks that fit the cache, measured in the same run.
+what a fresh process takes above its inputs.
 
 performer-pytorch is no dependency: put it on the path (``pip install --no-deps --target FOLDER performer-pytorch`` and
 what it imports), and set ``BORROWED_BENCHMARKS=1``.
@@ -97,33 +96,6 @@ def seconds(run, times):
         run()
         took.append(time.process_time() - start)
     return float(np.median(took))
-
-
-def floor(tokens, kept):
-    """Seconds of the products and exponentials of :func:`chunked_favor`, forward and backward, and nothing else."""
-    m, size = 266, 98
-    x, e, s, W = (
-        torch.randn(HEADS, size, WIDTH),
-        torch.rand(HEADS, size, m),
-        torch.randn(HEADS, m, WIDTH),
-        torch.randn(m, WIDTH),
-    )
-    out, products = e.clone(), 10 if kept else 12
-
-    def chunk():
-        for _ in range(2 if kept else 4):
-            torch.matmul(x, W.T)
-            out.exp_().log_()  # an exponential, and back to numbers of the same size
-        for _ in range(2):
-            e.mT @ x
-            e @ s
-            e @ W
-        for _ in range(2):
-            x @ s.mT
-        e.mT @ x
-        e @ s
-
-    return seconds(lambda: [chunk() for _ in range(tokens // size)], 3), products
 
 
 @timed

@@ -448,6 +448,7 @@ open(os.path.join(sys.argv[1], "rank " + os.environ["RANK"]), "w").write(repr([h
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # shares are tested above, and processes with the loop
 def test_two_processes_have_the_losses_of_one(tmp_path, root):
     (tmp_path / "script.py").write_text(SCRIPT)
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "script.py"]
