@@ -67,6 +67,7 @@ class _Chunked(torch.autograd.Function):
     """
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, q, k, v, W, stabilizer):
         kept, keeps = [], q.shape[0] * q.shape[1] * len(W) <= KEPT and any(ctx.needs_input_grad)
         sums, weights = q.new_zeros(len(q), len(W), v.shape[2]), q.new_zeros(len(q), 1, len(W))
@@ -93,6 +94,7 @@ class _Chunked(torch.autograd.Function):
         return out
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, gradient):
         q, k, v, W, out, total, sums, weights, largest, *kept = ctx.saved_tensors
         d_sums, d_weights = torch.zeros_like(sums), torch.zeros_like(weights)

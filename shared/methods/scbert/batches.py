@@ -89,6 +89,6 @@ class CellBatches(Batches):
     def about(self):
         some = np.unique(np.linspace(0, self.n - 1, 64).astype(np.int64))
         X = self.cells.read(some) if hasattr(self.cells, "read") else self.cells[some]
-        X = X.toarray() if sparse.issparse(X) else X
-        about = [self.cells.shape, self.steps, self.redraw, self.mask, vars(self.tokenizer) | {"noise": None}]
-        return {"data": digest([repr(about), X, np.zeros(0) if self.labels is None else self.labels])}
+        X = X.toarray() if sparse.issparse(X) else np.asarray(X)
+        said = repr([self.cells.shape, self.steps, self.batch_size, self.redraw, self.mask, self.tokenizer])
+        return {"data": digest([said, X, np.zeros(0) if self.labels is None else self.labels])}

@@ -199,6 +199,7 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
             X, tokenizer, self.batch_size, seed, place, steps=self.steps, mask=(self.mask, self.replace),
             redraw=self.redraw if self.attention == "favor" else None,
         )  # fmt: skip
+        batches.rowwise = self.attention == "exact" or self.stabilizer == "head"
         if self.compile:
             for block in net.blocks:
                 block.compile()

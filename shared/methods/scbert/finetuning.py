@@ -39,6 +39,13 @@ def prefixes(net, prepare, X, device) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([net.transformer.before(*p, net.frozen) for p in parts]), torch.cat([g for _, g in parts])
 
 
+class PrefixBatches(CellBatches):
+    """The batches of the same cells, of what the frozen blocks made of them."""
+
+    def prepare(self, X, rows, number):
+        return X, self.genes[rows], torch.from_numpy(self.labels[rows])
+
+
 def worth_caching(model, n_cells: int, n_genes: int) -> bool:
     """Whether what frozen blocks make of the cells is the same in every epoch, and fits into ``model.cache_gib``."""
     takes = 4 * n_cells * (min(model.length or n_genes, n_genes) + 1) * model.dim / 2**30
@@ -48,10 +55,11 @@ def worth_caching(model, n_cells: int, n_genes: int) -> bool:
 
 def from_prefixes(model, net, cells, kept, held, seed, device):
     """Step, batches and monitor of fine-tuning from what the frozen blocks make of the cells, computed once."""
-    columns, val = (prefixes(net, model.rows, cells.X[rows], device) if len(rows) else () for rows in (kept, held))
-    val = [column.split(CHUNK) for column in val]
-    monitor = partial(judge, ask=CellTypeNet.from_prefix, held=list(zip(*val)), types=cells.codes[held])
-    return prefix_step, (*columns, cells.codes[kept]), partial(monitor, stop_by=model.stop_by)
+    (x, genes), val = (prefixes(net, model.rows, cells.X[rows], device) if len(rows) else () for rows in (kept, held))
+    batches = PrefixBatches(x, None, model.fit_batch_size, seed, device, cells.codes[kept])
+    batches.genes, val = genes, zip(*(column.split(CHUNK) for column in val))
+    monitor = partial(judge, ask=CellTypeNet.from_prefix, held=list(val), types=cells.codes[held])
+    return prefix_step, batches, partial(monitor, stop_by=model.stop_by)
 
 
 def from_cells(model, net, cells, kept, held, seed, device):

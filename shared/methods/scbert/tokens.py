@@ -6,6 +6,8 @@ for the highest bin, ``bins + 1`` where it is masked. Tables are cells × genes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -52,6 +54,7 @@ def mask_tokens(tokens: torch.Tensor, bins: int, noise: torch.Tensor, share: flo
     return tokens.masked_fill(masked, bins + 1), tokens.masked_fill(~chosen, IGNORE)
 
 
+@dataclass
 class Tokenizer:
     """Cells as a network takes them: tokens and places of genes, both int64, cells × length.
 
@@ -67,11 +70,17 @@ class Tokenizer:
         Genes of a sequence; None: all of them.
     """
 
-    def __init__(self, n_genes, bins=5, target_sum=1e4, binning="truncate", logged=False, length=None):
-        self.n_genes, self.bins, self.target_sum, self.binning, self.logged = n_genes, bins, target_sum, binning, logged
-        self.length = None if length is None or length >= n_genes else length
+    n_genes: int
+    bins: int = 5
+    target_sum: float = 1e4
+    binning: str = "truncate"
+    logged: bool = False
+    length: int | None = None
+
+    def __post_init__(self):
+        self.length = None if self.length is None or self.length >= self.n_genes else self.length
         # One order of preference for all cells: what is predicted of a cell depends on no other cell, nor on chance.
-        self.noise = torch.rand(1, n_genes, generator=torch.Generator().manual_seed(0))
+        self.noise = torch.rand(1, self.n_genes, generator=torch.Generator().manual_seed(0))
 
     def tokens(self, X) -> torch.Tensor:
         """Tokens of some cells, CSR or ndarray: cells × all genes."""
