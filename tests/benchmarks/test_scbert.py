@@ -181,7 +181,7 @@ def test_frozen_blocks_computed_once_make_fine_tuning_three_times_as_fast(unfree
     from shared.methods.scbert import ScBERT
 
     torch.set_num_threads(1)
-    cells, took, said = blood()[:200].copy(), {}, {}
+    cells, took, said = blood()[:80].copy(), {}, {}
     for gib in (2.0, 0.0):
         how = {"unfreeze": unfreeze, "cache_gib": gib, "fit_epochs": 20, "patience": 20, "gene_vectors": "random"}
         model = ScBERT(dim=64, depth=6, heads=4, width=16, **how, device="cpu", random_state=0)
