@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 EPS = 1e-4  # added to every feature, in the paper's code too: it keeps the denominator from 0
 CHUNK = 2**18  # numbers of a feature map that are worked on at a time: 1 MiB
-KEPT = 2**23  # numbers of a feature map that are kept for the way back, not computed again: 32 MiB
+KEPT = 2**24  # numbers of a feature map that are kept for the way back, not computed again: 64 MiB
 
 
 def orthogonal_features(n_features: int, width: int, generator: torch.Generator | None = None) -> torch.Tensor:
