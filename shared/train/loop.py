@@ -21,10 +21,10 @@ from shared.train.checkpoint import plain, read_checkpoint, save_checkpoint, set
 from shared.train.distributed import OneProcess, asked, check_rows, processes
 from shared.train.memory import LARGE, kept_memory
 from shared.train.saved import CURE
-from shared.train.settings import Config, History, TrainingError, seed_everything
+from shared.train.settings import Config, History, TrainingError, seed_everything, warm_restarts
 
 # Settings that a resumed run may change.
-FREE = {"device", "devices", "progress", "checkpoint", "checkpoint_every", "max_seconds"}
+FREE = {"device", "devices", "progress", "checkpoint", "checkpoint_every", "checkpoint_seconds", "max_seconds"}
 
 
 def fit(
@@ -156,6 +156,7 @@ class _Run:
         self.look = 1 if device.type == "cpu" else batches.look
         self.path = None if config.checkpoint is None else Path(config.checkpoint)
         self.identity = None if self.path is None else self._identity()  # before a callback touches the network
+        self.saved = time.perf_counter()
 
     def go(self, callbacks):
         config, history, unit, began = self.config, self.history, self.batches.unit, time.perf_counter()
@@ -186,9 +187,15 @@ class _Run:
         answers = [callback(self.net, row) for callback in callbacks]
         history.seconds = before + time.perf_counter() - began
         history.stopped = self.reason(next(filter(None, answers), None), history.seconds - before)
-        if self.path is not None and (history.stopped or len(history.rows) % self.config.checkpoint_every == 0):
+        if self.path is not None and (history.stopped or self.due(len(history.rows))):
             self.save()
+            self.saved = time.perf_counter()
         return row, history.seconds, history.stopped
+
+    def due(self, done):
+        """Whether progress is saved after so many epochs."""
+        waits = self.config.checkpoint_seconds or 0
+        return done % self.config.checkpoint_every == 0 and time.perf_counter() - self.saved >= waits
 
     def reason(self, answer, spent):
         """Why training ends after this epoch, or the empty string."""
@@ -275,6 +282,8 @@ class _Run:
         config, lr, steps = self.config, self.config.lr, self.batches.steps
         if config.schedule == "cosine":
             lr *= 0.5 * (1 + math.cos(math.pi * ((number - 1) * steps + i) / (steps * config.epochs)))
+        if config.schedule == "restarts":
+            lr = warm_restarts(number, lr)
         if config.lr_step is not None:
             lr *= config.lr_gamma ** (self.batches.done(number, i) // config.lr_step)
         for group in self.optimizer.param_groups:
@@ -319,8 +328,8 @@ class _Run:
     # Checkpoints.
 
     def _identity(self):
-        """What must be equal for a checkpoint to be this run's; the number of epochs may grow under a constant rate."""
-        free = FREE | ({"epochs"} if self.config.schedule == "constant" else set())
+        """What must be equal for a checkpoint to be this run's; epochs may be added unless the rate depends on them."""
+        free = FREE | (set() if self.config.schedule == "cosine" else {"epochs"})
         fields = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in free}
         shapes = {k: [str(v.dtype), *v.shape] for k, v in self.net.state_dict().items()}
         val = None if self.val is None else self.val.digest()

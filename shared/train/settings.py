@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import random
 from pathlib import Path
@@ -65,8 +66,8 @@ class Config(Common):
         Step size and decay of ``optimizer``.
     optimizer : {"adamw", "adam", "sgd"}
         SGD has momentum 0.9.
-    schedule : {"constant", "cosine"}
-        The cosine falls from `lr` to 0 over all steps.
+    schedule : {"constant", "cosine", "restarts"}
+        The cosine falls from `lr` to 0 over all steps; with restarts it goes as :func:`warm_restarts` says.
     lr_step, lr_gamma : int or None, float
         Every `lr_step` epochs (episodes, in :func:`shared.train.episodes.meta_train`) the learning rate is multiplied
         by `lr_gamma`.
@@ -95,6 +96,8 @@ class Config(Common):
         File to save to and resume from. A run resumes when the file exists, and refuses a file of another run.
     checkpoint_every : int
         Epochs between two saves; the last epoch is always saved.
+    checkpoint_seconds : float, optional
+        Least time between two saves, at the end of an epoch: a save in short epochs need not cost more than they.
     max_seconds : float, optional
         Stop after the epoch in which this call has taken so long. With `checkpoint` the next call goes on.
 
@@ -113,16 +116,33 @@ class Config(Common):
     min_delta: float = 0.0
     clip_norm: float | None = None
     checkpoint_every: int = 1
+    checkpoint_seconds: float | None = None
     max_seconds: float | None = None
 
     constraints = Common.constraints | {
         **dict.fromkeys(("epochs", "batch_size", "checkpoint_every"), Whole(1)),
         "patience": Maybe(Whole(1)),
         **dict.fromkeys(("weight_decay", "min_delta"), NotNegative()),
-        **dict.fromkeys(("clip_norm", "max_seconds"), Maybe(Positive())),
+        **dict.fromkeys(("clip_norm", "max_seconds", "checkpoint_seconds"), Maybe(Positive())),
         "optimizer": OneOf(*OPTIMIZERS),
-        "schedule": OneOf("constant", "cosine"),
+        "schedule": OneOf("constant", "cosine", "restarts"),
     }
+
+
+def warm_restarts(
+    epoch: int, lr: float, floor: float = 1e-6, length: int = 15, warm: int = 5, decay: float = 0.9
+) -> float:
+    """Learning rate of an epoch, from 1: a linear rise from `floor`, a cosine back to it, and again, longer and lower.
+
+    Cycles take 15, 25, 45, 85, ... epochs: what follows the rise doubles. Each peak is `decay` times the one before.
+    The first epoch of every cycle trains at `floor`.
+    """
+    t = epoch - 1
+    while t >= length:
+        t, length, lr = t - length, 2 * (length - warm) + warm, lr * decay
+    if t < warm:
+        return floor + (lr - floor) * t / warm
+    return floor + (lr - floor) * (1 + math.cos(math.pi * (t - warm) / (length - warm))) / 2
 
 
 @dataclasses.dataclass

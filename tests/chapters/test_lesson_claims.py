@@ -161,3 +161,50 @@ def test_tmps_claims_fail_where_the_source_knows_the_types():
     """Few genes matter, and the source has the very types: pre-training finds them, four episodes do not."""
     refused = claims_refused(mixed(12, 20, 1), mixed(40, 8, 0), 150, 4, 15)
     assert refused["unconstrained"] > 0.1
+
+
+# scBERT
+
+
+def masked_of(tokens):
+    """The lesson's leads in masked accuracy, of tiny networks pre-trained on `tokens` and asked about them."""
+    known = functions("scbert")
+    vectors = torch.randn(tokens.shape[1], 16, generator=torch.Generator().manual_seed(0))
+    known |= {"IGNORE": -100, "bins": 5, "length": 16, "epochs": 3, "vectors": vectors}
+    known |= {"nameless": torch.zeros_like(vectors), "tokens": {"corpus": tokens, "new": tokens}}
+    return known["masked_leads"](pd.DataFrame([known["masked_accuracy"](s) for s in range(3)]))
+
+
+def test_scberts_masked_accuracy_is_that_of_the_rule_where_bins_are_noise():
+    tokens = torch.from_numpy(np.random.default_rng(0).choice([0, 1, 2, 3, 4, 5], (96, 24), p=[0.2, 0.6] + [0.05] * 4))
+    found = masked_of(tokens)
+    assert refused("scbert", "masked", found), found["masked_over_common"]
+    assert refused("scbert", "vectors", found), found["vectors_add"]
+
+
+def test_scberts_random_features_halve_their_error_where_queries_are_short():
+    known = functions("scbert", ("EPS",))
+    q, k, v = torch.randn(3, 4, 2, 32, 16, generator=torch.Generator().manual_seed(0))
+    errors = pd.DataFrame([known["favor_errors"](q / 4, k / 4, v, (64, 256), s) for s in range(5)])
+    found = known["error_ratio"](errors)
+    assert refused("scbert", "features", {"error_ratio": found}), found
+
+
+def test_scberts_gain_and_lead_turn_where_the_pretrained_network_is_right():
+    known, truth = functions("scbert", ("fine, ",)), torch.arange(240) % 4
+
+    def right(share):
+        def predict(start, few, test, value, seed):
+            wrong = torch.rand(240, generator=torch.Generator().manual_seed(seed)) > share
+            return (truth + wrong) % 4
+
+        return predict
+
+    shares = {"pre-trained": 0.9, "from scratch": 0.5, "pre-trained without gene vectors": 0.5, "L1 logistic": 0.5}
+    known |= {"arms": {arm: (right(share), [1]) for arm, share in shares.items()}}
+    known |= {"starts": lambda seed: dict.fromkeys(shares)}
+    lanes = np.arange(240) // 30
+    scores = known["measure"]([(arm, 1) for arm in shares], np.arange(60), None, truth, lanes, range(3), [50])
+    found = known["leads"](scores)
+    assert refused("scbert", "gain", found), found["gain"]
+    assert refused("scbert", "logistic", found), found["logistic_lead"]

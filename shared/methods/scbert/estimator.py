@@ -1,0 +1,315 @@
+"""The estimator: pre-train on unlabelled cells, fine-tune on labelled ones, name types, score genes."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+
+import torch
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from shared.data import constraints as allowed
+from shared.data.constraints import Maybe, OneOf, SettingError, Whole, require
+from shared.methods.base import Example, example_cells
+from shared.methods.network_classifier import stratified_split
+from shared.methods.protocols import Classifier, Pretrained, Transformer
+from shared.methods.scbert.batches import CellBatches
+from shared.methods.scbert.finetuning import CHUNK, UNFREEZE, freeze, from_cells, from_prefixes, worth_caching
+from shared.methods.scbert.network import CellTypeNet, GeneTransformer, Pooled, pretrain_step
+from shared.methods.scbert.pretraining import masked_scores, sample_of, token_counts
+from shared.methods.scbert.scores import gene_scores
+from shared.methods.scbert.tokens import Tokenizer
+from shared.methods.scbert.vectors import set_vectors
+from shared.methods.torch_method import TorchMethod
+from shared.train import resolve_device
+
+PUBLISHED = {
+    "dim": 200, "depth": 6, "heads": 10, "width": 64, "length": None, "attention": "favor", "stabilizer": "global",
+    "lr": 1e-4, "fit_lr": 1e-4, "schedule": "restarts", "unfreeze": "second_to_last", "stop_by": "accuracy",
+}  # fmt: skip
+
+
+@dataclass(eq=False, repr=False)
+class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
+    """A transformer that reads a cell as a sequence of gene tokens.
+
+    Five lines, with AnnData of the same genes in the same order::
+
+        model = ScBERT(epochs=20, random_state=0)
+        model.pretrain(cells)
+        model.fit(labelled)  # obs["cell_type"]
+        names = model.predict(query)
+        names = model.set_params(unknown=0.5).predict(query)  # or "unknown"
+
+    Parameters
+    ----------
+    bins, target_sum, binning, logged, length
+        See :class:`shared.methods.scbert.tokens.Tokenizer`. scBERT has 5 bins of log2(1 + counts per 10,000) and the
+        full list. Bulk samples, of which 10,000 counts leave nine zeros in ten tokens, take a million.
+    attention, stabilizer, n_features, redraw
+        See :class:`shared.methods.scbert.network.Attention`. Random features are drawn again after `redraw` updates of
+        pre-training (the code counts passes of 3 cells, 60 of which make an update) and stay in fine-tuning.
+    dim, depth, heads, width : int
+        Numbers of a token, blocks, heads of attention and their width; ``PUBLISHED`` has scBERT's settings.
+    gene_vectors : {"coexpression", "random", "none"}
+        Where no vectors are given: :func:`shared.methods.scbert.vectors.coexpression_vectors` of the cells at hand,
+        Gaussian ones, or zeros, which leave genes nameless.
+    mask, replace : float
+        Share of the expressed genes to predict, and of these to hide: see :func:`shared.methods.scbert.mask_tokens`.
+    epochs, steps, batch_size, lr, schedule, precision, checkpoint_seconds
+        Of pre-training, with Adam: see :class:`shared.train.Config`. With `steps` an epoch, after which progress may be
+        saved, is so many batches; without, a pass over the cells.
+    head, pool
+        See :class:`shared.methods.scbert.network.CellTypeNet`; `pool` makes the embedding of a cell: "mean" or "last".
+    unfreeze : {"last", "second_to_last", "all", "head"}
+        The block to fine-tune, beside the last norm and the head. The code takes the second to last and says no reason.
+    fit_epochs, fit_lr, fit_batch_size, patience, stop_by, validation
+        Of fine-tuning, with Adam: until `patience` epochs bring no better ``"loss"``, or ``"accuracy"`` as in the code,
+        of a share of each type's cells.
+    cache_gib : float
+        Memory for what frozen blocks make of the cells, computed once and not in every epoch; 0: never.
+    compile : bool
+        ``torch.compile`` the blocks in pre-training: written for a GPU, not run on one.
+    unknown : float or None
+        Answer ``"unknown"`` where the best probability is below this; 0.5 in the code.
+    device, devices, progress, checkpoint, random_state
+        See :class:`shared.methods.torch_method.TorchMethod`.
+
+    Attributes
+    ----------
+    pretrained_ : dict
+        ``state`` (tensors by name), ``history``, ``counts`` (int64, genes × tokens, of up to 4,096 cells), ``genes``,
+        ``n_genes``, ``is_log``. A clone keeps it.
+    network_ : CellTypeNet
+        Fine-tuned, on the CPU, in evaluation mode.
+    classes_, history_, n_features_in_, feature_names_in_
+    """
+
+    expects, nonnegative = "counts", True
+    constraints = {
+        **dict.fromkeys(("bins", "dim", "depth", "heads", "width", "fit_epochs", "fit_batch_size"), Whole(1)),
+        **dict.fromkeys(("length", "n_features", "redraw", "steps", "patience"), Maybe(Whole(1))),
+        **dict.fromkeys(("target_sum", "lr", "fit_lr"), allowed.Positive()),
+        **dict.fromkeys(("logged", "compile"), allowed.Flag()),
+        **dict.fromkeys(("mask", "replace"), allowed.Probability()),
+        "checkpoint_seconds": Maybe(allowed.Positive()),
+        "cache_gib": allowed.NotNegative(),
+        "validation": allowed.Share(),
+        "binning": OneOf("truncate", "quantile"),
+        "attention": OneOf("exact", "favor"),
+        "stabilizer": OneOf("head", "global"),
+        "gene_vectors": OneOf("coexpression", "random", "none"),
+        "head": OneOf("genes", "mean", "last"),
+        "pool": OneOf("mean", "last"),
+        "unfreeze": OneOf(*UNFREEZE),
+        "stop_by": OneOf("loss", "accuracy"),
+    }  # fmt: skip
+
+    _: KW_ONLY
+    bins: int = 5
+    target_sum: float = 1e4
+    binning: str = "truncate"
+    logged: bool = False
+    length: int | None = 256
+    attention: str = "exact"
+    stabilizer: str = "head"
+    n_features: int | None = None
+    redraw: int | None = 1000
+    dim: int = 64
+    depth: int = 4
+    heads: int = 4
+    width: int = 16
+    gene_vectors: str = "coexpression"
+    mask: float = 0.15
+    replace: float = 0.9
+    epochs: int = 20
+    steps: int | None = None
+    batch_size: int = 32
+    lr: float = 1e-3
+    schedule: str = "constant"
+    precision: str = "32"
+    checkpoint_seconds: float | None = None
+    head: str = "genes"
+    pool: str = "mean"
+    unfreeze: str = "last"
+    fit_epochs: int = 50
+    fit_lr: float = 1e-3
+    fit_batch_size: int = 32
+    patience: int | None = 10
+    stop_by: str = "loss"
+    validation: float = 0.2
+    cache_gib: float = 2.0
+    compile: bool = False
+    unknown: float | None = None
+
+    @classmethod
+    def example(cls):
+        """A small problem to try it on."""
+        small = {"dim": 16, "depth": 2, "heads": 2, "width": 8, "target_sum": 40, "epochs": 2}
+        model = cls(**small, fit_epochs=10, fit_batch_size=8, fit_lr=3e-3, patience=None, device="cpu", random_state=0)
+        cells = [example_cells(counts=True, seed=seed) for seed in (0, 1)]
+        return Example(model, cells[0], pretrain=(cells[1],), checked={"fit_epochs": 30, "validation": 0})
+
+    def build(self, cells):
+        """The network for these cells: with classes that of fine-tuning, without that of pre-training."""
+        how = {"attention": self.attention, "n_features": self.n_features, "stabilizer": self.stabilizer}
+        vectors = torch.randn(cells.n_genes, self.dim) * (self.gene_vectors != "none")
+        net = GeneTransformer(vectors, self.bins, self.depth, self.heads, self.width, **how)
+        return CellTypeNet(net, cells.n_classes, self.head) if cells.n_classes else net
+
+    def _tokenizer(self, n_genes):
+        return Tokenizer(n_genes, self.bins, self.target_sum, self.binning, self.logged, self.length)
+
+    def rows(self, X, device):
+        """Tokens and genes."""
+        return tuple(part.to(device) for part in self._tokenizer(X.shape[1])(X))
+
+    # Pre-training.
+
+    def pretrain(self, X, *, genes=None, vectors=None):
+        """Learn to predict masked tokens.
+
+        Parameters
+        ----------
+        X : AnnData, DataFrame, ndarray, sparse matrix or shared.data.Stream, cells × genes
+            Counts; of an AnnData ``layers["counts"]`` is read where there is one. A stream is read piece by piece.
+        genes : sequence of str, optional
+            Names of the columns, where `X` has none.
+        vectors : DataFrame of genes × dim, or ndarray of as many genes, optional
+            Vectors of the genes, such as :func:`shared.methods.scbert.vectors.read_gene2vec` reads.
+
+        Raises
+        ------
+        ValueError
+            If a setting, a value or a vector cannot be used.
+        shared.train.TrainingError
+            If training fails, or the checkpoint is of another run.
+        """
+        stream = hasattr(X, "batches")
+        if stream:
+            sample = self._read(X.read(sample_of(X.shape[0])), genes=X.genes, reset=True, pretrains=True)
+        else:
+            cells = self._read(X, genes=genes, reset=True, pretrains=True)
+            X, sample = cells.X, cells[sample_of(len(cells))]
+        seed, tokenizer = self._seed(), self._tokenizer(sample.n_genes)
+        net, place = self.new_network(sample, seed=seed), resolve_device(self.device)
+        set_vectors(net.genes, sample, vectors, self.gene_vectors, seed)
+        batches = CellBatches(
+            X, tokenizer, self.batch_size, seed, place, steps=self.steps, mask=(self.mask, self.replace),
+            redraw=self.redraw if self.attention == "favor" else None,
+        )  # fmt: skip
+        batches.rowwise = self.attention == "exact" or self.stabilizer == "head"
+        if self.compile:
+            for block in net.blocks:
+                block.compile()
+        history = self.train(
+            net, pretrain_step, batches, seed=seed, optimizer="adam", patience=None,
+            checkpoint=self.checkpoint and Path(self.checkpoint),
+        )  # fmt: skip
+        counts = token_counts(tokenizer.tokens(sample.X), self.bins)
+        return self._keep(sample, state=dict(net.state_dict()), history=history, counts=counts)
+
+    def masked_scores(self, X, *, genes=None, seed=0) -> dict[str, float]:
+        """How often masked tokens of other cells are predicted right: see :func:`shared.methods.scbert.masked_scores`.
+
+        `X` and `genes` are as in :meth:`pretrain`; `seed` is of the masks.
+        """
+        cells, net = self._of_pretraining(X, genes)
+        place, mask = resolve_device(self.device), (self.mask, self.replace)
+        batches = CellBatches(cells.X, self._tokenizer(cells.n_genes), CHUNK, seed, place, mask=mask)
+        return masked_scores(net, batches, self.pretrained_["counts"])
+
+    def _of_pretraining(self, X, genes):
+        """Cells of the genes of the pre-training, and its network."""
+        check_is_fitted(self, "pretrained_", msg="nothing was pre-trained or fitted: call pretrain or fit first")
+        again = clone(self)
+        cells = again._read(X, genes=genes, reset=True)
+        return cells, again._load(again.new_network(cells, seed=0))
+
+    def _load(self, net):
+        """The weights that were pre-trained."""
+        try:
+            net.load_state_dict(self.pretrained_["state"])
+        except RuntimeError as error:
+            raise SettingError(
+                "pre-trained was a network with other settings of bins, dim, depth, heads, width, attention or "
+                "n_features: set them back, or pretrain again"
+            ) from error
+        return net
+
+    # Fine-tuning.
+
+    def fit(self, X, y="cell_type", *, genes=None, vectors=None):
+        """Train a head and a block, or what `unfreeze` says, to name the types of labelled cells.
+
+        Parameters
+        ----------
+        X, genes, vectors
+            As in :meth:`pretrain`, but for a stream. Vectors are those of the pre-training where there was one.
+        y : array of str or int, cells; or str
+            Types; of an AnnData also the name of a column of ``obs``.
+
+        Raises
+        ------
+        ValueError
+            As `pretrain`; if there is one type only; or if genes are not those of `pretrain` in their order.
+        shared.train.TrainingError
+            If training fails, or the checkpoint is of another run.
+        """
+        cells, rng = self._read_labelled(X, y, genes=genes), self._rng()
+        seed = int(rng.randint(2**31))
+        net, place = self.new_network(cells, seed=seed), resolve_device(self.device)
+        if hasattr(self, "pretrained_"):
+            self._load(net.transformer)
+        else:
+            set_vectors(net.transformer.genes, cells, vectors, self.gene_vectors, seed)
+        kept, held = stratified_split(cells.codes, self.validation if self.patience else 0, rng)
+        freeze(net, self.unfreeze)
+        caches = worth_caching(self, len(cells), net.transformer.n_genes)
+        step, batches, monitor = (from_prefixes if caches else from_cells)(self, net, cells, kept, held, seed, place)
+        self.history_ = self.train(
+            net, step, batches, seed=seed, optimizer="adam", epochs=self.fit_epochs, lr=self.fit_lr,
+            batch_size=self.fit_batch_size, schedule="constant", patience=self.patience if len(held) else None,
+            monitor=monitor if len(held) else None, checkpoint=self._checkpoint_of_fit(cells, seed=seed),
+        )  # fmt: skip
+        self.network_ = net
+        return self
+
+    # Using what was learned.
+
+    @property
+    def _n_features_out(self):
+        check_is_fitted(self, "network_" if not hasattr(self, "pretrained_") else "pretrained_")
+        return self.dim
+
+    def predict_proba(self, X, *, genes=None):
+        """Probability of each type: float32 ndarray, cells × types, columns as in ``classes_``."""
+        check_is_fitted(self, "network_")
+        logits = self.forward(self.network_, self._read(X, genes=genes).X, CHUNK)
+        return torch.from_numpy(logits).softmax(1).numpy()
+
+    def transform(self, X, *, genes=None):
+        """Embeddings of cells: float32 ndarray, cells × dim; before `fit`, by the pre-trained network."""
+        if hasattr(self, "network_"):
+            cells, net = self._read(X, genes=genes), self.network_.transformer
+        else:
+            cells, net = self._of_pretraining(X, genes)
+        return self.forward(Pooled(net, self.pool), cells.X, CHUNK)
+
+    def gene_scores(self, X, by="gradients", *, genes=None, steps=32):
+        """How much each gene matters in each cell: float32 ndarray, cells × genes; 0 for genes outside the sequence.
+
+        Parameters
+        ----------
+        X, genes
+            As in :meth:`predict`.
+        by : {"gradients", "attention"}
+            Share in the logit of the type that is predicted, which may be negative; or attention that a gene receives,
+            whatever for. See :mod:`shared.methods.scbert.scores`.
+        steps : int
+            Of integrated gradients.
+        """
+        check_is_fitted(self, "network_")
+        require(OneOf("gradients", "attention"), by=by)
+        return gene_scores(self, self._read(X, genes=genes).X, by, steps)
