@@ -243,6 +243,16 @@ def test_there_are_as_many_parameters_as_in_the_code():
 
 
 @pytest.mark.parametrize("kind", ["exact", "favor"])
+def test_the_last_token_alone_reads_all_the_same(monkeypatch, kind):
+    monkeypatch.setattr(attention, "CHUNK", 300)
+    net, batch = transformer(attention=kind), tokens_of()
+    outs = net.encode(*batch)[:, -1:], net.encode(*batch, last=True)
+    assert torch.allclose(*outs, atol=1e-6) and outs[1].shape == (5, 1, 8)
+    for a, b in zip(*(torch.autograd.grad(out.sum(), net.blocks.parameters(), allow_unused=True) for out in outs)):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["exact", "favor"])
 def test_the_order_of_the_genes_changes_nothing(kind):
     net, (tokens, genes) = transformer(attention=kind), tokens_of()
     order = torch.randperm(12)

@@ -69,10 +69,10 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, q, k, v, W, stabilizer):
-        kept, keeps = [], q.shape[0] * q.shape[1] * len(W) <= KEPT and any(ctx.needs_input_grad)
+        kept, keeps = [], k.shape[0] * k.shape[1] * len(W) <= KEPT and any(ctx.needs_input_grad)
         sums, weights = q.new_zeros(len(q), len(W), v.shape[2]), q.new_zeros(len(q), 1, len(W))
         largest = q.new_full((1 if stabilizer == "global" else len(q), 1, 1), -math.inf)
-        for rows in _chunks(q, W):
+        for rows in _chunks(k, W):
             projected = k[:, rows] @ W.T
             now = projected.amax((1, 2), keepdim=True)
             now = torch.maximum(largest, now.amax(0, keepdim=True) if stabilizer == "global" else now)
@@ -84,7 +84,7 @@ class _Chunked(torch.autograd.Function):
         kept = [e.mul_(torch.exp(now - largest)) for e, now in kept] if keeps else []
         sums += EPS * v.sum(1, keepdim=True)
         weights += EPS * v.shape[1]
-        out, total, constant = torch.empty_like(v), q.new_empty(*q.shape[:2], 1), EPS * sums.sum(1, keepdim=True)
+        out, total, constant = torch.empty_like(q), q.new_empty(*q.shape[:2], 1), EPS * sums.sum(1, keepdim=True)
         for rows in _chunks(q, W):
             e = _features_of_queries(q[:, rows], W)
             total[:, rows] = ((e * weights).sum(-1, keepdim=True)).add_(EPS * weights.sum(-1, keepdim=True))
@@ -98,8 +98,8 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx, gradient):
         q, k, v, W, out, total, sums, weights, largest, *kept = ctx.saved_tensors
         d_sums, d_weights = torch.zeros_like(sums), torch.zeros_like(weights)
-        (dq, dk, dv), chunks = (torch.empty_like(x) for x in (q, k, v)), _chunks(q, W)
-        for i, rows in enumerate(chunks):
+        (dq, dk, dv), chunks = (torch.empty_like(x) for x in (q, k, v)), _chunks(k, W)
+        for i, rows in enumerate(_chunks(q, W)):
             e = kept[len(chunks) + i] if kept else _features_of_queries(q[:, rows], W)
             d_found = gradient[:, rows] / total[:, rows]
             d_total = -(d_found * out[:, rows]).sum(-1, keepdim=True)

@@ -40,8 +40,9 @@ class Attention(nn.Module):
         """Queries, keys and values: 3 × cells × heads × tokens × width."""
         return self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
-    def forward(self, x):
+    def forward(self, x, last=False):
         q, k, v = self.qkv(x)
+        q = q[:, :, -1:] if last else q
         if self.attention == "exact":
             read = exact_attention(q, k, v)
         else:
@@ -59,8 +60,9 @@ class Block(nn.Module):
         self.norm_2 = nn.LayerNorm(dim)
         self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
-    def forward(self, x):
-        x = x + self.attention(self.norm(x))
+    def forward(self, x, last=False):
+        """All tokens, or the `last` alone, which reads all the same."""
+        x = (x[:, -1:] if last else x) + self.attention(self.norm(x), last)
         return x + self.feed(self.norm_2(x))
 
 
@@ -94,9 +96,9 @@ class GeneTransformer(nn.Module):
         tokens, genes = torch.cat([tokens, last], 1), torch.cat([genes, last + self.n_genes], 1)
         return self.values(tokens) + self.genes(genes)
 
-    def encode(self, tokens, genes):
-        """Embeddings of the tokens in their cell: cells × (genes + 1) × dim."""
-        return self.after(self.before(tokens, genes, len(self.blocks)), len(self.blocks))
+    def encode(self, tokens, genes, last=False):
+        """Embeddings of the tokens in their cell: cells × (genes + 1) × dim; or × 1 of the `last` alone."""
+        return self.after(self.before(tokens, genes, 0), 0, last)
 
     def before(self, tokens, genes, n):
         """What comes out of the first `n` blocks."""
@@ -105,11 +107,11 @@ class GeneTransformer(nn.Module):
             x = block(x)
         return x
 
-    def after(self, x, n):
-        """What all further blocks and the last norm make of that."""
-        for block in self.blocks[n:]:
-            x = block(x)
-        return self.norm(x)
+    def after(self, x, n, last=False):
+        """What all further blocks and the last norm make of that, of all tokens or of the `last` alone."""
+        for i, block in enumerate(self.blocks[n:], n + 1):
+            x = block(x, last and i == len(self.blocks))
+        return self.norm(x[:, -1:] if last else x)
 
     def forward(self, tokens, genes):
         """Logits of the tokens: cells × genes × (bins + 2)."""
@@ -140,7 +142,7 @@ class Pooled(nn.Module):
         self.transformer, self.how = transformer, how
 
     def forward(self, tokens, genes):
-        return pooled(self.transformer.encode(tokens, genes), self.how)
+        return pooled(self.transformer.encode(tokens, genes, self.how == "last"), self.how)
 
 
 class CellTypeNet(nn.Module):
@@ -180,11 +182,11 @@ class CellTypeNet(nn.Module):
 
     def forward(self, tokens, genes):
         """Logits: cells × types."""
-        return self.head(self.transformer.encode(tokens, genes), genes)
+        return self.head(self.transformer.encode(tokens, genes, self.kind == "last"), genes)
 
     def from_prefix(self, x, genes):
         """Logits from what the frozen blocks made of the tokens."""
-        return self.head(self.transformer.after(x, self.frozen), genes)
+        return self.head(self.transformer.after(x, self.frozen, self.kind == "last"), genes)
 
 
 def masked_step(net: GeneTransformer, tokens, genes, target):
