@@ -213,10 +213,11 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
     def masked_scores(self, X, *, genes=None, seed=0) -> dict[str, float]:
         """How often masked tokens of other cells are predicted right: see :func:`shared.methods.scbert.masked_scores`.
 
-        `X` and `genes` are as in :meth:`pretrain`; `seed` is of the masks.
+        `X` and `genes` are as in :meth:`pretrain`; `seed` is of the masks. Every token that is asked for is hidden: the
+        tenth that pre-training leaves could be copied.
         """
         cells, net = self._of_pretraining(X, genes)
-        place, mask = resolve_device(self.device), (self.mask, self.replace)
+        place, mask = resolve_device(self.device), (self.mask, 1.0)
         batches = CellBatches(cells.X, self._tokenizer(cells.n_genes), CHUNK, seed, place, mask=mask)
         return masked_scores(net, batches, self.pretrained_["counts"])
 
