@@ -68,10 +68,9 @@ GROUPS = {
 ALIKE = """
 ## How real is simulated?
 
-`shared.data.simulate` makes counts, bulk samples, drug responses, open chromatin and pairs of species from a stated
-rule, and returns the truth it drew. `simulate.like(cells)` takes depth, means and spread from a real set. Below,
-simulated cells lie over the bundled blood they were modelled on; what a method finds in both is no proof, and what it
-finds in one only is a warning.
+`shared.data.simulate` makes counts, bulk samples and open chromatin from a stated rule, and returns the truth it drew.
+`simulate.like(cells)` takes depth, means and spread from a real set. Below, simulated cells lie over the bundled blood
+they were modelled on; what a method finds in both is no proof, and what it finds in one only is a warning.
 """
 NOTHING = "# Data sets\n\nNo data set is in the catalogue yet.\n"
 MOST_BARS = 12

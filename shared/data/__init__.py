@@ -25,7 +25,7 @@ _HOMES = {
     "parallel": "parallel",
 }
 __all__ = list(_HOMES)
-_HOMES |= {"DataError": "errors", "in_mirror": "store"}  # no doors: recorded pages of the book import them from here
+_HOMES |= {"DataError": "errors", "in_mirror": "cache"}  # no doors: recorded pages of the book import them from here
 _MODULES = {"simulate", "parallel"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
+from shared.data.constraints import near
 from shared.data.errors import DataError
 
 ROUTES = ("bundled", "package", "official", "simulated")
@@ -134,19 +134,19 @@ def home() -> Path:
     return bundled if bundled.is_dir() else package.parent / "data"
 
 
-def _route(fields: dict) -> Route:
-    files = tuple(
-        File(**f | {"urls": tuple(f.get("urls", ())), "members": tuple(f.get("members", ()))})
-        for f in fields.pop("files", ())
-    )
-    return Route(**fields | {"files": files, "options": MappingProxyType(fields.get("options") or {})})
+def _entry(name: str, fields: dict) -> Entry:
+    routes = []
+    for route in fields["routes"]:
+        files = [File(**f | {k: tuple(f.get(k, ())) for k in ("urls", "members")}) for f in route.get("files", ())]
+        options = MappingProxyType(route.get("options") or {})
+        routes.append(Route(**route | {"files": tuple(files), "options": options}))
+    shape = tuple(fields["shape"]) if fields["shape"] else None
+    return Entry(name=name, **fields | {"shape": shape, "routes": tuple(routes)})
 
 
 def problems(entry: Entry) -> list[str]:
     """What is wrong with an entry, in words; empty for a good one."""
-    said = []
-    if entry.units not in UNITS:
-        said.append(f"units {entry.units!r}; known are {', '.join(UNITS)}")
+    said = [] if entry.units in UNITS else [f"units {entry.units!r}; known are {', '.join(UNITS)}"]
     kinds = [r.kind for r in entry.routes]
     unknown = [k for k in kinds if k not in ROUTES]
     if unknown or not kinds:
@@ -154,18 +154,17 @@ def problems(entry: Entry) -> list[str]:
     if kinds != sorted(set(kinds), key=ROUTES.index):
         said.append(f"routes {', '.join(kinds)}: each kind once, in the order {', '.join(ROUTES)}")
     for route in entry.routes:
-        if bool(route.files) == (route.kind == "simulated"):
-            said.append(f"the {route.kind} route should have {'no' if route.files else 'at least one'} file")
         kind = route.kind
+        if bool(route.files) == (kind == "simulated"):
+            said.append(f"the {kind} route should have {'no' if route.files else 'at least one'} file")
         for f in route.files:
+            plain, package = not re.search(r"[/\\]|^\.", f.name), re.fullmatch(r"[\w.-]+==[\w.]+", f.package or "")
             rules = {
                 f"{f.sha256!r} is no sha256": f.sha256 is None or re.fullmatch("[0-9a-f]{64}", f.sha256),
-                f"a {kind} file needs its size and sha256": kind not in ("bundled", "package") or (f.sha256 and f.size),
-                "name its package as name==version": kind != "package"
-                or re.fullmatch(r"[\w.-]+==[\w.]+", f.package or ""),
+                f"a {kind} file needs its size and sha256": kind == "official" or (f.sha256 and f.size),
+                "name its package as name==version": kind != "package" or package,
                 "an official file needs an address": kind != "official" or f.urls,
-                "a plain file name is needed, without folders": kind == "bundled"
-                or not re.search(r"[/\\]|^\.", f.name),
+                "a plain file name is needed, without folders": kind == "bundled" or plain,
             }
             said += [f"{f.name}: {words}" for words, kept in rules.items() if not kept]
     return said
@@ -178,9 +177,7 @@ def _read(path: Path) -> dict[str, Entry]:
     entries = {}
     for name, fields in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         try:
-            routes = tuple(_route(dict(r)) for r in fields["routes"])
-            shape = tuple(fields["shape"]) if fields["shape"] else None
-            entries[name] = Entry(name=name, **fields | {"shape": shape, "routes": routes})
+            entries[name] = _entry(name, fields)
         except (TypeError, KeyError) as e:
             raise DataError(f"catalog.yml, entry {name!r}: {e}; compare it with another entry") from e
         wrong = problems(entries[name])
@@ -190,13 +187,7 @@ def _read(path: Path) -> dict[str, Entry]:
 
 
 def catalog() -> dict[str, Entry]:
-    """Every data set of the book by name.
-
-    Raises
-    ------
-    DataError
-        If the catalogue is missing or an entry lacks a field.
-    """
+    """Every data set of the book by name; :class:`DataError` if the catalogue is missing or an entry lacks a field."""
     path = home() / "catalog.yml"
     if not path.exists():
         raise DataError(f"there is no catalogue at {path}: run from a full checkout, or install the package again")
@@ -208,20 +199,8 @@ def entry(name: str) -> Entry:
     known = catalog()
     if name not in known:
         plain = re.sub(r"[\s_]+", "-", name.strip().lower())
-        near = difflib.get_close_matches(plain, known, 3) or [n for n in known if n in plain or plain in n][:3]
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near and plain else ""
+        meant = near(plain, known, 3) or [n for n in known if n in plain or plain in n][:3]
+        hint = f"did you mean {' or '.join(map(repr, meant))}? " if meant and plain else ""
         names = "'python -m shared.data list' prints all names; a file of your own goes by its path"
         raise DataError(f"{name!r} is not in the catalogue: {hint}{names}")
     return known[name]
-
-
-def bundled_path(entry: Entry) -> Path:
-    """Where the bundled file of `entry` lies; :class:`DataError` if the entry has none or the file is gone."""
-    route = entry.route("bundled")
-    if route is None:
-        raise DataError(f"{entry.name!r} is not bundled with the package")
-    (file,) = route.files
-    path = home() / file.name
-    if not path.exists():
-        raise DataError(f"the bundled file {file.name} is missing: restore it with 'git checkout data', or reinstall")
-    return path

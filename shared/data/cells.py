@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_array, check_X_y, validate_data
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import names_of, once
-from shared.data.validate.structure import matrix_of, narrow, widened
+from shared.data.validate.structure import column_of, matrix_of, narrow, widened
 from shared.data.validate.values import LOGGED, may_be_logged, units_of
 
 AS_COUNTS = "start from the raw counts, adata.layers['counts'] where there is one"
@@ -29,16 +29,15 @@ NO_LABELS = "no_validation"  # scikit-learn's word for an absent y, which None i
 
 @dataclass(frozen=True)
 class Outline:
-    """Sizes and names of some cells without their values: enough to build a network again.
+    """Sizes and names of some cells, without values: enough to build a network again.
 
     Attributes
     ----------
-    n_genes : int
+    n_genes, n_outputs : int
+        Columns of `X` and of `y`; 1 for labels and for no `y`.
     genes : list of str or None
     classes : ndarray or None
         Different labels, sorted.
-    n_outputs : int
-        Columns of `y`; 1 for labels and for no `y`.
     """
 
     n_genes: int
@@ -94,10 +93,7 @@ class Cells:
         """Number of columns."""
         return self.X.shape[1]
 
-    @property
-    def n_classes(self) -> int:
-        """Number of different labels; 0 without labels."""
-        return 0 if self.classes is None else len(self.classes)
+    n_classes = Outline.n_classes
 
     @property
     def n_outputs(self) -> int:
@@ -142,7 +138,7 @@ class Cells:
         return self[:0] if self.sample_domain is None else self[self.sample_domain < 0]
 
     def outline(self) -> Outline:
-        """Sizes and names, without values."""
+        """What builds a network for these cells."""
         return Outline(self.n_genes, self.genes, self.classes, self.n_outputs)
 
 
@@ -165,8 +161,8 @@ def read(
 
     Parameters
     ----------
-    X : AnnData, DataFrame, ndarray or sparse matrix, cells × genes
-        An AnnData may be backed by its file; a sparse matrix or array may have any format of SciPy.
+    X : AnnData, DataFrame, ndarray or sparse matrix of any format, cells × genes
+        An AnnData may be backed by its file.
     y : array of shape (n_cells,) or (n_cells, n_outputs), or str
         Labels, or numbers to predict; of an AnnData also the name of a column of ``obs``. ``NO_LABELS``: there are
         none, which differs from None as in scikit-learn.
@@ -179,17 +175,15 @@ def read(
     layer : str, optional
         Read this layer of an AnnData where it has one, in place of ``X``.
     numbers : bool
-        `y` holds numbers, not labels; with ``allow_nan="y"`` some may be missing.
+        `y` holds numbers, not labels.
     accept_sparse : bool
         False refuses sparse values with the cure.
     allow_nan : bool or "y"
         True lets `X` hold NaN, ``"y"`` lets `y`.
     dtype : dtype or tuple of dtype
         Of `X`; of several, that of `X` is kept where it is one of them, and the first taken otherwise.
-    estimator : scikit-learn estimator, optional
+    estimator, reset : scikit-learn estimator, and bool
         Its ``n_features_in_`` and ``feature_names_in_`` are set (`reset`) or compared with the columns.
-    reset : bool
-        See `estimator`.
 
     Returns
     -------
@@ -218,8 +212,12 @@ def read(
         raise DataError("labels and domains are one value a cell, not an AnnData: pass the name of a column of its obs")
     if y is None:
         raise DataError(f"{type(estimator).__name__} requires y to be passed, but the target y is None: pass labels")
-    if not numbers:
-        _no_gaps(y)
+    if not numbers and not isinstance(y, str):
+        # scikit-learn would call gaps a NaN of unknown place, or words that cannot be sorted.
+        values = np.asarray(y, dtype=object)
+        missing = int(pd.isna(values).sum()) if values.ndim == 1 else 0
+        if missing:
+            raise DataError(f"y has no label for {missing} of {len(values)} cells: drop them first, or name them")
     if names is not None:
         once(names, "genes")
         _like(like, names, len(names))
@@ -228,21 +226,21 @@ def read(
         validate_data(
             estimator, pd.DataFrame(np.empty((0, len(names))), columns=names), reset=reset, skip_check_array=True
         )
-    finite = "allow-nan" if allow_nan is True else True
     checks = {
         "accept_sparse": "csr" if accept_sparse else False,
         "dtype": list(dtype) if isinstance(dtype, tuple) else dtype,
-        "ensure_all_finite": finite,
+        "ensure_all_finite": "allow-nan" if allow_nan is True else True,
+        "estimator": estimator,
     }
     if isinstance(y, str):
-        X, y = check_array(X, estimator=estimator, **checks), None
+        X, y = check_array(X, **checks), None
     elif numbers and allow_nan == "y":
-        X = check_array(X, estimator=estimator, **checks)
+        X = check_array(X, **checks)
         y = check_array(y, dtype=float, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y")
         if len(y) != X.shape[0]:
             raise DataError(f"X has {X.shape[0]} cells and y {len(y)}: give one value or row of y a cell")
     else:
-        X, y = check_X_y(X, y, multi_output=numbers, y_numeric=numbers, estimator=estimator, **checks)
+        X, y = check_X_y(X, y, multi_output=numbers, y_numeric=numbers, **checks)
     if names is None:
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         _like(like, None, X.shape[1])
@@ -254,10 +252,9 @@ def read(
 
 def _is_for_scikit_learn(X) -> bool:
     """Whether these are complex numbers or Python objects that are neither numbers nor words."""
+    known = (str, bytes, Real, type(None), type(pd.NA))
     kind = X.dtype.kind if isinstance(X, np.ndarray) else ""
-    return kind == "c" or (
-        kind == "O" and not all(v is None or v is pd.NA or isinstance(v, (str, bytes, Real)) for v in X.flat)
-    )
+    return kind == "c" or (kind == "O" and not all(isinstance(v, known) for v in X.flat))
 
 
 def column_names(X) -> list[str] | None:
@@ -281,13 +278,7 @@ def digest(parts: Iterable) -> str:
 
 
 def finite_matrix(X, what: str = "X", dtype=np.float64):
-    """`X` as a new CSR or C-ordered ndarray of finite values; for functions of one matrix.
-
-    Raises
-    ------
-    DataError
-        If it is no table of finite numbers.
-    """
+    """`X` as a new CSR or C-ordered ndarray of finite values, or :class:`DataError`; for functions of one matrix."""
     X = widened(matrix_of(X, what))
     if sparse.issparse(X):
         X = narrow(X.tocsr().astype(dtype, copy=True))
@@ -324,10 +315,10 @@ def count_matrix(X, dtype=np.float64, *, layer: str | None = "counts", empty: bo
     if values.min(initial=0) < 0:
         raise DataError("the counts hold negative values: start from the raw counts")
     if units in LOGGED or may_be_logged(values):
-        why = (
+        said = (
             f"uns['units'] says {units!r}" if units in LOGGED else f"fractions, none above {values.max(initial=0):.3g}"
         )
-        raise DataError(f"X looks logged already ({why}): {AS_COUNTS}")
+        raise DataError(f"X looks logged already ({said}): {AS_COUNTS}")
     totals = np.asarray(X.sum(1, dtype=np.float64)).ravel()
     if not empty and (totals == 0).any():
         raise DataError(f"{int((totals == 0).sum())} cells have no count at all: drop them first")
@@ -366,14 +357,6 @@ def refuse_logged(cells: Cells, cure: str) -> None:
         )
 
 
-def _no_gaps(y):
-    """Refuse labels with gaps, which scikit-learn would call a NaN of unknown place, or words that cannot be sorted."""
-    values = np.asarray(None if isinstance(y, str) else y, dtype=object)
-    missing = int(pd.isna(values).sum()) if values.ndim == 1 else 0
-    if missing:
-        raise DataError(f"y has no label for {missing} of {len(values)} cells: drop them first, or name them")
-
-
 def column(obs, value, numbers=False):
     """A column of ``obs`` where `value` names one; anything else as it is. Categories without cells are left out.
 
@@ -383,13 +366,11 @@ def column(obs, value, numbers=False):
         return value
     if obs is None:
         raise DataError(f"{value!r} names a column of obs, and X is no AnnData: pass one value a cell")
-    if value not in obs:
-        raise DataError(f"obs has no column {value!r}; it has {', '.join(map(str, obs.columns))}: name another")
-    column = obs[value]
+    column = column_of(obs, value)
     if numbers or (pd.api.types.is_numeric_dtype(column) and not column.isna().any()):
         return column.to_numpy(dtype=float) if numbers else column.to_numpy()
-    if column.isna().any():
-        raise DataError(f"obs[{value!r}] has no label for {int(column.isna().sum())} cells: drop them first")
+    if missing := int(column.isna().sum()):
+        raise DataError(f"obs[{value!r}] has no label for {missing} cells: drop them first")
     kinds = getattr(column.dtype, "categories", None)
     if kinds is not None and kinds.dtype.kind in "biuf":
         return column.astype(kinds.dtype).to_numpy()

@@ -90,11 +90,15 @@ def Several(*values) -> Constraint:
     )
 
 
+def near(name, known: Iterable, n: int = 1) -> list[str]:
+    """The `n` names of `known` that are nearest to `name`, in any case of its letters; fewer where none is near."""
+    words = {str(k).casefold(): str(k) for k in known}
+    return [words[k] for k in difflib.get_close_matches(str(name).casefold(), words, n)]
+
+
 def nearest(name, known: Iterable) -> str:
     """The end of a message on a `name` that is not `known`: the nearest one that is, in any case of its letters."""
-    words = {str(k).casefold(): str(k) for k in known}
-    near = difflib.get_close_matches(str(name).casefold(), words, 1)
-    return f"; did you mean {words[near[0]]!r}?" if near else ""
+    return "".join(f"; did you mean {k!r}?" for k in near(name, known))
 
 
 def Flag() -> Constraint:

@@ -5,29 +5,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import difflib
-import io
+import re
 import shlex
-import tempfile
 import textwrap
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from shared.data.cache import written_whole
+from shared.data.constraints import near
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes.lists import many, shown, stamp
 from shared.data.io import h5ad
-from shared.data.io.tables import opened, separator_of
-from shared.data.load import load
-from shared.data.store import written_whole
+from shared.data.io.tables import holds_words, opened, separator_of
+from shared.data.load import load_own
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
 
@@ -72,8 +67,10 @@ class Options:
         words = []
         for name, value in asdict(self).items():
             option = f"--{name.replace('_', '-')}"
-            for one in value if isinstance(value, tuple) else [value] if value not in (None, False, "refuse") else []:
-                words += [option] if one is True else [option, one]
+            if value is True:
+                words.append(option)
+            elif value not in (None, False, "refuse"):
+                words += [w for one in ([value] if isinstance(value, str) else value) for w in (option, one)]
         return words
 
 
@@ -101,14 +98,12 @@ class Judgement:
     report: CheckReport | None
     changes: tuple[str, ...] = ()
     mend: Options | None = None
-    left: tuple[str, ...] = field(default=())
+    left: tuple[str, ...] = ()
 
     @property
     def status(self) -> int:
         """0: nothing worse than a note; 1: warnings; 2: refused, or an error that has to be cured first."""
-        if self.refused or self.report.errors:
-            return 2
-        return int(not self.report.ok)
+        return 2 if self.refused or self.report.errors else int(not self.report.ok)
 
     @property
     def command(self) -> str:
@@ -116,68 +111,40 @@ class Judgement:
         if self.mend is None:
             return ""
         name = self.path.name.removesuffix(".gz")
-        target = f"{name if self.path.is_dir() else Path(name).stem}.h5ad"
-        if self.path.suffix == ".h5ad":
-            target = f"{self.path.stem}-clean.h5ad"
-        words = ["python", "-m", "shared.data", "convert", str(self.path), target, *self.mend.words()]
-        return shlex.join(words)
+        stem = name if self.path.is_dir() else Path(name).stem
+        target = f"{stem}-clean.h5ad" if self.path.suffix == ".h5ad" else f"{stem}.h5ad"
+        return shlex.join(["python", "-m", "shared.data", "convert", str(self.path), target, *self.mend.words()])
 
     def said(self, columns: int = WIDEST) -> str:
         """The judgement in lines of at most `columns` characters, commands apart."""
-        room = min(max(columns, NARROWEST), WIDEST)
-        lines = fold(f"refused: {self.refused}" if self.refused else f"{self.path.name}: {self.report.facts}", room)
+        room, said = min(max(columns, NARROWEST), WIDEST), [f"refused: {self.refused}"]
         if not self.refused:
-            for f in self.report.findings:
-                lines += fold(f"{f.severity}: {f.problem}: {f.cure}", room)
-            lines += ["nothing to complain of"] * (not self.report.findings)
-            lines += ["", "changed on the way in:"] * bool(self.changes)
-            lines += [line for change in self.changes for line in fold(f"- {change}", room)]
+            said = [f"{self.path.name}: {self.report.facts}"]
+            said += [f"{f.severity}: {f.problem}: {f.cure}" for f in self.report.findings] or ["nothing to complain of"]
+            said += ["", "changed on the way in:"] * bool(self.changes) + [f"- {change}" for change in self.changes]
         if self.mend is not None:
-            lines += ["", "one command mends it:", *parted(self.command, room)]
-            lines += ["what is left then:"] * bool(self.left)
-            lines += [line for left in self.left for line in fold(f"- {left}", room)]
+            said += ["", "one command mends it:", *parted(self.command, room)]
+            said += ["what is left then:"] * bool(self.left) + [f"- {left}" for left in self.left]
         elif self.status and self.path.exists():
-            lines += ["", *fold("no command mends this: do what is said above, in the file or in Python", room)]
-        return "\n".join(lines)
-
-
-def fold(text: str, room: int) -> list[str]:
-    """Lines of at most `room` characters, all but the first set in."""
-    return textwrap.wrap(text, room, subsequent_indent="  ", break_on_hyphens=False) or [""]
+            said += ["", "no command mends this: do what is said above, in the file or in Python"]
+        # Lines of a command are as they have to be.
+        how = {"subsequent_indent": "  ", "break_on_hyphens": False}
+        return "\n".join(line if len(line) <= room else textwrap.fill(line, room, **how) for line in said)
 
 
 def parted(command: str, room: int) -> list[str]:
     """A command on as many lines as it needs, as a shell takes them: what belongs to an option stays beside it."""
-    parts, lines = [], [""]
-    for word in map(shlex.quote, shlex.split(command)):
-        if parts and parts[-1].startswith("-") and " " not in parts[-1] and not word.startswith("-"):
-            parts[-1] += f" {word}"
-        else:
-            parts.append(word)
-    for part in parts:
-        if lines[-1] and len(lines[-1]) + len(part) + 3 > room:
-            lines[-1] += " \\"
-            lines.append("   ")
-        lines[-1] += f" {part}" if lines[-1] else part
-    return lines
+    quoted = " ".join(shlex.quote(word).replace(" ", "\0") for word in shlex.split(command))
+    together = re.sub(r"(?<= )(-\S+) (?!-)", "\\1\0", quoted)
+    how = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
+    *lines, last = textwrap.wrap(together, room - 2, **how)
+    return [line.replace("\0", " ") for line in (*(f"{line} \\" for line in lines), last)]
 
 
 def judge(path, options: Options | None = None, *, need=None, organism=None) -> Judgement:
-    """Look at a file of your own; it is read, and nothing is written.
+    """Look at a file of your own, any that :func:`shared.data.load` reads; nothing is written, and nothing raised.
 
-    Parameters
-    ----------
-    path : str or Path
-        What :func:`shared.data.load` reads.
-    options : Options, optional
-        How to read it.
-    need, organism : str, optional
-        As :func:`shared.data.check` takes them.
-
-    Returns
-    -------
-    Judgement
-        Whatever is wrong with the file is told there; nothing is raised.
+    `need` and `organism` are those of :func:`shared.data.check`.
     """
     return _judged(Path(path), options or Options(), need, organism)[0]
 
@@ -189,9 +156,8 @@ def _judged(path, options, need=None, organism=None) -> tuple[Judgement, ad.AnnD
     except DataError as e:
         return _mended(Judgement(path, str(e), None), options, _for_refused(path, options), need, organism), None
     except Exception as e:  # no file of anybody's ends in a traceback
-        return Judgement(
-            path, f"{path.name} cannot be read ({type(e).__name__}: {e}): is it what its name says?", None
-        ), None
+        said = f"{path.name} cannot be read ({type(e).__name__}: {e}): is it what its name says?"
+        return Judgement(path, said, None), None
     report = check(adata, need=need, labels=options.labels, organism=organism)
     found = Judgement(path, "", report, changes)
     return _mended(found, options, _for_findings(path, report, adata, options, need), need, organism), adata
@@ -199,14 +165,10 @@ def _judged(path, options, need=None, organism=None) -> tuple[Judgement, ad.AnnD
 
 def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
     """The file as the copy will have it, and what was changed on the way."""
-    how = {"layer": options.layer, "duplicates": options.duplicates, "transpose": options.transpose}
-    with warnings.catch_warnings(), _numbers_of(path, options.annotation) as (file, described):
+    choices = {"layer": options.layer, "annotation": options.annotation}
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the report says it
-        adata = load(file, units=options.units, **how)
-    adata.uns["source"] = str(path)
-    side = adata.var if options.transpose else adata.obs
-    for column in options.annotation:
-        side[column] = described[column].reindex(side.index)
+        adata = load_own(path, choices, options.duplicates, options.transpose, options.units)
     changes, notes = [], list(map(str, adata.uns["notes"]))[_notes_in(path) :]
     if options.units:
         changes.append(f"units are {options.units}, as asked for")
@@ -228,53 +190,17 @@ def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
     return adata, (*notes, *changes)
 
 
-@contextlib.contextmanager
-def _numbers_of(path, columns) -> Iterator[tuple[Path, pd.DataFrame]]:
-    """A table without some of its `columns`, in a file for the reader, and these columns, one row a name."""
-    if not columns:
-        yield path, pd.DataFrame()
-        return
-    with tempfile.TemporaryDirectory() as folder, _rows(path) as (header, rows, separator):
-        missing = [c for c in columns if c not in header[1:]]
-        if missing:
-            raise DataError(f"{path.name} has no column {missing[0]!r}; it has {shown(header[1:])}")
-        at = [header.index(c, 1) for c in columns]
-        copy, kept = Path(folder) / path.name.removesuffix(".gz"), {}
-        with copy.open("w", encoding="utf-8", newline="") as file:
-            out = csv.writer(file, delimiter=separator, lineterminator="\n")
-            out.writerow([h for i, h in enumerate(header) if i not in at])
-            for row in rows:
-                kept.setdefault(row[0] if row else "", [row[i] if i < len(row) else "" for i in at])
-                out.writerow([v for i, v in enumerate(row) if i not in at])
-        described = pd.DataFrame.from_dict(kept, orient="index", columns=list(columns)).replace("", np.nan)
-        yield copy, described.apply(lambda c: c if _words(c.dropna()) else pd.to_numeric(c))
-
-
-@contextlib.contextmanager
-def _rows(path) -> Iterator[tuple[list[str], Iterator[list[str]], str]]:
-    """The header of a table, one field for each of a row, its rows, and what parts them."""
-    separator = separator_of(path)
-    with opened(path, to_end=False) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter=separator)
-        header, first = next(rows, []), next(rows, [])
-        if len(first) == len(header) + 1:  # R leaves out the first field of a header
-            header = ["", *header]
-        yield header, chain([first], rows), separator
-
-
-def _words(values) -> bool:
-    return bool(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").isna().any())
-
-
 def _described_by(path) -> tuple[str, ...]:
     """The columns of a table that describe its rows (words, a gene's length); none where it is none of numbers."""
     try:
-        with _rows(path) as (header, rows, _):
-            head = list(islice(rows, 50))
-    except (OSError, ValueError, EOFError, csv.Error):
+        separator = separator_of(path)
+        with opened(path, to_end=False) as stream:
+            head = pd.read_csv(stream, sep=separator, nrows=50, dtype=str, keep_default_na=False, na_values=[""])
+    except (DataError, ValueError):
         return ()
-    columns = {c: [row[i] for row in head if row[i : i + 1] not in ([], [""])] for i, c in enumerate(header) if i}
-    words = tuple(c for c, values in columns.items() if _words(values) or c.lower() in OF_GENES)
+    # pandas takes the first field for an index where R leaves its name out.
+    columns = head.columns[isinstance(head.index, pd.RangeIndex) :]
+    words = tuple(str(c) for c in columns if holds_words(head[c]) or c.lower() in OF_GENES)
     return words if len(words) <= min(ANNOTATIONS, len(columns) // 2) else ()
 
 
@@ -295,16 +221,13 @@ def _for_refused(path, options):
         yield replace(options, annotation=words, labels=options.labels or (words[0] if len(words) == 1 else None))
         yield replace(options, annotation=words, transpose=True)
         options = replace(options, annotation=words)
-    yield replace(options, duplicates="sum")
-    yield replace(options, transpose=True)
-    yield replace(options, transpose=True, duplicates="sum")
-    yield replace(options, duplicates="first")
-    yield replace(options, transpose=True, duplicates="first")
+    for transpose, duplicates in ((False, "sum"), (True, "refuse"), (True, "sum"), (False, "first"), (True, "first")):
+        yield replace(options, transpose=transpose or options.transpose, duplicates=duplicates)
 
 
 def _for_findings(path, report, adata, options, need):
     """Options that may cure what was found: all that apply at once."""
-    checks, more = {f.check for f in report.findings if f.severity != "note"}, {}
+    checks, more = {f.check for f in report.serious}, {}
     if "transposed" in checks:
         turned = replace(options, transpose=True, annotation=options.annotation or _described_by(path))
         yield turned
@@ -318,8 +241,8 @@ def _for_findings(path, report, adata, options, need):
     elif checks & {"not log", "not tpm"} and need is None and report.looks in UNITS_OF:
         more["units"] = UNITS_OF[report.looks]
     if "labels" in checks:
-        near = difflib.get_close_matches(options.labels, adata.obs, 1)
-        more |= {"labels": near[0]} if near else {}
+        meant = near(options.labels, adata.obs)
+        more |= {"labels": meant[0]} if meant else {}
     if more:
         yield replace(options, **more)
 
@@ -334,10 +257,8 @@ def _mended(found: Judgement, options, candidates, need, organism) -> Judgement:
         except DataError:
             continue
         report = check(adata, need=need, labels=mend.labels, organism=organism)
-        worse = [f for f in report.findings if f.severity != "note"]
-        before = [] if found.refused else [f for f in found.report.findings if f.severity != "note"]
-        if not report.errors and (found.status == 2 or len(worse) < len(before)):
-            return replace(found, mend=mend, left=tuple(f"{f.severity}: {f.problem}" for f in worse))
+        if not report.errors and (found.status == 2 or len(report.serious) < len(found.report.serious)):
+            return replace(found, mend=mend, left=tuple(f"{f.severity}: {f.problem}" for f in report.serious))
     return found
 
 

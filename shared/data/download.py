@@ -1,7 +1,7 @@
 """Files of the catalogue: from the checkout, the cache, a local mirror or the network, and checked wherever they lie.
 
-A file has its final name only when it is whole and right: pooch compares the sha256 of a draft and moves it. The
-downloader that it calls is :class:`Resumable`, because pooch cannot go on where a broken download stopped.
+pooch fetches a file to a draft, compares its sha256, moves it to its final name, and asks again after a failure. The
+downloader that it calls is :class:`Resumable`, because pooch's cannot go on where a broken download stopped.
 ``BORROWED_OFFLINE=1`` forbids the network.
 """
 
@@ -10,42 +10,34 @@ from __future__ import annotations
 import glob
 import os
 import re
-import shutil
-import time
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-from shared.data import store, unpack
+from shared.data import cache, unpack
 from shared.data.catalogue import File, home
 from shared.data.errors import DataError, Unavailable
 
-TRIES = 4  # in a row that bring less than a chunk
-WAIT = 0.5  # seconds before the second try; doubled before each one after it
+RETRIES = 3  # pooch waits 1, 2 and 3 seconds before them
 CONNECT = 15.0  # seconds until a server answers at all
 STALL = 30.0  # seconds without a byte
-SLOWEST = 1024  # bytes a second, over two times STALL
-SPARE = 16 << 20  # bytes that a download leaves free
 GOOD, BUSY = (200, 206, 416), (408, 429, 500, 502, 503, 504)
 # Bytes as they lie on the server: a .gz that is unpacked on the way has another sha256, and cannot be resumed.
 HEADERS = {"User-Agent": "borrowed-strength (teaching material)", "Accept-Encoding": "identity"}
-GZIP, ZIP, HDF5 = (".gz", ".tgz"), (".zip", ".whl", ".xlsx", ".npz"), (".h5", ".h5ad", ".hdf5", ".loom")
-MAGIC = dict.fromkeys(GZIP, b"\x1f\x8b") | dict.fromkeys(ZIP, b"PK") | dict.fromkeys(HDF5, b"\x89HDF\r\n\x1a\n")
-MAGIC |= {".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00"}
-PAGES, PAGE = (".html", ".htm"), re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", re.IGNORECASE)
+HDF5 = b"\x89HDF\r\n\x1a\n"
+MAGIC = {".gz": b"\x1f\x8b", ".zip": b"PK", ".whl": b"PK", ".h5": HDF5, ".h5ad": HDF5}  # how such files begin
+PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", re.IGNORECASE)
 
 
 class DownloadError(Exception):
     """This address does not give the file."""
 
 
-class DamagedError(DownloadError):
-    """It gives something, which is not the file."""
+class UnusableError(DownloadError):
+    """It gives something that cannot be used."""
 
 
-class BrokenError(DownloadError):
-    """It may give the file, or the rest of it, when it is asked again."""
+class BrokenError(DownloadError, ValueError):
+    """It may give the file when it is asked again, which pooch does after a ValueError."""
 
 
 class Found(NamedTuple):
@@ -63,34 +55,32 @@ def offline() -> bool:
 
 def host(url: str) -> str:
     """The host of an address, for messages: without user, password and what follows."""
-    return re.match(r"(?:[^/]*//)?(\[.*?\]|[^/:?#]*)", _without_user(url))[1] or "this machine"
-
-
-def _without_user(url: str) -> str:
-    return re.sub(r"(?<=//)[^/?#]*@", "", url)
+    return re.match(r"(?:[^/]*//)?(?:[^/?#]*@)?(\[.*?\]|[^/:?#]*)", url)[1]
 
 
 def find(file: File, kind: str) -> Found:
     """Where a file of a route lies now, its sha256 checked; the network is not asked."""
-    path = home() / file.name if kind == "bundled" else store.place(file)
-    wrong = problem(path, file) if path.is_file() else "it is missing"
-    if not wrong:
-        return Found("bundled" if kind == "bundled" else "cached", path)
     if kind == "bundled":
-        what = f"{file.name} is not the file the catalogue describes: {wrong}"
-        return Found("damaged", problem=f"{what}; restore it with 'git checkout data', or reinstall")
+        path = home() / file.name
+        wrong = problem(path, file)
+        what = f"{file.name} is not the file the catalogue describes: {wrong}; restore it with 'git checkout data'"
+        return Found("damaged", problem=f"{what}, or reinstall") if wrong else Found("bundled", path)
+    path = cache.place(file)
+    wrong = problem(path, file)
+    if not wrong:
+        return Found("cached", path)
     # Those deep below the top first, so that of two that are the same the one nearest to it is taken.
-    copies = sorted(store.in_mirror(glob.escape(file.name)), key=lambda p: -len(p.parts))
+    copies = sorted(cache.in_mirror(glob.escape(file.name)), key=lambda p: -len(p.parts))
     problems = {p: problem(p, file) for p in copies}
-    right = {store.known_sha256(file) or store.sha256(p): p for p in copies if not problems[p]}
+    right = {cache.known_sha256(file) or cache.sha256(p): p for p in copies if not problems[p]}
     if len(right) == 1:
         return Found("mirror", *right.values())
-    said = f"the cached copy of {file.name} is damaged: {wrong}" if path.is_file() else ""
+    if path.is_file():
+        return Found("damaged", problem=f"the cached copy of {file.name} is damaged: {wrong}")
     if right:
-        said = said or f"the mirror holds {len(right)} different files {file.name}: keep the right one"
-    elif copies:
-        said = said or f"a file {file.name} in the mirror is not the right one: {problems[copies[-1]]}"
-    return Found("damaged" if path.is_file() else "absent", problem=said)
+        return Found("absent", problem=f"the mirror holds {len(right)} different files {file.name}: keep the right one")
+    said = f"a file {file.name} in the mirror is not the right one: {problems[copies[-1]]}" if copies else ""
+    return Found("absent", problem=said)
 
 
 def get(file: File, *, kind: str, progress: bool = True) -> Path:
@@ -101,42 +91,46 @@ def get(file: File, *, kind: str, progress: bool = True) -> Path:
     address gives it now, :class:`DataError` if what is here or was sent is not the file, or if it cannot be written.
     """
     found = find(file, kind)
-    if not found.path and kind == "bundled":
+    if kind == "bundled" and not found.path:
         raise DataError(found.problem)
-    if not found.path:
-        try:
-            if offline():
-                cure = "unset it, or name a folder that holds the file in BORROWED_MIRROR"
-                raise Unavailable(f"{file.name} is not here, and BORROWED_OFFLINE forbids to fetch it: {cure}")
-            with store.locked(store.place(file)):
-                found = find(file, kind)  # another process may have fetched it while this one waited
-                if not found.path:
-                    return _fetched(file, kind, progress)
-        except Unavailable as e:
-            if not found.problem:
-                raise
-            raise (DataError if found.state == "damaged" else Unavailable)(f"{found.problem}; {e}") from e
-    if not store.known_sha256(file):
-        store.remember(found.path, file, "a mirror")
-    return found.path
+    if found.path and cache.known_sha256(file):
+        return found.path
+    try:
+        if not found.path and offline():
+            cure = "unset it, or name a folder that holds the file in BORROWED_MIRROR"
+            raise Unavailable(f"{file.name} is not here, and BORROWED_OFFLINE forbids to fetch it: {cure}")
+        with cache.locked(cache.place(file)):
+            found = find(file, kind)  # another process may have fetched it while this one waited
+            path = found.path or _fetched(file, kind, progress)
+            cache.remember(path, file)
+            return path
+    except Unavailable as e:
+        if not found.problem:
+            raise
+        raise (DataError if found.state == "damaged" else Unavailable)(f"{found.problem}; {e}") from e
+    except OSError as e:  # of the disk: what the network raises has become a DownloadError
+        said = "the disk is full; make room, or" if e.errno in cache.FULL else f"{e.strerror or e};"
+        raise DataError(f"{file.name} cannot be written: {said} {cache.CURE}") from e
 
 
 def problem(path: Path, file: File) -> str:
     """What is wrong with a file's bytes; empty for a right one. Without a known sha256 it is read to its end."""
-    expected, suffix = store.known_sha256(file), Path(file.name).suffix.lower()
+    expected, suffix = cache.known_sha256(file), Path(file.name).suffix.lower()
+    if not path.is_file():
+        return "it is missing"
     try:
         if file.sha256 and file.size not in (None, path.stat().st_size):
             return "its size differs"
         if expected:
-            return "" if store.sha256(path) == expected else "its sha256 differs"
+            return "" if cache.sha256(path) == expected else "its sha256 differs"
         with path.open("rb") as f:
             start = f.read(512)
-        if suffix not in PAGES and PAGE.match(start):
+        if PAGE.match(start):
             return "it is a web page (HTML) and no data"
         if not start.startswith(MAGIC.get(suffix, b"")):
             return f"it is no {suffix} file"
         unpack.read_through(path)
-        if suffix in HDF5:
+        if MAGIC.get(suffix) == HDF5:
             import h5py
 
             h5py.File(path, "r").close()
@@ -147,33 +141,22 @@ def problem(path: Path, file: File) -> str:
 
 def _fetched(file: File, kind: str, progress: bool) -> Path:
     """Try every address, the file's lock held by the caller; its path in the cache."""
-    path, expected, errors = store.place(file), store.known_sha256(file), {}
-    urls, options = file.urls, {}
+    path, expected, errors = cache.place(file), cache.known_sha256(file), {}
+    urls = file.urls
     if kind == "package":
         from shared.data import package
 
-        urls, options = package.addresses(file)
-    downloader = Resumable(file, progress, options)
-    try:
-        for old in (path, *path.parent.glob("tmp" + 8 * "[a-z0-9_]")):  # damaged; pooch's, of a process that was killed
-            old.unlink(missing_ok=True)
-        for url in urls:
-            try:
-                store.quiet_pooch().retrieve(url, expected, path.name, path.parent, downloader=downloader)
-                store.remember(path, file, host(url))
-                return path
-            except DownloadError as e:
-                errors[url] = e
-            except DataError:
-                raise
-            except ValueError:  # pooch's
-                errors[url] = DamagedError("its sha256 differs")
-    except OSError as e:  # of the disk: what the network raises has become a DownloadError
-        if e.errno in store.FULL:
-            downloader.drop()
-        said = "the disk is full; make room, or" if e.errno in store.FULL else f"{e.strerror or e};"
-        raise DataError(f"{file.name} cannot be written: {said} {store.CURE}") from e
-    damaged = any(isinstance(e, DamagedError) for e in errors.values())
+        urls = package.addresses(file)
+    for old in (path, *path.parent.glob("tmp" + 8 * "[a-z0-9_]")):  # damaged; pooch's, of a process that was killed
+        old.unlink(missing_ok=True)
+    for url in urls:
+        how = {"registry": {path.name: expected}, "urls": {path.name: url}, "retry_if_failed": RETRIES}
+        try:
+            pooch = cache.quiet_pooch().create(path.parent, base_url="", **how)
+            return Path(pooch.fetch(path.name, downloader=Resumable(file, progress)))
+        except (DownloadError, ValueError) as e:
+            errors[url] = e
+    damaged = any(isinstance(e, UnusableError) or not isinstance(e, DownloadError) for e in errors.values())
     cure = "try again later, or name a folder that holds it in BORROWED_MIRROR"
     if not file.sha256 and expected and damaged:
         cure = f"if the source has a new version that you want, remove {path.parent} and try again"
@@ -184,62 +167,47 @@ def _fetched(file: File, kind: str, progress: bool) -> Path:
 class Resumable:
     """pooch's downloader: a download goes on where an earlier one stopped, of this process or of one that was killed.
 
-    Beside the final path lie ``.part``, what has arrived, and ``.part.json``: the address it came from, and what tells
-    this version of the file from another (ETag or Last-Modified).
+    Beside the final path lie ``.part``, what has arrived, and ``.part.json``: what tells this version of the file from
+    another (ETag or Last-Modified).
     """
 
-    def __init__(self, file: File, progress: bool, options: dict):
-        self.file, self.progress, self.options = file, progress, options
-        self.part, self.suffix = Path(f"{store.place(file)}.part"), Path(file.name).suffix.lower()
+    def __init__(self, file: File, progress: bool):
+        self.file, self.progress = file, progress
+        self.part = Path(f"{cache.place(file)}.part")
 
     def __call__(self, url: str, output_file: str, _pooch) -> None:
-        """Bring what lies at `url` to `output_file`, whole."""
-        if url.startswith("file:"):  # an index on this machine
-            shutil.copyfile(url2pathname(urlsplit(url).path), output_file)
-            return
-        if self._arrived(url) and problem(self.part, self.file):  # parts of two versions may have met
-            self.drop()
-            self._arrived(url)
-        wrong = not store.known_sha256(self.file) and problem(self.part, self.file)
-        if not wrong:
-            os.replace(self.part, output_file)  # pooch compares the sha256
-        self.drop()
-        if wrong:
-            raise DamagedError(wrong)
-
-    def _arrived(self, url: str) -> bool:
-        """Go on from one break to the next, as long as each try brings something; True where a part was used."""
-        tries, most, resumed = 0, 0, False
-        while True:
-            have = self._have(url)
-            tries = 0 if have >= most + store.CHUNK else tries + 1
-            most, resumed = max(most, have), resumed or have > 0
+        """Bring what lies at `url` to `output_file`, whole and right."""
+        resumed = None
+        while resumed is None:
+            have, mark = self._had()
             try:
-                self._request(url, have)
-                return resumed
+                resumed = self._request(url, have, mark)
             except BrokenError:
-                if tries >= TRIES:
+                if self._had()[0] < have + cache.CHUNK:  # from break to break, while each try brings something
                     raise
-                time.sleep(WAIT * 2 ** (tries - 1))
+        wrong = problem(self.part, self.file)
+        if not wrong:
+            os.replace(self.part, output_file)
+        self.drop()
+        if wrong:  # parts of two versions may have met: after a ValueError pooch asks again, from the start
+            raise (ValueError if resumed else UnusableError)(wrong)
 
-    def _have(self, url: str) -> int:
-        """Bytes of the part that a request to `url` may go on from."""
-        note = store.read_note(self.part)
-        # A file of a known sha256 may go on from another address: were the two not the same, it would tell.
-        same = self.file.sha256 or (note.get("address") == _without_user(url) and note.get("mark"))
-        return self.part.stat().st_size if note and same and self.part.is_file() else 0
+    def _had(self) -> tuple[int, str | None]:
+        """Bytes of the part that a request may go on from, and the mark of the version they are of."""
+        note = cache.read_note(self.part)
+        # A file of a known sha256 needs no mark: were two versions to meet, it would tell.
+        usable = note and (note.get("mark") or self.file.sha256) and self.part.is_file()
+        return (self.part.stat().st_size, note.get("mark")) if usable else (0, None)
 
-    def _request(self, url: str, have: int) -> None:
-        """One request, written to the part as it arrives."""
-        from tqdm import tqdm
-
-        note, address = store.read_note(self.part), _without_user(url)
-        known = note.get("mark") if have and note.get("address") == address else None
-        headers = ({"Range": f"bytes={have}-"} if have else {}) | ({"If-Range": known} if known else {})
-        with request(url, headers, **self.options) as response:
+    def _request(self, url: str, have: int, known: str | None) -> bool:
+        """One request, written to the part as it arrives; True where it went on from one."""
+        headers = ({"Range": f"bytes={have}-"} if have else {}) | ({"If-Range": known} if have and known else {})
+        with request(url, headers) as response:
             said = response.headers
-            if "html" in said.get("Content-Type", "").lower() and self.suffix not in PAGES:
+            if "html" in said.get("Content-Type", "").lower():
                 raise DownloadError("it sends a web page (HTML) and no data: a login or an error, perhaps")
+            if said.get("Content-Encoding", "identity") != "identity" and not self.file.name.endswith(".gz"):
+                raise DownloadError("it packs the file for the way, although it was asked not to")
             etag = said.get("ETag", "W/")
             mark = said.get("Last-Modified") if etag.startswith("W/") else etag  # a weak one promises too little
             if response.status_code == 200:
@@ -247,26 +215,27 @@ class Resumable:
             elif not said.get("Content-Range", "").startswith(f"bytes {have}-") or known not in (None, mark):
                 self.drop()
                 raise BrokenError("it cannot go on from a part, or has another version of the file")
-            # True where a server packs the bytes for the way although it was asked not to.
-            decode = said.get("Content-Encoding", "identity") not in ("", "identity") and self.suffix not in GZIP
-            length = said.get("Content-Length", "")
-            total = have + int(length) if length.isdecimal() and not decode else None
-            if self.file.sha256 and self.file.size and total not in (None, self.file.size):
-                raise DamagedError(f"it has {total:,} bytes, and the catalogue says {self.file.size:,}")
-            need, free = (total or self.file.size or 0) - have, shutil.disk_usage(self.part.parent).free
-            if need > 0 and need + SPARE > free:
-                room = f"{need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free in {self.part.parent}"
-                raise DataError(f"{self.file.name} needs {room}: make room, or {store.CURE} on another disk")
             if not have:
                 self.drop()
-                if not decode:  # the part counts unpacked bytes, and the server packed ones: it starts anew
-                    store.write_note(self.part, {"address": address, "mark": mark})
-            bar = {"desc": self.file.name[:32], "total": total, "initial": have, "unit": "B", "unit_scale": True}
-            bar |= {"disable": None if self.progress else True, "leave": False, "miniters": 1}
+                cache.write_note(self.part, {"mark": mark})
+            length = said.get("Content-Length", "")
+            self._write(_chunks(response), have, have + int(length) if length.isdecimal() else None)
+            return have > 0
+
+    def _write(self, chunks, have: int, total: int | None) -> None:
+        from tqdm import tqdm
+
+        bar = {"desc": self.file.name[:32], "total": total, "initial": have, "unit": "B", "unit_scale": True}
+        bar |= {"disable": None if self.progress else True, "leave": False, "miniters": 1}
+        try:
             with self.part.open("ab", buffering=0) as out, tqdm(**bar) as shown:  # a killed process leaves all of it
-                for chunk in _chunks(response, decode):
+                for chunk in chunks:
                     out.write(chunk)
                     shown.update(len(chunk))
+        except OSError as e:
+            if e.errno in cache.FULL:  # a part would keep it so
+                self.drop()
+            raise
         if total not in (None, self.part.stat().st_size):
             raise BrokenError(f"it sent {self.part.stat().st_size:,} of {total:,} bytes")
 
@@ -276,7 +245,7 @@ class Resumable:
             path.unlink(missing_ok=True)
 
 
-def request(url: str, headers: dict | None = None, **options):
+def request(url: str, headers: dict):
     """A response whose status is good, its body unread.
 
     :class:`DownloadError` where there is none; its words never hold the address, which may carry a password.
@@ -285,46 +254,28 @@ def request(url: str, headers: dict | None = None, **options):
     from requests import exceptions as r
 
     try:
-        headers = HEADERS | (headers or {})
-        response = requests.get(url, headers=headers, stream=True, timeout=(CONNECT, STALL), **options)
+        response = requests.get(url, headers=HEADERS | headers, stream=True, timeout=(CONNECT, STALL))
     except (ValueError, OSError) as e:  # what requests raises is an OSError, too
-        words = {  # the first kind that it is
-            r.SSLError: "its certificate cannot be checked: is a proxy in the way, or the clock wrong?",
-            r.ProxyError: "the proxy refuses: check HTTPS_PROXY",
-            r.Timeout: f"no answer in {STALL:g} s",
-            r.ConnectionError: "it cannot be reached",
-            r.TooManyRedirects: "it sends from one address to the next without end",
-            Exception: f"the address cannot be used ({type(e).__name__})",
-        }
-        kind = next(kind for kind in words if isinstance(e, kind))
-        raise (BrokenError if kind in (r.Timeout, r.ConnectionError) else DownloadError)(words[kind]) from None
+        again = isinstance(e, (r.Timeout, r.ConnectionError)) and not isinstance(e, (r.SSLError, r.ProxyError))
+        raise (BrokenError if again else DownloadError)(f"it cannot be reached ({type(e).__name__})") from None
     bare = url.startswith("https:") and response.url.startswith("http:")
     if response.status_code in GOOD and not bare:
         return response
     response.close()
-    said = f"it answers {response.status_code} {response.reason}"
-    said = "it sends on to an address without encryption" if bare else said
-    raise (BrokenError if response.status_code in BUSY else DownloadError)(said)
+    if bare:
+        raise DownloadError("it sends on to an address without encryption")
+    kind = BrokenError if response.status_code in BUSY else DownloadError
+    raise kind(f"it answers {response.status_code} {response.reason}")
 
 
-def _chunks(response, decode: bool):
-    """The body as it arrives; :class:`BrokenError` where the server falls silent, drips or hangs up."""
+def _chunks(response):
+    """The body's bytes as they lie on the server; :class:`BrokenError` where it falls silent or hangs up."""
     from urllib3.exceptions import HTTPError, ReadTimeoutError
 
     read = getattr(response.raw, "read1", response.raw.read)  # older versions of urllib3 wait until a chunk is full
-    since, got = time.monotonic(), 0
-    while True:
-        try:
-            chunk = read(store.CHUNK, decode_content=decode)
-        except ReadTimeoutError:
-            raise BrokenError(f"it sent nothing for {STALL:g} s") from None
-        except (HTTPError, OSError):
-            raise BrokenError("the connection broke") from None
-        if not chunk:
-            return
-        yield chunk
-        got += len(chunk)
-        if time.monotonic() - since > 2 * STALL:
-            if got < SLOWEST * 2 * STALL:
-                raise BrokenError(f"it sent only {got:,} bytes in {2 * STALL:g} s")
-            since, got = time.monotonic(), 0
+    try:
+        yield from iter(lambda: read(cache.CHUNK, decode_content=False), b"")
+    except ReadTimeoutError:
+        raise BrokenError(f"it sent nothing for {STALL:g} s") from None
+    except (HTTPError, OSError):
+        raise BrokenError("the connection broke") from None

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,15 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from shared.data.cache import sha256
 from shared.data.catalogue import UNITS, Route, catalog, entry, joined_sha256
-from shared.data.constraints import Flag, Maybe, OneOf, nearest, require
+from shared.data.constraints import Flag, Maybe, OneOf, require
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
-from shared.data.store import sha256
-from shared.data.validate.checks import check, label_values, value_errors
-from shared.data.validate.structure import matrix_of, name_problems, narrow, structure
+from shared.data.validate.checks import report_of, value_errors
+from shared.data.validate.findings import refuse
+from shared.data.validate.structure import column_of, layer_of, matrix_of, narrow, structure
 from shared.data.validate.values import scan, units_of
 
 if TYPE_CHECKING:
@@ -29,20 +31,18 @@ if TYPE_CHECKING:
 # How a file of your own is read, by what its name ends in, .gz aside; a folder is one of 10x Genomics.
 KINDS = dict.fromkeys((".csv", ".tsv", ".txt", ".tab"), "table") | {".gct": "gct", ".mtx": "tenx_mtx"}
 KINDS |= dict.fromkeys((".h5ad", ".h5", ".hdf5"), "hdf5")
-# What else of load's choices is for files of one kind only.
-CHOICES = {"layer": ("h5ad",), "feature_type": ("tenx_mtx", "tenx_h5"), "genome": ("tenx_h5",)}
+TENX = "files of 10x Genomics"
+# What else of load's choices is for files of some kinds only, and of which.
+CHOICES = {
+    "layer": (("h5ad",), ".h5ad files"),
+    "feature_type": (("tenx_mtx", "tenx_h5"), TENX),
+    "genome": (("tenx_h5",), TENX),
+    "annotation": (("table",), "tables"),
+}
 
 
 def load(
-    name,
-    *,
-    route=None,
-    layer=None,
-    feature_type=None,
-    genome=None,
-    duplicates="refuse",
-    transpose=False,
-    units=None,
+    name, *, route=None, layer=None, feature_type=None, genome=None, duplicates="refuse", transpose=False, units=None
 ) -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
@@ -75,11 +75,9 @@ def load(
     -------
     AnnData
         ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes. Where ``X`` holds counts,
-        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing (other counts there are replaced,
-        and a note says so). ``uns["sha256"]``: of the file;
-        ``uns["source"]``: where it came from; ``uns["units"]``: ``"counts"``, ``"log"``, ``"tpm"``, ``"z"``,
-        ``"none"``, or ``"unknown"`` where neither the file nor the values tell; ``uns["gene_hash"]``: of the ordered
-        genes; ``uns["notes"]``: what was changed on the way, in words.
+        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing. In ``uns``: ``"sha256"`` of the
+        file; ``"source"``, where it came from; ``"units"``, one of those above, or ``"unknown"`` where neither the file
+        nor the values tell; ``"gene_hash"`` of the ordered genes; ``"notes"``, what was changed, in words.
 
     Warns
     -----
@@ -96,15 +94,13 @@ def load(
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Flag(), transpose=transpose)
     require(Maybe(OneOf(*UNITS)), units=units)
-    own = own_path(name)
+    own, choices = own_path(name), {"layer": layer, "feature_type": feature_type, "genome": genome}
     if own is not None:
         if route is not None:
             raise DataError(f"{own.name} is a file of your own and has no route {route!r}: leave route out")
-        choices = {"layer": layer, "feature_type": feature_type, "genome": genome}
-        return _own(own, choices, duplicates, transpose, units)
-    given = {"transpose": transpose, "units": units, "feature_type": feature_type, "genome": genome}
-    for option, value in given.items():
-        if value:
+        return load_own(own, choices, duplicates, transpose, units)
+    for option, value in (choices | {"transpose": transpose, "units": units}).items():
+        if value and option != "layer":
             raise DataError(f"{option} is for files of your own, and {name} is of the catalogue: leave {option} out")
 
     from shared.data.routes import obtain
@@ -114,73 +110,59 @@ def load(
     if not hasattr(adata, "var_names"):
         raise DataError(f"{found.name!r} holds no expression but names: take shared.data.gene_table({found.name!r})")
     if layer is not None:
-        if layer not in adata.layers:
-            have = f"it has {', '.join(adata.layers) or 'none'}{nearest(layer, adata.layers)}"
-            raise DataError(f"{found.name} has no layer {layer!r}; {have}")
-        adata.X = adata.layers[layer].copy()  # X and the layer it was read from must not change together
-    units = (units_of(adata) or found.units) if layer is None else None
+        adata.X = layer_of(adata, layer, found.name).copy()  # X and the layer it was read from must not change together
+    structure(adata, found.name)
+    values = scan(adata.X)
+    units = (units_of(adata, values) or found.units) if layer is None else None
     source = f"{found.citation} {found.accession}. {found.licence}."
-    return _checked(adata, found.name, units, adata.uns["sha256"], source)
+    _finished(adata, found.name, units, values, adata.uns["sha256"], source)
+    return adata
 
 
 def own_path(name) -> Path | None:
     """The path `name` stands for, or None where it is a name for the catalogue to know."""
-    if name == "":
-        return None
-    try:
-        path = Path(str(name)).expanduser()
-    except RuntimeError as e:
-        raise DataError(f"{name} begins with a user nobody knows here ({e}): write the path in full") from e
+    path = Path(os.path.expanduser(str(name)))
     if isinstance(name, os.PathLike) or path.suffix or path.name != str(name):
         return path
-    try:
-        return path if path.is_dir() and str(name) not in catalog() else None
-    except OSError:  # longer than a path may be
-        return None
+    return path if os.path.isdir(path) and str(name) not in ("", *catalog()) else None
 
 
-def _own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
-    try:
-        there = path.exists()
-    except (OSError, ValueError) as e:  # too long, or with a character no path can hold
-        raise DataError(f"{str(path)[:80]!r} cannot be a path ({e}): check the spelling") from e
-    if not there:
-        raise DataError(f"there is no file {path}: check the spelling, and the folder it is relative to ({Path.cwd()})")
+def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
+    """:func:`load` of a file; `choices` are those of :data:`CHOICES`, the columns that describe a table's rows too."""
     from shared.data import routes
 
+    if not os.path.exists(path):  # nor is one whose name no path can have, on which pathlib fails
+        said = f"there is no file {str(path)[:200]}"
+        raise DataError(f"{said}: check the spelling, and the folder it is relative to ({Path.cwd()})")
     kind, files = _kind(path)
-    options = {choice: value for choice, value in choices.items() if value is not None}
+    options = {choice: value for choice, value in choices.items() if value}
     for choice, value in options.items():
-        if kind not in CHOICES[choice]:
-            whose = ".h5ad files" if choice == "layer" else "files of 10x Genomics"
+        kinds, whose = CHOICES[choice]
+        if kind not in kinds:
             raise DataError(f"{path.name} has no {choice} {value!r}, only {whose} do: leave {choice} out")
-    for file in files:
-        if not file.stat().st_size:
-            raise DataError(f"{file.name} is empty: the copy or download may have stopped early")
     if options.get("feature_type") == "all":
         options["feature_type"] = None
-    if kind in ("table", "gct"):  # what becomes of them is decided here
-        options["duplicated_genes"] = True
     if kind == "table":
         options["transposed"] = transpose
     adata = routes._read(Route("official", kind, options=options), files)
     if transpose and kind != "table":
         adata = adata.T
-    if choices["layer"] is not None:
+    if choices.get("layer"):
         adata.uns.pop("units", None)  # of the file's X
     if units is not None:
         adata.uns["units"] = units
     adata = _merged(adata, path.name, duplicates, "load")
-    said, units = adata.uns.get("units"), units_of(adata)
-    adata = _checked(adata, path.name, units, joined_sha256([sha256(f) for f in files]), str(path))
+    values, said = scan(adata.X), adata.uns.get("units")
+    units = units_of(adata, values)
+    _finished(adata, path.name, units, values, joined_sha256([sha256(f) for f in files]), str(path))
     if units is not None and units != said:
         stamp(adata, [f"uns['units'] said {said!r} of values that were logged since; it says {units!r} now"])
     if transpose:
         stamp(adata, ["genes stood in rows, and were turned into columns"])
-    found = [f for f in check(adata).findings if f.severity != "note"]
-    if found:
-        # One warning with all of them: the next one from the same line would not be shown.
-        warn("; ".join(f.about(path.name) for f in found))
+    # What was mended is no longer there to be found.
+    report = report_of(adata, replace(values, parts=0, stored_zeros=0, large=0))
+    if not report.ok:  # in one, because the next one from the same line would not be shown
+        warn("; ".join(f.about(path.name) for f in report.serious))
     return adata
 
 
@@ -235,82 +217,59 @@ def _beside(path: Path) -> list[Path]:
     return files
 
 
-def _refuse(findings, what, but=None):
-    """Raise the first finding, those of the check `but` left out."""
-    for f in findings:
-        if f.check != but:
-            raise DataError(f.about(what))
-
-
 def _merged(adata, what, duplicates, call) -> ad.AnnData:
     """`adata` with each gene once; where that was not asked for, an error that says how to ask `call` for it."""
     cure = f'{call}(..., duplicates="sum") adds up the counts of the copies, "first" keeps the first of them'
     structure(adata, what, duplicated_genes=duplicates != "refuse", cure=cure)
     if adata.var_names.is_unique:
         return adata
-    _refuse(value_errors(scan(adata.X), units_of(adata)), what)
+    values = scan(adata.X)
+    refuse(value_errors(values, units_of(adata, values)), what)
     try:
         return merge_duplicates(adata, duplicates)[0]
     except DataError as e:
         raise DataError(f"{what}: {e}") from e
 
 
-def _checked(adata, what, units, sha256, source) -> ad.AnnData:
+def _finished(adata, what, units, values, sha256, source) -> None:
     """Refuse what no analysis can use; set X, units, hashes, notes and source; keep counts in a layer."""
-    structure(adata, what)
-    adata.X, units, notes = _as_float32(adata.X, what, units)
+    refuse(value_errors(values, units), what)
+    adata.X, units, notes = _as_float32(adata.X, units, values)
     if units == "counts":
-        if "counts" in adata.layers and not _equal(adata.layers["counts"], adata.X):
+        if "counts" in adata.layers and (adata.layers["counts"] != adata.X).sum():
             notes.append("layers['counts'] held other values than X and was replaced by a copy of it")
         # Of X, so that the two agree whatever layer X was read from; and whole, because X.eliminate_zeros() on index
         # arrays that both share would turn the counts into others without a word.
         adata.layers["counts"] = adata.X.copy()
     adata.uns |= {"units": units, "sha256": sha256, "source": source}
     stamp(adata, notes)
-    return adata
 
 
-def _equal(a, b) -> bool:
-    if sparse.issparse(a) or sparse.issparse(b):
-        return not (sparse.csr_matrix(a) != sparse.csr_matrix(b)).nnz
-    return np.array_equal(a, b)
-
-
-def _as_float32(X, what, units, copy=False):
-    """`X` as float32 CSR or ndarray, its units, and what was changed; bad values are refused.
+def _as_float32(X, units, values, copy=False):
+    """`X` as float32 CSR, each entry once and no zero stored, or ndarray; its units, and what was changed.
 
     With `copy` the result shares no memory with `X`; without it may, and may have changed `X` in place.
     """
-    values = scan(X)
-    _refuse(value_errors(values, units), what)
     if units is None:
         units = "counts" if values.whole and values.largest > 1 else "unknown"
-    notes = []
-    if X.dtype != np.float32:
-        notes.append(f"{X.dtype} became float32")
-    if values.large:
-        notes.append(f"{many(values.large, 'count')} above 16,777,216 were rounded by float32")
+    form, summed = getattr(X, "format", "csr"), f"{many(values.parts, 'part')} of entries stored in several"
+    changes = {
+        f"{X.dtype} became float32": X.dtype != np.float32,
+        f"{many(values.large, 'count')} above 16,777,216 were rounded by float32": values.large,
+        f"{form.upper()} became CSR": form != "csr",
+        f"{summed} were added up": values.parts,
+        f"{many(values.stored_zeros, 'stored zero')} removed": values.stored_zeros,
+    }
+    notes = [change for change, made in changes.items() if made]
     if not sparse.issparse(X):
         return np.array(X, np.float32, copy=copy or None, order="C"), units, notes
-    if X.format != "csr":
-        notes.append(f"{X.format.upper()} became CSR")
-    if values.parts:
-        notes.append(f"{many(values.parts, 'part')} of entries stored in several were added up")
-    if values.stored_zeros:
-        notes.append(f"{many(values.stored_zeros, 'stored zero')} removed")
-    return _csr(X, values, copy), units, notes
-
-
-def _csr(X, values, copy):
-    """`X` as float32 CSR with each entry once and no stored zero; see :func:`_as_float32` for `copy`."""
-    if values.parts:
-        # Added up before they are rounded, and where small integers have room.
+    if values.parts:  # added up before they are rounded, and where small integers have room
         X = X.astype(np.float64).tocsr()
         X.sum_duplicates()
     out = narrow(sparse.csr_matrix(X, dtype=np.float32, copy=copy))
     out.sum_duplicates()
     out.eliminate_zeros()
-    return out
+    return out, units, notes
 
 
 def to_arrays(adata, labels="cell_type"):
@@ -336,18 +295,15 @@ def to_arrays(adata, labels="cell_type"):
         If ``obs`` has no such column, a cell has no label, or the matrix is one that :func:`load` would refuse.
     """
     structure(adata)
-    column = label_values(adata, labels)
+    column = column_of(adata.obs, labels)
     if column.isna().any():
         missing = many(int(column.isna().sum()), "cell")
         raise DataError(f"obs[{labels!r}] has no label for {missing}: drop them, or label them, first")
     X = matrix_of(adata)
     values = scan(X)
-    _refuse(value_errors(values), "the matrix", but="negative")  # centred values may happen to be whole
-    if sparse.issparse(X):
-        tidy = X.format == "csr" and X.has_canonical_format and not values.stored_zeros and X.indices.itemsize == 4
-        X = _csr(X, values, copy=not tidy)
-    else:
-        X = np.ascontiguousarray(X, np.float32)
+    refuse(value_errors(values), "the matrix", but="negative")  # centred values may happen to be whole
+    tidy = not sparse.issparse(X) or (X.format == "csr" and X.has_canonical_format and not values.stored_zeros)
+    X, _, _ = _as_float32(X, None, values, copy=not tidy)
     return X, column.astype(str).to_numpy(dtype=str), list(map(str, adata.var_names))
 
 
@@ -388,18 +344,15 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
         raise DataError(
             f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
         )
-    obs = _obs(obs, X.shape[0])
-    genes = pd.Index(genes, dtype=object)
-    if 0 in X.shape:
-        raise DataError(f"the matrix is empty, {X.shape[0]} cells × {X.shape[1]} genes: give some of each")
-    _refuse(name_problems(genes, obs.index), "the matrix", but="genes twice")
-    X, units, notes = _as_float32(X, "the matrix", units, copy=True)
+    obs, values = _obs(obs, X.shape[0]), scan(X)
+    refuse(value_errors(values, units), "the matrix")
+    X, units, notes = _as_float32(X, units, values, copy=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # seen to next
-        adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes))
+        adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
     adata.uns["units"] = units
     adata = _merged(adata, "the matrix", duplicates, "from_arrays")
-    if sparse.issparse(adata.X):
+    if sparse.issparse(adata.X):  # merging left them as they came
         adata.X.sort_indices()
     if units == "counts":
         adata.layers["counts"] = adata.X.copy()
@@ -418,15 +371,12 @@ def matrix_sha256(X, genes=()) -> str:
 
 
 def _obs(obs, n) -> pd.DataFrame:
-    if obs is None:
-        obs = pd.DataFrame(index=range(n))
-    elif not isinstance(obs, (pd.DataFrame, dict)):
+    if not isinstance(obs, (pd.DataFrame, dict, type(None))):
         raise DataError(f"obs is a {type(obs).__name__}: give a DataFrame, or a dict of column to values")
     try:
-        obs = pd.DataFrame(obs).copy()
+        obs = pd.DataFrame(index=range(n)) if obs is None else pd.DataFrame(obs).copy()
     except Exception as e:
         raise DataError(f"obs cannot be read as a table ({e}): give one value for each cell") from e
     if len(obs) != n:
         raise DataError(f"X has {many(n, 'cell')} and obs {many(len(obs), 'row')}: give one row for each cell")
-    obs.index = pd.Index(names_of(obs.index, "the index of obs"), dtype=object)
-    return obs
+    return obs.set_axis(pd.Index(names_of(obs.index, "the index of obs"), dtype=object), axis=0)

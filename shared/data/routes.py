@@ -10,31 +10,21 @@ import hashlib
 import json
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from shared.data import download, unpack
+from shared.data.cache import CURE, FULL, cache_folder, known_sha256, locked, made, read_note, sha256, write_note
 from shared.data.catalogue import Entry, Route, joined_sha256
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, SimulatedWarning, Unavailable, warn
-from shared.data.store import CURE, FULL, cache_folder, known_sha256, locked, made, read_note, sha256, write_note
 
 VERSION = 1  # of the conversion; a new number makes every converted file anew
+CONVERTED = Route("bundled", "h5ad")  # how a converted file is read
 PACKING = "lzf"  # reads several times faster than gzip and is a third larger
 
 
 def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
-    """A data set by the first of its routes that can be used now.
-
-    Parameters
-    ----------
-    entry : Entry
-        Of the catalogue.
-    kind : str, optional
-        Take this route only.
-    progress : bool
-        Draw progress bars, where there is a terminal to draw them on.
+    """A data set by the first of its routes that can be used now, or by its route of that `kind`.
 
     Returns
     -------
@@ -65,11 +55,9 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
             continue
         if route.kind == "simulated" and said:
             why = f"{entry.name}: no real data could be had, and simulated data stand in ({'; '.join(said)})"
-            warn(why, SimulatedWarning)  # whoever calls load
+            warn(why, SimulatedWarning)
         return adata
-    if len(said) == 1:
-        raise Unavailable(f"{entry.name}, {said[0]}")
-    raise Unavailable(f"{entry.name} cannot be had by any route: {'; '.join(said)}")
+    raise Unavailable(f"{entry.name} cannot be had: {'; '.join(said)}")
 
 
 def files(entry: Entry, route: Route, *, progress: bool = True, unverified: bool = False) -> list[Path]:
@@ -142,58 +130,44 @@ def _read(route: Route, paths: list[Path]):
 # Conversions
 
 
-class Conversion(NamedTuple):
-    """A converted file: where it is, or would be, and ``"converted"``, ``"damaged"`` or ``"absent"``."""
-
-    path: Path
-    state: str
-
-
-def conversion(entry: Entry, route: Route) -> Conversion | None:
-    """The converted file of a route, checked; None where the route has none, or its files were never here."""
+def conversion(entry: Entry, route: Route) -> Path | None:
+    """Where the converted file of a route lies, there or not; None where it has none, or its files were never here."""
     hashes = [known_sha256(f) for f in route.files]
     if route.kind not in ("package", "official") or _as_it_is(route) or None in hashes:
         return None
     parts = [[h, *f.members] for h, f in zip(hashes, route.files)]
     what = json.dumps([VERSION, route.reader, dict(route.options), parts], sort_keys=True, default=str)
     key = hashlib.sha256(what.encode()).hexdigest()[:12]
-    path = cache_folder() / "converted" / f"{entry.name}-{key}.h5ad"
-    right = path.is_file() and sha256(path) == read_note(path).get("sha256")
-    return Conversion(path, "converted" if right else "damaged" if path.is_file() else "absent")
+    return cache_folder() / "converted" / f"{entry.name}-{key}.h5ad"
+
+
+def whole(path: Path | None) -> bool:
+    """Whether a converted file is there and is what was written."""
+    return path is not None and path.is_file() and sha256(path) == read_note(path).get("sha256")
 
 
 def _converted(entry: Entry, route: Route, progress: bool):
-    found = conversion(entry, route)
-    if found and found.state == "converted":
-        with suppress(DataError):
-            return _h5ad(found.path)
+    path = conversion(entry, route)
+    if whole(path):
+        try:
+            return _read(CONVERTED, [path])
+        except DataError:
+            path.unlink(missing_ok=True)
     paths = files(entry, route, progress=progress)
-    path = conversion(entry, route).path  # the hash of every file is known now
+    path = conversion(entry, route)  # the hash of every file is known now
     with locked(path):
-        # Another process may have converted it while this one waited.
-        if conversion(entry, route).state == "converted":
-            with suppress(DataError):
-                return _h5ad(path)
+        if whole(path):  # by another process, while this one waited
+            return _read(CONVERTED, [path])
         with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=made(path.parent)) as folder:
-            inputs = []
+            inputs, draft = [], Path(folder) / path.name
             for i, (file, source) in enumerate(zip(route.files, paths)):
                 inputs += unpack.members(source, file.members, Path(folder) / str(i)) if file.members else [source]
-            draft = Path(folder) / path.name
             _write(_read(route, inputs), draft)
             digest = sha256(draft)
             os.replace(draft, path)
-            # Last: a converted file without its note, or with another's, is not believed and made again.
-            write_note(path, {"sha256": digest, "entry": entry.name, "route": route.kind})
-        return _h5ad(path)
-
-
-def _h5ad(path: Path):
-    import anndata
-
-    try:
-        return anndata.read_h5ad(path)
-    except Exception as e:
-        raise DataError(f"{path.name} was converted, and the file cannot be read again: {e}") from e
+        # Last: a converted file without its note, or with another's, is not believed and made again.
+        write_note(path, {"sha256": digest, "entry": entry.name, "route": route.kind})
+    return _read(CONVERTED, [path])
 
 
 def _write(adata, path: Path) -> None:

@@ -7,25 +7,23 @@ bytes say. pooch unpacks too, but trusts the names, links and sizes that an arch
 from __future__ import annotations
 
 import bz2
-import fnmatch
 import gzip
 import lzma
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from shared.data.cache import CHUNK, FULL
 from shared.data.errors import DataError
-from shared.data.store import CHUNK, FULL
 
 # Text of counts shrinks 5 to 50 times, a table that is almost all zeros 200 times; a bomb 1,000 times and more.
 RATIO = 300
 FLOOR = 64 << 20  # bytes that any archive may hold, whatever the ratio
 TOTAL = 64 << 30  # bytes that no archive may hold
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError)
 
 
 class _Refused(DataError):
@@ -35,10 +33,10 @@ class _Refused(DataError):
 def members(path: Path, names, into: Path) -> list[Path]:
     """Take files out of a zip or tar archive; a tar may be packed with gzip, bzip2 or xz.
 
-    `names` are paths inside the archive; one with ``*`` or ``?`` means every file that it fits, no names mean all.
-    `into` is a new folder, made here. Returned are the files in it, in the order of `names`. :class:`DataError`, with
-    nothing left behind: if a name is not there, is a link, a device or there twice; if any name of the archive leads
-    outside; if it unpacks to more than it may; if it is damaged, or the disk is full.
+    `names` are paths inside the archive, `into` is a new folder, made here. Returned are the files in it, in the order
+    of `names`. :class:`DataError`, with nothing left behind: if a name is not there, is a link, a device or there
+    twice; if any name of the archive leads outside; if it unpacks to more than it may; if it is damaged, or the disk is
+    full.
     """
     path, into = Path(path), Path(into)
     if not path.is_file():
@@ -46,18 +44,25 @@ def members(path: Path, names, into: Path) -> list[Path]:
     into.mkdir(parents=True)
     try:
         read_through(path)
-        wanted = [_inside(name) for name in names] or ["*"]
-        written = sorted(_written(path, wanted, into))
-        found = {name: fnmatch.filter(written, name) for name in wanted}
-        for name in (name for name in wanted if not found[name]):
+        found = {_inside(name): into / _inside(name) for name in names}
+        for name, plain, opened in _files(path):
+            target = found.get(_inside(name))
+            if target is None:
+                continue
+            if not plain or target.exists():
+                raise _Refused(f"it holds {name} twice" if plain else f"{name} is a link or a device and no file")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with opened() as source, target.open("xb") as out:
+                shutil.copyfileobj(source, out, CHUNK)
+        for name in (name for name, target in found.items() if not target.is_file()):
             raise _Refused(f"it has no file {name}; the archive may be another version")
-    except DAMAGE as e:  # the errors of the libraries, and ours, which is a ValueError
+    except Exception as e:  # each library has errors of its own
         shutil.rmtree(into)
         said = str(e) if isinstance(e, _Refused) else f"it is damaged, or no zip or tar archive ({e}); fetch it again"
         if getattr(e, "errno", None) in FULL:
             said = f"the disk of {into.parent} is full; make room"
         raise DataError(f"{path.name} cannot be unpacked: {said}") from e
-    return [into / name for name in dict.fromkeys(n for fits in found.values() for n in fits)]
+    return list(found.values())
 
 
 def read_through(path: Path) -> None:
@@ -90,32 +95,16 @@ def _files(path: Path):
     if _head(path).startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             for i in (i for i in archive.infolist() if not i.is_dir()):
-                yield i.filename, stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG), lambda i=i: archive.open(i)
+                yield i.filename, stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG), partial(archive.open, i)
     else:
         with tarfile.open(path) as archive:
             for i in (i for i in archive if not i.isdir()):
-                yield i.name, i.isreg() and not i.issparse(), lambda i=i: archive.extractfile(i)
+                yield i.name, i.isreg() and not i.issparse(), partial(archive.extractfile, i)
 
 
 def _inside(name: str) -> str:
     """A member's name without ``./``; one that leads outside, on any system, is refused."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not name or "\0" in name or name.startswith(("/", "\\")) or PureWindowsPath(name).drive or ".." in parts:
+    if not name or "\0" in name or PureWindowsPath(name).anchor or ".." in parts:
         raise _Refused(f"the name {name!r} leads outside the folder it is unpacked to; do not trust this archive")
     return "/".join(p for p in parts if p != ".")
-
-
-def _written(path: Path, wanted, folder: Path) -> list[str]:
-    """Write the members that are wanted below `folder`; their names."""
-    written: dict[str, str] = {}  # by the name in small letters: some systems know no other
-    for name, plain, opened in _files(path):
-        inside = _inside(name)
-        if not any(fnmatch.fnmatchcase(inside, pattern) for pattern in wanted):
-            continue
-        if not plain or inside.casefold() in written:
-            raise _Refused(f"it holds {inside} twice" if plain else f"{name} is a link or a device and no file")
-        written[inside.casefold()] = inside
-        (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-        with opened() as source, (folder / inside).open("xb") as out:
-            shutil.copyfileobj(source, out, CHUNK)
-    return list(written.values())

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 import joblib
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.base import clone
 
 from shared.data.constraints import SettingError, Whole, nearest, require
@@ -93,11 +94,28 @@ def _drawn(part, seed):
 
 
 def _told(thing):
-    """What is hashed of a thing: of a function its name, for its code cannot be; or what it says ``about`` itself."""
+    """What is hashed of a thing: of data their content, which use does not change as it may change how they are
+    stored; of a function its name, for its code cannot be; or what it says ``about`` itself.
+    """
     if isinstance(getattr(thing, "about", None), str):
         return thing.about
     if isinstance(thing, functools.partial):
         return [_told(part) for part in (thing.func, *thing.args)], {k: _told(v) for k, v in thing.keywords.items()}
+    if hasattr(thing, "var_names") and hasattr(thing, "layers"):  # an AnnData, or a part of one
+        tables = [_told(part) for part in (thing.X, thing.obs, thing.var, dict(thing.layers), dict(thing.obsm))]
+        return ["AnnData", *tables, thing.uns.get("units")]
+    if sparse.issparse(thing):
+        X = sparse.csr_matrix(thing, copy=True)
+        X.sum_duplicates()
+        return ["CSR", X.shape, X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)]
+    if isinstance(thing, (pd.DataFrame, pd.Series)):
+        return ["table", list(getattr(thing, "columns", ())), pd.util.hash_pandas_object(thing).to_numpy()]
+    if isinstance(thing, np.ndarray):
+        return np.asarray(thing)
+    if type(thing) in (tuple, list):
+        return type(thing)(map(_told, thing))
+    if type(thing) is dict:
+        return {k: _told(v) for k, v in thing.items()}
     return function_name(thing) if callable(thing) and not hasattr(thing, "get_params") else thing
 
 

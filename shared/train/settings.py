@@ -213,4 +213,5 @@ def seed_everything(seed: int) -> None:
         raise TrainingError(f"seed {seed!r} is not a whole number from 0 to 2**32 - 1")
     random.seed(int(seed))
     np.random.seed(int(seed))  # noqa: NPY002  libraries that draw from the old global generator
-    torch.manual_seed(int(seed))
+    # Without an accelerator torch.manual_seed formats a stack trace at each call, for a device that may come later.
+    (torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed)(int(seed))

@@ -10,6 +10,7 @@ import importlib.util
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,11 +29,11 @@ full = pytest.mark.skipif(
 # Tasks: each goes through a file and returns how many cells it handed over.
 
 
-def blocks(path, **options):
+def blocks(path, transform=None):
     from shared.data.stream import Stream
 
-    stream = Stream(path, transform=options.pop("transform", None))
-    batches = stream.batches(256, labels="cell_type", **options)
+    stream = Stream(path, transform=transform)
+    batches = stream.batches(256, labels="cell_type")
     total, seen = 0.0, 0
     for X, y, _ in batches:
         assert X.dtype == "float32" and len(X) == len(y)
@@ -42,14 +43,6 @@ def blocks(path, **options):
     return seen
 
 
-def blocks_ahead(path):
-    return blocks(path, prefetch=True)
-
-
-def blocks_in_turn(path):
-    return blocks(path, prefetch=False)
-
-
 def normalised(path):
     from shared.preprocess import log_normalize
 
@@ -57,9 +50,15 @@ def normalised(path):
 
 
 def statistics(path):
+    """Mean and variance of every gene, in one pass."""
+    from sklearn.preprocessing import StandardScaler
+
     from shared.data.stream import Stream
 
-    return Stream(path).statistics().n_cells
+    scaler = StandardScaler(with_mean=False)
+    for X, _ in Stream(path).chunks():
+        scaler.partial_fit(X)
+    return int(scaler.n_samples_seen_)
 
 
 def ceiling(path):
@@ -119,48 +118,29 @@ def scdataset_slices(path):
     return sum(len(X) for X, _ in scDataset(y, BlockShuffling(64), 256, **how))
 
 
-def trained(path, prefetch):
+def trained(path):
     """A small network learns the types while the cells come."""
     import torch
 
-    from shared.data.stream import Stream, as_torch
+    from shared.data.stream import Stream
     from shared.preprocess import log_normalize
 
     torch.set_num_threads(1)
     stream = Stream(path, transform=log_normalize)
-    batches = stream.batches(256, labels="cell_type", prefetch=prefetch, cells=range(min(len(stream), 200_000)))
+    batches = stream.batches(256, labels="cell_type", cells=range(min(len(stream), 200_000)))
     net = torch.nn.Sequential(torch.nn.Linear(stream.shape[1], 128), torch.nn.ReLU(), torch.nn.Linear(128, 64))
     optimizer = torch.optim.Adam(net.parameters())
-    for X, y in as_torch(batches):
+    for X, y, _ in batches:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(X), y).backward()
+        torch.nn.functional.cross_entropy(net(torch.from_numpy(X)), torch.from_numpy(y)).backward()
         optimizer.step()
     return batches.n_cells
 
 
-def trained_ahead(path):
-    return trained(path, prefetch=True)
-
-
-def trained_in_turn(path):
-    return trained(path, prefetch=False)
-
-
 SCDATASET = (scdataset_documented, scdataset_slices) if importlib.util.find_spec("scdataset") else ()
-TASKS = (
-    blocks,
-    blocks_ahead,
-    blocks_in_turn,
-    normalised,
-    statistics,
-    ceiling,
-    random_rows,
-    trained_ahead,
-    trained_in_turn,
-    *SCDATASET,
-)
+TASKS = (blocks, normalised, statistics, ceiling, random_rows, trained, *SCDATASET)
 LEARNS = ("shared.preprocess", "torch", "torch.utils.data")
-NEEDS = {normalised: LEARNS[:1], trained_ahead: LEARNS, trained_in_turn: LEARNS}
+NEEDS = {normalised: LEARNS[:1], statistics: ("sklearn.preprocessing",), trained: LEARNS}
 NEEDS |= dict.fromkeys(SCDATASET, ("torch", "scdataset"))
 
 
@@ -202,14 +182,22 @@ def made(folder, cells):
     return path
 
 
+def packed(path, how):
+    """A copy whose matrix is compressed, in chunks of about a hundred cells."""
+    import h5py
+
+    found = shutil.copy(path, path.with_name(f"{how}.h5ad"))
+    with h5py.File(found, "a") as f:
+        for name in ("data", "indices"):
+            values = f["X"].pop(name)[:]
+            f["X"].create_dataset(name, data=values, chunks=(16_384,), compression=how)
+    return found
+
+
 @pytest.fixture(scope="module")
 def million(tmp_path_factory):
-    from shared.data.stream import to_rows
-
-    folder = tmp_path_factory.mktemp("million")
-    paths = {"none": made(folder, CELLS)}
-    for how in ("lzf", "gzip"):
-        paths[how] = to_rows(paths["none"], folder / f"{how}.h5ad", compression=how)
+    paths = {"none": made(tmp_path_factory.mktemp("million"), CELLS)}
+    paths |= {how: packed(paths["none"], how) for how in ("lzf", "gzip")}
     yield paths
     for p in paths.values():
         p.unlink()
@@ -243,7 +231,7 @@ def test_a_million_cells(million, how):
     plain, top = (disk["rate"] / found[k]["rate"] for k in ("random_rows", "ceiling"))
     print(f"from disk: {plain:.0f} times random rows, {top:.0%} of the ceiling")
     assert disk["cells"] == CELLS and disk["rate"] >= RATE and plain > 10
-    assert all(found[k]["peak_mb"] < PEAK_MB for k in ("blocks", "blocks_ahead", "normalised", "statistics"))
+    assert all(found[k]["peak_mb"] < PEAK_MB for k in ("blocks", "normalised", "statistics"))
 
 
 if __name__ == "__main__":

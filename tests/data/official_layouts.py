@@ -127,28 +127,14 @@ def muraro(folder):
     names[8] = "INS__chr17"  # two genes of one symbol keep their full names
     lines = ["\t".join(quoted(cells)), *rows(([f'"{n}"'] for n in names), X.T, "\t")]
     path = write(folder / "GSE85241_cellsystems_dataset_4donors_updated.csv.gz", lines)
-    types = ["alpha", "beta", "delta", "mesenchymal", "unclear"]
-    said = ['"x"', *(f'"{c.replace("-", ".")}"\t"{t}"' for c, t in zip(cells, types))]
-    types_path = write(folder / "cell_type_annotation_Cels2016.csv", said)
     genes = ["INS__chr1", *SYMBOLS[1:8], "INS__chr17"]
     obs = {
         "donor": [c.split("-")[0] for c in cells],
         "library": [c.split("_")[0] for c in cells],
         "batch": [c.split("_")[0] for c in cells],
-        "cell_type": ["alpha", "beta", "delta", "mesenchymal", None, None],
     }
-    options = {
-        "cut": "__chr.*$",
-        "cells": {"donor": r"^(D\d+)", "library": r"^(D\d+[-.]\d+)"},
-        "key": "name",
-        "obs": {"cell_type": "x"},
-    }
-    case = Case("geo_matrix", [path, types_path], X, cells, genes, obs, "none", options)
-    case.options["drop"] = {"cell_type": ["unclear"]}
-    keep = [0, 1, 2, 3, 5]
-    case.X, case.cells = X[keep], [cells[i] for i in keep]
-    case.obs = {k: [v[i] for i in keep] for k, v in obs.items()}
-    return case
+    options = {"cut": "__chr.*$", "cells": {"donor": r"^(D\d+)", "library": r"^(D\d+[-.]\d+)"}}
+    return Case("geo_matrix", [path], X, cells, genes, obs, "none", options)
 
 
 def series_lines(titles, characteristics, table=(), other=()):

@@ -5,11 +5,14 @@ cell of format × type × damage is tried at least five times; here, a sample of
 """
 
 import collections
+import gzip
 import itertools
 import random
+import shutil
 import warnings
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,6 +40,8 @@ FORMATS = (
     "h5ad csc",
     "csv",
     "tsv.gz",
+    "10x folder",
+    "10x h5",
 )
 TYPES = ("uint8", "int16", "int64", "float16", "float32", "float64", ">f4", "bool", "wide")
 DAMAGE = (
@@ -50,7 +55,12 @@ DAMAGE = (
     "stored twice",
     "empty cell",
     "names",
+    "pd.NA",
+    "cut short",
 )
+FILES = ("h5ad array", "h5ad csr", "h5ad csc", "csv", "tsv.gz", "10x folder", "10x h5")
+ODD = ("float16", ">f4")  # types that SciPy has no matrices of
+NOTHING = ("NaN", "infinite", "negative", "pd.NA")
 CELLS = list(itertools.product(FORMATS, TYPES, DAMAGE))
 TRIED = collections.Counter()
 OURS = (DataError,)
@@ -71,12 +81,14 @@ def counts(draw, kind):
 def stored(X, form, kind, layout):
     """The matrix `X` in a format and type, or None where there is no such thing."""
     dtype = np.dtype({"wide": "float32"}.get(kind, kind))
-    name = form.removeprefix("h5ad ")
+    name = {"10x folder": "coo", "10x h5": "csr"}.get(form, form.removeprefix("h5ad "))
     if name in ("array", "table", "csv", "tsv.gz"):
         values = X.astype(dtype)
         return np.asfortranarray(values) if layout else values
-    if kind in ("float16", ">f4"):
-        return None  # SciPy takes neither
+    if kind in ODD:
+        if form not in FILES:
+            return None  # SciPy takes neither, and a file may hold both
+        dtype = np.dtype("float32")
     made = (sparse.csr_array if layout else sparse.csr_matrix)(X.astype(dtype)).asformat(name)
     if kind == "wide" and name in ("csr", "csc"):
         made.indices, made.indptr = made.indices.astype(np.int64), made.indptr.astype(np.int64)
@@ -86,8 +98,8 @@ def stored(X, form, kind, layout):
 def damaged(X, damage):
     """The values with their damage; None where the type of the values cannot hold it."""
     X = X.copy()
-    if damage in ("NaN", "infinite"):
-        X[0, 1] = np.nan if damage == "NaN" else np.inf
+    if damage in ("NaN", "infinite", "pd.NA"):
+        X[0, 1] = np.inf if damage == "infinite" else np.nan
     elif damage == "negative":
         X[0, 1] = -1
     elif damage == "logged":
@@ -110,16 +122,12 @@ def twice(X):
 def cases(draw, cell):
     form, kind, damage = cell
     X = damaged(draw(counts(kind)), damage)
-    if damage in ("NaN", "infinite", "logged") and np.dtype({"wide": "f4"}.get(kind, kind)).kind != "f":
-        return None
-    if damage == "negative" and kind in ("bool", "uint8"):
-        return None
-    made = stored(X, form, kind, draw(st.booleans()))
-    if damage == "stored twice" and made is not None:
-        # bools add to True, and what the file readers of SciPy keep is one entry a place
-        made, X = (None, X) if kind == "bool" or form.startswith("h5ad") else (twice(made), 2 * X)
-    if made is None:
-        return None
+    made = stored(np.nan_to_num(X, nan=1) if damage == "pd.NA" else X, form, kind, draw(st.booleans()))
+    if damage == "pd.NA":
+        made = pd.DataFrame(made).astype(object)
+        made.iloc[0, 1] = pd.NA
+    if damage == "stored twice":
+        made, X = twice(made), 2 * X
     genes = [f"G{i}" for i in range(X.shape[1])]
     genes = draw(st.permutations(genes))
     cells = [f"c{i}" for i in range(len(X))]
@@ -129,7 +137,7 @@ def cases(draw, cell):
         cells[1] = cells[0]
     elif damage == "names":
         genes[1] = "G\n1"
-    return form, kind, damage, X, made, genes, cells
+    return form, kind, damage, X, made, genes, cells, draw(st.floats(0, 1))
 
 
 def annotated(made, genes, cells):
@@ -137,14 +145,58 @@ def annotated(made, genes, cells):
     return ad.AnnData(made, obs=obs, var=pd.DataFrame(index=genes))
 
 
-def written(form, made, genes, cells, folder):
+def written(form, kind, made, genes, cells, folder, share):
+    """A file of that form, and what of it can be cut; `share` decides between equals."""
+    if form == "10x folder":
+        return folder_of_10x(kind, made, genes, cells, folder, share)
+    path = folder / ("a.h5ad" if "h5ad" in form else "a.h5" if form == "10x h5" else f"a.{form}")
     if form.startswith("h5ad"):
-        path = folder / "a.h5ad"
         annotated(made, genes, cells).write_h5ad(path)
-    else:
-        path = folder / f"a.{form}"
+    elif form != "10x h5":
         pd.DataFrame(made, index=cells, columns=genes).to_csv(path, sep="," if form == "csv" else "\t")
-    return path
+        return path, path
+    with h5py.File(path, "a") as file:
+        if form == "10x h5":
+            names, group = np.array(genes, "S"), file.create_group("matrix")
+            group |= {"data": made.data, "indices": made.indices, "indptr": made.indptr, "shape": made.shape[::-1]}
+            group |= {"barcodes": np.array(cells, "S"), "features/id": names, "features/name": names}
+            group["features/feature_type"] = np.array(["Gene Expression"] * len(genes), "S")
+        if kind in ODD and sparse.issparse(made):
+            group = file["X" if "h5ad" in form else "matrix"]
+            values = group["data"][:].astype(kind)
+            del group["data"]
+            group["data"] = values
+    return path, path
+
+
+def folder_of_10x(kind, made, genes, cells, folder, share):
+    place = folder / "10x"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    whole = made.dtype.kind in "iub"
+    entries = [
+        f"{j + 1} {i + 1} {int(v) if whole else repr(float(v))}" for i, j, v in zip(made.row, made.col, made.data)
+    ]
+    lines = [f"%%MatrixMarket matrix coordinate {'integer' if whole else 'real'} general", "%"]
+    lines += [f"{made.shape[1]} {made.shape[0]} {len(entries)}", *entries, ""]
+    packed = share > 0.5
+    matrix = place / ("matrix.mtx.gz" if packed else "matrix.mtx")
+    matrix.write_bytes((gzip.compress if packed else bytes)("\n".join(lines).encode()))
+    (place / "features.tsv").write_text("".join(f"{g}\t{g}\tGene Expression\n" for g in genes))
+    (place / "barcodes.tsv").write_text("".join(f"{c}\n" for c in cells))
+    return place, matrix
+
+
+def cut(path, share):
+    """The file without its end: before its last line, and inside a line, where it is text."""
+    data = path.read_bytes()
+    most = len(data) - 1
+    if path.suffix in (".csv", ".mtx"):
+        most = data.rindex(b"\n", 0, -1)
+    at = max(1, int(share * most))
+    while data[at - 1 : at] == b"\n":
+        at -= 1
+    path.write_bytes(data[:at])
 
 
 def plain(X):
@@ -162,22 +214,24 @@ def refused(function):
 
 def tried(case, folder):
     """One case through every door, each compared with the oracle."""
-    form, kind, damage, X, made, genes, cells = case
-    whole, nothing = damage not in ("NaN", "infinite", "negative"), damage in ("NaN", "infinite", "negative")
-    named_badly = damage in ("gene twice", "cell twice", "names")
+    form, kind, damage, X, made, genes, cells, share = case
+    nothing = damage in NOTHING
+    named_badly = damage in ("gene twice", "cell twice", "names", "cut short") or (
+        form.startswith("10x") and damage == "logged"  # where counts alone are written
+    )
     with warnings.catch_warnings(action="ignore"):
-        if form in ("csv", "tsv.gz") or form.startswith("h5ad"):
-            if kind in ("float16", ">f4") and form.startswith("h5ad"):
-                return
+        if form in FILES:
             try:
-                path = written(form, made, genes, cells, folder)
+                path, part = written(form, kind, made, genes, cells, folder, share)
             except (ValueError, TypeError):  # a file that nobody can write
                 return
+            if damage == "cut short":
+                cut(part, share)
             adata, error = refused(lambda: load(path))
             if damage == "names" and form in ("csv", "tsv.gz"):
                 return  # a quoted line break: the reader of tables has tests of its own
         else:
-            table = pd.DataFrame(made, columns=genes) if form == "table" else made
+            table = made if damage == "pd.NA" else pd.DataFrame(made, columns=genes) if form == "table" else made
             adata, error = refused(lambda: from_arrays(table, genes, obs=pd.DataFrame(index=cells)))
         assert (error is not None) == (nothing or named_badly), (damage, error)
         # The one reader and the scale, of the matrix itself.
@@ -185,9 +239,9 @@ def tried(case, folder):
         try:
             values = read(matrix).X
         except ValueError as e:
-            assert damage in ("NaN", "infinite"), e
+            assert damage in ("NaN", "infinite", "pd.NA"), e
         else:
-            assert damage not in ("NaN", "infinite") and np.allclose(plain(values), X, rtol=1e-3)
+            assert damage not in ("NaN", "infinite", "pd.NA") and np.allclose(plain(values), X, rtol=1e-3)
             assert (
                 values.dtype in (np.float32, np.float64) and not sparse.issparse(values)
             ) or values.indices.dtype == np.int32
@@ -205,7 +259,8 @@ def tried(case, folder):
         assert list(adata.var_names) == list(genes) and list(adata.obs_names) == cells
         assert np.allclose(plain(adata.X), X, rtol=1e-3) and adata.X.dtype == np.float32
         top = X.max()
-        assert adata.uns["units"] == ("unknown" if (X % 1).any() or top <= 1 else "counts") or damage == "logged"
+        units = "unknown" if ((X % 1).any() or top <= 1) and not form.startswith("10x") else "counts"
+        assert adata.uns["units"] == units or damage == "logged"
         report = check(adata)
         assert ("empty cells" in report.checks) == (
             damage == "empty cell" or (not plain(adata.X).sum(1).all() and top != 0)
@@ -217,7 +272,7 @@ def tried(case, folder):
         aligned, _ = align_genes(adata, order)
         oracle = pd.DataFrame(plain(adata.X), columns=genes).reindex(columns=order, fill_value=0)
         assert np.array_equal(plain(aligned.X), oracle.to_numpy()) and aligned.uns["units"] == adata.uns["units"]
-        if whole and adata.uns["units"] == "counts" and damage != "empty cell":
+        if adata.uns["units"] == "counts" and damage != "empty cell":
             normal = log_normalize(adata)
             assert normal.uns["units"] == "log" and np.array_equal(plain(normal.layers["counts"]), plain(adata.X))
             assert np.allclose(plain(Corpus({"a": adata}, genes=genes).counts["a"]), X, rtol=1e-3)
@@ -227,14 +282,15 @@ def possible(cell):
     """Whether a cell of the table stands for anything at all."""
     form, kind, damage = cell
     dtype = np.dtype({"wide": "float32"}.get(kind, kind))
-    if damage in ("NaN", "infinite", "logged") and dtype.kind != "f":
+    tabular = form in ("table", "csv", "tsv.gz")
+    if (damage in ("NaN", "infinite", "logged") and dtype.kind != "f") or (damage == "pd.NA" and not tabular):
         return False
-    if damage == "negative" and kind in ("bool", "uint8"):
+    if (damage == "negative" and kind in ("bool", "uint8")) or (damage == "cut short" and form not in FILES):
         return False
-    scipys = form.removeprefix("h5ad ") in ("csr", "csc", "coo", "lil", "dok", "bsr", "dia")
-    if kind in ("float16", ">f4") and (scipys or form.startswith("h5ad")):
+    scipys = form in ("csr", "csc", "coo", "lil", "dok", "bsr", "dia")
+    if (kind in ODD and scipys) or (kind == "bool" and form == "10x h5"):
         return False
-    return damage != "stored twice" or (form in ("csr", "csc", "coo") and kind != "bool")
+    return damage != "stored twice" or (form in ("csr", "csc", "coo", "10x folder", "10x h5") and kind != "bool")
 
 
 POSSIBLE = [cell for cell in CELLS if possible(cell)]
@@ -247,9 +303,8 @@ def campaign(cells, each, folder):
         @settings(max_examples=each, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(cases(cell))
         def run(case):
-            if case is not None:
-                TRIED[case[:3]] += 1
-                tried(case, folder)
+            TRIED[case[:3]] += 1
+            tried(case, folder)
 
         try:
             run()
@@ -265,4 +320,5 @@ def test_a_sample_of_files_and_tables_comes_out_right_or_is_refused(tmp_path):
 def test_every_file_and_table_comes_out_right_or_is_refused(tmp_path):
     TRIED.clear()
     campaign(POSSIBLE, 8, tmp_path)
+    print(f"{sum(TRIED.values()):,} cases of {len(POSSIBLE):,} kinds")
     assert min(TRIED[cell] for cell in POSSIBLE) >= 5 and sum(TRIED.values()) >= 5000

@@ -9,14 +9,24 @@ from pathlib import Path
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-SAYS = {"warn", "Finding", "DataError", "SettingError", "ModelError", "TrainingError", "DownloadError", "LeakError"}
+SAYS = {
+    "warn",
+    "Finding",
+    "findings",
+    "DataError",
+    "SettingError",
+    "ModelError",
+    "TrainingError",
+    "DownloadError",
+    "LeakError",
+}
 # Who calls a function that speaks of arguments of its caller: every one of these has the argument.
 CALLERS = {
     "data.corpus.aligned": ["data.corpus.corpus.Corpus"],
     "data.genes.translate": ["data.genes.translate.to_symbols", "data.genes.translate.merge_duplicates"],
     "data.load": ["data.from_arrays"],
     "data.parallel": ["data.parallel.each"],
-    "data.stream.batches": ["data.stream.stream.Stream.batches"],
+    "data.stream.batches": ["data.stream.batches.Batches"],
     "evaluate.episodes": ["evaluate.episodes.few_shot_accuracy"],
     "methods.base": ["methods.scpretrain.estimator.ScPretrain"],
     "methods.protocols": ["methods.tmp.estimator.TMP"],

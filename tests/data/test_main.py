@@ -1,7 +1,6 @@
 """``python -m shared.data``: what it prints, what it leaves, and how it ends."""
 
 import hashlib
-import json
 import os
 import re
 import signal
@@ -14,7 +13,7 @@ import yaml
 from awkward_server import Answer, serving
 
 from shared.data import __main__ as cli
-from shared.data import catalogue, download, routes, store
+from shared.data import cache, catalogue, download, routes
 from shared.data.errors import DataError
 
 BODY = b"gene,cell\n" * 300
@@ -31,7 +30,7 @@ def server():
 
 
 @pytest.fixture
-def shell(tmp_path, monkeypatch, capsys, server):
+def shell(tmp_path, monkeypatch, capsys, server, no_waits):
     """Run a command on a small catalogue; the status, and what was printed and complained of."""
     home = tmp_path / "data"
     home.mkdir()
@@ -39,11 +38,9 @@ def shell(tmp_path, monkeypatch, capsys, server):
     for name in ("BORROWED_MIRROR", "BORROWED_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(download, "WAIT", 0.0)
     monkeypatch.setattr(download, "STALL", 1.0)
     monkeypatch.setattr(catalogue, "home", lambda: home)
     monkeypatch.setattr(download, "home", lambda: home)
-    monkeypatch.setattr(routes, "readers", lambda: {"h5ad": None, "table": None})
     (home / "small.csv").write_bytes(BODY)
     server.put("/a.csv", Answer(BODY))
     server.put("/b.csv", Answer(BODY[::-1]))
@@ -107,9 +104,7 @@ def test_the_real_catalogue(capsys, monkeypatch, tmp_path):
 def test_show(shell):
     status, out, _ = shell("show", "far")
     assert status == 0 and sha(BODY) in out and 'shared.data.load("far")' in out and "127.0.0.1" in out
-    assert "official, read by table" in out and "simulated, read by table (which does not exist yet)" in out
-    found = json.loads(shell("show", "far", "--json")[1])
-    assert found["name"] == "far" and [r["route"] for r in found["routes"]] == ["official", "simulated"]
+    assert "official, read by table" in out and "simulated, read by table" in out
 
 
 def test_an_unknown_name(shell):
@@ -123,7 +118,6 @@ def test_get(shell, tmp_path):
     assert status == 0 and err == "" and "far: official" in out and "made-up: simulated, nothing to fetch" in out
     (path,) = (tmp_path / "cache").rglob("a.csv")
     assert str(path) in out and path.read_bytes() == BODY
-    assert json.loads(shell("get", "far", "--json")[1])[0]["paths"] == [str(path)]
 
 
 def test_get_goes_on_after_a_failure(shell):
@@ -140,7 +134,7 @@ def test_get_of_an_unverified_file(shell, tmp_path):
     assert not list(tmp_path.rglob("b.csv*")) and "official, read by table, unverified" in shell("show", "loose")[1]
     assert shell("get", "loose", "--unverified")[0] == 0 == shell("get", "loose")[0]
     (path,) = (tmp_path / "cache").rglob("b.csv")
-    assert store.read_note(path)["sha256"] == sha(BODY[::-1])
+    assert cache.read_note(path)["sha256"] == sha(BODY[::-1])
 
 
 def test_list_needs_no_cache(shell, monkeypatch):
@@ -165,7 +159,7 @@ def test_check(shell, tmp_path, monkeypatch):
     assert status == 0
     assert re.search(r"small +bundled +table +bundled, sha256 ok", out)
     assert "unverified; not here: it would be fetched from 127.0.0.1 or two.example" in " ".join(out.split())
-    assert re.search(r"made-up +simulated +table \(missing\) +made when it is loaded", out)
+    assert re.search(r"made-up +simulated +table +made when it is loaded", out)
     assert "6 routes: 3 usable, 3 to fetch, 0 damaged" in out
     shell("get", "far", "loose", "--unverified")
     out = shell("check")[1]
@@ -184,20 +178,19 @@ def test_check_fails_for_damage_only(shell, tmp_path, which):
     path.write_bytes(b"damaged")
     status, out, _ = shell("check")
     assert status == 1 and "DAMAGED" in out and "1 damaged" in out
-    status, out, _ = shell("check", "--json")
-    assert status == 1 and [f["name"] for f in json.loads(out) if f["state"] == "damaged"] == [which]
+    assert re.search(rf"{which} .* DAMAGED", out)
     assert shell("check", "loose")[0] == 0
 
 
 def test_check_names_a_damaged_conversion(shell, monkeypatch, tmp_path):
     shell("get", "far")
     e = catalogue.entry("far")
-    path = routes.conversion(e, e.routes[0]).path
+    path = routes.conversion(e, e.routes[0])
     path.parent.mkdir()
     path.write_bytes(b"x")
     status, out, _ = shell("check", "far")
     assert status == 0 and "will be made again" in " ".join(out.split())
-    store.write_note(path, {"sha256": store.sha256(path)})
+    cache.write_note(path, {"sha256": cache.sha256(path)})
     assert "cached, converted, sha256 ok" in shell("check", "far")[1]
     next((tmp_path / "cache").rglob("a.csv")).unlink()
     assert "the converted copy is ok" in shell("check", "far")[1]
@@ -206,10 +199,10 @@ def test_check_names_a_damaged_conversion(shell, monkeypatch, tmp_path):
 def test_mirror(shell, tmp_path, monkeypatch):
     folder = tmp_path / "class room"
     status, out, err = shell("mirror", folder, "--unverified")
-    assert status == 1 and "gone is not in the mirror: gone.csv cannot be fetched" in err
+    assert status == 1 and "gone: gone.csv cannot be fetched" in err
     assert "4 of 5 data sets" in out and "far: official 1 file" in out and "small: bundled needs none" in out
-    assert sorted(p.name for p in folder.iterdir()) == ["SHA256SUMS", "a.csv", "b.csv"]
-    assert f"{sha(BODY)}  a.csv\n" in (folder / "SHA256SUMS").read_text()
+    assert sorted(p.name for p in folder.iterdir()) == ["a.csv", "b.csv"]
+    assert (folder / "a.csv").read_bytes() == BODY
     monkeypatch.setenv("BORROWED_CACHE", str(tmp_path / "fresh"))
     monkeypatch.setenv("BORROWED_MIRROR", str(folder))
     monkeypatch.setenv("BORROWED_OFFLINE", "1")
@@ -225,18 +218,6 @@ def test_mirror_again_repairs(shell, tmp_path):
     assert shell("mirror", folder, "far")[0] == 0
     (folder / "a.csv").write_bytes(b"damaged")
     assert shell("mirror", folder, "far")[0] == 0 and (folder / "a.csv").read_bytes() == BODY
-    assert json.loads(shell("mirror", folder, "far", "--json")[1])[0]["files"] == [str(folder / "a.csv")]
-
-
-def test_two_files_of_one_name_in_a_mirror(tmp_path):
-    from shared.data.catalogue import File
-
-    folder, found = tmp_path / "m", []
-    for i in (b"1", b"2"):
-        source = tmp_path / i.decode()
-        source.write_bytes(i)
-        found.append(cli.copied(File("x.csv", sha(i), 1, urls=(i.decode(),)), source, folder))
-    assert [p.read_bytes() for p in found] == [b"1", b"2"] and len((folder / "SHA256SUMS").read_text().split()) == 4
 
 
 def test_a_mirror_that_cannot_be_made(shell, tmp_path):

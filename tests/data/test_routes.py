@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from shared.data import download, routes, store
+from shared.data import cache, download, routes
 from shared.data.catalogue import Entry, File, Route
 from shared.data.errors import DataError, SimulatedWarning, Unavailable
 
@@ -125,10 +125,10 @@ def test_damage_does_not_pass_to_the_next(place):
 
 
 def test_what_cannot_be_had(place):
-    with pytest.raises(Unavailable, match=r"^set, package: absent\.txt"):
+    with pytest.raises(Unavailable, match=r"^set cannot be had: package: absent\.txt"):
         routes.obtain(entry(Route("package", "numbers", (absent(),))))
     both = entry(Route("package", "numbers", (absent(),)), Route("official", "numbers", (absent("b.txt"),)))
-    with pytest.raises(Unavailable, match=r"cannot be had by any route: package: absent.*; official: b\.txt"):
+    with pytest.raises(Unavailable, match=r"cannot be had: package: absent.*; official: b\.txt"):
         routes.obtain(both)
     with pytest.raises(Unavailable, match=r"b\.txt"):
         routes.obtain(both, "official")
@@ -174,7 +174,7 @@ def test_a_conversion_belongs_to_its_file_reader_and_options(place, monkeypatch)
 def test_a_damaged_conversion_is_made_again(place, how):
     e = official(place)
     routes.obtain(e)
-    path = routes.conversion(e, e.routes[0]).path
+    path = routes.conversion(e, e.routes[0])
     data = bytearray(path.read_bytes())
     if how == "byte":
         data[len(data) // 2] ^= 0xFF
@@ -182,12 +182,12 @@ def test_a_damaged_conversion_is_made_again(place, how):
     if how == "no note":
         os.unlink(f"{path}.json")
     elif how == "false note":
-        store.write_note(path, {"sha256": "0" * 64})
+        cache.write_note(path, {"sha256": "0" * 64})
     elif how == "sealed junk":  # right by its note, and still nothing that can be read
         path.write_bytes(b"junk")
-        store.write_note(path, {"sha256": store.sha256(path)})
+        cache.write_note(path, {"sha256": cache.sha256(path)})
     assert total(routes.obtain(e)) == 132 and len(place.read) == 2
-    assert routes.conversion(e, e.routes[0]).state == "converted"
+    assert routes.whole(path)
     assert total(routes.obtain(e)) == 132 and len(place.read) == 2
 
 
@@ -254,7 +254,7 @@ def slow(paths):
         f.write("read\\n")
     time.sleep(1)
     return anndata.AnnData(numpy.full((2, 2), float(paths[0].read_text()), numpy.float32))
-routes.readers = lambda: {"slow": slow}
+routes.readers = lambda: {"slow": slow, "h5ad": lambda paths: anndata.read_h5ad(paths[0])}
 words = dict.fromkeys(("title", "organism", "assay", "genes", "labels", "accession", "citation", "licence"), "x")
 file = File("b.txt", sys.argv[2], 1, urls=("http://127.0.0.1:9/b.txt",))
 entry = Entry(name="set", units="counts", shape=None, routes=(Route("official", "slow", (file,)),), **words)

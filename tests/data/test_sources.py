@@ -111,7 +111,7 @@ def test_every_reader_says_its_layout_and_errors(name):
     read = READERS[name]
     assert next(iter(inspect.signature(read).parameters)) == "paths"
     assert all(p.kind is p.KEYWORD_ONLY for p in list(inspect.signature(read).parameters.values())[1:])
-    assert "Raises\n" in read.__doc__ and "DataError" in read.__doc__ and "Returns\n" in read.__doc__
+    assert "DataError" in read.__doc__ and "Returns\n" in read.__doc__
     for option in list(inspect.signature(read).parameters)[1:]:
         assert re.search(rf"^ *(\w+, )*{option}(, \w+)* : ", read.__doc__, re.MULTILINE), (
             f"{name} does not explain {option}"
@@ -143,7 +143,7 @@ def test_a_layout_is_read(made, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_layout_passes_the_door_and_is_written(made, name, tmp_path):
-    from shared.data.routes import _h5ad, _write
+    from shared.data.routes import _write
     from shared.data.validate.checks import value_errors
     from shared.data.validate.structure import structure
     from shared.data.validate.values import scan
@@ -152,7 +152,7 @@ def test_a_layout_passes_the_door_and_is_written(made, name, tmp_path):
     structure(adata)
     assert not value_errors(scan(adata.X), adata.uns["units"])
     _write(adata, tmp_path / "a.h5ad")
-    again = _h5ad(tmp_path / "a.h5ad")
+    again = READERS["h5ad"]([tmp_path / "a.h5ad"])
     assert same(again, made(name)) is None and again.uns["units"] == made(name).units
 
 
@@ -257,8 +257,6 @@ def test_a_file_cut_anywhere_is_refused_or_whole_lines_are_gone(case, name, i):
             continue
         if data[cut - 1 : cut] != b"\n" and i == one.main:
             raise AssertionError(f"{path.name} cut within a line, at {cut}, was read")
-        if name == "muraro" and i == 1:  # a label that is gone leaves its cell where it would have been dropped
-            found = found[whole.obs_names].copy()
         assert found.shape[0] == whole.shape[0]
         genes = list(found.var_names)
         assert genes == list(whole.var_names)[: len(genes)]
@@ -460,7 +458,10 @@ def test_a_damaged_matrix_is_refused(case, name, how):
     else:
         lines = lines[2:]
     put(one, lines)
-    refused(one, one.paths[0])
+    if how == "twice" and name.startswith("tenx"):  # 10x's own files: summed, as its readers do, and told
+        assert "same place" in " ".join(read(one).uns["notes"])
+    else:
+        refused(one, one.paths[0])
 
 
 def test_a_matrix_of_another_kind_of_storage_is_refused(case):
@@ -621,7 +622,6 @@ def test_labels_follow_the_names_and_not_the_order(case):
         ("indices", lambda a: a + 100),
         ("indices", lambda a: -a - 1),
         ("indices", lambda a: a[:-1]),
-        ("indices", lambda a: np.concatenate([a[:1], a[:1], a[2:]])),
         ("indptr", lambda a: a[::-1].copy()),
         ("indptr", lambda a: a[:-1]),
         ("indptr", lambda a: np.concatenate([a[:-1], [10**9]])),

@@ -84,20 +84,11 @@ def test_only_what_was_asked_for(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_patterns_and_everything(tmp_path, kind):
-    path = packed(tmp_path, kind, FILES)
-    assert unpack.members(path, ["*.csv"], tmp_path / "o") == [tmp_path / "o/a/b/y.csv", tmp_path / "o/a/x.csv"]
-    assert [p.name for p in unpack.members(path, ["z.txt", "a/?.csv"], tmp_path / "p")] == ["z.txt", "x.csv"]
-    assert [p.name for p in unpack.members(path, (), tmp_path / "q")] == ["y.csv", "x.csv", "z.txt"]
-    refused(path, ["*.mtx"], tmp_path / "r", r"it has no file \*\.mtx")
-
-
-@pytest.mark.parametrize("kind", ALL)
 def test_an_archive_within_an_archive(tmp_path, kind):
     """The list of a zip stands at its end, where a tar may hold a whole zip."""
     inner = packed(tmp_path, "zip", FILES, "inner").read_bytes()
     path = packed(tmp_path, kind, {"a.csv": b"1", "inner.zip": inner})
-    assert [p.read_bytes() for p in unpack.members(path, ["*"], tmp_path / "out")] == [b"1", inner]
+    assert [p.read_bytes() for p in unpack.members(path, ["a.csv", "inner.zip"], tmp_path / "out")] == [b"1", inner]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -128,8 +119,7 @@ def test_dots_that_stay_inside(tmp_path, kind):
 def test_links_and_devices_in_a_tar(tmp_path, kind, type_):
     path = packed(tmp_path, kind, [(special("a/link", type_, "/etc/passwd"), b""), ("a/x.csv", b"1")])
     if type_ != tarfile.CONTTYPE:  # which is a plain file under another name
-        refused(path, ["a/link"], tmp_path / "out", "is a link or a device")
-        refused(path, (), tmp_path / "out", "is a link or a device")
+        refused(path, ["a/x.csv", "a/link"], tmp_path / "out", "is a link or a device")
     assert unpack.members(path, ["a/x.csv"], tmp_path / "out")[0].read_bytes() == b"1"
 
 
@@ -138,7 +128,7 @@ def test_a_file_through_a_link(tmp_path):
     (tmp_path / "in").mkdir()
     members = [(special("a", tarfile.SYMTYPE, "../.."), b""), ("a/evil", b"evil")]
     path = packed(tmp_path / "in", "tar", members)
-    refused(path, (), tmp_path / "in" / "out", "is a link")
+    refused(path, ["a", "a/evil"], tmp_path / "in" / "out", "is a link")
     (out,) = unpack.members(path, ["a/evil"], tmp_path / "in" / "out")
     assert out == tmp_path / "in/out/a/evil" and not out.parent.is_symlink() and not (tmp_path / "evil").exists()
 
@@ -162,18 +152,16 @@ def test_an_encrypted_member(tmp_path):
 
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("second", ["a/x.csv", "./a/x.csv", "A/X.csv"])
+@pytest.mark.parametrize("second", ["a/x.csv", "./a/x.csv"])
 def test_a_name_that_comes_twice(tmp_path, kind, second):
     path = packed(tmp_path, kind, [("a/x.csv", b"1"), (second, b"2"), ("y.csv", b"3")])
-    refused(path, (), tmp_path / "out", "twice|2 times")
-    if second != "A/X.csv":
-        refused(path, ["a/x.csv"], tmp_path / "out", "twice|2 times")
+    refused(path, ["a/x.csv"], tmp_path / "out", "twice")
     assert unpack.members(path, ["y.csv"], tmp_path / "out")[0].read_bytes() == b"3"
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_a_file_that_is_also_a_folder(tmp_path, kind):
-    refused(packed(tmp_path, kind, [("a", b"1"), ("a/x", b"2")]), (), tmp_path / "out", "cannot be unpacked")
+    refused(packed(tmp_path, kind, [("a", b"1"), ("a/x", b"2")]), ["a", "a/x"], tmp_path / "out", "cannot be unpacked")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz"])
@@ -252,7 +240,7 @@ def test_a_folder_that_has_files_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").write_text("keep")
     with pytest.raises(FileExistsError):
-        unpack.members(packed(tmp_path, "zip", FILES), (), tmp_path / "out")
+        unpack.members(packed(tmp_path, "zip", FILES), ["z.txt"], tmp_path / "out")
     assert (tmp_path / "out" / "x").read_text() == "keep"
 
 

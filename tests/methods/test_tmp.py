@@ -1,8 +1,6 @@
 """The estimator: its contract, the traps the method sets, and what it saves."""
 
 import copy
-import sys
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -12,8 +10,6 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 
-from book import notebooks
-from shared import evaluate
 from shared.data import load
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, DataWarning
@@ -377,69 +373,3 @@ def test_types_are_looked_for_under_cell_type(bulk, cells):
     assert (names == small().pretrain(bulk, "tissue").fit(support, "cell_type").predict(query)).all()
     with pytest.raises(ValueError, match="obs has no column 'cell_type'; it has tissue: name another"):
         small().pretrain(bulk)
-
-
-# What the lesson claims can fail: its own cells, run on planted data.
-
-
-class Planted:
-    """Stands for the page's `book`: short runs of two seeds; its records are what the claims are asked about."""
-
-    seeds = (0, 1)
-
-    def __init__(self, *episodes):
-        self.episodes, self.records = episodes, {}  # of pre-training, of fine-tuning, of evaluation
-
-    def size(self, *, smoke, lesson, full):
-        return self.episodes if isinstance(lesson, tuple) else smoke
-
-    def record(self, name, value):
-        ends = {"low": value.low, "high": value.high} if hasattr(value, "low") else {}
-        self.records[name] = {"value": float(getattr(value, "value", value)), **ends}
-
-    def record_all(self, values, prefix=""):
-        for name, value in values.items():
-            self.record(prefix + name, evaluate.over_seeds(value) if hasattr(value, "__len__") else value)
-
-
-def claims_refused(source, target, *episodes):
-    """Claims of the lesson that do not hold when its cells read other profiles: `source` and `target` are (X, y)."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "chapters"))
-    from chapter_rules import cells_under, claim_holds
-
-    page = notebooks.chapters(["tmp"])[0]
-    nb, book, (X_lines, subtype), (X, y) = notebooks.read(page), Planted(*episodes), source, target
-    run, genes = np.resize(["run1", "run2"], len(y)), range(X.shape[1])
-    known = {"np": np, "pd": pd, "torch": torch, "evaluate": evaluate, "copy": copy, "book": book, "seed": 0}
-    known |= {"X": X, "y": y, "run": run, "X_lines": X_lines, "subtype": subtype, "genes": genes}
-    parts = ("By hand", "The method", "The package", "The experiment", "One type")
-    cells = [notebooks.source(c) for part in parts for c in cells_under(nb, part)]
-    for code in cells:
-        if not any(word in code for word in ("figures.show", "ladder(", "book.table", "networks", "five_way", "hits")):
-            exec(code, known)
-    claims = notebooks.front_matter(page)["claims"]
-    return {c["id"]: book.records[c["metric"]]["value"] for c in claims if claim_holds(c, book.records)}
-
-
-def mixed(rows, kinds, seed):
-    """Six genes tell the kinds apart; thirty others vary more, and mean nothing."""
-    rng = np.random.default_rng(seed)
-    y = np.repeat(np.arange(kinds), rows)
-    told = np.random.default_rng(7).normal(size=(kinds, 6))[y] + 0.1 * rng.normal(size=(len(y), 6))
-    X = np.hstack([told, 1.5 * rng.normal(size=(len(y), 30))]).astype(np.float32)
-    return X, np.array([f"kind {c:02}" for c in y])
-
-
-def test_the_lessons_claims_fail_where_there_is_nothing_to_learn():
-    """Labels without meaning: no pre-training gains, no centroid leads, no batch loses."""
-    X, y = mixed(40, 8, 0)
-    lines, kinds = mixed(12, 20, 1)
-    kinds, y = (np.random.default_rng(seed).permutation(labels) for seed, labels in enumerate((kinds, y)))
-    refused = claims_refused((lines, kinds), (X, y), 12, 6, 20)
-    assert {"gain", "control", "centroid", "batch"} <= refused.keys()
-
-
-def test_the_lessons_claims_fail_where_the_source_knows_the_types():
-    """Few genes matter, and the source has the very types: pre-training finds them, four episodes do not."""
-    refused = claims_refused(mixed(12, 20, 1), mixed(40, 8, 0), 150, 4, 15)
-    assert refused["unconstrained"] > 0.1

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -151,6 +152,38 @@ def test_results_of_another_metric_or_argument_are_not_taken_and_a_study_may_gro
     run(ARMS, data, [0], counted, out=tmp_path)
     run(ARMS | {"more": LogisticRegression(C=2)}, data | {"b": drawn(1)}, [0, 1], counted, out=tmp_path)
     assert len(calls) == 2 + (3 * 2 * 2 - 2), "what was finished ran again"
+
+
+def test_data_that_were_used_are_the_same_data_and_changed_ones_are_not(tmp_path):
+    adata, fits = example_cells(counts=True), []
+
+    def arm(train, seed):
+        fits.append(seed)
+        return DummyClassifier().fit(train[0].X, train[0].obs["cell_type"])
+
+    def study(adata):
+        run({"arm": arm}, {"a": ((adata, "cell_type"), None)}, [0], lambda *_: 1.0, out=tmp_path)
+        return len(fits)
+
+    adata.X = sparse.csr_matrix(adata.X)
+    assert study(adata) == 1
+    adata.X.has_canonical_format, adata.obs["cell_type"].unique(), adata.var_names.get_loc(adata.var_names[2])
+    assert study(adata) == study(adata.copy()) == study(adata[:]) == 1
+    changes = []
+    for number in range(5):
+        other = adata.copy()
+        if number == 0:
+            other.X[0, 0] += 1
+        elif number == 1:
+            other.obs["cell_type"] = other.obs["cell_type"].to_numpy()[::-1]
+        elif number == 2:
+            other.var_names = other.var_names[::-1]
+        elif number == 3:
+            other.layers["more"] = other.X
+        else:
+            other.uns["units"] = "log"
+        changes.append(study(other))
+    assert changes == [2, 3, 4, 5, 6]
 
 
 def test_a_cell_that_fails_is_told_and_the_others_stay():

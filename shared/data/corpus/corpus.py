@@ -1,110 +1,80 @@
 """Many data sets over one list of genes, in memory or on disk, and the certainty that one of them is really left out.
 
 ``Corpus({"a": adata, "b": "atlas.h5ad"})`` aligns counts to one list of genes and logs the values that are stored.
-AnnData are held in memory; a path stays on disk and is read as it is asked for. ``corpus.without("a")`` leaves out the
-data set, and with it every other one that holds its cells, whatever its name: cells are told by their content
-(:mod:`shared.data.corpus.fingerprint`).
+``corpus.without("a")`` leaves out the data set, and with it every other one that holds its cells, whatever its name:
+cells are told by their content (:mod:`shared.data.corpus.fingerprint`).
 """
 
 from __future__ import annotations
 
-import os
+import copy
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
 
-from shared.data.constraints import OneOf, Whole, require
-from shared.data.corpus.aligned import Columns, InMemory, OnDisk, OnFile
-from shared.data.corpus.fingerprint import shared_cells
+from shared.data.constraints import Whole, require
+from shared.data.corpus.aligned import DataSet, OnDisk
+from shared.data.corpus.fingerprint import gene_keys, shared_cells
 from shared.data.errors import DataError
 from shared.data.genes.kinds import gene_kind
 from shared.data.genes.lists import many, names_of, once, shown
 from shared.data.stream.batches import BUFFER_BYTES
 
 SHARE = 0.05  # of the smaller data set's cells: from here on two sets count as one
-
-
-class Step(NamedTuple):
-    """One step of an epoch: a batch of every data set.
-
-    Attributes
-    ----------
-    cells : list of float32 CSR, cells × genes
-        log(1 + count), in the order of the data sets.
-    rows : list of int64 ndarray
-        Which cells these are: rows of ``corpus.matrices[name]``.
-    """
-
-    cells: list[sparse.csr_matrix]
-    rows: list[np.ndarray]
+MEMORY = 4 * BUFFER_BYTES  # for the buffers of all files together
 
 
 class Corpus:
     """Data sets aligned to one list of genes.
 
+    :class:`DataError` is raised if there is no set, a set is no counts, sets share no gene, or a list names a gene
+    twice.
+
     Parameters
     ----------
     sets : mapping of str to AnnData or path
-        Counts, cells × genes: ``layers["counts"]`` where there is one, else ``X``. Where ``uns["units"]`` says
-        ``"log"``, values are taken for log(1 + x). A path to an ``.h5ad`` file stays on disk.
+        Counts, cells × genes: ``layers["counts"]`` where there is one, else ``X``. Logarithms are refused, for beside
+        counts they would be on another scale. A path to an ``.h5ad`` file stays on disk.
     genes : {"common", "union"} or sequence of str, default "common"
         Genes that all sets have, or that any has, sorted; or these, in this order. A gene that a set lacks is zero.
-    to_human : bool, default False
-        Give genes of mouse sets the names of their human partners (:func:`shared.data.genes.translate.to_human`).
 
     Attributes
     ----------
     genes : tuple of str
     matrices : dict of str to matrix
-        log(1 + count) by name, float32, cells × genes. CSR in memory. On disk a :class:`OnDisk`, which gives CSR for
-        the rows it is asked for.
+        log(1 + count) by name, float32, cells × genes. CSR in memory. On disk a
+        :class:`~shared.data.corpus.aligned.OnDisk`, which gives CSR for the rows it is asked for.
     counts : dict of str to matrix
         The same before the logarithm.
-    reports : dict of str to GeneReport
-        Of the sets that were translated.
     left_out : tuple of str
         What :meth:`without` left out.
     memo : dict
         What was computed from one data set and its name tells, for parts of the corpus to share.
 
-    Raises
-    ------
-    DataError
-        If there is no set, a set is no counts, sets share no gene, or a list names a gene twice.
-
     Notes
     -----
-    Values are logged once. Memory is 12 bytes an entry: its column, the count and the logarithm.
-
-    Examples
-    --------
-    >>> corpus = Corpus({"one": one, "two": two}, genes="union")  # doctest: +SKIP
-    >>> corpus.without("two").matrices.keys()  # doctest: +SKIP
-    dict_keys(['one'])
+    Memory is 12 bytes an entry: its column, the count and the logarithm.
     """
 
-    def __init__(self, sets, *, genes="common", to_human=False):
+    def __init__(self, sets, *, genes="common"):
         if not isinstance(sets, Mapping) or not sets:
             raise DataError("sets should be a dict of names and AnnData or paths, and hold one at least")
         if not all(isinstance(name, str) and name for name in sets):
             raise DataError("each data set is named by a word: Corpus({'pbmc': adata})")
-        opened = {name: _opened(name, value, to_human) for name, value in sets.items()}
-        self.genes = _gene_list(genes, {name: s.names for name, s in opened.items()})
-        self.reports = {name: s.report for name, s in opened.items() if s.report is not None}
-        self.left_out, self._to_human, self.memo = (), to_human, {}
-        self._columns = Columns.of(self.genes)
-        for s in opened.values():
-            s.align(self._columns)
-        self._arrange(opened)
+        self._sets = {name: DataSet(name, value) for name, value in sets.items()}
+        self.genes = _gene_list(genes, {name: s.genes for name, s in self._sets.items()})
+        self._keys, self.left_out, self.memo = gene_keys(self.genes), (), {}
+        for s in self._sets.values():
+            s.align(self.genes, self._keys)
 
-    def _arrange(self, sets):
-        self._sets = sets
-        self.matrices = {name: s.logs for name, s in sets.items()}
-        self.counts = {name: s.counts for name, s in sets.items()}
+    @property
+    def matrices(self) -> dict:
+        return {name: s.logs for name, s in self._sets.items()}
+
+    @property
+    def counts(self) -> dict:
+        return {name: s.counts for name, s in self._sets.items()}
 
     def __len__(self):
         return len(self._sets)
@@ -112,23 +82,11 @@ class Corpus:
     def __iter__(self):
         return iter(self._sets)
 
-    def __contains__(self, name):
-        return name in self._sets
-
     def __repr__(self):
-        n = sum(X.shape[0] for X in self.matrices.values())
-        on_disk = sum(isinstance(X, OnDisk) for X in self.matrices.values())
+        n = sum(s.n_cells for s in self._sets.values())
+        on_disk = sum(s.stream is not None for s in self._sets.values())
         where = f", {on_disk} on disk" if on_disk else ""
         return f"Corpus of {many(len(self), 'data set')}{where}: {n:,} cells × {len(self.genes):,} genes"
-
-    def _part(self, names, left_out=()):
-        """The same corpus with these sets; nothing is copied."""
-        part = object.__new__(Corpus)
-        part.__dict__ |= {k: v for k, v in self.__dict__.items() if k != "hashes"}
-        part.left_out = (*self.left_out, *left_out)
-        part.reports = {name: r for name, r in self.reports.items() if name in names}
-        part._arrange({name: self._sets[name] for name in names})
-        return part
 
     def select(self, names) -> Corpus:
         """The corpus with these data sets only, over the same genes; it shares its memory."""
@@ -136,18 +94,14 @@ class Corpus:
         lost = [name for name in names if name not in self._sets]
         if lost or not names:
             raise DataError(f"the corpus has no data set {shown(lost) or 'without a name'}; it has {shown(self)}")
-        return self._part(names)
-
-    def load(self) -> Corpus:
-        """The same corpus in memory."""
-        part = self._part(list(self))
-        part._arrange({name: s.loaded(self._columns) for name, s in self._sets.items()})
+        part = copy.copy(self)
+        part._sets = {name: self._sets[name] for name in names}
         return part
 
-    # Batches.
-
-    def batches(self, n_batches, rng, *, shuffle=None, memory=4 * BUFFER_BYTES) -> Iterator[Step]:
+    def batches(self, n_batches, rng) -> Iterator[tuple]:
         """One epoch: at each step a batch from every data set, until some data set has no more.
+
+        Cells in memory are shuffled; those of a file come as :meth:`shared.data.stream.Stream.batches` gives them.
 
         Parameters
         ----------
@@ -155,36 +109,26 @@ class Corpus:
             A set of n cells has batches of ``n // n_batches``, one at least. The last of a set may be smaller.
         rng : numpy.random.Generator or int
             Draws the order.
-        shuffle : {"full", "block"}, optional
-            ``"full"`` is a true shuffle, the same for sets in memory and on disk; a disk is then asked for every cell
-            by itself. ``"block"`` reads neighbouring cells of a file together and shuffles a buffer
-            (:meth:`shared.data.stream.Stream.batches`), and is what a corpus with files does unless told otherwise.
-        memory : int, default 256 MB
-            Bytes for the buffers of all files together. A buffer holds one batch at least.
 
         Yields
         ------
-        Step
+        cells : tuple of float32 CSR, cells × genes
+            log(1 + count), in the order of the data sets.
+        rows : tuple of int64 ndarray
+            Which cells these are: rows of ``corpus.matrices[name]``.
         """
         require(Whole(1), n_batches=n_batches)
-        rng = np.random.default_rng(rng)
-        require(OneOf(None, "full", "block"), shuffle=shuffle)
-        share = memory // max(1, sum(isinstance(X, OnDisk) for X in self.matrices.values()))
-        return self._steps([_Epoch(X, n_batches, rng, shuffle, share) for X in self.matrices.values()])
-
-    @staticmethod
-    def _steps(epochs):
-        # zip would draw from the first sets once more before it finds the last one empty.
-        for _ in range(min(len(e) for e in epochs)):
-            drawn = [next(e) for e in epochs]
-            yield Step([X for X, _ in drawn], [rows for _, rows in drawn])
-
-    # Which sets are the same.
-
-    @cached_property
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of the content of each set, over all genes it came with: cells, genes and names in any order."""
-        return {name: s.hash for name, s in self._sets.items()}
+        rng, sets = np.random.default_rng(rng), list(self.matrices.values())
+        sizes = [max(1, X.shape[0] // n_batches) for X in sets]
+        memory = MEMORY // max(1, sum(isinstance(X, OnDisk) for X in sets))
+        drawn = [
+            X.shuffled(size, int(rng.integers(2**31)), memory)
+            if isinstance(X, OnDisk)
+            else _by_row(X, size, rng.permutation(X.shape[0]))
+            for X, size in zip(sets, sizes)
+        ]
+        n_steps = min(-(-X.shape[0] // size) for X, size in zip(sets, sizes))
+        return (tuple(zip(*(next(batches) for batches in drawn))) for _ in range(n_steps))
 
     def overlaps(self):
         """Cells that two data sets share.
@@ -192,84 +136,58 @@ class Corpus:
         Returns
         -------
         DataFrame
-            One row a pair that shares any: ``first``, ``second``, ``cells`` (how many), ``share`` (of the smaller set's
-            cells), ``same`` (whether they are equal as a whole). Largest share first. Only the genes that both have and
-            that are among ``genes`` are compared.
+            One row a pair that shares any: ``first``, ``second``, ``cells`` (how many) and ``share`` (of the smaller
+            set's cells), the largest first. Only the genes that both have and that are among ``genes`` are compared.
         """
         import pandas as pd
 
         rows = []
         for first, second in combinations(self._sets, 2):
-            n, share, same = self._overlap(self._sets[first], self._sets[second])
+            n, share = _overlap(self._sets[first], self._sets[second])
             if n:
-                rows.append((first, second, n, share, same))
-        found = pd.DataFrame(rows, columns=["first", "second", "cells", "share", "same"])
+                rows.append((first, second, n, share))
+        found = pd.DataFrame(rows, columns=["first", "second", "cells", "share"])
         return found.sort_values("share", ascending=False, kind="stable", ignore_index=True)
 
-    def _overlap(self, a, b):
-        if a.hash == b.hash:
-            return a.shape[0], 1.0, True
-        both = a.here & b.here
-        n = shared_cells(a.fingerprint(both), b.fingerprint(both), int(both.sum()))
-        return n, n / min(a.shape[0], b.shape[0]), False
+    def _like(self, one) -> dict[str, float]:
+        """Sets that share cells with `one`, and the share."""
+        shares = {name: _overlap(one, s)[1] for name, s in self._sets.items() if s is not one}
+        return {name: share for name, share in shares.items() if share >= SHARE}
 
-    def _like(self, one, share):
-        """Names of sets that share cells with `one`, and the share."""
-        share, found = _share(share), {}
-        for name, s in self._sets.items():
-            if s is not one:
-                n, of, _ = self._overlap(one, s)
-                if of >= share:
-                    found[name] = n, of
-        return found
-
-    def without(self, name, *, share=SHARE) -> Corpus:
+    def without(self, name) -> Corpus:
         """The corpus without one data set and without every other that holds its cells.
+
+        A set goes if it shares at least 5 % of the smaller one's cells; ``left_out`` says which did. The genes stay, so
+        that results compare.
+
+        :class:`DataError` is raised if there is no such set, or none is left.
 
         Parameters
         ----------
         name : str or AnnData
             A set of the corpus, or one to be tested on that may be in it under any name.
-        share : float, default 0.05
-            A set goes if it shares at least so many of the smaller one's cells.
-
-        Returns
-        -------
-        Corpus
-            Over the same genes, so that results compare. It shares its memory. ``left_out`` says what was left out.
-
-        Raises
-        ------
-        DataError
-            If there is no such set, or none is left.
         """
-        if isinstance(name, str):
-            self.select(name)  # which says what there is
-        one = self._sets[name] if isinstance(name, str) else self._outside(name)
-        gone = [*([name] if isinstance(name, str) else []), *self._like(one, share)]
+        named = isinstance(name, str)
+        one = self.select(name)._sets[name] if named else self._outside(name)
+        gone = [*([name] if named else []), *self._like(one)]
         kept = [n for n in self._sets if n not in gone]
         if not kept:
             raise DataError(f"nothing is left: without {shown(gone)} the corpus holds no data set")
-        return self._part(kept, gone)
+        part = self.select(kept)
+        part.left_out = (*self.left_out, *gone)
+        return part
 
-    def check_absent(self, adata, *, share=SHARE) -> None:
-        """Refuse a data set that the corpus holds, in whole or in part, under whatever name.
-
-        Parameters
-        ----------
-        adata : AnnData or path
-            The data set that is to be tested on.
-        share : float, default 0.05
-            Of the smaller one's cells.
+    def check_absent(self, adata) -> None:
+        """Refuse a data set (AnnData or path) that :meth:`without` would find in the corpus, under whatever name.
 
         Raises
         ------
         DataError
             If it is there.
         """
-        found = self._like(self._outside(adata), share)
+        found = self._like(self._outside(adata))
         if found:
-            said = ", ".join(f"{name!r} ({of:.0%} of the cells of the smaller)" for name, (_, of) in found.items())
+            said = ", ".join(f"{name!r} ({share:.0%} of the cells of the smaller)" for name, share in found.items())
             raise DataError(
                 f"the data set is in the corpus as {said}: a result on it would not be one on unseen data. Pre-train "
                 "on corpus.without(adata)"
@@ -277,8 +195,8 @@ class Corpus:
 
     def _outside(self, adata):
         """A data set of the caller's, aligned like those of the corpus."""
-        one = _opened("the data set", adata, self._to_human)
-        one.align(self._columns, empty=True)
+        one = DataSet("the data set", adata, logs=True)
+        one.align(self.genes, self._keys, empty=True)
         return one
 
 
@@ -286,17 +204,17 @@ def _gene_list(genes, names) -> tuple[str, ...]:
     if isinstance(genes, str):
         if genes not in ("common", "union"):
             raise DataError(f"genes={genes!r} is not known: choose 'common', 'union', or give a list of names")
-        found = [{g for g in own if g is not None} for own in names.values()]
+        found = list(map(set, names.values()))
         merged = set.intersection(*found) if genes == "common" else set.union(*found)
         if len(merged) < min(map(len, found)) / 10:
-            kinds = {name: gene_kind([g for g in own if g is not None]) for name, own in names.items()}
+            kinds = {name: gene_kind(own) for name, own in names.items()}
             mixed = {k.organism for k in kinds.values()} >= {"human", "mouse"}
             if not merged or mixed:
                 said = "; ".join(f"{name}: {kind}" for name, kind in list(kinds.items())[:4])
-                cure = "to_human=True" if mixed else "shared.data.to_symbols, or take genes='union'"
+                cure = "shared.data.genes.translate.to_human" if mixed else "shared.data.to_symbols"
                 raise DataError(
                     f"the data sets share {many(len(merged), 'gene')} ({said}): bring them to one kind of names with "
-                    f"{cure}"
+                    f"{cure}, or take genes='union'"
                 )
         return tuple(sorted(merged))
     found = tuple(names_of(genes))
@@ -306,38 +224,15 @@ def _gene_list(genes, names) -> tuple[str, ...]:
     return found
 
 
-def _opened(name, value, to_human):
-    if isinstance(value, (str, os.PathLike)):
-        return OnFile(name, value, to_human)
-    if not hasattr(value, "var_names") or not hasattr(value, "layers"):
-        raise DataError(f"{name!r} is {type(value).__name__}: give an AnnData, or the path of an .h5ad file")
-    return InMemory.of(name, value, to_human)
+def _overlap(a, b):
+    """How many cells two data sets share, and which share of the smaller one's."""
+    both = a.here & b.here
+    same = a.hash == b.hash
+    n = a.n_cells if same else shared_cells(a.fingerprint(both), b.fingerprint(both), int(both.sum()))
+    return n, n / min(a.n_cells, b.n_cells)
 
 
-class _Epoch:
-    """The batches of one data set, and how many there are."""
-
-    def __init__(self, X, n_batches, rng, shuffle, memory):
-        self.X, self.size = X, max(1, X.shape[0] // n_batches)
-        self.n = -(-X.shape[0] // self.size)
-        if isinstance(X, OnDisk) and shuffle != "full":
-            self.drawn = X.shuffled(self.size, int(rng.integers(2**31)), memory)
-        else:
-            self.drawn = self._by_row(rng.permutation(X.shape[0]))
-
-    def __len__(self):
-        return self.n
-
-    def __next__(self):
-        return next(self.drawn)
-
-    def _by_row(self, order):
-        for at in range(0, len(order), self.size):
-            rows = order[at : at + self.size]
-            yield self.X[rows], rows
-
-
-def _share(share) -> float:
-    if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 < share <= 1:
-        raise DataError(f"share={share!r} should lie above 0 and be 1 at most: of the smaller data set's cells")
-    return float(share)
+def _by_row(X, size, order):
+    for at in range(0, len(order), size):
+        rows = order[at : at + size]
+        yield X[rows], rows

@@ -15,21 +15,20 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 TOLD = 10  # genes that a cell must express (and leave silent, where values are not asked) to count as told apart
-BLOCK = 1 << 15  # entries hashed at a time, which stay in the processor's cache
+BLOCK = 1 << 18  # entries hashed at a time
 
 
 class Fingerprint(NamedTuple):
-    """What tells the cells of one data set from others.
+    """What tells the cells of one data set from others: ndarrays of shape (n_cells,).
 
     Attributes
     ----------
-    values : uint64 ndarray of shape (n_cells,)
-        From the genes that a cell expresses and how much of each.
-    pattern : uint64 ndarray of shape (n_cells,)
-        From the genes alone.
-    expressed : int32 ndarray of shape (n_cells,)
+    values, pattern : uint64 ndarray
+        From the genes that a cell expresses and how much of each; from the genes alone.
+    expressed : int32 ndarray
         How many genes that are.
     """
 
@@ -49,40 +48,18 @@ def gene_keys(genes) -> np.ndarray:
     return np.frombuffer(found, "<u8").astype(np.uint64)
 
 
-def fingerprint(X, keys, keep=None) -> Fingerprint:
-    """Fingerprint of cells.
-
-    Parameters
-    ----------
-    X : CSR of shape (n_cells, n_genes)
-        Each entry once.
-    keys : uint64 ndarray of shape (n_genes,)
-        Of :func:`gene_keys`.
-    keep : bool ndarray of shape (n_genes,), optional
-        Look at these genes only.
-    """
-    n = X.shape[0]
-    found = Fingerprint(np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.int32))
-    start = 0
-    while start < n:
-        stop = int(np.searchsorted(X.indptr, X.indptr[start] + BLOCK, side="right")) - 1
-        stop = min(n, max(stop, start + 1))
-        entries = slice(X.indptr[start], X.indptr[stop])
-        genes, values = X.indices[entries], X.data[entries].astype(np.float32, copy=False)
-        counted = values != 0
-        if keep is not None:
-            counted &= keep[genes]
-        key = keys[genes]
-        mixed = _mixed(key, values)
-        if not counted.all():
-            key[~counted] = mixed[~counted] = 0
-        edges = X.indptr[start : stop + 1] - X.indptr[start]
-        for out, terms in zip(found, (mixed, key, counted), strict=True):
-            total = np.zeros(len(terms) + 1, out.dtype)
-            np.cumsum(terms, dtype=out.dtype, out=total[1:])
-            out[start:stop] = total[edges[1:]] - total[edges[:-1]]
-        start = stop
-    return found
+def fingerprint(X, keys) -> Fingerprint:
+    """Fingerprint of cells: a float32 CSR, each entry once and none of them zero, and the keys of its genes."""
+    parts, step = [], max(1, BLOCK * X.shape[0] // max(1, X.nnz))
+    for at in range(0, X.shape[0], step):
+        part = X[at : at + step]
+        key = keys[part.indices]
+        sums = (
+            sparse.csr_matrix((terms, part.indices, part.indptr), shape=part.shape) @ np.ones(len(keys), terms.dtype)
+            for terms in (_mixed(key, part.data), key, np.ones(part.nnz, np.int32))
+        )
+        parts.append(Fingerprint(*sums))
+    return joined(parts)
 
 
 def _mixed(key, values):
@@ -102,21 +79,11 @@ def joined(parts) -> Fingerprint:
 
 
 def shared_cells(a: Fingerprint, b: Fingerprint, n_genes: int) -> int:
-    """How many cells two data sets share, as far as it can be told.
+    """How many cells two data sets share, as far as it can be told from fingerprints over the same `n_genes` genes.
 
-    Parameters
-    ----------
-    a, b : Fingerprint
-        Taken over the same genes.
-    n_genes : int
-        How many genes those were.
-
-    Returns
-    -------
-    int
-        Cells that agree in values, or in which genes they express, whichever finds more. A cell with fewer than ten
-        genes tells nothing, and neither does a pattern that a data set shows more than once: all samples of an array
-        express every gene.
+    Cells are counted that agree in values, or in which genes they express, whichever finds more. A cell with fewer than
+    ten genes tells nothing, and neither does a pattern that a data set shows more than once: all samples of an array
+    express every gene.
     """
     told = [f.expressed >= TOLD for f in (a, b)]
     values = np.intersect1d(*(np.unique(f.values[t]) for f, t in zip((a, b), told, strict=True)), assume_unique=True)

@@ -1,11 +1,9 @@
 """What kind of names a list of genes holds, and of which species; versions and damage that names carry."""
 
-from __future__ import annotations
-
 import re
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cache
 
 from shared.data.genes.lists import names_of, symbols
 
@@ -19,12 +17,18 @@ PATTERNS = {
     "probes": r"(?:\w+_(?:[a-z]_)?at|AFFX-\S+|ILMN_\d+|A_\d+_P\d+)$",
     "regions": r"(?:chr)?(?:\d{1,2}|[XYM]|MT|GL\S+|KI\S+)[-:_]\d+[-_]\d+$",
 }
-# Families whose old names spreadsheets take for dates, and which were therefore renamed in 2020.
-FAMILIES = {
-    "MARCH": ("MARCHF", set(range(1, 12))),
-    "SEPT": ("SEPTIN", {*range(1, 13), 14}),
-    "MARC": ("MTARC", {1, 2}),
-    "DEC": ("DELEC", {1}),
+# Families whose old names spreadsheets take for dates, and which were therefore renamed in 2020: old, new, month, days.
+FAMILIES = (
+    ("MARCH", "MARCHF", 3, range(1, 12)),
+    ("MARC", "MTARC", 3, (1, 2)),
+    ("SEPT", "SEPTIN", 9, (*range(1, 13), 14)),
+    ("DEC", "DELEC", 12, (1,)),
+)
+RENAMED = {
+    case(old) + str(n): case(new) + str(n)
+    for old, new, _, numbers in FAMILIES
+    for n in numbers
+    for case in (str.upper, str.capitalize)
 }
 # What spreadsheets in English, German, French, Spanish, Italian, Portuguese and Dutch write for their months.
 WRITTEN = {
@@ -33,7 +37,6 @@ WRITTEN = {
     12: "dec december dez dezember déc décembre dic diciembre dicembre dezembro",
 }
 MONTHS = {name: month for month, names in WRITTEN.items() for name in names.split()}
-IN_MONTH = {3: ("MARCH", "MARC"), 9: ("SEPT",), 12: ("DEC",)}
 YEARS = range(1990, 2041)  # a date without a year is of the year in which the file was opened
 EPOCHS = (date(1899, 12, 30), date(1904, 1, 1))  # day 0 of spreadsheets' calendars
 # Day and month in words in either order, perhaps with a year; then in numbers, year, month or day first.
@@ -58,14 +61,11 @@ class GeneKind:
         names do not tell.
     confidence : float
         Share of the names that are of this kind; 0 for ``"unknown"``.
-    shares : dict of str to float
-        Share of the names that fit each kind: what the verdict rests on.
     """
 
     kind: str
     organism: str | None
     confidence: float
-    shares: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __str__(self):
         if self.kind == "unknown":
@@ -95,27 +95,26 @@ def gene_kind(genes) -> GeneKind:
     names = names_of(genes)
     if not names:
         return GeneKind("unknown", None, 0.0)
-    share = {kind: sum(map(bool, map(re.compile(p).match, names))) / len(names) for kind, p in PATTERNS.items()}
-    if share["entrez"] and _counts_up(names):
+    n, human, mouse = len(names), symbols("human"), symbols("mouse")
+    share = {kind: sum(map(bool, map(re.compile(pattern).match, names))) / n for kind, pattern in PATTERNS.items()}
+    if _counts_up(names):
         share["entrez"] = 0.0
     # Numbers of the Affymetrix Gene and Exon arrays' transcript clusters.
-    if share["entrez"] and sum(len(n) in (7, 8) and n[0] in "1278" for n in names) > 0.9 * len(names) > 9:
+    if share["entrez"] and sum(len(name) in (7, 8) and name[0] in "1278" for name in names) > 0.9 * n > 9:
         share["probes"], share["entrez"] = share["entrez"], 0.0
-    human, mouse = symbols("human"), symbols("mouse")
-    for organism, known in (("human", human), ("mouse", mouse)):
-        share[organism] = sum(n in known for n in names) / len(names)
+    share |= {what: sum(name in known for name in names) / n for what, known in (("human", human), ("mouse", mouse))}
     form = max(PATTERNS, key=share.get)
     if share[form] >= 0.5:
-        return GeneKind(form, _species_of_ids(names, form), share[form], share)
+        organism = _species_of_ids(names) if form in ("ensembl", "transcripts") else None
+        return GeneKind(form, organism, share[form])
+    both = sum(name in human or name in mouse for name in names)
+    if both < 0.3 * n or both < min(2, n):
+        return GeneKind("unknown", None, 0.0)
     best = max(share["human"], share["mouse"])
-    both = sum(n in human or n in mouse for n in names)
-    if both < 0.3 * len(names) or both < min(2, len(names)):
-        return GeneKind("unknown", None, 0.0, share)
     if 3 * min(share["human"], share["mouse"]) > best:
         # A list of both species, or so few names that they could be either.
-        both /= len(names)
-        return GeneKind("symbols", "mixed" if both > 1.2 * best else None, both, share)
-    return GeneKind("symbols", "human" if share["human"] == best else "mouse", best, share)
+        return GeneKind("symbols", "mixed" if both / n > 1.2 * best else None, both / n)
+    return GeneKind("symbols", "human" if share["human"] == best else "mouse", best)
 
 
 def wrong_species(kind: GeneKind, organism: str | None) -> str | None:
@@ -127,31 +126,23 @@ def wrong_species(kind: GeneKind, organism: str | None) -> str | None:
 
 
 def _counts_up(names) -> bool:
-    numbers = [int(n) for n in names if n.isascii() and n.isdigit() and len(n) < 10]
-    return len(numbers) == len(names) and numbers == list(range(numbers[0], numbers[0] + len(names)))
+    first = int(names[0]) if re.fullmatch(r"[0-9]{1,9}", names[0]) else None
+    return first is not None and names == [str(first + i) for i in range(len(names))]
 
 
-def _species_of_ids(names, form) -> str | None:
-    if form not in ("ensembl", "transcripts"):
-        return None
-    codes = [m[1] for m in map(re.compile("ENS([A-Z]*)[GT]R?\\d").match, names) if m]
+def _species_of_ids(names) -> str | None:
+    codes = [found[1] for found in map(re.compile("ENS([A-Z]*)[GT]R?\\d").match, names) if found]
     if not codes:
         return None
-    found = {code: codes.count(code) / len(codes) for code in set(codes)}
-    code, share = max(found.items(), key=lambda item: item[1])
-    return "mixed" if share < 0.9 else {"": "human", "MUS": "mouse"}.get(code, "other")
+    ((code, n),) = Counter(codes).most_common(1)
+    return "mixed" if n < 0.9 * len(codes) else {"": "human", "MUS": "mouse"}.get(code, "other")
 
 
 def shouted_mouse(genes) -> float:
     """Share of names that are mouse symbols in upper case and no human symbol: such a list only looks human."""
     names = names_of(genes)
-    known = _shouted(symbols("human"), symbols("mouse"))
+    known = {s.upper() for s in symbols("mouse")} - symbols("human")
     return sum(n in known for n in names) / max(len(names), 1)
-
-
-@cache
-def _shouted(human: frozenset[str], mouse: frozenset[str]) -> frozenset[str]:
-    return frozenset(s.upper() for s in mouse) - human
 
 
 def cut_version(name: str) -> str:
@@ -183,16 +174,9 @@ def damaged_names(genes) -> dict[str, tuple[str, ...]]:
     found, names = {}, names_of(genes)
     few = 2 * sum(name.isdigit() for name in names) <= len(names)  # Entrez ids are numbers, too
     for name in names:
-        if re.fullmatch(r"\d+(?:[.,]\d+)?E\+\d+", name, re.IGNORECASE):
-            found[name] = ()
-            continue
-        options = [
-            FAMILIES[family][0] + str(day)
-            for month, day in _dates(name, few)
-            for family in IN_MONTH.get(month, ())
-            if day in FAMILIES[family][1]
-        ]
-        if options:
+        dates = _dates(name, few)
+        options = [new + str(n) for date in dates for _, new, month, ns in FAMILIES for n in ns if date == (month, n)]
+        if options or re.fullmatch(r"\d+(?:[.,]\d+)?E\+\d+", name, re.IGNORECASE):
             found[name] = tuple(dict.fromkeys(options))
     return found
 
@@ -213,11 +197,4 @@ def _dates(name, serial) -> list[tuple[int, int]]:
 
 def renamed_names(genes) -> dict[str, str]:
     """Retired names of the families that spreadsheets damage, with today's: MARCH1 is MARCHF1, Sept2 is Septin2."""
-    found = {}
-    for name in names_of(genes):
-        old = re.fullmatch(r"([A-Za-z]{3,5})(\d{1,2})", name)
-        family = FAMILIES.get(old[1].upper()) if old else None
-        if family and int(old[2]) in family[1] and old[1] in (old[1].upper(), old[1].capitalize()):
-            new = family[0] + old[2]
-            found[name] = new if old[1].isupper() else new.capitalize()
-    return found
+    return {name: RENAMED[name] for name in names_of(genes) if name in RENAMED}

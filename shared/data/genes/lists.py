@@ -9,10 +9,10 @@ The tables lie in ``data/genes`` (GENCODE 48 and M37; one-to-one orthologues of 
 from __future__ import annotations
 
 import hashlib
+import numbers
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,12 +45,13 @@ def names_of(genes, what: str = "genes") -> list[str]:
         found = [g.decode() if isinstance(g, bytes) else g for g in genes]
     except (UnicodeDecodeError, TypeError) as e:
         raise DataError(f"{what} cannot be read as names ({e}): give a list of str") from e
-    odd = next((g for g in found if not isinstance(g, str) and not _one_number(g)), None)
-    missing = sum(not isinstance(g, str) and pd.api.types.is_scalar(g) and bool(pd.isna(g)) for g in found)
+    other = [g for g in found if not isinstance(g, str)]
+    missing = sum(pd.api.types.is_scalar(g) and bool(pd.isna(g)) for g in other)
     if missing:
         raise DataError(f"{what} holds {many(missing, 'missing name')}: name every one, or drop it")
-    if odd is not None:
-        raise DataError(f"{what} should be names, and one is of type {type(odd).__name__}: give a list of str")
+    odd = [type(g).__name__ for g in other if not isinstance(g, numbers.Number)]
+    if odd:
+        raise DataError(f"{what} should be names, and one is of type {odd[0]}: give a list of str")
     found = [str(g) for g in found]
     broken = [g for g in found if UNWRITABLE.search(g)]
     if broken:
@@ -59,14 +60,6 @@ def names_of(genes, what: str = "genes") -> list[str]:
             f"({shown(map(ascii, broken))}): rename them"
         )
     return found
-
-
-def _one_number(value) -> bool:
-    import numbers
-
-    import pandas as pd
-
-    return isinstance(value, numbers.Number) or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
 
 
 def many(n: int, what: str) -> str:
@@ -83,15 +76,12 @@ def shown(names) -> str:
 def gene_hash(genes) -> str:
     """SHA-256 of a list of genes, one name a line: the same names in another order give another hash.
 
+    :class:`DataError` is raised if a name is missing or holds a line break.
+
     Parameters
     ----------
     genes : sequence of str, or AnnData
         In the order of the columns.
-
-    Raises
-    ------
-    DataError
-        If a name is missing or holds a line break.
     """
     return hashlib.sha256("".join(f"{g}\n" for g in names_of(genes)).encode()).hexdigest()
 
@@ -102,66 +92,6 @@ def stamp(adata: ad.AnnData, notes=()) -> None:
     before = adata.uns.get("notes", ())
     before = [before] if isinstance(before, str) else list(map(str, before))
     adata.uns["notes"] = [*before, *notes]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How two ordered lists of genes compare; true where they are the same in the same order.
-
-    Attributes
-    ----------
-    shared : int
-        Genes in both.
-    only_first, only_second : tuple of str
-    same_order : bool
-        True when the shared genes come in the same order.
-    first, second : str
-        Hashes of the lists.
-    """
-
-    shared: int
-    only_first: tuple[str, ...]
-    only_second: tuple[str, ...]
-    same_order: bool
-    first: str
-    second: str
-
-    def __bool__(self):
-        return self.first == self.second
-
-    def __str__(self):
-        if self:
-            return f"the same {many(self.shared, 'gene')} in the same order"
-        said = [f"{many(self.shared, 'gene')} shared"]
-        if self.shared:
-            said[0] += ", in the same order" if self.same_order else ", in another order"
-        for names, whose in ((self.only_first, "first"), (self.only_second, "second")):
-            if names:
-                said.append(f"{len(names):,} only in the {whose} ({shown(names)})")
-        return "; ".join(said)
-
-
-def compare_genes(first, second) -> Comparison:
-    """Compare two lists of genes, or the genes of two AnnData.
-
-    Raises
-    ------
-    DataError
-        If a list names a gene twice or is no list of names.
-    """
-    a, b = names_of(first, "the first list"), names_of(second, "the second list")
-    for names, whose in ((a, "first"), (b, "second")):
-        once(names, f"the {whose} list")
-    in_a, in_b = set(a), set(b)
-    both_a, both_b = [g for g in a if g in in_b], [g for g in b if g in in_a]
-    return Comparison(
-        len(both_a),
-        tuple(g for g in a if g not in in_b),
-        tuple(g for g in b if g not in in_a),
-        both_a == both_b,
-        gene_hash(a),
-        gene_hash(b),
-    )
 
 
 def once(names, what: str) -> None:
@@ -191,31 +121,28 @@ def gene_table(name: str):
 
 
 @cache
-def _lookup(path: Path, key: str, value: str) -> dict[str, str]:
-    """From one column of a table to another, where that has a single answer; made once, never changed."""
+def _of_table(path: Path, key: str, value: str | None = None):
+    """The names in a column of a table, or from each that stands there once to another column; never changed."""
     table = _read_table(path)
-    table = table[~table[key].duplicated(keep=False)]
+    if value is None:
+        return frozenset(table[key])
+    table = table.drop_duplicates(key, keep=False)
     return dict(zip(table[key], table[value]))
 
 
 def lookup(name: str, key: str, value: str) -> dict[str, str]:
     """From one column of a gene table to another, where that has a single answer; not to be changed."""
-    return _lookup(_table_path(name), key, value)
-
-
-def _table_path(name: str) -> Path:
-    return home() / "genes" / f"{name}.tsv.gz"
-
-
-@cache
-def _symbols(path: Path) -> frozenset[str]:
-    return frozenset(_read_table(path)["symbol"])
+    return _of_table(_table_path(name), key, value)
 
 
 def symbols(organism: str) -> frozenset[str]:
     """Every symbol of ``"human"`` or ``"mouse"``."""
     check_organism(organism)
-    return _symbols(_table_path(organism))
+    return _of_table(_table_path(organism), "symbol")
+
+
+def _table_path(name: str) -> Path:
+    return home() / "genes" / f"{name}.tsv.gz"
 
 
 def check_organism(name) -> None:

@@ -6,6 +6,10 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
 from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.kinds import ENSEMBL, cut_version, damaged_names, gene_kind, renamed_names, wrong_species
@@ -62,13 +66,15 @@ class GeneReport:
 
     def as_dict(self) -> dict:
         """The report as words and numbers, as ``uns["gene_report"]`` holds it (an ``.h5ad`` file can, too)."""
-        plain = asdict(self)
-        plain["first"] = {why: list(names) for why, names in self.first.items()}
-        return plain | {"notes": list(self.notes)}
+        first = {why: list(names) for why, names in self.first.items()}
+        return asdict(self) | {"first": first, "notes": list(self.notes)}
 
 
 def to_symbols(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
     """Name the genes by symbols.
+
+    :class:`DataError` is raised if no gene can be mapped, the species is another, or duplicates cannot be treated as
+    asked.
 
     Parameters
     ----------
@@ -88,54 +94,40 @@ def to_symbols(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum
         A copy, its genes in the order of their first appearance. ``var["before"]`` holds the names before,
         ``uns["gene_hash"]`` the hash of the new list, ``uns["gene_report"]`` the report.
     report : GeneReport
-
-    Raises
-    ------
-    DataError
-        If no gene can be mapped, the species is another, or duplicates cannot be treated as asked.
     """
     names = _start(adata, organism)
     if column is not None:
-        return _rename(adata, _from_column(adata, column), "to_symbols", duplicates)
-    kind = gene_kind(names)
-    _right_species(kind, organism)
-    if kind.kind == "symbols":
-        return _rename(adata, [(n, None) for n in names], "to_symbols", duplicates)
-    return _rename(adata, _to_symbols(names), "to_symbols", duplicates, kind)
+        return _rename(adata, _from_column(adata, column), f"no {column}", "to_symbols", duplicates)
+    kind = _kind(names, organism)
+    new = names if kind.kind == "symbols" else _symbols_of(names)
+    return _rename(adata, new, "not in the table", "to_symbols", duplicates, kind)
 
 
-def to_ensembl(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
+def to_ensembl(adata: ad.AnnData, *, organism=None, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
     """Name the genes by Ensembl ids without versions.
 
     A symbol that stands for several ids has no single answer and is lost; the report names it. Parameters, results
     and errors are those of :func:`to_symbols`; `organism` is needed where the symbols do not tell it.
     """
     names = _start(adata, organism)
-    if column is not None:
-        new = [(n and cut_version(n), why) for n, why in _from_column(adata, column)]
-        return _rename(adata, new, "to_ensembl", duplicates)
-    kind = gene_kind(names)
-    _right_species(kind, organism)
+    kind = _kind(names, organism)
     if kind.kind == "ensembl":
-        new = [(cut_version(n), None) if ENSEMBL.match(n) else (None, "no Ensembl id") for n in names]
-        return _rename(adata, new, "to_ensembl", duplicates)
+        new = [cut_version(name) if ENSEMBL.match(name) else None for name in names]
+        return _rename(adata, new, "no Ensembl id", "to_ensembl", duplicates)
     species = organism or kind.organism
     if species not in ("human", "mouse"):
         raise DataError(f"the data have {kind}, which do not tell the species: say organism='human' or 'mouse'")
-    known, all_symbols = lookup(species, "symbol", "ensembl"), symbols(species)
-    today = renamed_names(names)
-
-    def look(name):
-        name = name if name in all_symbols else today.get(name, name)
-        if name in known:
-            return known[name], None
-        return None, "several ids of that symbol" if name in all_symbols else "not in the table"
-
-    return _rename(adata, [look(n) for n in names], "to_ensembl", duplicates, kind)
+    known, every, today = lookup(species, "symbol", "ensembl"), symbols(species), renamed_names(names)
+    names = [name if name in every else today.get(name, name) for name in names]
+    why = ["several ids of that symbol" if name in every else "not in the table" for name in names]
+    return _rename(adata, [known.get(name) for name in names], why, "to_ensembl", duplicates, kind)
 
 
 def to_human(adata: ad.AnnData, *, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
     """Mouse genes to the symbols of their human partners; only one-to-one orthologues have one.
+
+    :class:`DataError` is raised if the genes are of another species, none has a partner, or duplicates cannot be
+    treated as asked.
 
     Parameters
     ----------
@@ -148,11 +140,6 @@ def to_human(adata: ad.AnnData, *, duplicates="sum") -> tuple[ad.AnnData, GeneRe
     -------
     renamed : AnnData
     report : GeneReport
-
-    Raises
-    ------
-    DataError
-        If the genes are of another species, none has a partner, or duplicates cannot be treated as asked.
     """
     return _across(adata, "mouse", "human", duplicates)
 
@@ -164,126 +151,101 @@ def to_mouse(adata: ad.AnnData, *, duplicates="sum") -> tuple[ad.AnnData, GeneRe
 
 def merge_duplicates(adata: ad.AnnData, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
     """One column a name: the cure for a matrix that names genes twice. See :func:`to_symbols` for `duplicates`."""
-    return _rename(adata, [(n, None) for n in _start(adata, None)], "merge_duplicates", duplicates)
+    return _rename(adata, _start(adata), "no name", "merge_duplicates", duplicates)
 
 
-def _start(adata, organism) -> list[str]:
+def _start(adata, organism=None) -> list[str]:
     if organism is not None:
         check_organism(organism)
     structure(adata, duplicated_genes=True)
     return names_of(adata)
 
 
-def _right_species(kind, organism):
-    cure = wrong_species(kind, organism)
-    if cure:
+def _kind(names, organism):
+    kind = gene_kind(names)
+    if cure := wrong_species(kind, organism):
         raise DataError(f"the data have {kind}, not {organism}: {cure}")
+    return kind
 
 
-def _from_column(adata, column):
-    import pandas as pd
-
+def _from_column(adata, column) -> list[str | None]:
     if list(adata.var.columns).count(column) != 1:
         raise DataError(f"var has no column {column!r}; it has {shown(adata.var.columns) or 'none'}")
-    new = []
-    for value in adata.var[column].astype(object):
-        missing = (
-            value is None or (pd.api.types.is_scalar(value) and pd.isna(value)) or str(value).strip() in ("", "---")
-        )
-        new.append((None, f"no {column}") if missing else (str(value).strip(), None))
-    names_of([n for n, _ in new if n], f"var[{column!r}]")
-    return new
+    values = adata.var[column].astype(object)
+    words = values.astype(str).str.strip()
+    new = words.where(values.notna() & ~words.isin(["", "---"]), None)
+    names_of(new.dropna(), f"var[{column!r}]")
+    return new.tolist()
 
 
-def _to_symbols(names):
-    human, mouse = (lookup(species, "ensembl", "symbol") for species in ("human", "mouse"))
-
-    def look(name):
+def _symbols_of(names) -> list[str | None]:
+    """The symbols of Ensembl ids of either species; None where the tables have none."""
+    known = lookup("mouse", "ensembl", "symbol") | lookup("human", "ensembl", "symbol")
+    found = []
+    for name in map(cut_version, names):
         # The Y chromosome's copy of a gene is measured apart, so it must not be added to the one on X.
-        plain = cut_version(name)
-        base = plain.removesuffix("_PAR_Y")
-        symbol = human.get(base) or mouse.get(base)
-        return (symbol + plain[len(base) :], None) if symbol else (None, "not in the table")
-
-    return [look(n) for n in names]
+        base = name.removesuffix("_PAR_Y")
+        found.append(known[base] + name[len(base) :] if base in known else None)
+    return found
 
 
 def _across(adata, source, target, duplicates):
-    names = _start(adata, None)
+    names = _start(adata)
     kind = gene_kind(names)
     if kind.organism == target:
         raise DataError(f"the data have {kind} already: to_{target} takes {source} genes")
-    old = _to_symbols(names) if kind.kind == "ensembl" else [(n, None) for n in names]
+    why = "no one-to-one orthologue"
     if kind.kind == "ensembl":  # in a list of both species each id says which it is of
         theirs = "ENSG" if source == "human" else "ENSMUSG"
-        old = [o if n.startswith(theirs) else (None, f"not {source}") for o, n in zip(old, names)]
-    partner = lookup("orthologs", source, target)
-    today = renamed_names([n for n, _ in old if n])
-
-    def look(name, why):
-        if name is None:
-            return None, why
-        name = name if name in partner else today.get(name, name)
-        return (partner[name], None) if name in partner else (None, "no one-to-one orthologue")
-
-    return _rename(adata, [look(*o) for o in old], f"to_{target}", duplicates, kind)
+        own = [name.startswith(theirs) for name in names]
+        names = [symbol if mine else None for symbol, mine in zip(_symbols_of(names), own)]
+        lost = [f"not {source}" if not mine else "not in the table" for mine in own]
+        why = [why if name else reason for name, reason in zip(names, lost)]
+    partner, today = lookup("orthologs", source, target), renamed_names([name for name in names if name])
+    new = [partner.get(name) or partner.get(today.get(name)) for name in names]
+    return _rename(adata, new, why, f"to_{target}", duplicates, kind)
 
 
-def _rename(adata, new, step, duplicates, kind=None):
-    """`adata` with its genes called `new` (name or None, and why None), those of one name merged."""
-    with warnings.catch_warnings():
-        # Genes may come in twice of a name: that is what is cured here.
-        warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)
-        return _renamed(adata, new, step, duplicates, kind)
-
-
-def _renamed(adata, new, step, duplicates, kind):
-    import numpy as np
-    import pandas as pd
-
+def _rename(adata, new, why, step, duplicates, kind=None):
+    """`adata` with its genes called `new` (None where lost, for the reason or reasons `why`), one column a name."""
     require(OneOf(*DUPLICATES), duplicates=duplicates)
-    old = names_of(adata)
-    groups: dict[str, list[int]] = {}
-    for i, (name, _) in enumerate(new):
-        if name is not None:
-            groups.setdefault(name, []).append(i)
-    if not groups:
+    old = pd.Series(names_of(adata), dtype=object)
+    code, names = pd.factorize(np.array(new, dtype=object))  # -1 where lost; in the order of first appearance
+    mapped, first = np.flatnonzero(code >= 0), np.flatnonzero((code >= 0) & ~pd.Series(code).duplicated())
+    if not len(mapped):
         of = f"; they are {kind}" if kind else ""
         raise DataError(f"{step} knows none of the {many(len(old), 'gene')} ({shown(old)}){of}: check the names")
-    mapped, twice = sum(map(len, groups.values())), [name for name, members in groups.items() if len(members) > 1]
-    merged, first = mapped - len(groups), [members[0] for members in groups.values()]
-    notes = _noticed(old)
+    notes, merged = _noticed(old), len(mapped) - len(names)
     if merged and duplicates == "refuse":
+        twice = names[np.bincount(code[mapped]) > 1]
         raise DataError(
             f"{many(len(twice), 'name')} would stand for several genes ({shown(twice)}): "
             "choose duplicates='sum' for counts, or 'first'"
         )
-    if merged and duplicates == "sum":
-        out, left = _summed(adata, list(groups.values()))
-        notes += left
-    else:
-        out = adata[:, np.array(first)]
-        out = out.to_memory() if adata.isbacked else out.copy()
-        if merged:
-            groups = {name: members[:1] for name, members in groups.items()}
-    if adata.raw is not None:
-        out.raw = None
-        notes.append("raw dropped, its genes had the old names")
-    out.var_names = pd.Index(list(groups), dtype=object)
-    out.var["before"] = [";".join(old[i] for i in members) for members in groups.values()]
-    gone: dict[str, list[str]] = {}
-    for i, (name, why) in enumerate(new):
-        if name is None:
-            gone.setdefault(why, []).append(old[i])
+    with warnings.catch_warnings():
+        # Genes may come in twice of a name: that is what is cured here.
+        warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)
+        if merged and duplicates == "sum":
+            out, left = _summed(adata, code, mapped, first)
+            notes += left
+        else:
+            mapped, out = first, adata[:, first]
+            out = out.to_memory() if adata.isbacked else out.copy()
+        if adata.raw is not None:
+            out.raw = None
+            notes.append("raw dropped, its genes had the old names")
+        out.var_names = pd.Index(names, dtype=object)
+    out.var["before"] = old[mapped].groupby(code[mapped]).agg(";".join).to_numpy()
+    lost = old[code < 0].groupby(pd.Series(why, old.index)[code < 0], sort=False)
     report = GeneReport(
         step=step,
         before=len(old),
-        after=len(groups),
-        mapped=mapped,
+        after=len(names),
+        mapped=len(names) + merged,
         merged=merged,
         duplicates=duplicates,
-        lost={why: len(names) for why, names in gone.items()},
-        first={why: tuple(names[:KEPT]) for why, names in gone.items()},
+        lost=lost.size().to_dict(),
+        first={reason: tuple(group[:KEPT]) for reason, group in lost},
         notes=tuple(notes),
     )
     stamp(out, notes=[str(report)])
@@ -301,14 +263,19 @@ def _noticed(names) -> list[str]:
     return said
 
 
-def _summed(adata, groups):
-    """The genes of each group summed; what cannot be summed is left behind, and told."""
+def _summed(adata, code, mapped, first):
+    """The genes of each code summed; what cannot be summed is left behind, and told."""
     import anndata as ad
-    import numpy as np
-    from scipy import sparse
 
-    rows, columns = np.concatenate(groups), np.repeat(np.arange(len(groups)), list(map(len, groups)))
-    place = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(adata.n_vars, len(groups)))
+    adata = adata.to_memory() if adata.isbacked else adata
+    units = units_of(adata)
+    if adata.X is not None and not summable(adata.X, units):
+        raise DataError(
+            f"several genes get one name, and logged or centred values cannot be summed"
+            f"{f' (units: {units})' if isinstance(units, str) else ''}: start from counts, or choose duplicates='first'"
+        )
+    place = (np.ones(len(mapped), np.float32), (mapped, code[mapped]))
+    place = sparse.csr_matrix(place, shape=(adata.n_vars, len(first)))
 
     def total(X):
         X = widened(matrix_of(X))
@@ -316,21 +283,13 @@ def _summed(adata, groups):
             return X.tocsr() @ place.astype(X.dtype)
         return np.ascontiguousarray((place.T.astype(X.dtype) @ X.T).T)
 
-    if adata.isbacked:
-        adata = adata.to_memory()
-    units = units_of(adata)
-    if adata.X is not None and not summable(adata.X, units):
-        raise DataError(
-            f"several genes get one name, and logged or centred values cannot be summed"
-            f"{f' (units: {units})' if isinstance(units, str) else ''}: start from counts, or choose duplicates='first'"
-        )
     layers = {name: total(layer) for name, layer in adata.layers.items() if summable(layer)}
     notes = [f"layer {name!r} dropped, its values cannot be summed" for name in adata.layers if name not in layers]
     notes += [f"{what} dropped, genes were merged" for what in ("varm", "varp") if len(getattr(adata, what))]
     out = ad.AnnData(
         None if adata.X is None else total(adata.X),
         obs=adata.obs.copy(),
-        var=adata.var.iloc[[members[0] for members in groups]].copy(),
+        var=adata.var.iloc[first].copy(),
         uns=dict(adata.uns),
         obsm=dict(adata.obsm),
         obsp=dict(adata.obsp),

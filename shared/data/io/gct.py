@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import shown
 from shared.data.io import MISSING, named
-from shared.data.io.tables import AGAIN, blocks, fields, opened
+from shared.data.io.tables import AGAIN, blocks, fields, joined, opened
 
 
 def head(stream, path) -> tuple[int, pd.Index]:
@@ -28,20 +27,14 @@ def head(stream, path) -> tuple[int, pd.Index]:
     return due, pd.Index(samples, dtype=object)
 
 
-def read(paths, *, duplicated_genes: bool = False):
-    """A ``.gct`` file: samples as cells, ``Name`` as the genes' names, ``Description`` in ``var``.
-
-    Parameters
-    ----------
-    paths : list of Path
-        One file, gzipped or not.
-    duplicated_genes : bool, default False
-        Let names of genes stand that occur twice, for the door to merge or to refuse.
+def read(paths):
+    """A ``.gct`` file, gzipped or not: samples as cells, ``Name`` as the genes' names, ``Description`` in ``var``.
 
     Returns
     -------
     AnnData
-        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN.
+        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
+        stand twice, for the door to judge.
 
     Raises
     ------
@@ -51,8 +44,6 @@ def read(paths, *, duplicated_genes: bool = False):
     (path,) = paths
     with opened(path, whole=False) as stream:
         due, samples = head(stream, path)
-        parts = list(blocks(stream, path, "\t", 2, samples, absent=tuple(MISSING), due=due))
-    names = pd.concat([n for n, _ in parts])
-    X = np.concatenate([block for _, block in parts]).T
-    genes = pd.Index(names[0], dtype=object)
-    return named(X, genes, samples, path.name, duplicated_genes, var={"description": names[1].to_numpy()})
+        names, X = joined(blocks(stream, path, "\t", 2, samples, absent=tuple(MISSING), due=due))
+    var = {"description": names[1].to_numpy()}
+    return named(X.T, pd.Index(names[0], dtype=object), samples, path.name, duplicated_genes=True, var=var)

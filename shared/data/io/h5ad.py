@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 
 from shared.data.errors import DataError
-from shared.data.genes.lists import shown
 from shared.data.io.tables import refused
+from shared.data.validate.structure import column_of, layer_of, matrix_of, widened
 
 
 def read(paths, *, layer=None, obs=None, units=None):
@@ -39,21 +39,37 @@ def read(paths, *, layer=None, obs=None, units=None):
     with refused(path, ".h5ad"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # the door refuses
         warnings.filterwarnings("ignore", category=FutureWarning, module="anndata")  # of old layouts
-        found = ad.read_h5ad(path)
+        try:
+            found = ad.read_h5ad(path)
+        except ValueError as e:
+            if "does not support dtype" not in str(e):
+                raise
+            found = _widened(path)
     if layer is not None:
-        if layer not in found.layers:
-            raise DataError(f"{path.name} has no layer {layer!r}; it has {', '.join(found.layers) or 'none'}")
-        found.X = found.layers[layer].copy()
+        found.X = layer_of(found, layer, path.name).copy()
     if found.X is None:
         there = f"it has {', '.join(found.layers)}" if len(found.layers) else "and it has none"
         raise DataError(f"{path.name} has no X: name the layer to read, load(..., layer=...); {there}")
     for new, old in (obs or {}).items():
-        if old not in found.obs:
-            raise DataError(f"{path.name} has no column {old!r} in obs; it has {shown(found.obs.columns) or 'none'}")
-        found.obs[new] = found.obs[old]
+        found.obs[new] = column_of(found.obs, old, path.name)
     if units is not None:
         found.uns["units"] = units
     return found
+
+
+def _widened(path):
+    """A file whose sparse values are float16 or big-endian, of which SciPy makes no matrix; widened in memory."""
+    import anndata as ad
+    import h5py
+
+    with h5py.File(path, "r+", driver="core", backing_store=False) as file:  # the file itself stays as it is
+        sparse = []
+        file.visit(lambda name: sparse.append(file[name]) if "indptr" in getattr(file[name], "keys", list)() else None)
+        for group in sparse:
+            values = widened(matrix_of(group["data"][:]))
+            del group["data"]
+            group["data"] = values
+        return ad.io.read_elem(file)
 
 
 def write(adata, path, packing: str) -> None:

@@ -24,6 +24,7 @@ from shared.data.errors import DataError, warn
 from shared.data.genes.kinds import ENSEMBL
 from shared.data.genes.lists import many, shown, symbols
 from shared.data.io import MISSING, named
+from shared.data.validate.names import BESIDE, DESCRIBES, describing
 
 BLOCK = 4_000_000  # numbers a block
 PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
@@ -52,20 +53,16 @@ AGAIN = "fetch it again"
 
 
 class _Checked(io.RawIOBase):
-    """Bytes that are text: one kind of line end, no mark in front of UTF-8, refused where they hold a byte of zeros."""
+    """Bytes that are text: with one kind of line end, refused where they hold a byte of zeros."""
 
     def __init__(self, source, name: str):
-        self._source, self._name, self._start = source, name, True
-        self.last = b"\n"
+        self._source, self._name, self.last = source, name, b"\n"
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
         got = self._source.read(len(buffer))
-        if self._start:
-            self._start = False
-            got = got.removeprefix(MARK) or (self._source.read(len(buffer)) if got else got)
         if b"\0" in got:
             raise DataError(f"{self._name} holds bytes of zeros, which no text does: it is damaged, {AGAIN}")
         # A pair of them that is parted here leaves an empty line, which every reader leaves out.
@@ -100,31 +97,19 @@ def said(e: Exception) -> str:
 
 @contextlib.contextmanager
 def opened(path, *, whole: bool = True, to_end: bool = True) -> Iterator[io.BufferedReader]:
-    """The bytes of a text file, unpacked where they are gzip, whatever the name says.
+    """The text of a file or of a member of a zip archive, unpacked where it is gzip, whatever the name says.
 
-    Parameters
-    ----------
-    path : Path or zipfile.Path
-        Of a file, or of a member of a zip archive.
-    whole : bool
-        Refuse an unpacked file whose last line has no end: it may be cut there. (Packed ones carry a checksum.)
-    to_end : bool
-        Read what the caller leaves unread, because the checksum comes last.
-
-    Raises
-    ------
-    DataError
-        If the file is empty, a web page, packed in another way, or damaged.
+    :class:`DataError` if it is empty, a web page, packed in another way, or damaged; with `whole` also if its last line
+    has no end. `to_end` reads what the caller leaves unread, because the checksum of a packed file comes last.
     """
     with refused(path), path.open("rb") as raw:
-        head = raw.read(512)
+        packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
+        source = gzip.GzipFile(fileobj=raw) if packed else raw
+        head = source.read(512)
+        source.seek(len(MARK) if head.startswith(MARK) else 0)
         if not head:
             raise DataError(f"{path.name} is empty: the copy or download may have stopped early")
-        source = gzip.GzipFile(fileobj=raw) if head[:2] == b"\x1f\x8b" else raw
-        if source is not raw:
-            head = source.read(512)
-            source.seek(0)
         what = next((w for magic, w in FOREIGN.items() if head.startswith(magic)), None)
         if max(head[::2].count(0), head[1::2].count(0)) > 0.4 * len(head) > 0.6 * head.count(0):
             what = what or "UTF-16 text"
@@ -137,7 +122,9 @@ def opened(path, *, whole: bool = True, to_end: bool = True) -> Iterator[io.Buff
         yield stream
         while to_end and stream.read(1 << 20):
             pass
-        summed = source is not raw or isinstance(raw, zipfile.ZipExtFile)
+        # A last line without its end may be whole, and nothing in it tells. A number that was cut (120 to 12) would
+        # pass for a measurement and nobody would ever know; a sound file that is refused costs its owner one key.
+        summed = packed or isinstance(raw, zipfile.ZipExtFile)
         if whole and to_end and not summed and checked.last != b"\n":
             raise DataError(
                 f"{path.name} stops in the middle of a line, so its last number may be cut: {AGAIN}; or, where the "
@@ -166,66 +153,42 @@ def separator_of(path) -> str:
         header, row = [*islice(lines, 2), b"", b""][:2]
     known = ",\t; " if ".csv" in path.name.lower() else "\t,; "
     widths = {s: (measure(header, s), measure(row, s)) for s in known}
-    for short in (0, 1):  # R leaves out the first field of a header
-        for s, (above, below) in widths.items():
-            if above + short == below > 1:
-                return s
-    return max(known[:3], key=lambda s: widths[s][0])
+    # R leaves out the first field of a header.
+    fits = [s for short in (0, 1) for s, (above, below) in widths.items() if above + short == below > 1]
+    return fits[0] if fits else max(known[:3], key=lambda s: widths[s][0])
 
 
 # Tables of numbers
 
 
-def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int | None = None, whose="") -> Iterator:
-    """The rows of numbers, some at a time: (DataFrame of the first `ids` fields as words, int64 or float64 block).
+def blocks(rows, path, separator: str, ids, columns, *, absent=(), due: int | None = None, whose="") -> Iterator:
+    """The rows of numbers, some at a time: (DataFrame of the fields that are words, int64 or float64 block).
 
-    Parameters
-    ----------
-    rows : iterable of bytes
-        Lines, such as the stream of :func:`opened`.
-    path : Path
-        For messages.
-    separator : str
-        Between fields.
-    ids : int
-        Fields at the start of a row that are names.
-    columns : sequence of str
-        Names of the others, for messages.
-    absent : sequence of str
-        Words that mean "no value" and become NaN.
-    due : int, optional
-        Rows there should be.
-    whose : str
-        What to do where a column holds words.
-
-    Raises
-    ------
-    DataError
-        If a row has another number of fields, or a field that should be a number is none.
+    `rows` are lines, such as the stream of :func:`opened`. `ids` are the fields of words: so many at the start of a
+    row, or those at these places; `columns` are the names of the others. `absent` words mean "no value" and become NaN.
+    `due` rows there should be, where the file states it. `whose` says what to do where a column holds words.
+    :class:`DataError` if a row has another number of fields, or a field that should be a number is none.
     """
-    width, seen = ids + len(columns), 0
+    ids = tuple(range(ids)) if isinstance(ids, int) else ids
+    width, seen = len(ids) + len(columns), 0
 
     def measured():
         nonlocal seen
-        for line in rows:
-            if line == b"\n":
-                continue
-            seen += 1
+        for seen, line in enumerate((line for line in rows if line != b"\n"), 1):
             if due is not None and seen > due:
                 raise DataError(f"{path.name} says it has {many(due, 'row')}, and has more: it is damaged, {AGAIN}")
             if (found := measure(line, separator)) != width:
-                what = f"has {many(found, 'field')} in row {seen:,} where {width:,} are due"
-                if not found:
-                    what = f"has a quotation mark without its partner in row {seen:,}"
+                what = f"{many(found, 'field')} in row {seen:,} where {width:,} are due"
+                what = what if found else f"a quotation mark without its partner in row {seen:,}"
                 start = shown([line[:40].decode("utf-8", "replace").strip()])
                 raise DataError(
-                    f"{path.name} {what} ({start!r}): the row lost or gained a value, is no row of numbers, or "
+                    f"{path.name} has {what} ({start!r}): the row lost or gained a value, is no row of numbers, or "
                     f"was cut short; correct it, or {AGAIN}"
                 )
             yield line
 
     # As converters, because dtype= makes pandas wrap each column by itself, five times slower for a wide table.
-    options = {"sep": separator, "header": None, "converters": dict.fromkeys(range(ids), str), "low_memory": False}
+    options = {"sep": separator, "header": None, "converters": dict.fromkeys(ids, str), "low_memory": False}
     # Nothing else is taken for missing: an empty field, or NA, makes its column one of words, which is refused below.
     options |= {"keep_default_na": False, "na_values": list(absent), "na_filter": bool(absent), "encoding": "utf-8"}
     lines = measured()
@@ -233,34 +196,46 @@ def blocks(rows, path, separator: str, ids: int, columns, *, absent=(), due: int
         table = pd.read_csv(io.BytesIO(b"".join(part)), **options)
         if whose:  # one's own table may hold true and false
             table = table.astype(dict.fromkeys(table.select_dtypes("bool").columns, int))
-        yield _split(table, ids, path, columns, whose or f"a row is damaged, or this is another table; {AGAIN}")
+        names, values = table[list(ids)], table.drop(columns=list(ids))
+        odd = [n for name in names for n in names[name][names[name].str.contains(ODD)]]
+        if odd:  # a parser lets them pass, and what they are joined with would not know them
+            raise DataError(
+                f"{path.name} has names with quotation marks or line breaks ({shown(map(repr, odd))}): {AGAIN}"
+            )
+        yield names, _numbers(values, names, path, columns, whose)
     if not seen:
         raise DataError(f"{path.name} has a header and no rows: it was cut short, {AGAIN}")
-    if due is not None and seen < due:
+    if due not in (None, seen):
         raise DataError(f"{path.name} says it has {due:,} rows, and has {seen:,}: it was cut short, {AGAIN}")
 
 
-def _split(table, ids, path, columns, cure):
-    names, values = table.iloc[:, :ids], table.iloc[:, ids:]
-    odd = [n for name in names for n in names[name][names[name].str.contains(ODD)]]
-    if odd:  # a parser lets them pass, and what they are joined with would not know them
-        raise DataError(f"{path.name} has names with quotation marks or line breaks ({shown(map(repr, odd))}): {AGAIN}")
+def _numbers(values, names, path, columns, cure):
+    """The columns of one block as a matrix; words in place of numbers are refused, and told."""
     words = [i for i, d in enumerate(values.dtypes) if d.kind not in "iuf"]
-    if words:
-        text = values.iloc[:, words[0]].astype(str)
+    for i in words:
+        text = values.iloc[:, i].astype(str)
         wrong = pd.to_numeric(text, errors="coerce").isna() | text.isin(["True", "False"])
-        row = int(wrong.argmax())
         if not wrong.any():  # whole numbers of more than 64 bits
-            return _split(table.astype({table.columns[ids + words[0]]: float}), ids, path, columns, cure)
-        stands = f"{text.iloc[row][:40]!r} stands" if text.iloc[row] else "nothing stands"
-        where = f"row {shown(names.iloc[row, :1]) or row + 1}"
-        if re.fullmatch(r"-?\d+(,\d+)+", text.iloc[row]):
+            continue
+        row = int(wrong.argmax())
+        value = text.iloc[row]
+        stands = f"{value[:40]!r} stands" if value else "nothing stands"
+        cure = cure or f"a row is damaged, or this is another table; {AGAIN}"
+        if 2 * len(words) > len(columns):
+            cure += "; or, as most of its columns are words, this is no matrix of expression"
+        if re.fullmatch(r"-?\d+(,\d+)+", value):
             cure = "write numbers with a point before the decimals and nothing between the thousands"
         raise DataError(
             f"{path.name}: {many(len(words), 'column')} with words in place of numbers "
-            f"({shown(columns[i] for i in words)}; {stands} in {where}): {cure}"
+            f"({shown(columns[i] for i in words)}; {stands} in row {shown(names.iloc[row, :1]) or row + 1}): {cure}"
         )
-    return names, values.to_numpy()
+    return values.astype({values.columns[i]: float for i in words}).to_numpy()
+
+
+def joined(parts):
+    """One table of words and one matrix of pairs such as :func:`blocks` yields; there must be one at least."""
+    names, values = zip(*parts)
+    return pd.concat(names, ignore_index=True), np.concatenate(values)
 
 
 def sound(block, units: str, names, path):
@@ -301,31 +276,12 @@ def parted(header: list[str], width: int, ids: int, path, any_corner: bool = Fal
 
 
 def words(path, separator: str | None = None, *, heading: bool = True, quoted: bool = True, whole: bool = True):
-    """A table of words, every field as it stands.
+    """A table of words as a DataFrame of str, every field as it stands.
 
-    Parameters
-    ----------
-    path : Path
-        Of the file.
-    separator : str, optional
-        See :func:`separator_of`.
-    heading : bool
-        False where the file has none; the columns are then called ``"0"``, ``"1"`` and so on. A header that has one
-        field less than the rows, as R writes it, leaves out the first: ``"name"``.
-    quoted : bool
-        False where a quotation mark is a sign like others.
-    whole : bool
-        See :func:`opened`.
-
-    Returns
-    -------
-    DataFrame
-        Of str. A file that is not UTF-8 is taken for Latin-1, where every byte is a letter.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or a row has another number of fields than the header.
+    What is not UTF-8 is taken for Latin-1, where every byte is a letter. Without a `heading` the columns are called
+    ``"0"``, ``"1"`` and so on; one that is a field shorter than the rows, as R writes it, leaves out the first:
+    ``"name"``. Unless `quoted`, a quotation mark is a sign like others. `whole`: see :func:`opened`.
+    :class:`DataError` if the file is damaged, or a row has another number of fields than the header.
     """
     separator = separator or separator_of(path)
     with opened(path, whole=whole) as stream:
@@ -336,12 +292,10 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
             text = data.decode("latin-1")
         rule = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
         rows = [r for r in csv.reader(io.StringIO(text, newline=""), delimiter=separator, **rule) if r]
-    names = [str(i) for i in range(len(rows[0]))] if rows else []
-    if heading and len(rows) > 1:
-        names, *rows = rows
-        names = ["name"] * (len(names) + 1 == len(rows[0])) + names
-    elif heading or not rows:
+    if len(rows) <= heading:
         raise DataError(f"{path.name} has no rows: the copy or download may have stopped early")
+    names = rows.pop(0) if heading else [str(i) for i in range(len(rows[0]))]
+    names = ["name"] * (len(names) + 1 == len(rows[0])) + names
     wrong = next((i for i, row in enumerate(rows) if len(row) != len(names)), None)
     if wrong is not None:
         raise DataError(
@@ -354,46 +308,52 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
 # A table of one's own
 
 
-def read(paths, *, duplicated_genes: bool = False, transposed: bool = False):
+def read(paths, *, transposed: bool = False, annotation=()):
     """A table of numbers: the first column names the cells, the first row the genes.
+
+    One file, gzipped or not, its fields parted by commas, tabs, semicolons or blanks. A table written by R, whose
+    header names the genes only, is read as well; so is one under lines of comment that begin with ``#``.
 
     Parameters
     ----------
     paths : list of Path
-        One file, gzipped or not, its fields parted by commas, tabs, semicolons or blanks. A table written by R, whose
-        header names the genes only, is read as well; so is one under lines of comment that begin with ``#``.
-    duplicated_genes : bool, default False
-        Let names of genes stand that occur twice, for the door to merge or to refuse.
+        One file.
     transposed : bool, default False
         The rows are genes and the columns cells; what is returned has cells in rows.
+    annotation : sequence of str
+        Columns that describe the rows: they go to ``obs``, or to ``var`` where `transposed`.
 
     Returns
     -------
     AnnData
-        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, for the door
-        to refuse. ``uns["notes"]``: columns that only count the rows and were left out.
+        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
+        stand twice, for the door to judge. ``uns["notes"]``: columns that only count the rows and were left out.
 
     Raises
     ------
     DataError
-        If the file is damaged, a name stands twice, or a column holds words.
+        If the file is damaged, describes cells and holds no expression, a cell stands twice, or a column holds words.
     """
     (path,) = paths
-    separator, comments, parts = separator_of(path), 0, []
+    separator, comments = separator_of(path), 0
     with opened(path) as stream:
         lines = (line for line in stream if line != b"\n")
         head, row = next(lines, b""), next(lines, b"")
         # "#id" begins a header: the next line is as long and ends in a number. Other lines with # are comments.
-        while head.startswith(b"#") and row and not (_like(head, row, separator) and _number(row, separator)):
+        while head.startswith(b"#") and row and not _heads(head, row, separator):
             head, row, comments = row, next(lines, b""), comments + 1
-        header = fields(head, separator)
-        corner, genes = parted(header, measure(row, separator) if row else len(header), 1, path, any_corner=True)
-        if row:
-            whose = "keep only genes, labels go into obs"
-            rows = chain([row], lines)
-            parts = list(blocks(rows, path, separator, 1, genes, absent=tuple(MISSING), whose=whose))
-    X = np.concatenate([block for _, block in parts] or [np.zeros((0, len(genes)))])
-    cells = pd.Index([name for names, _ in parts for name in names[0]], dtype=object)
+        if not row:
+            raise DataError(f"{path.name} is empty, 0 cells below its first line: it was cut short, {AGAIN}")
+        corner, genes = parted(fields(head, separator), measure(row, separator), 1, path, any_corner=True)
+        if missing := [c for c in annotation if c not in genes]:
+            raise DataError(f"{path.name} has no column {missing[0]!r}; it has {shown(genes)}: name another")
+        at = (0, *(1 + genes.index(c) for c in annotation))
+        genes = [gene for i, gene in enumerate(genes, 1) if i not in at]
+        if described := describing(genes):
+            raise DataError(f"{path.name} {DESCRIBES.format(names=shown(described))}: {BESIDE}")
+        told = {"absent": tuple(MISSING), "whose": "keep only genes, labels go into obs"}
+        names, X = joined(blocks(chain([row], lines), path, separator, at, genes, **told))
+    cells, described = pd.Index(names.pop(0), dtype=object), names.set_axis(list(annotation), axis=1)
     notes = [f"{many(comments, 'line')} of comment left out"] * bool(comments)
     if _nameless(cells, corner, path):
         X, genes = np.column_stack([pd.to_numeric(cells), X]), corner + genes
@@ -403,20 +363,23 @@ def read(paths, *, duplicated_genes: bool = False, transposed: bool = False):
     counting = [i for i, gene in enumerate(genes) if NAMELESS.fullmatch(gene) and _counts_rows(X[:, i])]
     X, genes = np.delete(X, counting, axis=1), pd.Index(np.delete(np.array(genes, dtype=object), counting))
     if counting:
-        notes.append(
-            f"{many(len(counting), 'column')} without a name, which only count the rows or are empty, left out"
-        )
-    if transposed:
-        X, genes, cells = X.T, cells, genes
-    return named(X, genes, cells, path.name, duplicated_genes, notes=notes)
+        left = many(len(counting), "column")
+        notes.append(f"{left} without a name, which only count the rows or are empty, left out")
+    described = described.replace("", np.nan).apply(lambda c: c if holds_words(c) else pd.to_numeric(c))
+    told = {"duplicated_genes": True, "notes": notes, "var" if transposed else "obs": described}
+    return named(X.T, cells, genes, path.name, **told) if transposed else named(X, genes, cells, path.name, **told)
 
 
-def _like(head, row, separator) -> bool:
-    return measure(row, separator) - measure(head, separator) in (0, 1)
+def holds_words(values) -> bool:
+    """Whether some of the values that are there are no numbers."""
+    return bool(pd.to_numeric(values.dropna().astype(object), errors="coerce").isna().any())
 
 
-def _number(row, separator) -> bool:
-    return bool(re.fullmatch(r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?", fields(row, separator)[-1].strip()))
+def _heads(head, row, separator) -> bool:
+    """Whether `head` is the header of a row that ends in a number; it may leave out the first field."""
+    last = fields(row, separator)[-1].strip()
+    number = re.fullmatch(r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?", last)
+    return bool(number) and measure(row, separator) - measure(head, separator) in (0, 1)
 
 
 def _counts_rows(values) -> bool:

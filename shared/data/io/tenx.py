@@ -28,58 +28,53 @@ def kind_of(path) -> str | None:
     return next((kind for kind, rule in KINDS.items() if rule.search(path.name)), None)
 
 
-def counted(path):
-    """A Matrix Market file of counts, features × cells, as CSR of cells × features.
+def counted(path, notes: list | None = None):
+    """A Matrix Market file of counts, features × cells, as CSR of cells × features; what was summed goes to `notes`.
 
     Its entries are read as a table: SciPy's reader takes 1.5 for 1 and 0x3 for 0 where whole numbers are stated, and
-    dies of a byte of zeros.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, holds an entry twice, or a value that is no count.
+    dies of a byte of zeros. :class:`DataError` if the file is damaged, holds a value that is no count, or, without
+    `notes`, two of one place.
     """
     from scipy import sparse
 
-    parts = []
     with opened(path, whole=False) as stream:  # the number of entries is stated
         if not HEAD.fullmatch(stream.readline(200)):
             raise DataError(
                 f"{path.name} does not begin as a Matrix Market file of coordinates (integer or real, general): "
                 f"it is another file, {AGAIN}"
             )
-        line = stream.readline()
-        while line.startswith(b"%"):
-            line = stream.readline()
-        stated = SIZES.fullmatch(line)
+        stated = SIZES.fullmatch(next((line for line in stream if not line.startswith(b"%")), b""))
         if not stated:
             raise DataError(f"{path.name} does not state its size above its entries: it is damaged, {AGAIN}")
         n_rows, n_columns, n = map(int, stated.groups())
         rule = {"sep": r"\s+", "header": None, "na_filter": False, "low_memory": False, "chunksize": BLOCK}
-        for part in pd.read_csv(stream, **rule):
-            if part.shape[1] != 3 or any(d.kind not in "iuf" for d in part.dtypes):
-                raise DataError(f"{path.name} has entries that are not a row, a column and a number: {AGAIN}")
-            rows, columns, values = (part[i].to_numpy() for i in range(3))
-            sound(values[:, None], "counts", part.iloc[:, :0], path)
-            for at, most in ((rows, n_rows), (columns, n_columns)):
-                if at.dtype.kind == "f" or at.min() < 1 or at.max() > most:
-                    raise DataError(
-                        f"{path.name} has entries outside its {n_rows:,} × {n_columns:,}: it is damaged, {AGAIN}"
-                    )
-            parts.append((rows.astype(np.int32) - 1, columns.astype(np.int32) - 1, values))
+        parts = [_entries(part, n_rows, n_columns, path) for part in pd.read_csv(stream, **rule)]
     rows, columns, values = map(np.concatenate, zip(*parts))
     if len(values) != n:
         raise DataError(f"{path.name} says it has {n:,} entries, and has {len(values):,}: it was cut short, {AGAIN}")
-    return _once(sparse.csr_matrix((values, (columns, rows)), shape=(n_columns, n_rows)), n, path)
+    return _once(sparse.csr_matrix((values, (columns, rows)), shape=(n_columns, n_rows)), n, path, notes)
 
 
-def _once(X, n, path):
-    """`X`, whose `n` entries must each have a place of their own, as float32 where that holds them."""
+def _entries(part, n_rows, n_columns, path):
+    """Rows, columns and values of some entries, places counted from zero."""
+    if part.shape[1] != 3 or any(d.kind not in "iuf" for d in part.dtypes):
+        raise DataError(f"{path.name} has entries that are not a row, a column and a number: {AGAIN}")
+    rows, columns, values = (part[i].to_numpy() for i in range(3))
+    sound(values[:, None], "counts", part.iloc[:, :0], path)
+    for at, most in ((rows, n_rows), (columns, n_columns)):
+        if at.dtype.kind == "f" or at.min() < 1 or at.max() > most:
+            raise DataError(f"{path.name} has entries outside its {n_rows:,} × {n_columns:,}: it is damaged, {AGAIN}")
+    return rows.astype(np.int32) - 1, columns.astype(np.int32) - 1, values
+
+
+def _once(X, n, path, notes):
+    """`X` of `n` entries, those of one place summed as SciPy and scanpy do, as float32 where that holds them."""
+    X.sum_duplicates()
     if X.nnz != n:
-        raise DataError(
-            f"{path.name} holds {many(n - X.nnz, 'entry')} whose place another one has, and nobody can tell whether "
-            "to add them up: write each place once"
-        )
+        said = f"{many(n - X.nnz, 'entry')} added to another one of the same place"
+        if notes is None:  # a published file, of which it is known that it has none
+            raise DataError(f"{path.name} has {said}: it is damaged, {AGAIN}")
+        notes.append(said)
     X.eliminate_zeros()
     # Counts that float32 rounds are left as they are, for the door to say so.
     return X if X.nnz and X.data.max() > 2**24 else X.astype(np.float32)
@@ -88,7 +83,7 @@ def _once(X, n, path):
 def features(path) -> pd.DataFrame:
     """``genes.tsv`` (version 2: id, symbol) or ``features.tsv`` (version 3: id, symbol, type)."""
     table = words(path, "\t", heading=False, quoted=False, whole=False)
-    if not 1 <= table.shape[1] <= 6:
+    if table.shape[1] > 6:
         raise DataError(
             f"{path.name} has {table.shape[1]} columns where an id, a symbol and perhaps a type are due: {AGAIN}"
         )
@@ -107,20 +102,19 @@ def barcodes(path) -> pd.Index:
     table = words(path, "\t", heading=False, quoted=False, whole=False)
     if table.shape[1] != 1:
         raise DataError(f"{path.name} has {table.shape[1]} columns where one, of barcodes, is due: it is another file")
-    odd = table["0"][table["0"].str.contains('"')]
-    if len(odd):
-        raise DataError(f"{path.name} has barcodes with quotation marks ({shown(odd)}): it is damaged, {AGAIN}")
-    lengths = table["0"].str.len()
+    names, lengths = table["0"], table["0"].str.len()
+    if names.str.contains('"').any():
+        raise DataError(f"{path.name} has barcodes with quotation marks: it is damaged, {AGAIN}")
     if (lengths[:-1] == lengths.iloc[0]).all() and lengths.iloc[-1] < lengths.iloc[0]:
-        raise DataError(f"{path.name} ends in {table['0'].iloc[-1]!r}, shorter than the others: it was cut, {AGAIN}")
-    return pd.Index(table["0"], dtype=object)
+        raise DataError(f"{path.name} ends in {names.iloc[-1]!r}, shorter than the others: it was cut, {AGAIN}")
+    return pd.Index(names, dtype=object)
 
 
 def fitted(X, genes: pd.DataFrame, cells: pd.Index, what: str) -> None:
     """Refuse names that do not fit the matrix, or stand in each other's place."""
     if X.shape == (len(cells), len(genes)):
-        # A square matrix has room for its names either way.
-        if _barcodes(genes["id"]) > 0.5 > _barcodes(cells):
+        like = [pd.Series(n, dtype=object).astype(str).str.fullmatch(BARCODE).mean() for n in (genes["id"], cells)]
+        if like[0] > 0.5 > like[1]:  # a square matrix has room for its names either way
             raise DataError(f"{what}: the genes look like barcodes, and the barcodes do not: the two files are swapped")
         return
     swapped = X.shape == (len(genes), len(cells))
@@ -129,10 +123,6 @@ def fitted(X, genes: pd.DataFrame, cells: pd.Index, what: str) -> None:
         f"{what}: the matrix is {X.shape[1]:,} genes × {X.shape[0]:,} cells, and there are names of {len(genes):,} "
         f"genes and {len(cells):,} cells: {cure}, or one was cut short"
     )
-
-
-def _barcodes(names) -> float:
-    return pd.Series(names, dtype=object).astype(str).str.fullmatch(BARCODE).mean()
 
 
 def distinct(short, full, what: str) -> np.ndarray:
@@ -155,24 +145,21 @@ def distinct(short, full, what: str) -> np.ndarray:
     return names.to_numpy(dtype=object)
 
 
-def triplet(paths):
+def triplet(paths, notes: list | None = None):
     """Matrix, features and barcodes of one folder, read and put in their places; the files in any order."""
-    found: dict = {}
-    for path in paths:
-        kind = kind_of(path)
-        if kind in found:
-            raise DataError(f"{path.name} and {found[kind].name} are both {kind}: give the files of one folder")
-        found[kind] = path
-    lost = [k for k in KINDS if k not in found]
-    if lost:
-        raise DataError(f"{names_of_files(paths)}: there is no file of {shown(lost)}; a 10x folder has all three")
-    X, genes, cells = counted(found["matrix"]), features(found["genes"]), barcodes(found["barcodes"])
+    kinds = [kind_of(path) for path in paths]
+    for kind in KINDS:
+        if kinds.count(kind) != 1:
+            wrong = f"two are both {kind}" if kind in kinds else f"there is no file of {kind}"
+            raise DataError(f"{names_of_files(paths)}: {wrong}; give the three files of one folder")
+    found = dict(zip(kinds, paths))
+    X, genes, cells = counted(found["matrix"], notes), features(found["genes"]), barcodes(found["barcodes"])
     fitted(X, genes, cells, " with ".join(found[k].name for k in KINDS))
     return X, genes, cells
 
 
 def folder(paths, *, feature_type: str | None = GENES):
-    """A matrix, its genes and its barcodes.
+    """A matrix, its genes and its barcodes, in any order and told apart by their names, as AnnData.
 
     Layout, gzipped or not: ``matrix.mtx`` (Matrix Market, genes × cells, whole numbers); version 2 ``genes.tsv`` (id,
     symbol), version 3 ``features.tsv.gz`` (id, symbol, type: with antibodies the file holds several types);
@@ -181,22 +168,23 @@ def folder(paths, *, feature_type: str | None = GENES):
     Parameters
     ----------
     paths : list of Path
-        The three files in any order, told apart by their names.
+        The three files.
     feature_type : str, optional
         Version 3: the kind to keep; None keeps all.
 
     Returns
     -------
     AnnData
-        ``X``: CSR, counts. ``var``: id, symbol, feature_type. Genes are named by symbols; two that share one keep their
-        ids.
+        ``X``: CSR, counts; entries of one place are summed, and ``uns["notes"]`` says so. ``var``: id, symbol,
+        feature_type. Genes are named by symbols; two that share one keep their ids.
 
     Raises
     ------
     DataError
         If a file is damaged or missing, sizes do not match, or genes and barcodes are swapped.
     """
-    return _made(*triplet(paths), feature_type, names_of_files(paths))
+    notes: list[str] = []
+    return _made(*triplet(paths, notes), feature_type, names_of_files(paths), notes)
 
 
 def h5(paths, *, feature_type: str | None = GENES, genome: str | None = None):
@@ -228,14 +216,15 @@ def h5(paths, *, feature_type: str | None = GENES, genome: str | None = None):
     import h5py
 
     (path,) = paths
+    notes: list[str] = []
     with refused(path, "an HDF5 matrix of 10x"), h5py.File(path) as file:
         group = file[_genome(file, genome, path)]
         table, names = (group["features"], "name") if "features" in group else (group, "gene_names")
         stored = {"id": table.get("id", table.get("genes")), "symbol": table[names]}
         stored |= {k: table[k] for k in ("feature_type",) if k in table}
         genes = pd.DataFrame({new: text_of(values) for new, values in stored.items()}, dtype=object)
-        X, cells = _sparse(group, len(genes), path)
-    return _made(X, genes, cells, feature_type, path.name)
+        X, cells = _sparse(group, len(genes), path, notes)
+    return _made(X, genes, cells, feature_type, path.name, notes)
 
 
 def _genome(file, genome, path):
@@ -256,31 +245,25 @@ def text_of(stored) -> list[str]:
     return [w.decode("utf-8") if isinstance(w, bytes) else str(w) for w in stored[:]]
 
 
-def _sparse(group, genes, path):
+def _sparse(group, genes, path, notes):
     from scipy import sparse
 
-    cells = text_of(group["barcodes"])
-    shape = tuple(int(n) for n in group["shape"][:])
+    cells, shape = text_of(group["barcodes"]), tuple(int(n) for n in group["shape"][:])
     if shape != (genes, len(cells)):
         raise DataError(
             f"{path.name} says it holds {' × '.join(map('{:,}'.format, shape))}, genes × cells, and names {genes:,} "
             f"and {len(cells):,}: it is damaged, {AGAIN}"
         )
     data = group["data"][:]
-    if (data < 0).any() or (data.dtype.kind not in "iu" and not (data == np.floor(data)).all()):
-        raise DataError(f"{path.name} holds values that are no counts, as 10x writes: it was normalised, or is damaged")
+    sound(data[:, None], "counts", pd.DataFrame(index=range(0)), path)
+    data = data.astype(np.int64 if data.dtype.kind in "iu" else np.float64)  # sums need room
     # Compressed columns of genes × cells are compressed rows of cells × genes.
     X = sparse.csr_matrix((data, group["indices"][:], group["indptr"][:]), shape=shape[::-1])
     X.check_format(full_check=True)
-    n = X.nnz
-    if X.dtype.kind in "iu":
-        X.data = X.data.astype(np.int64)
-    X.sum_duplicates()
-    return _once(X, n, path), cells
+    return _once(X, X.nnz, path, notes), cells
 
 
-def _made(X, genes, cells, feature_type, what):
-    notes = []
+def _made(X, genes, cells, feature_type, what, notes):
     if feature_type is not None and "feature_type" in genes:
         kept = (genes["feature_type"] == feature_type).to_numpy()
         if not kept.any():
@@ -291,10 +274,7 @@ def _made(X, genes, cells, feature_type, what):
             )
         if not kept.all():
             left = shown(genes.loc[~kept, "feature_type"].unique())
-            notes = [f"{many(int((~kept).sum()), 'feature')} of other types left out ({left})"]
+            notes.append(f"{many(int((~kept).sum()), 'feature')} of other types left out ({left})")
             X, genes = X[:, kept], genes[kept].reset_index(drop=True)
-    made = named(
-        X, pd.Index(distinct(genes["symbol"], genes["id"], what)), pd.Index(cells), what, var=genes, notes=notes
-    )
-    made.uns["units"] = "counts"
-    return made
+    names = pd.Index(distinct(genes["symbol"], genes["id"], what))
+    return named(X, names, pd.Index(cells), what, var=genes, notes=notes, units="counts")

@@ -17,8 +17,6 @@ so that the variance is mu + dispersion * mu**2. What is returned says in ``uns[
 from shared.data.simulate.large import write_large
 from shared.data.simulate.model import NAMES
 from shared.data.simulate.resemble import compare, like, summary
-from shared.data.simulate.samples import bulk, cells, drug, many, multiome, species
+from shared.data.simulate.samples import bulk, cells, many, multiome
 
-__all__ = [  # noqa: RUF022 (the order of the page)
-    "NAMES", "cells", "many", "bulk", "drug", "multiome", "species", "like", "write_large", "compare", "summary",
-]  # fmt: skip
+__all__ = ["NAMES", "bulk", "cells", "compare", "like", "many", "multiome", "summary", "write_large"]

@@ -1,7 +1,5 @@
 """The model that every simulation draws from: its options, what it draws, and the AnnData that says what was drawn."""
 
-from __future__ import annotations
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -34,48 +32,46 @@ def draw_programmes(rng, n_genes, n_types, effect):
     return {"base": base, "types": effect * (own + loading @ shared)}
 
 
-def given_programmes(programmes, n_genes, names):
-    """The programmes of another simulation; refused where they are of other types or genes."""
+def draw_truth(
+    rng, names, n_genes, n_batches, programmes=None, *, effect, dispersion, location, scale, own=None, composition=0.0
+):
+    """The programmes, drawn or those of another simulation, and what each batch does to them."""
+    if programmes is None:
+        programmes = draw_programmes(rng, n_genes, len(names), effect)
     base, types = np.asarray(programmes["base"], float), np.asarray(programmes["types"], float)
     if base.shape != (n_genes,) or types.shape != (len(names), n_genes):
         raise DataError(
             f"programmes are for {types.shape[0]} types × {types.shape[1]} genes, asked are {len(names)} × {n_genes}"
         )
-    return {"base": base, "types": types}
+    truth = {"base": base, "types": types, "names": names, "dispersion": float(dispersion)}
+    truth["shift"] = location * rng.normal(size=(n_batches, n_genes))
+    truth["stretch"] = scale * rng.normal(size=n_batches)
+    if own is not None:
+        truth["own"] = own * rng.normal(size=(n_batches, *types.shape))
+    anew = rng.dirichlet(np.ones(len(names)), n_batches)
+    truth["proportions"] = (1 - composition) * np.full(anew.shape, 1 / len(names)) + composition * anew
+    return truth
 
 
-def draw_shares(rng, n_batches, n_types, composition, proportions):
-    """Share of each type in each batch."""
-    common = np.ones(n_types) if proportions is None else np.asarray(proportions, float)
-    if common.shape != (n_types,) or not (common >= 0).all() or not common.sum() > 0:
-        raise DataError(f"proportions={proportions!r}: one share for each of {n_types} types, none negative")
-    common = common / common.sum()
-    own = rng.dirichlet(np.ones(n_types), n_batches)
-    return (1 - composition) * common + composition * own
-
-
-def draw_types(rng, batch, shares, confounding):
-    """The type of each cell: from its batch's shares, or, with probability `confounding`, one of its batch's own."""
+def draw_types(rng, n_cells, shares, confounding):
+    """Batch and type of each cell: by its batch's shares, or with probability `confounding` one of its batch's own."""
     n_batches, n_types = shares.shape
+    batch = rng.permutation(np.arange(n_cells) % n_batches)
     kind = np.array([rng.choice(n_types, p=shares[b]) for b in batch], dtype=int)
     if confounding:
-        mine = [np.flatnonzero(np.arange(n_types) % n_batches == b % n_types) for b in range(n_batches)]
-        mine = [m if len(m) else np.array([b % n_types]) for b, m in enumerate(mine)]
-        tied = rng.random(len(batch)) < confounding
+        mine = [np.arange(b % n_types, n_types, n_batches) for b in range(n_batches)]
+        tied = rng.random(n_cells) < confounding
         kind = np.where(tied, [rng.choice(mine[b]) for b in batch], kind)
-    return kind
+    return batch, kind
 
 
-def draw_counts(rng, mean, dispersion, dropout):
+def draw_counts(rng, mean, dispersion):
     """Negative binomial counts, float32; `dispersion` a number or one a gene."""
-    rate = mean
-    if np.any(np.asarray(dispersion) > 0):
+    dispersion = np.asarray(dispersion)
+    if (dispersion > 0).any():
         safe = np.maximum(dispersion, 1e-8)
-        rate = mean * np.where(np.asarray(dispersion) > 1e-8, rng.gamma(1 / safe, safe, mean.shape), 1.0)
-    counts = rng.poisson(rate).astype(np.float32)
-    if dropout:
-        counts[rng.random(mean.shape) < dropout * np.exp(-mean)] = 0
-    return counts
+        mean = mean * np.where(dispersion > 1e-8, rng.gamma(1 / safe, safe, mean.shape), 1.0)
+    return rng.poisson(mean).astype(np.float32)
 
 
 def gene_names(n):
@@ -85,15 +81,13 @@ def gene_names(n):
 
 def as_adata(X, obs, truth, genes, units):
     """AnnData of `X` that says what was drawn and that it is simulated."""
-    genes = gene_names(X.shape[1]) if genes is None else pd.Index([str(g) for g in genes], dtype=object)
-    if len(genes) != X.shape[1]:
-        raise DataError(f"{len(genes)} gene names for {X.shape[1]} genes: give one each")
     obs = pd.DataFrame(obs, index=[f"cell{i + 1}" for i in range(X.shape[0])])
-    for column in obs:
-        if obs[column].dtype.kind not in "fiu":
-            obs[column] = pd.Categorical(obs[column].astype(str))
-    adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes))
+    if "batch" in obs:
+        obs["batch"] = "batch" + (obs["batch"] + 1).astype(str)
+    words = obs.columns[[dtype.kind not in "fiu" for dtype in obs.dtypes]]
+    obs = obs.assign(**{name: pd.Categorical(obs[name].astype(str)) for name in words})
+    uns = {"simulated": True, "units": units, "truth": truth}
+    adata = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=genes), uns=uns)
     if units == "counts":
         adata.layers["counts"] = adata.X.copy()
-    adata.uns |= {"simulated": True, "units": units, "truth": truth}
     return adata

@@ -1,7 +1,5 @@
 """Counts that resemble real ones, and how far simulated counts are from real ones."""
 
-from __future__ import annotations
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -47,7 +45,7 @@ def like(adata, n_cells: int | None = None, *, label: str = "cell_type", seed: i
     out = np.zeros((n_cells, X.shape[1]), np.float32)
     for start in range(0, n_cells, 2048):
         rows = drawn[start : start + 2048]
-        out[start : start + 2048] = draw_counts(rng, totals[rows, None] * share[kind[rows]], dispersion, 0.0)
+        out[start : start + 2048] = draw_counts(rng, totals[rows, None] * share[kind[rows]], dispersion)
     truth = {"types": np.log(np.maximum(share, 1e-12)), "names": names.tolist(), "dispersion": dispersion}
     obs = {label: words[drawn], "depth": totals[drawn]}
     return as_adata(sparse.csr_matrix(out), obs, truth, adata.var_names, "counts")

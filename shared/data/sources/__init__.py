@@ -5,28 +5,29 @@ Each takes the paths of a route's files and its options, and gives cells × gene
 :class:`~shared.data.errors.DataError` that names the file, the problem and the cure.
 """
 
-from __future__ import annotations
-
 import importlib
+from collections.abc import Mapping
 
 
-class _Readers(dict):
-    """Readers by name; each module is imported when its reader is first asked for."""
+class _Readers(Mapping):
+    """Readers by name; the module of one is imported when it is asked for."""
+
+    def __init__(self, **homes):
+        self._homes = homes
 
     def __getitem__(self, name):
-        value = super().__getitem__(name)
-        if isinstance(value, str):
-            module, _, function = value.partition(":")
-            value = self[name] = getattr(importlib.import_module(f"shared.data.{module}"), function)
-        return value
+        module, _, function = self._homes[name].partition(":")
+        return getattr(importlib.import_module(f"shared.data.{module}"), function)
 
-    def get(self, name, default=None):
-        """The reader, or `default`."""
-        return self[name] if name in self else default  # noqa: SIM401
+    def __iter__(self):
+        return iter(self._homes)
+
+    def __len__(self):
+        return len(self._homes)
 
 
 READERS = _Readers(
-    beads="sources.beads:read",
+    beads="sources.zheng:beads",
     gct="io.gct:read",
     gdsc="sources.gdsc:read",
     genelab="sources.genelab:read",
@@ -36,7 +37,6 @@ READERS = _Readers(
     h5ad="io.h5ad:read",
     kang="sources.kang:read",
     mixology="sources.mixology:read",
-    orthologs="sources.orthologs:read",
     pairs="sources.pairs:read",
     pbmc68k="sources.pbmc68k:read",
     recount3="sources.recount:read",
@@ -49,5 +49,5 @@ READERS = _Readers(
     tenx_h5="io.tenx:h5",
     tenx_mtx="io.tenx:folder",
     xena="sources.xena:read",
-    zheng68k="sources.zheng68k:read",
+    zheng68k="sources.zheng:donor",
 )

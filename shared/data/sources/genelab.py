@@ -1,9 +1,6 @@
 """NASA GeneLab: counts of a spaceflight study, with what the names of its samples say."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -40,7 +37,7 @@ TISSUES = {
 }
 
 
-def read(paths: list[Path], *, tissue: str | None = None):
+def read(paths, *, tissue: str | None = None):
     """Samples × genes of one study (``GLDS-105_rna_seq_Unnormalized_Counts.csv``).
 
     Layout: comma-separated, names quoted; a header with an empty first field and the samples; one row a gene, its
@@ -52,6 +49,8 @@ def read(paths: list[Path], *, tissue: str | None = None):
     (FLT flight, GC ground control, BSL basal, VIV vivarium, CC cohort), perhaps a carcass or spike-in mark, the
     repeat, and the mouse at the end: ``Mmus_C57-6J_TA_FLT_Rep1_M23``. What a mouse is called differs from mission to
     mission, and one mouse may have given tissue to several studies: split by ``donor`` before you compare.
+
+    :class:`DataError` is raised if the file is damaged, or a sample's name does not say its condition and mouse.
 
     Parameters
     ----------
@@ -65,48 +64,37 @@ def read(paths: list[Path], *, tissue: str | None = None):
     AnnData
         ``X``: float32 ndarray. ``obs``: condition, tissue, donor (the mouse), replicate, strain, study
         (GLDS-105 gives OSD-105), batch (the study). ``var``: spike_in.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or a sample's name does not say its condition and mouse.
     """
     (path,) = paths
     ids, samples, X = numbers(path, dense=True)
     genes = ids.iloc[:, 0]
     if genes.str.fullmatch(r"Mmus_.*").any() or samples.str.fullmatch(r"ENS\w*G\d+").any():
         raise DataError(f"{path.name} has genes in its header: it lies on its side, samples belong in columns")
-    obs = _told(samples, path, tissue)
-    obs["study"] = re.sub(r"^GLDS-(\d+).*", r"OSD-\1", path.name)
-    obs["batch"] = obs["study"]
+    obs = pd.DataFrame([_told(name, path, tissue) for name in samples], index=samples, dtype=object)
+    if obs["tissue"].isna().any():
+        unknown = many(int(obs["tissue"].isna().sum()), "sample")
+        raise DataError(f"{path.name} does not say the tissue of {unknown}: give it")
+    study = re.sub(r"^GLDS-(\d+).*", r"OSD-\1", path.name)
+    obs = obs.dropna(axis=1, how="all").assign(study=study, batch=study)
     var = pd.DataFrame({"spike_in": genes.str.startswith("ERCC-").to_numpy()})
     return assembled(np.ascontiguousarray(X.T), genes, obs, "none", path.name, var=var)
 
 
-def _told(samples, path, tissue):
-    rows = []
-    for name in samples:
-        tokens = name.split("_")
-        at = [i for i, t in enumerate(tokens) if t in CONDITIONS]
-        if len(at) != 1 or at[0] == len(tokens) - 1:
-            raise DataError(
-                f"{path.name} has a sample {name!r}, whose name does not say its condition ({shown(CONDITIONS)}) and "
-                f"mouse: it is another table, or a newer release with other names; {AGAIN}, or read it as a table"
-            )
-        repeat = next((re.fullmatch(r"(?:Tech)?Rep(\d+)", t)[1] for t in tokens if re.fullmatch(r"Rep\d+", t)), None)
-        place = next((t for t in reversed(tokens[: at[0]]) if t in TISSUES), tokens[at[0] - 1] if at[0] else None)
-        rows.append(
-            {
-                "condition": CONDITIONS[tokens[at[0]]],
-                "tissue": tissue or TISSUES.get(place, place),
-                "donor": tokens[-1],
-                "replicate": repeat,
-                "strain": tokens[1] if tokens[0] == "Mmus" else None,
-            }
-        )
-    obs = pd.DataFrame(rows, index=pd.Index(samples, dtype=object), dtype=object)
-    if obs["tissue"].isna().any():
+def _told(name, path, tissue):
+    tokens = name.split("_")
+    at = [i for i, token in enumerate(tokens) if token in CONDITIONS]
+    if len(at) != 1 or at[0] == len(tokens) - 1:
         raise DataError(
-            f"{path.name} does not say the tissue of {many(int(obs['tissue'].isna().sum()), 'sample')}: give it"
+            f"{path.name} has a sample {name!r}, whose name does not say its condition ({shown(CONDITIONS)}) and "
+            f"mouse: it is another table, or a newer release with other names; {AGAIN}, or read it as a table"
         )
-    return obs.dropna(axis=1, how="all")
+    before = tokens[: at[0]]
+    place = next((token for token in before[::-1] if token in TISSUES), before[-1] if before else None)
+    repeat = re.search(r"_Rep(\d+)(?:_|$)", name)
+    return {
+        "condition": CONDITIONS[tokens[at[0]]],
+        "tissue": tissue or TISSUES.get(place, place),
+        "donor": tokens[-1],
+        "replicate": repeat and repeat[1],
+        "strain": tokens[1] if tokens[0] == "Mmus" else None,
+    }

@@ -1,9 +1,5 @@
 """Kang: blood cells of eight lupus patients, at rest and under interferon."""
 
-from __future__ import annotations
-
-import re
-
 import pandas as pd
 
 from shared.data.errors import DataError
@@ -11,8 +7,9 @@ from shared.data.genes.lists import shown
 from shared.data.io import names_of_files
 from shared.data.io.tables import AGAIN, words
 from shared.data.io.tenx import barcodes, counted, distinct, features, fitted
-from shared.data.sources.common import assembled, column, joined, labels
+from shared.data.sources.common import assembled, column, facts, one_of_each, together
 
+FILES = {"genes": r"genes\.tsv", "cells": r"tsne\.df"}
 HALVES = {"ctrl": "GSM2560248", "stim": "GSM2560249"}
 
 
@@ -25,6 +22,9 @@ def read(paths):
     tsne2, ind (patient), stim, cluster, cell (type), multiplets. R made row names unique by adding a digit, so a
     barcode of both halves reads …-1 in the first and …-11 in the second; the join is by stim and the barcode itself.
 
+    :class:`DataError` is raised if a file is missing or damaged, sizes do not match, or the table does not name the
+    cells of the matrices.
+
     Parameters
     ----------
     paths : list of Path
@@ -36,46 +36,26 @@ def read(paths):
         ``X``: float32 CSR, counts. ``obs``: cell_type, condition (ctrl, stim), donor, batch (the condition),
         multiplets (singlet, doublet, ambs: 24,673 of 29,065 cells are one cell with a type), barcode. Names are
         ``condition_barcode``. The patients are the replicates, not the cells.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or damaged, sizes do not match, or the table does not name the cells of the matrices.
     """
-    from scipy import sparse
-
-    gene_path, table_path = _one(paths, r"genes\.tsv"), _one(paths, r"tsne\.df")
-    genes, parts, cells = features(gene_path), [], []
+    gene_path, path = one_of_each(paths, FILES)
+    genes, parts = features(gene_path), []
     for condition, gsm in HALVES.items():
-        matrix_path, codes_path = _one(paths, rf"{gsm}.*\.mtx"), _one(paths, rf"{gsm}.*barcodes")
-        X, codes = counted(matrix_path), barcodes(codes_path)
-        fitted(X, genes, codes, names_of_files([matrix_path, gene_path, codes_path]))
-        parts.append(X)
-        cells.append(pd.DataFrame({"condition": condition, "barcode": codes}, index=condition + "_" + codes))
-    obs = pd.concat(cells)
-    table = words(table_path, "\t")
+        files = one_of_each(paths, {"matrix": rf"{gsm}.*\.mtx", "barcodes": rf"{gsm}.*barcodes"})
+        X, codes = counted(files[0]), barcodes(files[1])
+        fitted(X, genes, codes, names_of_files([files[0], gene_path, files[1]]))
+        known = {"condition": condition, "batch": condition, "barcode": codes}
+        parts.append((X, genes["id"], pd.DataFrame(known, index=condition + "_" + codes), files[0].name))
+    X, _, obs = together(parts)
+    table = words(path, "\t")
     # Both the digit R added and the one before it are 1.
-    core = column(table, "name", table_path).str.extract(r"^([ACGTN]+-1)1?$", expand=False)
+    core = column(table, "name", path).str.extract(r"^([ACGTN]+-1)1?$", expand=False)
     if core.isna().any():
         raise DataError(
-            f"{table_path.name} has row names that are no barcodes ({shown(table['name'][core.isna()])}): {AGAIN}"
+            f"{path.name} has row names that are no barcodes ({shown(table['name'][core.isna()])}): {AGAIN}"
         )
-    table.index = pd.Index(column(table, "stim", table_path) + "_" + core, dtype=object)
-    found = {"cell_type": "cell", "donor": "ind", "multiplets": "multiplets"}
-    picked = pd.DataFrame({new: column(table, old, table_path) for new, old in found.items()})
-    picked = joined(obs.index, picked, "the matrices", table_path.name, need_all=True)
-    if len(table) != len(obs):
-        raise DataError(
-            f"{table_path.name} has {len(table):,} rows for {len(obs):,} cells: the files are not of one release"
-        )
-    obs = pd.concat([labels(picked), obs], axis=1).assign(batch=obs["condition"])
-    obs = obs[["cell_type", "condition", "donor", "batch", "multiplets", "barcode"]]
+    table.index = column(table, "stim", path) + "_" + core
+    columns = {"cell_type": "cell", "donor": "ind", "multiplets": "multiplets"}
+    found = facts(table, columns, obs.index, "the matrices", path, all_cells=True, only_cells=True)
+    obs = pd.concat([obs, found], axis=1)[["cell_type", "condition", "donor", "batch", "multiplets", "barcode"]]
     names = distinct(genes["symbol"], genes["id"], gene_path.name)
-    return assembled(sparse.vstack(parts, format="csr"), names, obs, "counts", names_of_files(paths), var=genes)
-
-
-def _one(paths, rule):
-    found = [p for p in paths if re.search(rule, p.name)]
-    if len(found) != 1:
-        raise DataError(f"{names_of_files(paths)}: there are {len(found)} files named like {rule}, one is needed")
-    return found[0]
+    return assembled(X, names, obs, "counts", names_of_files(paths), var=genes)

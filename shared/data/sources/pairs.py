@@ -1,15 +1,15 @@
 """Pairs of gene names: the one kind of table in the catalogue that holds no expression."""
 
-from __future__ import annotations
-
-from pathlib import Path
+import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.io.tables import refused
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Gene names of two species side by side.
+
+    :class:`DataError` is raised if the file is damaged, or a name stands twice.
 
     Parameters
     ----------
@@ -20,16 +20,8 @@ def read(paths: list[Path]):
     -------
     DataFrame
         human, mouse: symbols; neither is named twice. :func:`shared.data.genes.lists.gene_table` returns the same.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or a name stands twice.
     """
-    import pandas as pd
-
     (path,) = paths
-    path = Path(path)
     with refused(path):
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     if list(table.columns) != ["human", "mouse"] or table.empty:

@@ -4,22 +4,19 @@ The file is of a layout from before AnnData settled on one, so it is read with h
 anndata goes on reading it.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from shared.data.io.tables import refused
 from shared.data.io.tenx import text_of
 
-LABELS = "bulk_labels"
 COUNTED = ["n_genes", "n_counts", "percent_mito"]
 
 
-def read(paths: list[Path]):
+def read(paths):
     """The log-normalised values of the file's ``raw``, with the labels as ``cell_type``.
+
+    :class:`DataError` is raised if the file is damaged, or is another one.
 
     Parameters
     ----------
@@ -32,28 +29,19 @@ def read(paths: list[Path]):
         cells × genes. ``X``: float32 CSR, log(1 + counts of a cell scaled to one total for all); the file's own ``X``,
         scaled by gene, is left behind. ``obs``: ``cell_type``, ``n_genes``, ``n_counts``, ``percent_mito``; the last
         three were counted before the genes were cut to 765.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or is another one.
     """
     import anndata as ad
     import h5py
     from scipy import sparse
 
     (path,) = paths
-    with refused(path, "scanpy's file"):
-        with h5py.File(path) as file:
-            stored = file["raw.X"]
-            shape = tuple(int(n) for n in stored.attrs["h5sparse_shape"])
-            X = sparse.csr_matrix((stored["data"][:], stored["indices"][:], stored["indptr"][:]), shape, np.float32)
-            X.check_format(full_check=True)
-            cells, genes, types = file["obs"][:], file["raw.var"]["index"], file[f"uns/{LABELS}_categories"][:]
-        obs = pd.DataFrame(
-            {name: cells[name] for name in COUNTED}, index=pd.Index(text_of(cells["index"]), name="cell")
-        )
-        obs.insert(0, "cell_type", pd.Categorical.from_codes(cells[LABELS], text_of(types)))
-        found = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(text_of(genes), name="symbol")))
-    found.uns["units"] = "log"
-    return found
+    with refused(path, "scanpy's file"), h5py.File(path) as file:
+        stored, cells = file["raw.X"], file["obs"][:]
+        X = tuple(stored[part][:] for part in ("data", "indices", "indptr"))
+        X = sparse.csr_matrix(X, tuple(map(int, stored.attrs["h5sparse_shape"])), np.float32)
+        X.check_format(full_check=True)
+        obs = pd.DataFrame({name: cells[name] for name in COUNTED}, pd.Index(text_of(cells["index"]), name="cell"))
+        types = text_of(file["uns/bulk_labels_categories"])
+        obs.insert(0, "cell_type", pd.Categorical.from_codes(cells["bulk_labels"], types))
+        var = pd.DataFrame(index=pd.Index(text_of(file["raw.var"]["index"]), name="symbol"))
+        return ad.AnnData(X, obs=obs, var=var, uns={"units": "log"})

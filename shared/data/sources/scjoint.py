@@ -1,15 +1,16 @@
 """The files scJoint ships: dense HDF5, with the types of the cells beside each."""
 
-from __future__ import annotations
-
+import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import many
 from shared.data.io import names_of_files
-from shared.data.io.tables import AGAIN, LARGEST, refused, words
+from shared.data.io.tables import AGAIN, refused, sound, words
 from shared.data.io.tenx import text_of
-from shared.data.sources.common import assembled, labels
+from shared.data.sources.common import assembled, labels, together
+
+BLOCK = 8_000_000  # numbers read at a time
 
 
 def read(paths, *, batches, modality):
@@ -18,6 +19,9 @@ def read(paths, *, batches, modality):
     Layout: the group ``matrix`` with ``data`` as a full table of features × cells, ``barcodes`` and ``features``; and
     beside it a ``…cellTypes.csv`` as R writes it (a number or the cell's name, then the type), in the order of the
     cells. The values are log(1 + x) of counts or of gene activity, not counts.
+
+    :class:`DataError` is raised if a file is damaged, its parts contradict each other, types and cells differ in
+    number, or features differ.
 
     Parameters
     ----------
@@ -31,50 +35,33 @@ def read(paths, *, batches, modality):
     AnnData
         ``X``: float32 CSR. ``obs``: cell_type where there are types (missing in the other files), batch, modality.
         Names that two files share are written ``batch_name`` in all.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged, its parts contradict each other, types and cells differ in number, or features differ.
     """
-    from scipy import sparse
-
     groups = []
     for path in paths:
         if path.name.endswith(".h5"):
-            groups.append([path, None])
-        elif groups and groups[-1][1] is None:
-            groups[-1][1] = path
+            groups.append([path])
+        elif groups and len(groups[-1]) == 1:
+            groups[-1].append(path)
         else:
             raise DataError(f"{path.name} follows no .h5 file it could hold the types of: give each after its matrix")
     if not len(batches) == len(modality) == len(groups):
         raise DataError(f"batches or modality do not fit {many(len(groups), '.h5 file')}: give one for each")
-    parts, obs, genes = [], [], None
-    for (path, types), batch, kind in zip(groups, batches, modality):
-        with refused(path, "a matrix of scJoint"):
-            X, cells, own = _full(path)
-        if genes not in (None, own):
-            raise DataError(
-                f"{path.name} and {groups[0][0].name} have other features: the files do not belong together"
-            )
-        genes = own
-        table = pd.DataFrame(index=pd.Index(cells, dtype=object))
-        if types is not None:
-            table["cell_type"] = _types(types, cells, path)
-        parts.append(X)
-        obs.append(table.assign(modality=kind, batch=batch))
-    table = pd.concat(obs)
-    if table.index.has_duplicates:
-        table.index = pd.Index(table["batch"] + "_" + table.index, dtype=object)
-    return assembled(sparse.vstack(parts, format="csr"), genes, table, "log", names_of_files(paths))
+    parts = []
+    for (path, *types), batch, kind in zip(groups, batches, modality):
+        X, cells, genes = _full(path)
+        obs = pd.DataFrame({"cell_type": _types(types[0], cells, path)} if types else None, index=cells)
+        parts.append((X, genes, obs.assign(modality=kind, batch=batch), path.name))
+    X, genes, obs = together(parts)
+    if obs.index.has_duplicates:
+        obs.index = obs["batch"] + "_" + obs.index
+    return assembled(X, genes, obs, "log", names_of_files(paths))
 
 
 def _full(path):
     import h5py
-    import numpy as np
     from scipy import sparse
 
-    with h5py.File(path) as file:
+    with refused(path, "a matrix of scJoint"), h5py.File(path) as file:
         group = file["matrix"]
         cells, features, data = text_of(group["barcodes"]), text_of(group["features"]), group["data"]
         if data.shape != (len(features), len(cells)):
@@ -82,26 +69,19 @@ def _full(path):
                 f"{path.name} holds a table of {' × '.join(map(str, data.shape))}, and names {len(features):,} "
                 f"features and {len(cells):,} cells: it is damaged, or lies on its side"
             )
-        parts = []
-        step = max(1, 8_000_000 // max(1, len(cells)))
-        for start in range(0, len(features), step):
-            block = data[start : start + step]
-            if not ((block >= 0) & (block <= LARGEST)).all():
-                raise DataError(f"{path.name} holds values that are negative or not finite: it is damaged, {AGAIN}")
-            parts.append(sparse.csr_matrix(block.astype(np.float32)))
-    return sparse.vstack(parts, format="csr").T.tocsr(), cells, features
+        step, names = max(1, BLOCK // max(1, len(cells))), pd.DataFrame(features)
+        spans = (slice(start, start + step) for start in range(0, len(features), step))
+        parts = [sparse.csr_matrix(sound(data[span], "none", names[span], path), dtype=np.float32) for span in spans]
+        return sparse.vstack(parts, format="csr").T.tocsr(), pd.Index(cells, dtype=object), features
 
 
 def _types(path, cells, matrix):
     table = words(path, ",")
     if table.shape[1] != 2:
         raise DataError(f"{path.name} has {table.shape[1]} columns where a number or name and a type are due: {AGAIN}")
-    if len(table) != len(cells):
+    if list(table.iloc[:, 0]) not in ([str(i + 1) for i in range(len(cells))], list(cells)):
         raise DataError(
-            f"{path.name} has {many(len(table), 'type')} for the {many(len(cells), 'cell')} of {matrix.name}: "
-            "one of them was cut short, or they do not belong together"
+            f"{path.name} names {many(len(table), 'type')} for the {many(len(cells), 'cell')} of {matrix.name}, or in "
+            "another order: one of them was cut short, or they do not belong together"
         )
-    first = list(table.iloc[:, 0])
-    if first not in ([str(i + 1) for i in range(len(first))], cells):
-        raise DataError(f"{path.name} names the cells in another order than {matrix.name}: they do not belong together")
     return labels(table.iloc[:, 1]).to_numpy()

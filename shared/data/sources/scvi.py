@@ -4,15 +4,10 @@ The files are of a layout from before AnnData settled on one, so they are read w
 anndata goes on reading it.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
-from shared.data.errors import DataError
-from shared.data.io.tables import refused
+from shared.data.io.tables import refused, sound
 from shared.data.io.tenx import text_of
 from shared.data.sources.common import assembled
 
@@ -20,8 +15,10 @@ COUNTED = ("n_genes", "percent_mito", "n_counts")
 PANEL = "_TotalSeqB"  # the kind of antibody, at the end of each name
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Counts of genes, with the antibodies beside them.
+
+    :class:`DataError` is raised if the file is damaged, is another one, or holds what is no count.
 
     Parameters
     ----------
@@ -33,24 +30,17 @@ def read(paths: list[Path]):
     AnnData
         cells × genes. ``X``: float32 CSR, counts. ``obs``: ``n_genes``, ``percent_mito`` and ``n_counts``, counted
         before genes were left out. ``obsm["proteins"]``: DataFrame of counts of the antibodies. There are no labels.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, is another one, or holds what is no count.
     """
     import h5py
     from scipy import sparse
 
     (path,) = paths
     with refused(path, "the file of scvi-tools"), h5py.File(path) as file:
-        dense, cells, genes = file["X"][:], text_of(file["obs/index"]), text_of(file["var/index"])
-        proteins, panel = file["obsm/protein_expression"][:], text_of(file["uns/protein_names"])
+        cells, genes, panel = map(text_of, (file["obs/index"], file["var/index"], file["uns/protein_names"]))
         obs = pd.DataFrame({name: file[f"obs/{name}"][:] for name in COUNTED}, index=cells)
-        table = pd.DataFrame(proteins.astype(np.float32), cells, [p.removesuffix(PANEL) for p in panel])
-    for what, values in (("genes", dense), ("antibodies", proteins)):
-        if values.dtype.kind not in "iuf" or not np.isfinite(values).all() or (values < 0).any() or (values % 1).any():
-            raise DataError(f"{path.name}: the {what} hold values that are no counts: it is damaged, fetch it again")
-    found = assembled(sparse.csr_matrix(dense, dtype=np.float32), genes, obs, "counts", path.name)
-    found.obsm["proteins"] = table
+        names = pd.DataFrame({"cell": cells})
+        X, proteins = (sound(file[name][:], "counts", names, path) for name in ("X", "obsm/protein_expression"))
+        panel = [name.removesuffix(PANEL) for name in panel]
+        found = assembled(sparse.csr_matrix(X, dtype=np.float32), genes, obs, "counts", path.name)
+        found.obsm["proteins"] = pd.DataFrame(proteins.astype(np.float32), cells, panel)
     return found

@@ -1,36 +1,35 @@
 """Segerstolpe's pancreas (E-MTAB-5061): RPKM and counts of every cell side by side in one table."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import shown
-from shared.data.io.tables import AGAIN, blocks, fields, opened, sound, words
+from shared.data.io.tables import blocks, opened, sound, words
 from shared.data.io.tenx import distinct
-from shared.data.sources.common import assembled, joined, labels, stacked
+from shared.data.sources.common import assembled, facts, header, stacked
 
 # Column of obs to heading of the sdrf, without blanks and in lower case.
-FACTS = {
+COLUMNS = {
     "cell_type": "characteristics[celltype]",
     "donor": "characteristics[individual]",
-    "disease": "characteristics[disease]",
-    "quality": "characteristics[singlecellwellquality]",
-    "sex": "characteristics[sex]",
-    "age": "characteristics[age]",
+    "disease": ("characteristics[disease]",),
+    "quality": ("characteristics[singlecellwellquality]",),
+    "sex": ("characteristics[sex]",),
+    "age": ("characteristics[age]",),
 }
 
 
-def read(paths: list[Path]):
+def read(paths):
     """Cells × genes with their types, donors and disease.
 
     Layout of ``pancreas_refseq_rpkms_counts_3514sc.txt`` (tabs): a first line ``#samples`` and the 3,514 cells once;
     then in each row a symbol, RefSeq accessions, 3,514 RPKM and 3,514 counts in the same order. Whoever takes all 7,028
     columns counts every cell twice. The last rows are 92 spike-in controls (ERCC_…) and eGFP. ``E-MTAB-5061.sdrf.txt``
     (tabs) has one row a cell; about 1,300 cells failed the authors' own control and have the type "not applicable".
+
+    :class:`DataError` is raised if a file is damaged, the rows do not hold each cell twice, or the files do not belong
+    together.
 
     Parameters
     ----------
@@ -42,24 +41,14 @@ def read(paths: list[Path]):
     AnnData
         ``X``: float32 CSR, counts. ``obs``: cell_type, donor, batch (the donor), disease, quality, sex, age, as far as
         the sdrf has them; cell_type and donor are needed. ``var``: accession, spike_in.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged, the rows do not hold each cell twice, or the files do not belong together.
     """
     path, sdrf = paths
     with opened(path) as stream:
-        first, *cells = fields(stream.readline(), "\t")
-        if first != "#samples" or not cells:
-            raise DataError(
-                f"{path.name} does not begin with #samples: it is another table, or its head was lost; {AGAIN}"
-            )
+        cells = header(stream.readline(), ["#samples"], path)
         # The RPKM are looked at too: a row that slipped by one shows there.
-        parts = ((n, sound(b, "none", n, path)) for n, b in blocks(stream, path, "\t", 2, cells * 2))
+        parts = ((n, sound(b, "none", n, path)) for n, b in blocks(stream, path, "\t", 2, [*cells, *cells]))
         names, X = stacked((n, sound(b[:, len(cells) :], "counts", n, path)) for n, b in parts)
     genes = distinct(names[0], np.where(names[1].isin(["", "NA"]), names[0], names[0] + "|" + names[1]), path.name)
-    cells = pd.Index(cells, dtype=object)
     obs = _facts(sdrf, cells, path)
     var = pd.DataFrame({"accession": names[1].to_numpy(), "spike_in": names[0].str.match(r"ERCC[-_]").to_numpy()})
     return assembled(X.T.tocsr(), genes, obs, "counts", path.name, var=var)
@@ -68,22 +57,15 @@ def read(paths: list[Path]):
 def _facts(path, cells, matrix):
     table = words(path, "\t", whole=False)  # nobody here has seen how it ends
     table.columns = [str(c).replace(" ", "").lower() for c in table.columns]
-    keys = [c for c in ("extractname", "sourcename") if (table.columns == c).sum() == 1 and cells.isin(table[c]).any()]
+    table = table.loc[:, ~table.columns.duplicated(keep=False)]  # Protocol REF and the like
+    keys = [c for c in ("extractname", "sourcename") if c in table and cells.isin(table[c]).any()]
     if not keys:
         raise DataError(
             f"{path.name} names none of the cells of {matrix.name} as Source Name or Extract Name ({shown(cells)}): "
             "it is another file, or damaged"
         )
-    there = {new: old for new, old in FACTS.items() if (table.columns == old).sum() == 1}
-    lost = {"cell_type", "donor"} - set(there)
-    if lost:
-        raise DataError(
-            f"{path.name} has no one column for {shown(sorted(lost))}; it has {shown(table.columns)}: {AGAIN}"
-        )
     # A cell read from both its ends has two rows, which say the same.
-    facts = pd.DataFrame({new: table[old] for new, old in there.items()}).set_index(pd.Index(table[keys[0]]))
-    facts = facts[~facts.reset_index().duplicated().to_numpy()]
-    facts = labels(joined(cells, facts, matrix.name, path.name, need_all=True))
-    facts["cell_type"] = facts["cell_type"].str.replace(r" cells?$", "", regex=True)
-    facts["batch"] = facts["donor"]
-    return facts
+    table = table[table.columns.intersection([keys[0], *np.hstack([*COLUMNS.values()])], sort=False)].drop_duplicates()
+    obs = facts(table, COLUMNS, cells, matrix.name, path, key=keys[0], all_cells=True)
+    obs["cell_type"] = obs["cell_type"].str.replace(r" cells?$", "", regex=True)
+    return obs.assign(batch=obs["donor"])

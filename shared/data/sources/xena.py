@@ -1,9 +1,5 @@
 """UCSC Xena: genes × samples of TCGA, TARGET and GTEx, with the table of phenotypes."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -11,9 +7,10 @@ from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
 from shared.data.io import MISSING
-from shared.data.io.tables import AGAIN, blocks, fields, opened, sound, words
-from shared.data.sources.common import assembled, column, gene_names, joined, labels
+from shared.data.io.tables import blocks, opened, sound, words
+from shared.data.sources.common import assembled, facts, gene_names, header
 
+ABSENT = tuple(MISSING - {""})
 # Columns of obs, and what the hubs call them.
 PHENOTYPES = {
     "study": ("_study",),
@@ -24,10 +21,12 @@ PHENOTYPES = {
     "sex": ("_gender",),
     "cancer": ("_primary_disease", "cancer type abbreviation"),
 }
+# TCGA-OR-A5J1-01 and TARGET-20-PANSBH-03A name the donor in three parts, GTEX-1117F-0226-SM-5GZZ7 in two.
+DONOR = r"^((?:TCGA|TARGET)-[^-]+-[^-]+|GTEX-[^-]+)"
 
 
 def read(
-    paths: list[Path],
+    paths,
     *,
     base: float | None = None,
     offset: float = 0.0,
@@ -43,10 +42,12 @@ def read(
     adjusted for batch; some genes have no value in some samples (NA), so ``missing="drop"``. Phenotypes: one row a
     sample, of more samples than were measured; Toil's is in Latin-1.
 
+    :class:`DataError` is raised if a file is damaged, lacks values, or names no sample of the other.
+
     Parameters
     ----------
     paths : list of Path
-        The matrix; then the phenotypes, where they are wanted.
+        The matrix and the phenotypes.
     base, offset : float
         Undo log_base(x + offset). A value at the floor, which is the logarithm of the offset as the file rounds it,
         becomes exactly zero; others keep the precision of four decimals, 3.5e-5 of TPM + offset.
@@ -63,23 +64,13 @@ def read(
         ``X``: float32 ndarray. ``obs``: study, sample_type, tissue, disease, detail, sex, cancer as far as the
         phenotypes have them; donor, from the sample's name; batch (the study) where it is known. Samples without a
         phenotype have missing values. ``var``: id; genes are named by it, cut at the version where it has one.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged, lacks values, or names no sample of the other.
     """
-    path, *phenotypes = paths
-    require(OneOf("refuse", "drop"), missing=missing)
-    require(OneOf("refuse", "drop"), twice=twice)
+    path, phenotypes = paths
+    require(OneOf("refuse", "drop"), missing=missing, twice=twice)
     found, parts, lacking = [], [], []
     with opened(path) as stream:
-        corner, *cells = fields(stream.readline(), "\t") or [""]
-        if corner not in ("sample", "Ensembl_ID", "gene") or not cells:
-            raise DataError(
-                f"{path.name} begins with {corner[:40]!r} where 'sample' is due: it is another table, {AGAIN}"
-            )
-        table = _phenotypes(phenotypes, pd.Index(cells, dtype=object), path)
+        cells = header(stream.readline(), ["sample", "Ensembl_ID", "gene"], path)
+        obs = facts(words(phenotypes, quoted=False), PHENOTYPES, cells, path.name, phenotypes, key="sample")
         for ids, block in blocks(stream, path, "\t", 1, cells, absent=ABSENT):
             gone = np.isnan(block).any(axis=1)
             if gone.any() and missing == "refuse":
@@ -91,24 +82,22 @@ def read(
             ids, block = ids[~gone], block[~gone]
             if base is not None:
                 block = undone(sound(block, "log", ids, path), base, offset, path.name)
-            sound(block, units, ids, path)
             found.append(ids)
-            parts.append(block.astype(np.float32))
+            parts.append(sound(block, units, ids, path).astype(np.float32))
     ids = pd.concat(found, ignore_index=True).set_axis(["id"], axis=1)
-    X = side_by_side(parts)
-    notes = (
-        [f"{many(len(lacking), 'gene')} without a value in some sample left out ({shown(lacking)})"] if lacking else []
-    )
+    X, notes = side_by_side(parts), []
+    if lacking:
+        notes.append(f"{many(len(lacking), 'gene')} without a value in some sample left out ({shown(lacking)})")
     again = ids["id"].duplicated(keep=False).to_numpy()
     if again.any() and twice == "drop":
-        notes.append(
-            f"{many(int(again.sum()), 'row')} left out whose name stands twice ({shown(ids['id'][again].unique())})"
-        )
+        names = shown(ids["id"][again].unique())
+        notes.append(f"{many(int(again.sum()), 'row')} left out whose name stands twice ({names})")
         ids, X = ids[~again].reset_index(drop=True), X[:, ~again]
-    return assembled(X, gene_names(ids, path), table, units, path.name, var=ids, notes=notes)
-
-
-ABSENT = tuple(MISSING - {""})
+    obs["donor"] = cells.str.extract(DONOR, expand=False).to_numpy()
+    if "study" in obs:
+        obs["batch"] = obs["study"]
+    obs = obs.dropna(axis=1, how="all")
+    return assembled(X, gene_names(ids, path), obs, units, path.name, var=ids, notes=notes)
 
 
 def undone(values, base: float, offset: float, what: str = "the matrix"):
@@ -126,26 +115,9 @@ def undone(values, base: float, offset: float, what: str = "the matrix"):
 def side_by_side(parts: list) -> np.ndarray:
     """Blocks of genes × samples as one samples × genes array, each block let go as soon as it is copied."""
     X = np.empty((parts[0].shape[1], sum(map(len, parts))), np.float32)
-    at = 0
-    for i, part in enumerate(parts):
-        X[:, at : at + len(part)] = part.T
-        at += len(part)
-        parts[i] = None
+    at = X.shape[1]
+    while parts:
+        part = parts.pop()
+        X[:, at - len(part) : at] = part.T
+        at -= len(part)
     return X
-
-
-def _phenotypes(paths, cells, matrix):
-    table = pd.DataFrame(index=cells)
-    for path in paths[:1]:
-        said = words(path, quoted=False)
-        key = next((k for k in ("sample", "sampleID") if k in said), None)
-        if key is None:
-            raise DataError(f"{path.name} has no column 'sample'; it has {shown(said.columns)}: {AGAIN}")
-        found = {new: n for new, old in PHENOTYPES.items() for n in reversed(old) if n in said}
-        picked = pd.DataFrame({new: column(said, old, path) for new, old in found.items()})
-        table = labels(joined(cells, picked.set_axis(pd.Index(said[key])), matrix.name, path.name))
-    # TCGA-OR-A5J1-01 and TARGET-20-PANSBH-03A name the donor in three parts, GTEX-1117F-0226-SM-5GZZ7 in two.
-    table["donor"] = cells.str.extract(r"^((?:TCGA|TARGET)-[^-]+-[^-]+|GTEX-[^-]+)", expand=False).to_numpy()
-    if "study" in table:
-        table["batch"] = table["study"]
-    return table.dropna(axis=1, how="all")

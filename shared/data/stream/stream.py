@@ -1,19 +1,14 @@
 """Matrices larger than memory: read an ``.h5ad`` file piece by piece, and shuffle its cells on the way to a network.
 
-``Stream("cells.h5ad")`` opens the file and reads nothing but its outline. ``statistics()`` goes through it once,
-``chunks()`` gives it in order, ``batches()`` in random order: contiguous blocks of cells are read in a random order
-into a buffer, and the buffer is shuffled. How close that comes to a true shuffle is told by ``batches.mixing()``.
-
-Memory depends on the buffer and on the number of genes. Of each cell only its place in the file is kept (8 bytes),
-and the labels that were asked for. ``.obs`` is read whole, and only when it is used.
+``Stream("cells.h5ad")`` reads nothing but the outline of the file. ``chunks()`` gives its cells in order, ``batches()``
+in random order. Memory depends on the buffer and on the number of genes; of each cell only its place in the file is
+kept (8 bytes), and the labels that were asked for. ``.obs`` is read whole, and only when it is used.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -21,29 +16,28 @@ from scipy import sparse
 from shared.data.constraints import Maybe, OneOf, Whole, require
 from shared.data.errors import DataError
 from shared.data.genes.kinds import gene_kind
-from shared.data.genes.lists import compare_genes, many, names_of, once, shown
+from shared.data.genes.lists import many, names_of, once, shown
 from shared.data.stream.backed import SPAN, Backed
-from shared.data.stream.batches import Batch, Batches, Mixing, as_torch
-from shared.data.stream.convert import to_rows
-from shared.data.stream.moments import Statistics, statistics_of
+from shared.data.stream.batches import Batch, Batches
 
-__all__ = ["Batch", "Batches", "Mixing", "Statistics", "Stream", "as_torch", "to_rows"]
+__all__ = ["Batch", "Batches", "Stream"]
 
 STEP_BYTES = 32 << 20  # what a chunk takes, unless its size is named
 
 
 class Stream:
-    """Cells of one or several ``.h5ad`` files, read as they are needed.
+    """Cells of an ``.h5ad`` file, read as needed; ``anndata.experimental.concat_on_disk`` makes one file of several.
+
+    :class:`DataError` is raised if the file is missing, damaged, a zarr store, stored by gene (CSC) or without the
+    matrix or the genes asked for. While reading: on NaN, on damage, and when the file changes meanwhile.
 
     Parameters
     ----------
-    paths : path or sequence of paths
-        Several files are one corpus, one after another.
+    path : path
     genes : sequence of str, optional
-        The columns, in this order. Without it: all genes of one file, or those that all files share, in the order of
-        the first.
+        The columns, in this order; all genes of the file without it.
     missing : {"refuse", "zero"}, default "refuse"
-        What to do about a gene of `genes` that a file has not.
+        What to do about a gene of `genes` that the file has not.
     layer : str, optional
         Read ``layers[layer]`` instead of ``X``; ``"raw"`` reads ``raw.X`` with its own genes.
     transform : function, optional
@@ -55,120 +49,60 @@ class Stream:
     shape : tuple of int
         Cells and genes.
     genes : tuple of str
-    alignment : tuple of Comparison
-        For each file, how its genes compare with `genes`.
-
-    Raises
-    ------
-    DataError
-        If a file is missing, damaged, a zarr store, stored by gene (CSC) or without the matrix asked for, or the
-        files share no gene. While reading: on NaN, on damage, and when the file changes meanwhile.
-
-    Examples
-    --------
-    >>> stream = Stream("atlas.h5ad", transform=np.log1p)  # doctest: +SKIP
-    >>> for X, y, rows in stream.batches(256, labels="cell_type"): ...  # doctest: +SKIP
     """
 
-    def __init__(self, paths, *, genes=None, missing="refuse", layer=None, transform=None):
-        paths = [paths] if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable) else list(paths)
-        if not paths or not all(isinstance(p, (str, os.PathLike)) for p in paths):
-            raise DataError(f"no file is named by {paths}: give the path of an .h5ad file, or a list of paths")
-        require(OneOf("refuse", "zero"), missing=missing)
-        self.transform = transform
-        self._tried = transform is None
-        self.files = tuple(Backed(p, layer) for p in paths)
-        self._starts = np.cumsum([0, *(f.shape[0] for f in self.files)])
-        self.genes = self._shared_genes() if genes is None else tuple(names_of(genes))
-        self._columns = [self._columns_of(f, missing) for f in self.files]
-        self.shape = (int(self._starts[-1]), len(self.genes))
-        if not self.shape[0] or not self.shape[1]:
-            raise DataError(f"there is nothing to read: {self.shape[0]} cells and {self.shape[1]} genes")
-
-    def _shared_genes(self):
-        first, *others = (f.genes for f in self.files)
-        if all(g == first for g in others):
-            return first
-        for f in self.files:
-            once(f.genes, f.path.name)
-        inside = set(first).intersection(*others)
-        if not inside:
-            kinds = "; ".join(f"{f.path.name}: {gene_kind(f.genes)}" for f in self.files[:4])
+    def __init__(self, path, *, genes=None, missing="refuse", layer=None, transform=None):
+        if not isinstance(path, (str, os.PathLike)):
             raise DataError(
-                f"the files share no gene ({kinds}): bring them to one kind of names with shared.data.to_symbols or "
-                "to_human first"
+                f"no file is named by {path}: give the path of one .h5ad file; of several, "
+                "anndata.experimental.concat_on_disk makes one"
             )
-        return tuple(g for g in first if g in inside)
-
-    def _columns_of(self, file, missing):
-        """Where each gene lies in a file (-1: nowhere); None where nothing has to be moved."""
-        if file.genes == self.genes:
-            return None
-        once(file.genes, file.path.name)
-        once(self.genes, "genes")
-        place = {g: i for i, g in enumerate(file.genes)}
-        if not self.genes:
+        require(OneOf("refuse", "zero"), missing=missing)
+        self.transform, self._tried = transform, transform is None
+        self.file = Backed(path, layer)
+        self.genes = self.file.genes if genes is None else tuple(names_of(genes))
+        if genes is not None and not self.genes:
             raise DataError("genes names none: give at least one, or leave genes out for all")
-        columns = np.array([place.get(g, -1) for g in self.genes])
-        lost = [g for g in self.genes if g not in place]
+        self.shape = (self.file.shape[0], len(self.genes))
+        if 0 in self.shape:
+            raise DataError(f"there is nothing to read: {self.shape[0]} cells and {self.shape[1]} genes")
+        self._place = None if self.genes == self.file.genes else self._places(missing)
+
+    def _places(self, missing):
+        """The column that each gene of the file goes to."""
+        own, name = self.file.genes, self.file.path.name
+        once(own, name)
+        once(self.genes, "genes")
+        known = set(own)
+        lost = [g for g in self.genes if g not in known]
         if len(lost) == len(self.genes):
             raise DataError(
-                f"{file.path.name} holds none of the {many(len(lost), 'gene')} asked for; it names "
-                f"{gene_kind(file.genes)} ({shown(file.genes)}): bring both to one kind of names"
+                f"{name} holds none of the {many(len(lost), 'gene')} asked for; it names {gene_kind(own)} "
+                f"({shown(own)}): bring both to one kind of names, with shared.data.to_symbols"
             )
         if lost and missing == "refuse":
             raise DataError(
-                f"{file.path.name} lacks {many(len(lost), 'gene')} of the {len(self.genes):,} asked for "
-                f"({shown(lost)}): leave them out, or fill them with zeros by missing='zero'"
+                f"{name} lacks {many(len(lost), 'gene')} of the {len(self.genes):,} asked for ({shown(lost)}): leave "
+                "them out, or fill them with zeros by missing='zero'"
             )
-        return columns
+        return places(own, self.genes)
 
     def __repr__(self):
-        forms = sorted({"CSR" if f.sparse else "dense" for f in self.files})
-        packed = sorted({f.packed or "not compressed" for f in self.files})
+        form, packed = "CSR" if self.file.sparse else "dense", self.file.packed or "not compressed"
         return (
-            f"Stream of {self.shape[0]:,} cells × {self.shape[1]:,} genes in {many(len(self.files), 'file')} "
-            f"({' and '.join(forms)}, {' and '.join(packed)})"
+            f"Stream of {self.shape[0]:,} cells × {self.shape[1]:,} genes in {self.file.path.name} ({form}, {packed})"
         )
 
     def __len__(self):
         return self.shape[0]
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        """Close the files; they open again when something is read."""
-        for f in self.files:
-            f.close()
-
-    @cached_property
-    def alignment(self):
-        return tuple(compare_genes(f.genes, self.genes) for f in self.files)
-
     @cached_property
     def obs(self):
-        """The cells as DataFrame, read once; of several files with a column ``file``."""
-        import pandas as pd
-
-        tables = [f.obs() for f in self.files]
-        if len(tables) == 1:
-            return tables[0]
-        names = [f.path.name for f in self.files]
-        obs = pd.concat(tables)
-        obs["file"] = pd.Categorical.from_codes(np.repeat(range(len(names)), np.diff(self._starts)), _distinct(names))
-        return obs
+        """The cells as DataFrame, read once."""
+        return self.file.obs()
 
     def labels(self, name):
         """One column of obs without reading the others.
-
-        Parameters
-        ----------
-        name : str
-            A column that every file has.
 
         Returns
         -------
@@ -179,63 +113,31 @@ class Stream:
         """
         import pandas as pd
 
-        found = [pd.Series(f.column(name)) for f in self.files]
-        if all(pd.api.types.is_numeric_dtype(s) and not pd.api.types.is_bool_dtype(s) for s in found):
-            whole = all(pd.api.types.is_integer_dtype(s) and not s.hasnans for s in found)
+        column = pd.Series(self.file.obs(name))
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            whole = pd.api.types.is_integer_dtype(column) and not column.hasnans
             to = {"dtype": np.int64} if whole else {"dtype": np.float32, "na_value": np.nan}
-            return np.concatenate([s.to_numpy(**to) for s in found]), None
-        found = [s if isinstance(s.dtype, pd.CategoricalDtype) else s.astype("category") for s in found]
-        classes = sorted({str(c) for s in found for c in s.cat.categories})
-        place = {c: i for i, c in enumerate(classes)}
-        # The last entry serves code -1, which numpy takes as "the last".
-        tables = [np.array([*(place[str(c)] for c in s.cat.categories), -1], dtype=np.int64) for s in found]
-        return np.concatenate([t[s.cat.codes] for t, s in zip(tables, found)]), tuple(classes)
+            return column.to_numpy(**to), None
+        codes, classes = pd.factorize(column.astype(object).map(str, na_action="ignore"), sort=True)
+        return codes.astype(np.int64), tuple(classes)
 
-    def read(self, rows, *, raw=False):
-        """Cells by ascending position, aligned to ``genes``.
-
-        Parameters
-        ----------
-        rows : int ndarray
-            Ascending positions in ``obs``.
-        raw : bool, default False
-            Leave the file's number type as it is (else float32).
+    def read(self, rows, *, dense=False):
+        """Cells by ascending position in ``obs``, aligned to ``genes``.
 
         Returns
         -------
-        CSR or ndarray of shape (len(rows), n_genes)
-            CSR if any of the files read here is sparse.
+        float32 CSR or ndarray of shape (len(rows), n_genes)
+            As the file is stored, or an ndarray if `dense`.
         """
-        rows = np.asarray(rows)
-        if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu" or (rows[1:] <= rows[:-1]).any():
-            raise DataError("rows should be positions in ascending order, each once, and at least one")
-        rows = rows.astype(np.int64, copy=False)
-        if rows[0] < 0 or rows[-1] >= self.shape[0]:
-            raise DataError(f"rows reach from {rows[0]} to {rows[-1]}, and positions from 0 to {self.shape[0] - 1}")
-        cuts = enumerate(pairwise(np.searchsorted(rows, self._starts)))
-        parts = [self._aligned(i, rows[a:b] - self._starts[i]) for i, (a, b) in cuts if b > a]
-        X = parts[0]
-        if len(parts) > 1:
-            X = sparse.vstack(parts, format="csr") if any(map(sparse.issparse, parts)) else np.concatenate(parts)
-        return X if raw else X.astype(np.float32, copy=False)
-
-    def _aligned(self, i, rows):
-        X = self.files[i].read(rows)
+        chosen, rows = rows, self._subset(rows)
+        if not np.array_equal(chosen, rows):
+            raise DataError("rows should be positions in ascending order")
+        X = self.file.read(rows)
         if self.transform is not None:
-            X = self._transformed(X, f"{self.files[i].path.name}, cells {rows[0]:,} to {rows[-1]:,}")
-        columns = self._columns[i]
-        if columns is None:
-            return X
-        here = columns >= 0
-        if here.all():
-            return X[:, columns]
-        if not sparse.issparse(X):
-            return np.where(here, X[:, columns], X.dtype.type(0))
-        # A product with a 0/1 matrix moves the columns and leaves the missing ones empty.
-        move = sparse.csr_matrix(
-            (np.ones(here.sum(), X.dtype), (columns[here], np.flatnonzero(here))), shape=(X.shape[1], len(columns))
-        )
-        return (X @ move).tocsr()
+            X = self._transformed(X, f"{self.file.path.name}, cells {rows[0]:,} to {rows[-1]:,}")
+        X = X if self._place is None else moved(X, self._place, self.shape[1])
+        X = X.toarray() if dense and sparse.issparse(X) else X
+        return X.astype(np.float32, copy=False)
 
     def _transformed(self, X, where):
         try:
@@ -255,45 +157,37 @@ class Stream:
             if not np.allclose(first, alone, rtol=1e-4, atol=1e-6):
                 raise DataError(
                     "transform treats a cell differently beside other cells, so the result would depend on where the "
-                    "file is cut: fit what it learns on the training cells first (statistics() gives mean and variance)"
+                    "file is cut: fit what it learns on the training cells first, chunk by chunk"
                 )
             self._tried = True
         return found
 
     def _subset(self, cells):
-        """A choice of cells as ascending positions; None for all."""
+        """A choice of cells as ascending positions; all for None."""
         if cells is None:
-            return None
+            return np.arange(self.shape[0])
         cells = np.asarray(list(cells) if isinstance(cells, (range, set)) else cells)
         if cells.dtype == bool:
             if cells.shape != (self.shape[0],):
                 raise DataError(f"cells is a mask of shape {cells.shape}, and there are {self.shape[0]:,} cells")
             cells = np.flatnonzero(cells)
         if not cells.size:
-            raise DataError("cells chooses none: give at least one position")
+            raise DataError("cells chooses none: give positions, one at least")
         if cells.ndim != 1 or not np.issubdtype(cells.dtype, np.integer):
             raise DataError("cells should be a mask or a list of positions: np.flatnonzero(stream.obs['batch'] == 'a')")
         cells = np.sort(cells.astype(np.int64))
         if cells[0] < 0 or cells[-1] >= self.shape[0]:
-            raise DataError(
-                f"cells names position {cells[0 if cells[0] < 0 else -1]}, outside 0 to {self.shape[0] - 1}"
-            )
+            raise DataError(f"positions reach from {cells[0]} to {cells[-1]}, outside 0 to {self.shape[0] - 1}")
         if (np.diff(cells) == 0).any():
-            raise DataError("cells names a cell twice: drop the copies with np.unique(cells)")
+            raise DataError("positions stand twice: drop the copies with np.unique(cells)")
         return cells
-
-    def _step(self):
-        """Cells that take about STEP_BYTES once read."""
-        return int(np.clip(STEP_BYTES // self._bytes_per_cell(), 1, SPAN))
 
     def _bytes_per_cell(self):
         # An entry of a CSR takes its value and its column.
-        sizes = [
-            f.entries / max(1, f.shape[0]) * (8 if f.sparse else f.dtype.itemsize) for f in self.files if f.shape[0]
-        ]
-        return max(16, int(max(sizes)))
+        entry = 8 if self.file.sparse else self.file.dtype.itemsize
+        return max(16, int(self.file.entries / self.shape[0] * entry))
 
-    def chunks(self, size=None, *, cells=None, dense=False, raw=False):
+    def chunks(self, size=None, *, cells=None, dense=False):
         """Go through the cells in the order of the file.
 
         Parameters
@@ -304,121 +198,39 @@ class Stream:
             Only these cells; they come in the order of the file.
         dense : bool, default False
             Give ndarrays also where the file is sparse.
-        raw : bool, default False
-            Leave the file's number type as it is (else float32).
 
         Yields
         ------
-        X : CSR or ndarray of shape (n, n_genes)
+        X : float32 CSR or ndarray of shape (n, n_genes)
         rows : int64 ndarray of shape (n,)
             Positions in ``obs``.
         """
         require(Maybe(Whole(1)), size=size)
-        size = self._step() if size is None else int(size)
+        size = int(np.clip(STEP_BYTES // self._bytes_per_cell(), 1, SPAN)) if size is None else int(size)
         cells = self._subset(cells)
-        return self._chunks(size, cells, dense, raw)
+        parts = (cells[at : at + size] for at in range(0, len(cells), size))
+        return ((self.read(rows, dense=dense), rows) for rows in parts)
 
-    def _chunks(self, size, cells, dense, raw):
-        n = self.shape[0] if cells is None else len(cells)
-        for at in range(0, n, size):
-            rows = np.arange(at, min(n, at + size)) if cells is None else cells[at : at + size]
-            X = self.read(rows, raw=raw)
-            yield (X.toarray() if dense and sparse.issparse(X) else X), rows
-
-    def statistics(self, cells=None):
-        """Mean, variance and share of expressing cells of every gene, and totals of every cell, in one pass.
-
-        Chunks are merged in float64: a gene with a large mean and a small variance keeps it, which the difference of
-        two sums would not.
-
-        Parameters
-        ----------
-        cells : int or bool ndarray, optional
-            Only these cells, such as the training cells.
-
-        Returns
-        -------
-        Statistics
-        """
-        return statistics_of((X for X, _ in self.chunks(cells=cells, raw=True)), self.genes)
-
-    def batches(
-        self,
-        size=256,
-        *,
-        labels=None,
-        shuffle="block",
-        block=None,
-        buffer=None,
-        seed=0,
-        epoch=0,
-        start=0,
-        cells=None,
-        dense=True,
-        rank=0,
-        world=1,
-        drop_last=False,
-        prefetch=False,
-    ):
-        """Mini-batches in random order; every cell exactly once an epoch.
-
-        Blocks of `block` neighbouring cells are read in random order until `buffer` cells are in memory; these are
-        shuffled and handed out. The order depends on `seed` and `epoch` and on nothing else.
-
-        Parameters
-        ----------
-        size : int, default 256
-            Cells in a batch.
-        labels : str or ndarray of shape (n_cells,), optional
-            A column of obs, or one label for every cell of the stream.
-        shuffle : {"block", "none"}, default "block"
-            ``"none"`` keeps the order of the file. ``block=1`` gives a true shuffle, and reads many times slower.
-        block : int, optional
-            Cells read at once. Without it 64; in a compressed file about two of its own chunks, but no more than 1/64
-            of the buffer.
-        buffer : int, optional
-            Cells held for shuffling; rounded up to whole batches. Without it 16,384, or as many as take 64 MB.
-        seed : int, default 0
-            Names the order of all epochs.
-        epoch : int, default 0
-            Counts from 0; each has an order of its own.
-        start : int, default 0
-            Batches to leave out at the beginning, to go on where a run was interrupted; they are not read.
-        cells : int or bool ndarray, optional
-            Only these cells, such as the training cells of a split.
-        dense : bool, default True
-            Give ndarrays; otherwise CSR where the file is sparse.
-        rank, world : int, default 0 and 1
-            This worker and the number of workers. Their shares are disjoint and differ by one cell at most.
-        drop_last : bool, default False
-            Leave out the last batch if it is not full, and what would give one worker more batches than another.
-        prefetch : bool, default False
-            Read the next buffer in a thread while this one is used, at the cost of a second buffer. On two cores no
-            gain was measured that stands out from the noise: HDF5 reads under the interpreter's lock.
-
-        Returns
-        -------
-        Batches
-        """
-        return Batches(
-            self,
-            size,
-            labels=labels,
-            shuffle=shuffle,
-            block=block,
-            buffer=buffer,
-            seed=seed,
-            epoch=epoch,
-            start=start,
-            cells=cells,
-            dense=dense,
-            rank=rank,
-            world=world,
-            drop_last=drop_last,
-            prefetch=prefetch,
-        )
+    def batches(self, size=256, **options):
+        """Mini-batches in random order, every cell exactly once an epoch: :class:`Batches` of these `options`."""
+        return Batches(self, size, **options)
 
 
-def _distinct(names):
-    """File names, numbered where one occurs twice."""
-    return [n if names.count(n) == 1 else f"{i}:{n}" for i, n in enumerate(names)]
+def places(own, genes) -> np.ndarray:
+    """For each of `own` genes its column among `genes`, -1 where there is none: int32 ndarray."""
+    column = {gene: i for i, gene in enumerate(genes)}
+    return np.fromiter((column.get(g, -1) for g in own), np.int32, len(own))
+
+
+def moved(X, place, n_genes):
+    """Columns of a CSR or ndarray to their `place` (-1: left out) among `n_genes`; what nothing goes to is zero."""
+    if not sparse.issparse(X):
+        found = np.zeros((len(X), n_genes), X.dtype)
+        found[:, place[place >= 0]] = X[:, place >= 0]
+        return found
+    columns = place[X.indices]
+    kept = columns >= 0
+    starts = np.concatenate([[0], np.cumsum(kept)])[X.indptr]
+    found = sparse.csr_matrix((X.data[kept], columns[kept], starts), shape=(X.shape[0], n_genes))
+    found.sort_indices()
+    return found

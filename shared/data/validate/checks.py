@@ -6,17 +6,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.data.constraints import Maybe, OneOf, Whole, nearest, require
+from shared.data.constraints import Maybe, OneOf, Whole, require
 from shared.data.errors import DataError
 from shared.data.genes.kinds import gene_kind
 from shared.data.genes.lists import many, shown
 from shared.data.validate.findings import CheckReport, Finding, findings
 from shared.data.validate.names import of_names, of_overlap
-from shared.data.validate.structure import structural
+from shared.data.validate.structure import column_of, layer_of, structural
 from shared.data.validate.values import EXACT, LOGGED_MAX, Values, looks_like, scan, units_of
 
 if TYPE_CHECKING:
@@ -26,19 +27,13 @@ SEVERITIES = ("error", "warning", "note")
 NEEDS = ("counts", "log", "tpm", "z")
 TWICE_MAX = 2.4  # log1p of log1p of ten thousand: all that a cell scaled to that total can reach
 HUGE = 50  # totals of one cell over the median; the widest of the book's real sets reaches 36
+DEEP = 3e6  # reads of a bulk library; the deepest cells of the book's real sets have half a million
+FILLED = 0.25  # share of zeros: bulk and arrays of 500 genes and more have fewer, cells more
 NO_LABEL = {"", "nan", "none", "na", "n/a", "null", "unknown", "unlabelled", "unlabeled", "unassigned", "undefined"}
 
 
 def check(
-    adata: ad.AnnData,
-    *,
-    need=None,
-    labels=None,
-    per_class=None,
-    genes=None,
-    organism=None,
-    layer=None,
-    strict=False,
+    adata: ad.AnnData, *, need=None, labels=None, per_class=None, genes=None, organism=None, layer=None, strict=False
 ) -> CheckReport:
     """Look for what could spoil an analysis; nothing is changed.
 
@@ -77,134 +72,97 @@ def check(
 
     if not isinstance(adata, ad.AnnData):
         raise DataError(f"check takes AnnData, not {type(adata).__name__}: shared.data.from_arrays makes one")
-    _arguments(need, labels, per_class, organism)
-    X = _layer(adata, layer)
-    found = list(structural(adata, X))
-    values, looks, kind = None, "unreadable", None
-    if not {f.check for f in found} & {"empty", "no matrix", "dtype", "damaged"}:
-        values = scan(X)
-        looks = looks_like(values, X)
-        units = _units(adata, layer)
-        found += value_errors(values, units) + _of_looks(values, looks, need, units, adata, layer)
-        said = adata.uns.get("units")
-        if layer is None and units == "log" != said:
-            problem = f"says it holds {said}, and was logged since"
-            found.append(Finding("units", "note", problem, "adata.uns['units'] = 'log' says so"))
-        if looks == "equal":
-            problem = f"holds the same value everywhere, {values.smallest:g}"
-            found.append(Finding("equal", "warning", problem, "see what was read"))
-        found += _of_totals(values, looks, adata) + _of_storage(X, values)
-    if not any(f.check == "names" for f in found) and adata.n_vars:
-        kind = gene_kind(adata)
-        found += of_names(adata, kind, organism)
-        if genes is not None:
-            found += of_overlap(adata, genes, kind)
-    if labels is not None:
-        found += _of_labels(adata, labels, per_class)
-    if any(f.check == "transposed" for f in found):
-        found = [f for f in found if f.check not in ("empty cells", "empty genes", "huge cell", "one cell")]
-    found = _once_each(found)
-    report = CheckReport(tuple(found), adata.shape, looks, kind, _facts(adata, values, looks, kind))
-    if strict and report.errors:
-        raise DataError("\n".join(f.about("the matrix") for f in report.errors))
-    return report
-
-
-def _once_each(found):
-    """Errors first, and of findings by the same check only the first."""
-    kept = {}
-    for f in sorted(found, key=lambda f: SEVERITIES.index(f.severity)):
-        kept.setdefault(f.check, f)
-    return list(kept.values())
-
-
-def _arguments(need, labels, per_class, organism):
     require(Maybe(OneOf(*NEEDS)), need=need)
     require(Maybe(OneOf("human", "mouse")), organism=organism)
     require(Maybe(Whole(1)), per_class=per_class)
     if per_class is not None and labels is None:
         raise DataError("per_class needs labels: name the column of obs that holds the classes")
+    report = report_of(adata, None, need, labels, per_class, genes, organism, layer)
+    if strict and report.errors:
+        raise DataError("\n".join(f.about("the matrix") for f in report.errors))
+    return report
 
 
-def _layer(adata, layer):
-    if layer is None:
-        return adata.X
-    if layer not in adata.layers:
-        have = shown(adata.layers) or "none"
-        raise DataError(f"there is no layer {layer!r}; the data have {have}{nearest(layer, adata.layers)}")
-    return adata.layers[layer]
+def report_of(
+    adata, values, need=None, labels=None, per_class=None, genes=None, organism=None, layer=None
+) -> CheckReport:
+    """As :func:`check`, of arguments that are in order; `values` are those of the matrix where they are known."""
+    X = adata.X if layer is None else layer_of(adata, layer, "the matrix")
+    found = list(structural(adata, X))
+    looks, kind, row = "unreadable", None, "cell"
+    if {f.check for f in found} & {"empty", "no matrix", "dtype", "damaged"}:
+        values = None
+    else:
+        values = scan(X) if values is None else values
+        looks = looks_like(values, X)
+        row = _row(adata, values, looks)
+        # A layer other than counts does not say what it holds.
+        units = units_of(adata, values) if layer is None else "counts" if layer == "counts" else None
+        found += value_errors(values, units) + _of_looks(values, looks, need, units, adata, layer, row)
+        found += _of_totals(values, looks, adata, row) + _of_storage(X, values)
+        said = adata.uns.get("units")
+        if layer is None and units == "log" != said:
+            problem = f"says it holds {said}, and was logged since"
+            found.append(Finding("units", "note", problem, "adata.uns['units'] = 'log' says so"))
+    if not any(f.check == "names" for f in found) and adata.n_vars:
+        kind = gene_kind(adata)
+        found += of_names(adata, kind, organism)
+        found += of_overlap(adata, genes, kind) if genes is not None else []
+    if labels is not None:
+        found += _of_labels(adata, labels, per_class, row)
+    if any(f.check == "transposed" for f in found):
+        found = [f for f in found if f.check not in ("empty cells", "empty genes", "huge cell", "one cell")]
+    first = {}  # of findings by the same check, errors before the others
+    for f in sorted(found, key=lambda f: SEVERITIES.index(f.severity)):
+        first.setdefault(f.check, f)
+    return CheckReport(tuple(first.values()), adata.shape, looks, kind, _facts(adata, values, looks, kind, row))
 
 
-def _units(adata, layer=None):
-    """The units the data state, if they are ones we know; a layer other than counts states none."""
-    if layer is not None:
-        return "counts" if layer == "counts" else None
-    return units_of(adata)
-
-
-# Findings.
+def _row(adata, v, looks) -> str:
+    """What a row is called: a cell, or a sample where names, depth or the lack of zeros tell that it is bulk."""
+    sampled = sum(bool(re.match(r"(TCGA|TARGET|GTEX)-", str(name))) for name in adata.obs_names)
+    deep = looks in ("counts", "expected counts") and np.median(v.totals) >= DEEP
+    # Centring fills the zeros of cells, too.
+    full = looks not in ("signed", "equal") and v.shape[1] >= 500 and v.zeros < FILLED * v.shape[0] * v.shape[1]
+    return "sample" if deep or full or 2 * sampled > len(adata) else "cell"
 
 
 def value_errors(v: Values, units=None) -> list[Finding]:
     """What no analysis can use among the values, where they are said to be in `units`."""
     holes = " and ".join(f"{n:,} {what}" for n, what in ((v.nan, "NaN"), (v.infinite, "infinite")) if n)
+    named = f"{holes} {'value' if v.nan + v.infinite == 1 else 'values'}"
+    among = "TPM" if units == "tpm" else "counts"
+    # fmt: off
     return findings(
-        (
-            holes,
-            Finding(
-                "nan" if v.nan else "infinite",
-                "error",
-                f"holds {holes} {'value' if v.nan + v.infinite == 1 else 'values'}",
-                "fill them or drop those genes before loading",
-            ),
-        ),
-        (
-            v.beyond,
-            Finding(
-                "beyond float32",
-                "error",
-                f"holds {many(v.beyond, 'value')} beyond 3.4e38, which float32 cannot hold",
-                "find out what was multiplied or not logged",
-            ),
-        ),
-        (
-            v.negative and (units in ("counts", "tpm") or v.whole),
-            Finding(
-                "negative",
-                "error",
-                f"holds {many(v.negative, 'negative value')} among {'TPM' if units == 'tpm' else 'counts'}",
-                "load the values as measured, before any step",
-            ),
-        ),
-        (
-            units == "counts" and v.fractions,
-            Finding(
-                "not counts",
-                "error",
-                f"should hold counts, but has {many(v.fractions, 'fraction')}",
-                "load the raw counts, or set uns['units'] to what it holds",
-            ),
-        ),
+        (holes, "nan" if v.nan else "infinite", "error",
+         f"holds {named}", "fill them or drop those genes before loading"),
+        (v.beyond, "beyond float32", "error",
+         f"holds {many(v.beyond, 'value')} beyond 3.4e38, which float32 cannot hold",
+         "find out what was multiplied or not logged"),
+        (v.negative and (units in ("counts", "tpm") or v.whole), "negative", "error",
+         f"holds {many(v.negative, 'negative value')} among {among}", "load the values as measured, before any step"),
+        (units == "counts" and v.fractions, "not counts", "error",
+         f"should hold counts, but has {many(v.fractions, 'fraction')}",
+         "load the raw counts, or set uns['units'] to what it holds"),
     )
+    # fmt: on
 
 
+# What values look like that are not what is needed, and the cure.
 COUNTS = "start from the raw counts"
 ELSE_COUNTS = {
     "logged": ("looks logged already, nothing is above {top}", COUNTS),
     "logged twice": ("looks logged twice", COUNTS),
     "shares": ("holds only values from 0 to 1", COUNTS),
     "signed": ("holds {negative} negative values, so it was centred, scaled or logged", COUNTS),
-    "per million": ("is scaled to one million in every cell (TPM or CPM)", COUNTS),
-    "scaled to one total": ("is scaled to the same total in every cell", COUNTS),
+    "per million": ("is scaled to one million in every {row} (TPM or CPM)", COUNTS),
+    "scaled to one total": ("is scaled to the same total in every {row}", COUNTS),
     "linear": ("holds fractions as concentrations or intensities do (FPKM, TPM, array)", COUNTS),
 }
-NOT_LOGGED = "scale counts to one total a cell first; then, as other values, log them with numpy.log1p"
-ELSE_LOG = {
+SCALE = "scale counts to one total a cell first; then, as other values, log them with numpy.log1p"
+NOT_LOGGED = ("is not logged, its largest value is {top}", SCALE)
+ELSE_LOG = dict.fromkeys(("expected counts", "per million", "scaled to one total", "linear"), NOT_LOGGED) | {
     "counts": ("holds counts that are not logged", "scale each cell to one total, then take numpy.log1p"),
-    "expected counts": ("is not logged, its largest value is {top}", NOT_LOGGED),
-    "per million": ("is not logged, its largest value is {top}", NOT_LOGGED),
-    "scaled to one total": ("is not logged, its largest value is {top}", NOT_LOGGED),
-    "linear": ("is not logged, its largest value is {top}", NOT_LOGGED),
     "logged twice": ("looks logged twice", "take numpy.expm1 once, or start from the raw counts"),
 }
 ELSE_TPM = {
@@ -216,76 +174,41 @@ ELSE_TPM = {
 }
 
 
-def _of_looks(v, looks, need, units, adata, layer) -> list[Finding]:
+def _of_looks(v, looks, need, units, adata, layer, row) -> list[Finding]:
     """What does not fit what is needed or said: the first that holds."""
-    said = {"top": f"{v.largest:,.4g}", "negative": f"{v.negative:,}"}
+    said = {"top": f"{v.largest:,.4g}", "negative": f"{v.negative:,}", "row": row}
     problem, cure = {"counts": ELSE_COUNTS, "log": ELSE_LOG, "tpm": ELSE_TPM}.get(need, {}).get(looks, ("", ""))
+    no_tpm = ELSE_TPM.get(looks, ("",))[0]
     if need == "counts" and layer is None and "counts" in adata.layers:
         cure = "adata.X = adata.layers['counts'].copy()"
     small = v.largest < TWICE_MAX and units != "none" and min(v.shape) > 9 and v.shape[1] > 199
+    linear = looks in ("counts", "linear", "expected counts")
+    # fmt: off
     return findings(
-        (problem, Finding(f"not {need}", "error", problem.format(**said), cure)),
-        (
-            need == "counts" and looks == "expected counts",
-            Finding(
-                "not counts",
-                "warning",
-                "holds fractions among counts, as RSEM and kallisto estimate them",
-                "round them where whole numbers are needed",
-            ),
-        ),
-        (
-            need == "counts" and looks == "binary",
-            Finding("not counts", "warning", "holds zeros and ones only", "is it detection in place of counts?"),
-        ),
-        (
-            need == "tpm" and looks in ("expected counts", "linear", "scaled to one total"),
-            Finding(
-                "not tpm",
-                "warning",
-                f"has cells that sum to {np.median(v.totals):,.4g}, not to a million",
-                "scale each to 1e6",
-            ),
-        ),
-        (
-            need == "z" and looks != "signed",
-            Finding("not z", "warning", "holds no negative value, so it is not centred", "subtract each gene's mean"),
-        ),
-        (
-            looks == "logged twice",
-            Finding("logged twice", "warning", "looks logged twice", "take numpy.expm1 once"),
-        ),
-        (
-            units == "log" and looks in ("counts", "linear", "expected counts") and v.largest > LOGGED_MAX,
-            Finding(
-                "not log",
-                "warning",
-                f"says it is logged, but its largest value is {v.largest:,.4g}",
-                "log it, or set uns['units'] to what it holds",
-            ),
-        ),
-        (
-            units == "tpm" and looks in ELSE_TPM,
-            Finding(
-                "not tpm",
-                "warning",
-                f"says it is TPM, but {ELSE_TPM.get(looks, ('',))[0].format(**said)}",
-                "set uns['units'] to what it holds",
-            ),
-        ),
-        (
-            looks == "logged" and small,
-            Finding(
-                "logged twice",
-                "warning",
-                f"holds nothing above {v.largest:.3g}, little for values logged once",
-                "make sure it was not logged twice or scaled to a range",
-            ),
-        ),
+        (problem, f"not {need}", "error", problem.format(**said), cure),
+        (need == "counts" and looks == "expected counts", "not counts", "warning",
+         "holds fractions among counts, as RSEM and kallisto estimate them",
+         "round them where whole numbers are needed"),
+        (need == "counts" and looks == "binary", "not counts", "warning",
+         "holds zeros and ones only", "is it detection in place of counts?"),
+        (need == "tpm" and looks in ("expected counts", "linear", "scaled to one total"), "not tpm", "warning",
+         f"has {row}s that sum to {np.median(v.totals):,.4g}, not to a million", "scale each to 1e6"),
+        (need == "z" and looks != "signed", "not z", "warning",
+         "holds no negative value, so it is not centred", "subtract each gene's mean"),
+        (looks == "logged twice", "logged twice", "warning", "looks logged twice", "take numpy.expm1 once"),
+        (units == "log" and linear and v.largest > LOGGED_MAX, "not log", "warning",
+         f"says it is logged, but its largest value is {v.largest:,.4g}",
+         "log it, or set uns['units'] to what it holds"),
+        (units == "tpm" and no_tpm, "not tpm", "warning",
+         f"says it is TPM, but {no_tpm.format(**said)}", "set uns['units'] to what it holds"),
+        (looks == "logged" and small, "logged twice", "warning",
+         f"holds nothing above {v.largest:.3g}, little for values logged once",
+         "make sure it was not logged twice or scaled to a range"),
     )[:1]
+    # fmt: on
 
 
-def _of_totals(v, looks, adata) -> list[Finding]:
+def _of_totals(v, looks, adata, row) -> list[Finding]:
     if not v.finite:
         return []
     # A sum of signed values can be zero by chance or by centring, so it says nothing of them.
@@ -293,176 +216,79 @@ def _of_totals(v, looks, adata) -> list[Finding]:
     unseen, top = int((v.cells_of == 0).sum()), int(v.totals.argmax())
     sized = looks in ("counts", "expected counts", "linear") and v.shape[0] >= 10 and not v.beyond
     middle = float(np.median(v.totals[v.totals > 0])) if sized else np.inf
+    # fmt: off
     return findings(
-        (
-            len(blank),
-            Finding(
-                "empty cells",
-                "warning",
-                f"has {many(len(blank), 'cell')} without any expression ({shown(adata.obs_names[blank[:9]])})",
-                "drop them in quality control",
-            ),
-        ),
-        (
-            unseen and looks != "equal",
-            Finding(
-                "empty genes",
-                "note",
-                f"has {many(unseen, 'gene')} with no expression in any cell",
-                "drop them in quality control",
-            ),
-        ),
-        (
-            v.totals[top] > HUGE * middle,
-            Finding(
-                "huge cell",
-                "warning",
-                f"has a cell of a size of its own, {shown([adata.obs_names[top]])} with "
-                f"{v.totals[top] / middle:,.0f} times the median",
-                "a clump, or a row of totals? look at it, then drop it",
-            ),
-        ),
-        (
-            v.shape[0] == 1,
-            Finding("one cell", "note", "holds a single cell", "nothing can be compared or learned from it alone"),
-        ),
+        (len(blank), "empty cells", "warning",
+         f"has {many(len(blank), row)} without any expression ({shown(adata.obs_names[blank[:9]])})",
+         "drop them in quality control"),
+        (unseen and looks != "equal", "empty genes", "note",
+         f"has {many(unseen, 'gene')} with no expression in any {row}", "drop them in quality control"),
+        (v.totals[top] > HUGE * middle, "huge cell", "warning",
+         f"has a {row} of a size of its own, {shown([adata.obs_names[top]])} with "
+         f"{v.totals[top] / middle:,.0f} times the median",
+         "a clump, or a row of totals? look at it, then drop it"),
+        (v.shape[0] == 1, "one cell", "note",
+         f"holds a single {row}", "nothing can be compared or learned from it alone"),
+        (looks == "equal", "equal", "warning",
+         f"holds the same value everywhere, {v.smallest:g}", "see what was read"),
     )
+    # fmt: on
 
 
 def _of_storage(X, v) -> list[Finding]:
     form = getattr(X, "format", None) or "csr"
+    # fmt: off
     return findings(
-        (
-            v.large,
-            Finding(
-                "rounded",
-                "note",
-                f"holds {many(v.large, 'count')} above {EXACT:,} that float32 rounds",
-                "harmless for expression; identifiers do not belong into X",
-            ),
-        ),
-        (
-            v.parts,
-            Finding(
-                "parts",
-                "warning",
-                f"stores {many(v.parts, 'entry')} in several parts",
-                "X.sum_duplicates() adds them up; so does shared.data.load",
-            ),
-        ),
-        (
-            v.stored_zeros,
-            Finding(
-                "stored zeros",
-                "note",
-                f"stores {many(v.stored_zeros, 'zero')}",
-                "X.eliminate_zeros() saves their memory; so does shared.data.load",
-            ),
-        ),
-        (
-            form != "csr",
-            Finding(
-                "format",
-                "note",
-                f"is stored as {form.upper()}, slow to take cells from",
-                "X.tocsr(); shared.data.load does it",
-            ),
-        ),
-        (
-            np.dtype(X.dtype).kind == "b",
-            Finding("truth values", "note", "holds true and false", "they are taken as 1 and 0"),
-        ),
+        (v.large, "rounded", "note", f"holds {many(v.large, 'count')} above {EXACT:,} that float32 rounds",
+         "harmless for expression; identifiers do not belong into X"),
+        (v.parts, "parts", "warning", f"stores {many(v.parts, 'entry')} in several parts",
+         "X.sum_duplicates() adds them up; so does shared.data.load"),
+        (v.stored_zeros, "stored zeros", "note", f"stores {many(v.stored_zeros, 'zero')}",
+         "X.eliminate_zeros() saves their memory; so does shared.data.load"),
+        (form != "csr", "format", "note", f"is stored as {form.upper()}, slow to take cells from",
+         "X.tocsr(); shared.data.load does it"),
+        (np.dtype(X.dtype).kind == "b", "truth values", "note",
+         "holds true and false", "they are taken as 1 and 0"),
     )
+    # fmt: on
 
 
-def label_values(adata, labels):
-    """The column of ``obs`` called `labels`, as a Series; :class:`DataError` where there is none, or two."""
-    columns = list(adata.obs.columns)
-    if labels not in columns:
-        raise DataError(f"obs has no column {labels!r}; it has {shown(columns) or 'none'}{nearest(labels, columns)}")
-    if columns.count(labels) > 1:
-        raise DataError(f"obs has several columns {labels!r}: rename or drop one")
-    return adata.obs[labels]
-
-
-def _of_labels(adata, labels, per_class) -> list[Finding]:
+def _of_labels(adata, labels, per_class, row) -> list[Finding]:
     try:
-        column = label_values(adata, labels)
+        column = column_of(adata.obs, labels)
     except DataError as e:
         problem, _, cure = str(e).partition("; ")
         return [Finding("labels", "error", "has no labels to learn, " + problem, cure or "name another column")]
-    missing = int(column.isna().sum())
-    words = column[column.notna()].astype(str)
+    missing, words = int(column.isna().sum()), column[column.notna()].astype(str)
     sizes = words.value_counts()
     blank = [c for c in sizes.index if c.strip().lower() in NO_LABEL]
-    alike = {}
-    for c in sizes.index:
-        alike.setdefault(" ".join(c.lower().replace("_", " ").split()), []).append(c)
-    same = next((names for names in alike.values() if len(names) > 1), [])
+    plain = sizes.index.to_series().str.lower().str.replace("_", " ").str.split().str.join(" ")
+    same = [c for c in sizes.index[plain.duplicated(keep=False)] if plain[c] == plain[plain.duplicated()].iloc[0]]
     few = sizes[sizes < (per_class or 0)]
+    # fmt: off
     return findings(
-        (
-            missing,
-            Finding(
-                "missing labels",
-                "error",
-                f"has {many(missing, 'cell')} without {labels!r}",
-                "drop them, or label them, first",
-            ),
-        ),
-        (
-            blank,
-            Finding(
-                "unlabelled",
-                "warning",
-                f"has {many(int(sizes[blank].sum()), 'cell')} whose {labels!r} is {shown(map(repr, blank))}",
-                "drop them, or they are learned as a class of their own",
-            ),
-        ),
-        (
-            column.dtype.kind == "f" and len(sizes) > max(10, len(words) / 2),
-            Finding(
-                "numbers",
-                "warning",
-                f"has a different number in {labels!r} for almost every cell",
-                "these are values to predict, not classes",
-            ),
-        ),
-        (
-            same,
-            Finding(
-                "alike",
-                "warning",
-                f"has classes that differ in case or spaces only ({shown(map(repr, same))})",
-                "make them one",
-            ),
-        ),
-        (
-            len(sizes) < 2,
-            Finding(
-                "one class",
-                "error",
-                f"has one class only in {labels!r}" + "".join(f", {c!r}" for c in sizes.index),
-                "classification needs two; take another column or more data",
-            ),
-        ),
-        (
-            len(few),
-            Finding(
-                "few per class",
-                "error",
-                f"has {len(few):,} of {len(sizes):,} classes with fewer than the {per_class} cells asked for "
-                f"({shown(f'{c} {n}' for c, n in few.items())})",
-                "ask for fewer, or drop or merge these classes",
-            ),
-        ),
+        (missing, "missing labels", "error",
+         f"has {many(missing, row)} without {labels!r}", "drop them, or label them, first"),
+        (blank, "unlabelled", "warning",
+         f"has {many(int(sizes[blank].sum()), row)} whose {labels!r} is {shown(map(repr, blank))}",
+         "drop them, or they are learned as a class of their own"),
+        (column.dtype.kind == "f" and len(sizes) > max(10, len(words) / 2), "numbers", "warning",
+         f"has a different number in {labels!r} for almost every {row}", "these are values to predict, not classes"),
+        (same, "alike", "warning",
+         f"has classes that differ in case or spaces only ({shown(map(repr, same))})", "make them one"),
+        (len(sizes) < 2, "one class", "error",
+         f"has one class only in {labels!r}" + "".join(f", {c!r}" for c in sizes.index),
+         "classification needs two; take another column or more data"),
+        (len(few), "few per class", "error",
+         f"has {len(few):,} of {len(sizes):,} classes with fewer than the {per_class} {row}s asked for "
+         f"({shown(f'{c} {n}' for c, n in few.items())})",
+         "ask for fewer, or drop or merge these classes"),
     )
+    # fmt: on
 
 
-def _facts(adata, v, looks, kind):
-    said = [f"{adata.n_obs:,} cells × {adata.n_vars:,} genes"]
-    if kind is not None:
-        said.append(str(kind))
+def _facts(adata, v, looks, kind, row):
+    said = [f"{adata.n_obs:,} {row}s × {adata.n_vars:,} genes", *([] if kind is None else [str(kind)])]
     if v is not None:
         empty = v.zeros / (v.shape[0] * v.shape[1])
         said.append(f"looks {looks}, from {v.smallest:,.4g} to {v.largest:,.4g}, {empty:.0%} zeros")

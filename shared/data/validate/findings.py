@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from shared.data.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +41,16 @@ class Finding:
         return f"{what} {self.problem}: {self.cure}"
 
 
-def findings(*rows: tuple[object, Finding]) -> list[Finding]:
-    """The findings of the pairs (test, finding) whose test is true."""
-    return [finding for test, finding in rows if test]
+def findings(*rows: tuple[object, str, str, str, str]) -> list[Finding]:
+    """The findings of those rows (test, check, severity, problem, cure) whose test is true."""
+    return [Finding(*row) for test, *row in rows if test]
+
+
+def refuse(found: Iterable[Finding], what: str, but: str | None = None) -> None:
+    """Raise :class:`DataError` with the first finding, said of `what`; those of the check `but` may stand."""
+    for f in found:
+        if f.check != but:
+            raise DataError(f.about(what))
 
 
 @dataclass(frozen=True)
@@ -70,9 +80,14 @@ class CheckReport:
     facts: str = field(default="", compare=False)
 
     @property
+    def serious(self) -> tuple[Finding, ...]:
+        """The findings that are worse than a note."""
+        return tuple(f for f in self.findings if f.severity != "note")
+
+    @property
     def ok(self) -> bool:
         """True when nothing worse than a note was found."""
-        return all(f.severity == "note" for f in self.findings)
+        return not self.serious
 
     @property
     def errors(self) -> tuple[Finding, ...]:

@@ -24,7 +24,24 @@ TALLIES = re.compile(
     r"(?:__)?(?:no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique)"
     r"|N_(?:unmapped|multimapping|noFeature|ambiguous)|Unassigned_\w+"
 )
+# What describes a cell or sample in a table beside the matrix.
+DESCRIPTIONS = re.compile(
+    r"orig[._]ident|n_?(counts?|features?|genes?|umis?|reads)([_.]\w+)?|(total|pct|percent|log1p|frac)[._]\w+"
+    r"|(doublet|s|g2m)[._]?scores?|phase|seurat_clusters|leiden|louvain|clusters?|(umap|t?sne|pca?)[_.]\d+"
+    r"|(cell|sample|tissue|library|donor|patient|subject)([_.]?(type|id|name|labels?|annotation))?s?"
+    r"|(age|sex|gender|bmi|batch|organ|disease|diagnosis|condition|treatment|group|status|stage|barcode|weight|height)"
+    r"([_.](years?|days|id|name))?",
+    re.IGNORECASE,
+)
+DESCRIBES = "describes cells or samples ({names}) and holds no expression"
+BESIDE = "read it with pandas and join it to adata.obs of the matrix it belongs to"
 GENOMES = ("GRCh37_", "GRCh38_", "hg19_", "hg38_", "GRCm38_", "GRCm39_", "mm10_", "mm39_")
+
+
+def describing(columns) -> list[str]:
+    """The names that describe a cell, where half of `columns` do: such a table is no matrix of expression."""
+    found = [str(c) for c in columns if DESCRIPTIONS.fullmatch(str(c))]
+    return found if 2 * len(found) >= len(columns) else []
 
 
 def of_names(adata, kind, organism) -> Iterator[Finding]:
@@ -34,69 +51,34 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
         problem = f"names genes where cells should be ({shown(adata.obs_names[:3])}: {gene_kind(adata.obs_names)})"
         yield Finding("transposed", "error", problem, "it is genes × cells, turn it with adata = adata.T")
         return
-    spaced = [n for n in names if n != n.strip()]
+    spaced, described = [n for n in names if n != n.strip()], describing(names)
     nameless = [n for n in names if n.strip().lower() in ("", "nan", "none", "<na>", "nat")]
     damaged, retired = damaged_names(names), renamed_names(names)
     first, was = next(iter(damaged.items()), ("", ()))
     old, new = next(iter(retired.items()), ("", ""))
     tallies = [n for n in names if TALLIES.fullmatch(n)]
     genome = [g for g in GENOMES if any(n.startswith(g) for n in names)]
+    # fmt: off
     yield from findings(
-        (
-            spaced,
-            Finding(
-                "spaces",
-                "warning",
-                f"has {many(len(spaced), 'gene name')} with spaces around ({shown(map(repr, spaced))})",
-                "adata.var_names = adata.var_names.str.strip()",
-            ),
-        ),
-        (
-            nameless,
-            Finding(
-                "nameless genes",
-                "warning",
-                f"has {many(len(nameless), 'gene')} without a name ({shown(map(repr, nameless))})",
-                "name or drop them",
-            ),
-        ),
-        (
-            tallies,
-            Finding(
-                "tallies",
-                "warning",
-                f"has {many(len(tallies), 'tally')} of reads among its genes ({shown(tallies)})",
-                f"adata = adata[:, ~adata.var_names.isin({tallies})].copy()",
-            ),
-        ),
-        (
-            damaged,
-            Finding(
-                "spreadsheet",
-                "warning",
-                f"has {many(len(damaged), 'gene name')} a spreadsheet turned into dates or numbers ({shown(damaged)})",
-                f"take names from the source; {first} was {' or '.join(was) or 'a clone name that is lost'}",
-            ),
-        ),
-        (
-            retired,
-            Finding(
-                "retired",
-                "note",
-                f"has {many(len(retired), 'retired gene name')} ({shown(retired)})",
-                f"{old} is {new} today; the translations here know both",
-            ),
-        ),
-        (
-            genome,
-            Finding(
-                "genome",
-                "warning",
-                f"has gene names that begin with a genome ({', '.join(genome)})",
-                "cut it off, and part the species if there are two",
-            ),
-        ),
+        (described, "no expression", "error", DESCRIBES.format(names=shown(described)), BESIDE),
+        (spaced, "spaces", "warning",
+         f"has {many(len(spaced), 'gene name')} with spaces around ({shown(map(repr, spaced))})",
+         "adata.var_names = adata.var_names.str.strip()"),
+        (nameless, "nameless genes", "warning",
+         f"has {many(len(nameless), 'gene')} without a name ({shown(map(repr, nameless))})", "name or drop them"),
+        (tallies, "tallies", "warning",
+         f"has {many(len(tallies), 'tally')} of reads among its genes ({shown(tallies)})",
+         f"adata = adata[:, ~adata.var_names.isin({tallies})].copy()"),
+        (damaged, "spreadsheet", "warning",
+         f"has {many(len(damaged), 'gene name')} a spreadsheet turned into dates or numbers ({shown(damaged)})",
+         f"take names from the source; {first} was {' or '.join(was) or 'a clone name that is lost'}"),
+        (retired, "retired", "note",
+         f"has {many(len(retired), 'retired gene name')} ({shown(retired)})",
+         f"{old} is {new} today; the translations here know both"),
+        (genome, "genome", "warning", f"has gene names that begin with a genome ({', '.join(genome)})",
+         "cut it off, and part the species if there are two"),
     )
+    # fmt: on
     yield from _of_kind(adata, names, kind, organism)
     stated = adata.uns.get("gene_hash")
     if isinstance(stated, str) and stated != gene_hash(names):
@@ -123,96 +105,65 @@ def _of_kind(adata, names, kind, organism) -> list[Finding]:
         known = symbols(kind.organism)
         have = known.intersection(names)
         made = [n for n in names if n[-2:-1] in ("-", ".") and n[-1:].isdigit() and n[:-2] in have and n not in known]
+    numbered = "Entrez ids" if kind.kind == "entrez" else "probes"
+    mixed = "warning" if organism is None else "error"
+    # fmt: off
     return findings(
-        (
-            kind.kind == "unknown",
-            Finding(
-                "unknown names",
-                "note",
-                f"has gene names of a kind not known here ({shown(names)})",
-                "fine by itself; nothing here can translate them",
-            ),
-        ),
-        (
-            kind.kind == "transcripts",
-            Finding(
-                "transcripts",
-                "warning",
-                f"names transcripts ({shown(names)})",
-                "sum them to genes first, with the table they were made with",
-            ),
-        ),
-        (
-            kind.kind in ("entrez", "probes") and not columns.empty,
-            Finding(
-                "ids",
-                "note",
-                f"names genes by {'Entrez ids' if kind.kind == 'entrez' else 'probes'}",
-                f"if a column of var holds symbols ({shown(columns)}), to_symbols(adata, column=...)",
-            ),
-        ),
-        (
-            kind.kind == "ensembl" and any(cut_version(n) != n and "." in n for n in names),
-            Finding("versions", "note", "has Ensembl ids with versions", "to_ensembl and to_symbols cut them"),
-        ),
-        (
-            kind.organism == "mixed",
-            Finding(
-                "species",
-                "warning" if organism is None else "error",
-                "has genes of human and mouse",
-                "part them before anything else",
-            ),
-        ),
-        (wrong, Finding("species", "error", f"has {kind}, not {organism} genes", wrong)),
-        (
-            shouted > SHOUTED,
-            Finding(
-                "species",
-                "warning",
-                f"has mouse symbols in upper case ({shouted:.0%} of the names)",
-                f"write them as mouse symbols are, then {TRANSLATE}.to_human",
-            ),
-        ),
-        (
-            made,
-            Finding(
-                "made unique",
-                "note",
-                f"has {many(len(made), 'gene name')} as copies get when made unique ({shown(made)})",
-                "take Ensembl ids if there are any, or drop them",
-            ),
-        ),
+        (kind.kind == "unknown", "unknown names", "note",
+         f"has gene names of a kind not known here ({shown(names)})",
+         "fine by itself (antibodies, regions); nothing here can translate them"),
+        (kind.kind == "transcripts", "transcripts", "warning", f"names transcripts ({shown(names)})",
+         "sum them to genes first, with the table they were made with"),
+        (kind.kind in ("entrez", "probes") and not columns.empty, "ids", "note", f"names genes by {numbered}",
+         f"if a column of var holds symbols ({shown(columns)}), to_symbols(adata, column=...)"),
+        (kind.kind == "ensembl" and any(cut_version(n) != n and "." in n for n in names), "versions", "note",
+         "has Ensembl ids with versions", "to_ensembl and to_symbols cut them"),
+        (kind.organism == "mixed", "species", mixed, "has genes of human and mouse", "part them before anything else"),
+        (wrong, "species", "error", f"has {kind}, not {organism} genes", wrong),
+        (shouted > SHOUTED, "species", "warning",
+         f"has mouse symbols in upper case ({shouted:.0%} of the names)",
+         f"write them as mouse symbols are, then {TRANSLATE}.to_human"),
+        (made, "made unique", "note",
+         f"has {many(len(made), 'gene name')} as copies get when made unique ({shown(made)})",
+         "take Ensembl ids if there are any, or drop them"),
     )
+    # fmt: on
 
 
 def of_overlap(adata, genes, kind) -> list[Finding]:
     """Why `adata`, whose genes are of `kind`, shares less than half of the reference list `genes`."""
-    wanted = names_of(genes, "the reference list")
+    wanted, have = names_of(genes, "the reference list"), names_of(adata)
     if not wanted:
         raise DataError("the reference list is empty: give the genes to compare with")
     once(wanted, "the reference list")
-    have = names_of(adata)
-    shared = len(set(have) & set(wanted))
+    shared = _common(have, wanted)
     if shared >= len(wanted) / 2:
         return []
     problem = f"shares {shared:,} of {many(len(wanted), 'gene')} with the reference list"
     return [Finding("overlap", "warning" if shared else "error", problem, _why_apart(have, wanted, shared, kind))]
 
 
+def _common(have, wanted, change=str) -> int:
+    """How many names two lists share once each was changed."""
+    return len({*map(change, have)} & {*map(change, wanted)})
+
+
 def _why_apart(have, wanted, shared, kind):
-    theirs = gene_kind(wanted)
-    better = max(2 * shared, shared + len(wanted) / 10, 1)
-    for change, cure in (
-        (str.strip, "spaces stand around the names of one of them, strip them"),
-        (cut_version, f"they differ in Ensembl versions, {TRANSLATE}.to_ensembl cuts them"),
-    ):
-        if len(set(map(change, have)) & set(map(change, wanted))) >= better:
-            return cure
-    if kind.kind != theirs.kind and theirs.kind in ("symbols", "ensembl"):
-        return f"the data have {kind}, the list {theirs}: {TRANSLATE}.to_{theirs.kind} translates what it knows"
-    if {kind.organism, theirs.organism} == {"human", "mouse"}:
-        return f"the data have {kind}, the list {theirs}: {TRANSLATE}.to_{theirs.organism} translates"
-    if len(set(map(str.upper, have)) & set(map(str.upper, wanted))) >= better:
-        return "upper and lower case differ: is one of them of another species?"
-    return f"the data have {kind}, the list {theirs}: compare {have[0]!r} with {wanted[0]!r}"
+    theirs, better = gene_kind(wanted), max(2 * shared, shared + len(wanted) / 10, 1)
+    kinds, other = f"the data have {kind}, the list {theirs}", {kind.organism, theirs.organism} == {"human", "mouse"}
+    known = kind.kind != theirs.kind and theirs.kind in ("symbols", "ensembl")
+    reasons = (  # the first that holds is the likeliest
+        (_common(have, wanted, str.strip) >= better, "spaces stand around the names of one of them, strip them"),
+        (
+            _common(have, wanted, cut_version) >= better,
+            f"they differ in Ensembl versions, {TRANSLATE}.to_ensembl cuts them",
+        ),
+        (known, f"{kinds}: {TRANSLATE}.to_{theirs.kind} translates what it knows"),
+        (other, f"{kinds}: {TRANSLATE}.to_{theirs.organism} translates"),
+        (
+            _common(have, wanted, str.upper) >= better,
+            "upper and lower case differ: is one of them of another species?",
+        ),
+        (True, f"{kinds}: compare {have[0]!r} with {wanted[0]!r}"),
+    )
+    return next(cure for holds, cure in reasons if holds)

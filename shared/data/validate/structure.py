@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from shared.data.constraints import nearest
 from shared.data.errors import DataError
 from shared.data.genes.lists import UNWRITABLE, many, shown
-from shared.data.validate.findings import Finding, findings
+from shared.data.validate.findings import Finding, findings, refuse
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -22,31 +23,16 @@ MERGE = "shared.data.genes.translate.merge_duplicates sums the copies, or drop t
 
 
 def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False, cure=MERGE) -> None:
-    """Refuse data whose shape, type, storage or names no step can work with; values are not looked at.
+    """Refuse AnnData whose shape, type, storage or names no step can work with; values are not looked at.
 
-    Parameters
-    ----------
-    adata : AnnData
-        cells × genes.
-    what : str
-        How the message calls the data.
-    duplicated_genes : bool, default False
-        Let names of genes stand that occur twice.
-    cure : str
-        What to do about them, for the message.
-
-    Raises
-    ------
-    DataError
-        With the first problem found.
+    The first problem is raised as :class:`DataError` about `what`. Genes that are named twice may stand where
+    `duplicated_genes`; `cure` is what to do about them otherwise.
     """
     import anndata as ad
 
     if not isinstance(adata, ad.AnnData):
         raise DataError(f"AnnData is needed, not {type(adata).__name__}: shared.data.from_arrays makes one")
-    for f in structural(adata, adata.X, cure):
-        if not (duplicated_genes and f.check == "genes twice"):
-            raise DataError(f.about(what))
+    refuse(structural(adata, adata.X, cure), what, but="genes twice" if duplicated_genes else None)
 
 
 def structural(adata, X, cure=MERGE) -> Iterator[Finding]:
@@ -60,8 +46,7 @@ def structural(adata, X, cure=MERGE) -> Iterator[Finding]:
         yield from matrix_problems(X)
     yield from name_problems(adata.var_names, adata.obs_names, cure)
     columns = adata.obs.columns
-    twice = shown(columns[columns.duplicated()].unique())
-    if twice:
+    if twice := shown(columns[columns.duplicated()].unique()):
         yield Finding("columns twice", "error", f"has obs columns of the same name ({twice})", "rename or drop one")
 
 
@@ -76,26 +61,36 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
         twice = names[names.duplicated()].unique()
         again = f"names {many(len(twice), what)} more than once ({shown(twice)})"
         yield from findings(
-            (bad, Finding("names", "error", odd, "rename them")),
-            (len(twice), Finding(f"{what}s twice", "error", again, todo)),
+            (bad, "names", "error", odd, "rename them"), (len(twice), f"{what}s twice", "error", again, todo)
         )
+
+
+def layer_of(adata, name, what):
+    """The layer called `name` of the AnnData `what`; :class:`DataError` where there is none."""
+    if name not in adata.layers:
+        have = f"it has {shown(adata.layers) or 'none'}{nearest(name, adata.layers)}"
+        raise DataError(f"{what} has no layer {name!r}; {have}")
+    return adata.layers[name]
+
+
+def column_of(obs, name, what="obs") -> pd.Series:
+    """The column called `name` of the table `what`; :class:`DataError` where there is none, or two."""
+    columns = list(obs.columns)
+    if name not in columns:
+        cure = nearest(name, columns) or ": name another"
+        raise DataError(f"{what} has no column {name!r}; it has {shown(columns) or 'none'}{cure}")
+    if columns.count(name) > 1:
+        raise DataError(f"{what} has several columns {name!r}: rename or drop one")
+    return obs[name]
 
 
 def matrix_of(X, what="X"):
     """The ndarray or sparse matrix that `X` is or holds, in a type of this machine; nothing is copied that need not be.
 
-    Parameters
-    ----------
-    X : AnnData, DataFrame, ndarray, sparse matrix or nested sequence, cells × genes
-        What lies in the file of a backed AnnData is read. Numbers among Python objects become float64, and what is
-        missing there (None, ``pd.NA``) becomes NaN.
-    what : str
-        How the message calls it.
-
-    Raises
-    ------
-    DataError
-        If there is no matrix, words stand in place of numbers, a type is none of numbers, or sparse storage is damaged.
+    `X` is an AnnData, DataFrame, ndarray, sparse matrix or nested sequence, cells × genes, and called `what`. What lies
+    in the file of a backed AnnData is read. Numbers among Python objects become float64, and what is missing there
+    (None, ``pd.NA``) becomes NaN. :class:`DataError` if there is no matrix, words stand in place of numbers, a type is
+    none of numbers, or sparse storage is damaged.
     """
     if hasattr(X, "obs") and hasattr(X, "var_names") and not isinstance(X, pd.DataFrame):
         X = X.X
@@ -104,30 +99,23 @@ def matrix_of(X, what="X"):
     if _on_disk(X):
         X = X.to_memory() if hasattr(X, "to_memory") else X[:]
     if isinstance(X, pd.DataFrame):
-        words = [c for c, kind in zip(X.columns, X.dtypes) if kind.kind not in "biuf" and not _are_numbers(X[c])]
-        if words:
+        if words := [c for c, kind in zip(X.columns, X.dtypes) if kind.kind not in "biuf" and not _are_numbers(X[c])]:
             said = f"{many(len(words), 'column')} of {what} with words in place of numbers ({shown(words)})"
             raise DataError(f"{said}: drop them")
-        plain = X.to_numpy()
-        X = plain if plain.dtype != object else X.to_numpy(dtype=np.float64, na_value=np.nan)
+        X = X.to_numpy()
     elif not sparse.issparse(X) and not isinstance(X, np.ma.MaskedArray):
         try:
             X = np.asarray(X)
         except Exception as e:  # rows of several lengths, arrays on another device, ...
             said = f"{what} cannot be read as a matrix ({e})"
             raise DataError(f"{said}: give an array, a sparse matrix or a DataFrame") from e
-        if X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
-            X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
-    for problem in matrix_problems(X):
-        raise DataError(problem.about(what))
-    if X.dtype.isnative and X.dtype != np.longdouble:
-        return X
+    if type(X) is np.ndarray and X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
+        X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
+    refuse(matrix_problems(X), what)
     native = np.dtype(np.float64) if X.dtype == np.longdouble else X.dtype.newbyteorder("=")
-    if sparse.issparse(X) and hasattr(X, "data") and X.format != "lil":
-        X = X.copy()
-        X.data = X.data.astype(native)
-        return X
-    return X.astype(native)
+    if sparse.issparse(X) and X.dtype == np.float16:  # which SciPy holds and cannot work with
+        native = np.dtype(np.float32)
+    return X if X.dtype == native else X.astype(native)
 
 
 def _are_numbers(values) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,42 +22,38 @@ STEADY = 0.01  # totals of cells that vary less than this, relative to their mea
 
 @dataclass(frozen=True)
 class Values:
-    """What one pass over a matrix found; numbers of values, except where said.
+    """What one pass over a matrix found.
 
     Attributes
     ----------
     shape : tuple of int
-    nan, infinite, negative, fractions : int
-    beyond : int
-        Finite values that float32 cannot hold.
-    large : int
-        Whole numbers that float32 rounds.
-    smallest, largest : float
-        Of the finite values, zeros that are not stored among them.
-    zeros : int
-    stored_zeros : int
-        Zeros a sparse matrix stores.
-    parts : int
-        Entries a sparse matrix stores beyond one for each place.
     totals : float64 ndarray of shape (n_cells,)
     cells_of : int64 ndarray of shape (n_genes,)
         Cells in which each gene is not zero.
+    smallest, largest : float
+        Of the finite values, zeros that are not stored among them.
+    nan, infinite, negative, fractions, zeros : int
+        How many values are so.
+    beyond, large : int
+        Finite values that float32 cannot hold; whole numbers that it rounds.
+    stored_zeros, parts : int
+        Zeros a sparse matrix stores, and entries beyond one for each place.
     """
 
     shape: tuple[int, int]
-    nan: int
-    infinite: int
-    negative: int
-    fractions: int
-    beyond: int
-    large: int
-    smallest: float
-    largest: float
-    zeros: int
-    stored_zeros: int
-    parts: int
     totals: np.ndarray
     cells_of: np.ndarray
+    smallest: float = np.inf
+    largest: float = -np.inf
+    nan: int = 0
+    infinite: int = 0
+    negative: int = 0
+    fractions: int = 0
+    zeros: int = 0
+    beyond: int = 0
+    large: int = 0
+    stored_zeros: int = 0
+    parts: int = 0
 
     @property
     def finite(self) -> bool:
@@ -72,13 +69,13 @@ class Values:
 def blocks(X) -> Iterator[tuple[slice, np.ndarray | sparse.csr_matrix, int]]:
     """Rows of `X` in blocks of about a million values, float64, each place of a sparse block stored once at most.
 
-    The third of each triple is how many entries beyond one for each place were added up to make it so.
-
-    `X` may be an array, a sparse matrix of any format, or the matrix of a backed AnnData. A matrix in another format
-    than CSR is turned into CSR first.
+    The third of each triple is how many entries beyond one for each place were added up to make it so. `X` may be an
+    array, a sparse matrix of any format, or the matrix of a backed AnnData.
     """
     if hasattr(X, "to_memory") and getattr(X, "format", "csr") != "csr":
         X = X.to_memory()
+    if sparse.issparse(X) and (X.dtype == np.float16 or not X.dtype.isnative):
+        X = X.astype(np.float64)  # SciPy holds these types and cannot work with them
     parts = 0
     if sparse.issparse(X) and X.format != "csr":
         # Entries stored in several parts may be added up on the way, and integers may overflow.
@@ -104,77 +101,48 @@ def blocks(X) -> Iterator[tuple[slice, np.ndarray | sparse.csr_matrix, int]]:
 
 
 def scan(X) -> Values:
-    """Look at every value once, block by block: the memory needed does not grow with the matrix.
-
-    Parameters
-    ----------
-    X : ndarray, sparse matrix, or matrix of a backed AnnData
-        cells × genes, of a numeric type.
-
-    Returns
-    -------
-    Values
-    """
-    count = dict.fromkeys(("nan", "infinite", "negative", "fractions", "beyond", "large", "stored_zeros"), 0)
-    smallest, largest, nonzero, kept, parts = np.inf, -np.inf, 0, 0, 0
+    """Look at every value of a numeric array, sparse or backed matrix, in blocks: memory does not grow with it."""
+    count, smallest, largest = Counter(), np.inf, -np.inf
     totals, cells_of = np.zeros(X.shape[0]), np.zeros(X.shape[1], np.int64)
-    for rows, block, more in blocks(X):
-        parts += more
-        isparse = sparse.issparse(block)
-        v = block.data if isparse else block
+    wide = np.dtype(X.dtype).itemsize > 4
+    for rows, block, parts in blocks(X):
+        v = block.data if sparse.issparse(block) else block
         with np.errstate(all="ignore"):
             totals[rows] = np.asarray(block.sum(1)).ravel()
-            finite = np.isfinite(v)
-            nan = int(np.isnan(v).sum())
-            count["nan"] += nan
-            count["infinite"] += v.size - int(finite.sum()) - nan
-            if not finite.all():
-                v = v[finite]
-            count["negative"] += int((v < 0).sum())
-            count["fractions"] += int((v != np.rint(v)).sum())
-            size = np.abs(v)
-            count["beyond"] += int((size > FLOAT32_MAX).sum())
+            cells_of += np.asarray((block != 0).sum(0)).ravel()
+            finite, nan = np.isfinite(v), int(np.isnan(v).sum())
+            count.update(parts=parts, stored=v.size, nonzero=np.count_nonzero(v))
+            count.update(nan=nan, infinite=np.count_nonzero(~finite) - nan)
+            v = v if finite.all() else v[finite]
+            size, whole = np.abs(v), v == np.rint(v)
+            count.update(negative=(v < 0).sum(), fractions=(~whole).sum(), beyond=(size > FLOAT32_MAX).sum())
             if size.max(initial=0) > EXACT:
-                whole = (size > EXACT) & (size <= FLOAT32_MAX) & (v == np.rint(v))
-                count["large"] += int((v.astype(np.float32) != v)[whole].sum())
+                # From 2^53 on float64 rounds, too, and what was read may be another number than the one compared.
+                lost = (v.astype(np.float32) != v) | (wide & (size >= 2**53))
+                count["large"] += (lost & whole & (size > EXACT) & (size <= FLOAT32_MAX)).sum()
         smallest, largest = min(smallest, v.min(initial=np.inf)), max(largest, v.max(initial=-np.inf))
-        if isparse:
-            kept += block.nnz
-            here = int(np.count_nonzero(block.data))
-            count["stored_zeros"] += block.nnz - here
-            cells_of += np.bincount(block.indices[block.data != 0], minlength=X.shape[1])
-        else:
-            here = int(np.count_nonzero(block))
-            cells_of += np.count_nonzero(block, axis=0)
-        nonzero += here
-    places = X.shape[0] * X.shape[1]
-    if getattr(X, "format", None) and kept < places:  # what a sparse matrix does not store is zero
-        smallest, largest = min(smallest, 0.0), max(largest, 0.0)
-    return Values(
-        shape=tuple(X.shape),
-        smallest=float(smallest),
-        largest=float(largest),
-        zeros=places - nonzero,
-        parts=parts,
-        totals=totals,
-        cells_of=cells_of,
-        **count,
-    )
+    places, stored, nonzero = X.shape[0] * X.shape[1], count.pop("stored", 0), count.pop("nonzero", 0)
+    if getattr(X, "format", None):
+        count["stored_zeros"] = stored - nonzero
+        if stored < places:  # what a sparse matrix does not store is zero
+            smallest, largest = min(smallest, 0.0), max(largest, 0.0)
+    found = {name: int(n) for name, n in count.items()} | {"zeros": int(places - nonzero)}
+    return Values(tuple(X.shape), totals, cells_of, float(smallest), float(largest), **found)
 
 
-def units_of(adata) -> str | None:
+def units_of(adata, values: Values | None = None) -> str | None:
     """What ``X`` of an AnnData holds by ``uns["units"]``; None where that is not among :data:`UNITS`.
 
     Words that were written before the values were logged are not repeated: ``"counts"`` and ``"tpm"`` become
     ``"log"`` where undoing log(1 + x) gives every cell the same total, or the cell's own ``layers["counts"]`` times one
-    number.
+    number. `values` are those of ``X``, where they were looked at already.
     """
     units = adata.uns.get("units")
     if not isinstance(units, str) or units not in UNITS:
         return None
     if units not in ("counts", "tpm") or adata.X is None or next(matrix_problems(adata.X), None):
         return units
-    values = scan(adata.X)
+    values = values or scan(adata.X)
     if not values.finite or values.negative or values.whole or values.largest >= LOGGED_MAX:
         return units
     return "log" if _is_log1p(adata, values) else units
@@ -183,29 +151,27 @@ def units_of(adata) -> str | None:
 def _is_log1p(adata, values) -> bool:
     if _steady(values.totals):
         return False
-    undone = _totals(adata.X, np.expm1)
+    undone, counts = _totals(adata.X, np.expm1), adata.layers.get("counts")
     if _steady(undone) and (len(undone) > 2 or abs(np.log10(undone.mean()) % 1 - 0.5) > 0.4999):
         return True
-    counts = adata.layers.get("counts")
     if counts is None or next(matrix_problems(counts), None) or not scan(counts).whole:
         return False
-    for (_, block, _), (_, raw, _) in zip(blocks(adata.X), blocks(counts), strict=False):
-        logs, raw = (b.toarray() if sparse.issparse(b) else b for b in (block, raw))
-        n = min(len(logs), len(raw))
-        logs, raw = np.expm1(logs[:n]), raw[:n]
-        scale = logs.sum(1) / np.maximum(raw.sum(1), 1)
-        return bool(np.allclose(logs, raw * scale[:, None], rtol=1e-3, atol=1e-3))
-    return False
+    # The first block tells.
+    logs, raw = (next(blocks(X))[1] for X in (adata.X, counts))
+    n = min(logs.shape[0], raw.shape[0])
+    logs, raw = (b[:n].toarray() if sparse.issparse(b) else b[:n] for b in (logs, raw))
+    logs = np.expm1(logs)
+    scale = logs.sum(1) / np.maximum(raw.sum(1), 1)
+    return bool(np.allclose(logs, raw * scale[:, None], rtol=1e-3, atol=1e-3))
 
 
 def summable(X, units=None) -> bool:
     """True when sums of genes make sense: of counts and concentrations, as `units` say or as the values look."""
-    if isinstance(units, str) and units in LOGGED:
-        return False
-    if next(matrix_problems(X), None):
+    units = units if isinstance(units, str) and units in UNITS else None
+    if units in LOGGED or next(matrix_problems(X), None):
         return False
     values = scan(X)
-    if isinstance(units, str) and units in UNITS and (values.whole or values.largest >= LOGGED_MAX):
+    if units and (values.whole or values.largest >= LOGGED_MAX):
         return units in ("counts", "tpm")
     linear = ("counts", "binary", "expected counts", "per million", "scaled to one total", "linear")
     # A matrix of one value tells by that value; zeros can always be summed.
@@ -228,13 +194,11 @@ def looks_like(values: Values, X) -> str:
     if values.whole:
         return "counts" if values.largest > 1 else "binary"
     if values.largest < LOGGED_MAX:
-        n_cells, n_genes = values.shape
-        if n_cells > 2 and n_genes > 2 and not _steady(values.totals):
-            undone = [_totals(X, f) for f in (np.expm1, _exp2m1)]
-            if not any(map(_steady, undone)) and values.largest < 4:  # log2 of log2 of ten thousand is 3.8
-                again = [_totals(X, f, f) for f in (np.expm1, _exp2m1)]
-                if any(map(_steady, again)):
-                    return "logged twice"
+        # Undoing it twice gives cells one total, and undoing it once does not; log2 of log2 of ten thousand is 3.8.
+        if values.largest < 4 and min(values.shape) > 2 and not _steady(values.totals):
+            once = any(_steady(_totals(X, f)) for f in (np.expm1, _exp2m1))
+            if not once and any(_steady(_totals(X, f, f)) for f in (np.expm1, _exp2m1)):
+                return "logged twice"
         return "logged" if values.largest > 1 else "shares"
     if _steady(values.totals) and len(values.totals) > 1:
         return "per million" if abs(np.median(values.totals) / 1e6 - 1) < STEADY else "scaled to one total"
@@ -257,11 +221,11 @@ def _steady(totals) -> bool:
 def _totals(X, *functions):
     totals = np.zeros(X.shape[0])
     for rows, block, _ in blocks(X):
-        v = block.data if sparse.issparse(block) else block
-        with np.errstate(all="ignore"):
-            for f in functions:
-                v = f(v)
-        if sparse.issparse(block):
-            block.data = v
-        totals[rows] = np.asarray((block if sparse.issparse(block) else v).sum(1)).ravel()
+        for f in functions:  # each of them leaves zero as it is
+            with np.errstate(all="ignore"):
+                if sparse.issparse(block):
+                    block.data = f(block.data)
+                else:
+                    block = f(block)
+        totals[rows] = np.asarray(block.sum(1)).ravel()
     return totals

@@ -11,11 +11,11 @@ import pandas as pd
 from scipy import sparse
 
 from shared.data import simulate, to_symbols
+from shared.data.cache import sha256
 from shared.data.errors import DataError
 from shared.data.genes.kinds import gene_kind
 from shared.data.genes.lists import shown
 from shared.data.genes.translate import to_human
-from shared.data.store import sha256
 
 LEAST = 10  # cells of a type: of fewer, a test part of three tenths may hold none
 

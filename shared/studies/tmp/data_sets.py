@@ -9,8 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from shared.data import load
+from shared.data.cache import in_mirror
 from shared.data.errors import DataError
-from shared.data.store import in_mirror
 from shared.nn.episodes import unit_range
 from shared.preprocess import log_normalize
 

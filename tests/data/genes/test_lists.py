@@ -1,19 +1,15 @@
-"""Lists of genes: refused where they are none, told apart by hash and comparison, their tables read or missed."""
+"""Lists of genes: refused where they are none, told apart by their hash, their tables read or missed."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from gene_matrices import matrix
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from shared import data
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes import lists as genes
-from shared.data.genes.lists import compare_genes, gene_hash
+from shared.data.genes.lists import gene_hash
 from shared.preprocess import align_genes, quality_control
-
-QUICK = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 
 def test_the_hash_tells_order_and_names():
@@ -51,30 +47,6 @@ def test_what_is_no_list_of_names_is_refused(names, says):
 
 def test_bytes_and_numbers_are_names_too():
     assert genes.names_of([b"TP53", 7157, np.str_("x"), np.int64(3)]) == ["TP53", "7157", "x", "3"]
-
-
-def test_two_lists_compared():
-    same = compare_genes(["a", "b"], matrix("ab"))
-    assert same and str(same) == "the same 2 genes in the same order"
-    other = compare_genes(["a", "b", "c"], ["b", "a", "d"])
-    assert not other and (other.shared, other.only_first, other.only_second) == (2, ("c",), ("d",))
-    assert str(other) == "2 genes shared, in another order; 1 only in the first (c); 1 only in the second (d)"
-    assert compare_genes(["a", "b"], ["a", "x", "b"]).same_order
-    with pytest.raises(DataError, match="second list names 1 gene more than once"):
-        compare_genes(["a"], ["b", "b"])
-
-
-@given(st.lists(st.text(min_size=1), unique=True), st.lists(st.text(min_size=1), unique=True))
-@QUICK
-def test_comparison_is_what_sets_say(a, b):
-    bad = genes.UNWRITABLE.search("".join(a + b))
-    try:
-        found = compare_genes(a, b)
-    except DataError:
-        assert bad
-        return
-    assert not bad and bool(found) == (a == b) and found.shared == len(set(a) & set(b))
-    assert set(found.only_first) == set(a) - set(b) and set(found.only_second) == set(b) - set(a)
 
 
 def test_the_hash_travels(tmp_path):

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 from official_layouts import CASES, SYMBOLS, dense, h5ad, read
 from scipy import sparse
 
@@ -72,16 +73,30 @@ def test_a_last_line_without_its_end_is_read_where_sizes_agree(tmp_path, how):
     assert found.X.toarray().tolist() == [[3, 0], [0, 1]] and list(found.var_names) == ["TP53", "CD3E"]
 
 
-def test_what_is_cut_or_stands_twice_is_refused(tmp_path):
+def test_what_is_cut_or_no_count_is_refused(tmp_path):
     for change, says in (
         ({"cells": CELLS[:-4]}, "shorter than the others: it was cut"),
         ({"matrix": ENTRIES[:-6]}, "says it has 2 entries, and has 1"),
-        ({"matrix": ENTRIES.replace("2 2 1", "1 1 1")}, "write each place once"),
         ({"matrix": ENTRIES.replace("2 2 1", "2 2 1.5")}, "is a fraction among counts"),
         ({"genes": FEATURES.replace("Gene Expression", "Peaks")}, r"load\(\.\.\., feature_type='Peaks'\)"),
     ):
         with pytest.raises(DataError, match=says):
             data.load(own(tmp_path / "x", **change))
+
+
+def test_entries_of_one_place_are_summed_as_scipy_and_scanpy_do(tmp_path):
+    """In both layouts, in a type that has room for the sum, and told."""
+    folder = own(tmp_path / "x", ENTRIES.replace("2 2 2\n", "2 2 3\n") + "1 1 4\n")
+    path = hdf5(tmp_path / "twice.h5", "hg19")
+    with h5py.File(path, "r+") as file:
+        group = file["hg19"]
+        for name, values in (("data", [200, 100, 5]), ("indices", [0, 0, 1]), ("indptr", [0, 2, 3])):
+            del group[name]
+            group[name] = np.array(values, "uint8" if name == "data" else "int64")
+    for found, X in ((data.load(folder), [[7, 0], [0, 1]]), (data.load(path), [[300, 0], [0, 5]])):
+        assert found.X.toarray().tolist() == X and found.X.dtype == np.float32
+        assert "1 entry added to another one of the same place" in found.uns["notes"]
+    assert data.load(folder).X.toarray().tolist() == scipy.io.mmread(folder / "matrix.mtx").T.toarray().tolist()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -11,7 +11,6 @@ import torch
 
 from shared import data
 from shared.data.catalogue import catalog
-from shared.data.constraints import SettingError
 from shared.data.errors import DataError
 from shared.data.sources import gdsc
 
@@ -68,14 +67,6 @@ def test_five_files_become_one(files):
     assert (backwards.X == got.X).all() and backwards.obs.equals(got.obs)
 
 
-def test_fillers_can_be_kept_and_are_told(files):
-    got = gdsc.read(list(files.values()), unmeasured="keep")
-    assert got.shape == (6, 5) and (got.X == VALUES).all()
-    assert got.var["measured"].tolist() == [True, False, True, False, True]
-    with pytest.raises(SettingError, match=r"unmeasured=.* is not known: choose drop, keep"):
-        gdsc.read(list(files.values()), unmeasured="maybe")
-
-
 def test_labels_find_their_line(files):
     obs = gdsc.read(list(files.values())).obs
     assert obs["subtype"].tolist()[:5] == [
@@ -101,7 +92,7 @@ def test_it_passes_through_the_cache_format(files, tmp_path):
     got.write_h5ad(tmp_path / "g.h5ad")
     again = ad.read_h5ad(tmp_path / "g.h5ad")
     assert (again.X == got.X).all() and again.obs.astype(str).equals(got.obs.astype(str))
-    for name in gdsc.SCREENS:
+    for name in ("ln_ic50_gdsc1", "ln_ic50_gdsc2"):
         assert again.obsm[name].equals(got.obsm[name])
 
 
@@ -119,14 +110,14 @@ def pickled(tensors):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda files: files.pop("key.genes.txt"), r"GDSC needs key\.genes\.txt as well"),
-        (lambda files: [files.pop(n) for n in list(files)[:2]], r"GDSC needs GDSC1_IC50\.csv, GDSC2_IC50\.csv"),
+        (lambda files: files.pop("key.genes.txt"), "there is no file of genes"),
+        (lambda files: [files.pop(n) for n in list(files)[:2]], "there is no file of ln_ic50_gdsc1"),
         (other("key.genes.txt", "MITF\nTP53\n"), "names 2 genes: the files do not belong together"),
-        (other("key.genes.txt", "A B C D A"), "gene 'A' stands twice"),
-        (other("key.genes.txt", b"\xff\xfe\x00"), r"key\.genes\.txt cannot be read"),
-        (pickled({"A375": torch.zeros(5), "a-375": torch.zeros(5)}), "line 'A375' stands twice"),
+        (other("key.genes.txt", "A B C D A"), r"names 1 gene more than once \(A\)"),
+        (other("key.genes.txt", b"\xff\xfe\x00"), r"key\.genes\.txt is not UTF-8"),
+        (pickled({"A375": torch.zeros(5), "a-375": torch.zeros(5)}), r"names 1 cell more than once \(A375\)"),
         (pickled({"A375": torch.zeros(5), "B": torch.zeros(4)}), r"line 'B' has float32 of shape \(4,\)"),
-        (pickled({"A375": torch.zeros(5, dtype=torch.int64)}), "int64"),
+        (pickled({"A375": torch.zeros(5, dtype=torch.int64)}), "asks for torch.LongStorage"),
         (pickled({"A375": torch.tensor([0, 1, 2, 3, torch.nan])}), "NaN or infinite"),
         (pickled({"A375": print}), r"asks for builtins\.print"),
         (other("GDSC_EXP.pkl", b"<html>"), r"GDSC_EXP\.pkl is damaged"),
@@ -206,15 +197,9 @@ def test_drugs_work_where_they_should(lines):
 
 
 @pytest.mark.network
-def test_fillers_are_what_we_say(paths, lines):
-    whole = gdsc.read(paths, unmeasured="keep")
-    filler = whole[:, ~whole.var["measured"]]
-    assert whole.shape == (975, 6163) and filler.n_vars == 385
-    assert {"KRT18", "HOXC6", "CDKN1A"} <= set(filler.var_names)
-    assert (whole.X.min(1, keepdims=True) == filler.X).all()
-    assert abs(whole.X.mean(1)).max() < 1e-5 and abs(whole.X.std(1) - 1).max() < 1e-3
+def test_fillers_are_no_genes(lines):
+    """Genes the packagers had no measurement of hold one value in each line, and are left out."""
+    assert not {"KRT18", "HOXC6", "CDKN1A"} & set(lines.var_names)
     assert not pd.DataFrame(lines.X.T).duplicated().any()
     tumours = data.load("colorectal")
-    assert len(set(tumours.var_names) & set(filler.var_names)) == 358
     assert len(set(tumours.var_names) & set(lines.var_names)) == 5682
-    assert set(tumours.var_names) <= set(whole.var_names)

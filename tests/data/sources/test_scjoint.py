@@ -16,7 +16,7 @@ def test_files_of_other_features_are_refused(tmp_path):
     case = CASES["scjoint"](tmp_path)
     with h5py.File(case.paths[2], "a") as file:
         replaced("matrix/features", np.array([f"P{i}" for i in range(9)], "S"))(file)
-    with pytest.raises(DataError, match="other features"):
+    with pytest.raises(DataError, match="names other genes than"):
         read(case)
 
 

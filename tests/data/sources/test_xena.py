@@ -30,7 +30,8 @@ def test_tpm_of_toil_sum_to_a_million(tmp_path):
     tpm *= 1e6 / tpm.sum(0)
     body = ["\t".join([f"ENSG{i:011d}.1", *(f"{v:.4f}" for v in np.log2(r + 0.001))]) for i, r in enumerate(tpm)]
     path = write(tmp_path / "x.gz", ["sample\tGTEX-1-1\tGTEX-2-1\tTCGA-A-B-01", *body])
-    found = READERS["xena"]([path], base=2, offset=0.001, units="tpm")
+    said = write(tmp_path / "y.tsv", ["sample\t_study", "GTEX-1-1\tGTEX", "TCGA-A-B-01\tTCGA"])
+    found = READERS["xena"]([path, said], base=2, offset=0.001, units="tpm")
     assert np.allclose(found.X.sum(1, dtype=np.float64), 1e6, rtol=1e-4)
     assert (found.X[tpm.T == 0] == 0).all() and (found.X[tpm.T > 1e-7] > 0).all()
     assert list(found.obs["donor"]) == ["GTEX-1", "GTEX-2", "TCGA-A-B"]

@@ -213,6 +213,9 @@ def broken(kind):
         renamed(a, ["2-Sep", *HUMAN[1:300]])
     elif kind == "tallies":
         renamed(a, [*HUMAN[1:300], "__no_feature"])
+    elif kind == "no expression":
+        a = renamed(a[:, :4].copy(), ["age", "nCount_RNA", "percent.mt", HUMAN[0]])
+        a.X += 1
     elif kind == "retired":
         renamed(a, ["SEPT2", *HUMAN[1:300]])
     elif kind == "genome":
@@ -274,6 +277,7 @@ SEEN = {
     "nameless genes": ("warning", "1 gene without a name"),
     "spreadsheet": ("warning", r"turned into dates or numbers \(2-Sep\): .* 2-Sep was SEPTIN2"),
     "tallies": ("warning", r"has 1 tally of reads among its genes .*isin\(\['__no_feature'\]\)"),
+    "no expression": ("error", r"describes cells or samples \(age, nCount_RNA, percent\.mt\) and holds no expression"),
     "retired": ("note", r"1 retired gene name \(SEPT2\): SEPT2 is SEPTIN2 today"),
     "genome": ("warning", "begin with a genome .GRCh38_."),
     "transcripts": ("warning", "names transcripts"),
@@ -288,6 +292,7 @@ SEEN = {
 ALSO = {
     "dtype": set(),
     "genome": {"unknown names"},
+    "no expression": {"unknown names"},
     "rounded": {"huge cell"},
     "one cell": {"empty genes"},
     "parts": {"empty genes"},
@@ -321,11 +326,45 @@ def test_every_check_has_an_example():
     source = "".join(p.read_text(encoding="utf-8") for p in Path(checks.__file__).parent.glob("*.py"))
     import re
 
-    named = set(re.findall(r'Finding\(\s*"([^"]+)"', source)) | {f"not {n}" for n in checks.NEEDS}
-    assert named | {"genes twice", "cells twice", "nan", "infinite"} == set(SEEN)
+    named = set(re.findall(r'"([\w ]+)",\s*"(?:error|warning|note)"', source)) - {"error"}
+    assert named | {f"not {n}" for n in checks.NEEDS} | {"genes twice", "cells twice", "nan", "infinite"} == set(SEEN)
 
 
 # Finer judgements
+
+
+def test_bulk_has_samples_and_a_panel_has_cells():
+    """By depth, by the lack of zeros, or by the names of a consortium; few features alone are no bulk."""
+    bulk, panel = cells(), cells(genes=24)
+    assert str(check(bulk)).startswith("40 cells × 300 genes")
+    bulk.X = np.round(bulk.X * 1e4)
+    bulk.X[4] = 0
+    assert str(check(bulk)).startswith("40 samples × 300 genes") and "has 1 sample without any expr" in str(check(bulk))
+    arrays = ad.AnnData(np.random.default_rng(0).normal(8, 1, (30, 600)), var=pd.DataFrame(index=HUMAN[:600]))
+    assert str(check(arrays)).startswith("30 samples × 600 genes")
+    z = logged(cells())
+    z.X, z.obs_names = z.X - z.X.mean(0), [f"TCGA-A7-{i:04d}-01A" for i in range(40)]
+    assert str(check(z)).startswith("40 samples × 300 genes")
+    panel.X, panel.var_names = panel.X + 3, [f"CD{i}_TotalSeqB" for i in range(24)]
+    report = check(panel, need="counts")
+    assert str(report).startswith("40 cells × 24 genes") and report.ok and "fine by itself (antibodies" in str(report)
+
+
+def test_a_table_that_describes_cells_is_no_expression(tmp_path):
+    rows = "".join(f"c{i},{20 + i},{900 + i},0.{i}1,F\n" for i in range(4))
+    (tmp_path / "a.csv").write_text("cell,age,n_counts,pct_mito,sex\n" + rows)
+    (tmp_path / "b.csv").write_text("cell,a,b,c\n" + "c1,x,1,y\nc2,z,2,y\n")
+    with pytest.raises(DataError, match=r"a\.csv describes cells or samples \(age, n_counts.*join it to adata\.obs"):
+        data.load(tmp_path / "a.csv")
+    with pytest.raises(DataError, match=r"b\.csv: 2 columns with words.*most of its columns are words"):
+        data.load(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "float64"])
+def test_what_whole_numbers_lose_is_counted_before_it_is_lost(dtype):
+    X = np.array([[2**53 + 1, 2**24, 3], [2**24 + 1, 5, 1]], dtype)
+    assert scan(X).large == 2 and scan(sparse.csr_matrix(X)).large == 2
+    assert "2 counts above 16,777,216 were rounded by float32" in data.from_arrays(X, ["a", "b", "c"]).uns["notes"]
 
 
 @pytest.mark.parametrize("undo", [np.expm1, values._exp2m1])
@@ -428,7 +467,7 @@ def test_expected_counts_and_truth_values_may_pass_as_counts():
         ({"labels": "cell_type", "per_class": 0}, "per_class=0"),
         ({"labels": "cell_type", "per_class": True}, "per_class=True"),
         ({"labels": "cell_type", "per_class": 2.5}, "per_class=2.5"),
-        ({"layer": "raw"}, "there is no layer 'raw'; the data have none"),
+        ({"layer": "raw"}, "the matrix has no layer 'raw'; it has none"),
         ({"genes": []}, "reference list is empty"),
         ({"genes": ["a", "a"]}, "names 1 gene more than once"),
         ({"genes": "TP53"}, "list of names, not str"),

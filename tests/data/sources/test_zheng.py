@@ -9,7 +9,7 @@ from scipy import io, sparse
 from shared.data import routes
 from shared.data.catalogue import catalog
 from shared.data.errors import DataError
-from shared.data.sources import beads
+from shared.data.sources import zheng
 
 GENES = [("ENSG1", "CD3D"), ("ENSG2", "LYZ"), ("ENSG3", "GNLY"), ("ENSG4", "LYZ")]
 
@@ -25,7 +25,7 @@ def folder(path, X, genes=GENES, cells=None):
 def test_populations_are_put_together(tmp_path):
     rng = np.random.default_rng(0)
     B, T = rng.poisson(1, (3, 4)), rng.poisson(1, (2, 4))
-    got = beads.read(folder(tmp_path / "b", B) + folder(tmp_path / "t", T), populations=["B", "T"])
+    got = zheng.beads(folder(tmp_path / "b", B) + folder(tmp_path / "t", T), populations=["B", "T"])
     assert (got.X.toarray() == np.vstack([B, T])).all() and got.X.format == "csr"
     assert got.obs["cell_type"].tolist() == got.obs["batch"].tolist() == ["B"] * 3 + ["T"] * 2
     # The first barcode stands in both folders.
@@ -37,15 +37,15 @@ def test_populations_are_put_together(tmp_path):
 def test_populations_that_do_not_fit_are_refused(tmp_path):
     one = folder(tmp_path / "a", np.ones((2, 4)))
     other = folder(tmp_path / "b", np.ones((2, 4)), genes=[*GENES[:3], ("ENSG9", "CD8A")])
-    with pytest.raises(DataError, match=r"genes of T are not those of B"):
-        beads.read(one + other, populations=["B", "T"])
+    with pytest.raises(DataError, match="folder of T names other genes than the folder of B"):
+        zheng.beads(one + other, populations=["B", "T"])
     with pytest.raises(DataError, match="3 files were given for 2 populations"):
-        beads.read(one, populations=["B", "T"])
+        zheng.beads(one, populations=["B", "T"])
     with pytest.raises(DataError, match="0 files were given for 0 populations"):
-        beads.read([], populations=[])
+        zheng.beads([], populations=[])
     (one[0]).write_bytes(gzip.compress(b"x"))
     with pytest.raises(DataError, match=r"matrix\.mtx"):
-        beads.read(one, populations=["B"])
+        zheng.beads(one, populations=["B"])
 
 
 def test_the_sorted_cells_come_by_their_official_files(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The cache of fetched and converted files, and the mirrors: where a file lies, its hash, the note beside it, its lock.
+"""The cache and the mirrors: where a file lies, its sha256, the note beside it, its lock.
 
 ``BORROWED_CACHE`` says where the cache is; ``BORROWED_MIRROR`` names folders that are searched before the network.
 """
@@ -7,27 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fnmatch
+import functools
 import hashlib
 import json
 import os
-import sys
 import threading
-import time
-from functools import cache
 from pathlib import Path
 
 from shared.data.catalogue import File
 from shared.data.errors import DataError
 
 CHUNK = 1 << 20
-SILENT = 2.0  # seconds of waiting for another process before it is said
 CURE = "name a folder of yours in BORROWED_CACHE"
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_mirrors: dict = {}  # folder to (when each folder in it was last changed, its files)
 
 
-@cache
+@functools.cache
 def quiet_pooch():
     """The library pooch, loaded when it is needed; it tells of every file it touches unless it is told not to."""
     import pooch
@@ -36,23 +31,21 @@ def quiet_pooch():
     return pooch
 
 
-@cache  # a relative folder stays where it is when the working directory changes
+@functools.cache  # a relative folder stays where it is when the working directory changes
 def _absolute(folder: str) -> Path:
     return Path(folder).expanduser().absolute()
 
 
-@contextlib.contextmanager
-def _at_home(variable: str):
+def _folder(variable: str, named: str | None) -> Path:
     try:
-        yield
+        return _absolute(named or str(quiet_pooch().os_cache("borrowed-strength")))
     except RuntimeError as e:  # of pathlib and of the library below pooch
         raise DataError(f"no home folder is known here ({e}): name a folder of yours in {variable}") from e
 
 
 def cache_folder() -> Path:
     """Where fetched and converted files lie: ``BORROWED_CACHE``, else in the system's folder for caches."""
-    with _at_home("BORROWED_CACHE"):
-        return _absolute(os.environ.get("BORROWED_CACHE") or str(quiet_pooch().os_cache("borrowed-strength")))
+    return _folder("BORROWED_CACHE", os.environ.get("BORROWED_CACHE"))
 
 
 def place(file: File) -> Path:
@@ -66,38 +59,15 @@ def place(file: File) -> Path:
 def in_mirror(pattern: str) -> list[Path]:
     """Files in the folders of ``BORROWED_MIRROR``, at any depth, by a pattern of their names, sorted.
 
-    Raises
-    ------
-    DataError
-        If the variable names what is not a folder.
-
-    Examples
-    --------
-    >>> in_mirror("labelled-*.h5ad")  # doctest: +SKIP
+    :class:`DataError` is raised if the variable names what is not a folder.
     """
     found = []
     for named in filter(None, os.environ.get("BORROWED_MIRROR", "").split(os.pathsep)):
-        with _at_home("BORROWED_MIRROR"):
-            folder = _absolute(named)
+        folder = _folder("BORROWED_MIRROR", named)
         if not folder.is_dir():
             raise DataError(f"BORROWED_MIRROR names {named}, which is not a folder here: correct or unset it")
-        found += [p for p in _below(folder) if fnmatch.fnmatchcase(p.name, pattern) and p.is_file()]
+        found += [p for p in folder.rglob(pattern) if p.is_file()]
     return sorted(found)
-
-
-def _below(folder: Path) -> list[Path]:
-    """All files of a mirror, which is walked once, and again only where a folder in it has changed."""
-    changed, files = _mirrors.get(folder, ({}, []))
-    with contextlib.suppress(OSError):  # a folder that is gone
-        if changed and all(os.stat(top).st_mtime_ns == then for top, then in changed.items()):
-            return files
-    changed, files, now = {}, [], time.time_ns()
-    for top, _, names in os.walk(folder):
-        changed[top] = os.stat(top).st_mtime_ns
-        files += [Path(top, name) for name in names]
-    if max(changed.values(), default=now) < now - 10**9:  # else it may change again within the clock's resolution
-        _mirrors[folder] = changed, files
-    return files
 
 
 def sha256(path: Path) -> str:
@@ -110,13 +80,10 @@ def known_sha256(file: File) -> str | None:
     return file.sha256 or read_note(place(file)).get("sha256")
 
 
-def remember(path: Path, file: File, source: str) -> None:
-    """Write down the sha256 of the first copy of a file, so that later ones are held to it."""
-    note = {"sha256": known_sha256(file) or sha256(path), "from": source, "size": path.stat().st_size}
-    try:
-        write_note(made(place(file).parent) / file.name, note)
-    except OSError as e:
-        raise DataError(f"the sha256 of {file.name} cannot be written down ({e.strerror}): {CURE}") from e
+def remember(path: Path, file: File) -> None:
+    """Write down the sha256 of the first copy of a file where none is known, so that later ones are held to it."""
+    if not known_sha256(file):
+        write_note(place(file), {"sha256": sha256(path)})
 
 
 def read_note(path: Path) -> dict:
@@ -156,16 +123,12 @@ def made(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path):
-    """Hold the one right to write `path`; wait while another process or thread has it, and soon say so."""
-    from filelock import FileLock, Timeout
+    """Hold the one right to write `path`; wait while another process or thread has it."""
+    from filelock import FileLock
 
     lock = FileLock(made(path.parent) / f"{path.name}.lock")
     try:
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=SILENT)
-        if not lock.is_locked:
-            print(f"another process fetches {path.name}: waiting for it", file=sys.stderr)
-            lock.acquire()
+        lock.acquire()
     except (OSError, NotImplementedError) as e:
         raise DataError(f"{path.parent} takes no lock ({e}): {CURE}, on a local disk") from e
     try:
