@@ -61,9 +61,9 @@ class CellBatches(Batches):
         while True:
             turn, start = divmod(number, self.a_pass)
             if hasattr(self.cells, "batches"):
-                drawn = self.cells.batches(self.batch_size, dense=False, seed=self.seed, epoch=turn)
-                drawn = drawn.resume(drawn.state() | {"position": start})
-                drawn = ((X, rows) for X, _, rows in drawn)
+                passing = self.cells.batches(self.batch_size, dense=False, seed=self.seed, epoch=turn)
+                rest = passing.resume(passing.state() | {"position": start})
+                drawn = ((X, rows) for X, _, rows in rest)
             else:
                 order = np.random.default_rng((self.seed, turn)).permutation(self.n)
                 starts = range(start * self.batch_size, self.n, self.batch_size)

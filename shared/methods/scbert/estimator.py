@@ -10,14 +10,14 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data import constraints as allowed
-from shared.data.constraints import Maybe, OneOf, SettingError, Whole, require
+from shared.data.constraints import Maybe, OneOf, Whole, require
 from shared.methods.base import Example, example_cells
 from shared.methods.network_classifier import stratified_split
 from shared.methods.protocols import Classifier, Pretrained, Transformer
 from shared.methods.scbert.batches import CellBatches
 from shared.methods.scbert.finetuning import CHUNK, UNFREEZE, freeze, from_cells, from_prefixes, worth_caching
 from shared.methods.scbert.network import CellTypeNet, GeneTransformer, Pooled, pretrain_step
-from shared.methods.scbert.pretraining import masked_scores, sample_of, token_counts
+from shared.methods.scbert.pretraining import load_state, masked_scores, sample_of, token_counts
 from shared.methods.scbert.scores import gene_scores
 from shared.methods.scbert.tokens import Tokenizer
 from shared.methods.scbert.vectors import set_vectors
@@ -33,14 +33,6 @@ PUBLISHED = {
 @dataclass(eq=False, repr=False)
 class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
     """A transformer that reads a cell as a sequence of gene tokens.
-
-    Five lines, with AnnData of the same genes in the same order::
-
-        model = ScBERT(epochs=20, random_state=0)
-        model.pretrain(cells)
-        model.fit(labelled)  # obs["cell_type"]
-        names = model.predict(query)
-        names = model.set_params(unknown=0.5).predict(query)  # or "unknown"
 
     Parameters
     ----------
@@ -93,17 +85,11 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         **dict.fromkeys(("target_sum", "lr", "fit_lr"), allowed.Positive()),
         **dict.fromkeys(("logged", "compile"), allowed.Flag()),
         **dict.fromkeys(("mask", "replace"), allowed.Probability()),
-        "checkpoint_seconds": Maybe(allowed.Positive()),
-        "cache_gib": allowed.NotNegative(),
-        "validation": allowed.Share(),
-        "binning": OneOf("truncate", "quantile"),
-        "attention": OneOf("exact", "favor"),
-        "stabilizer": OneOf("head", "global"),
-        "gene_vectors": OneOf("coexpression", "random", "none"),
-        "head": OneOf("genes", "mean", "last"),
-        "pool": OneOf("mean", "last"),
-        "unfreeze": OneOf(*UNFREEZE),
-        "stop_by": OneOf("loss", "accuracy"),
+        "checkpoint_seconds": Maybe(allowed.Positive()), "cache_gib": allowed.NotNegative(),
+        "validation": allowed.Share(), "stop_by": OneOf("loss", "accuracy"), "unfreeze": OneOf(*UNFREEZE),
+        "attention": OneOf("exact", "favor"), "stabilizer": OneOf("head", "global"),
+        "binning": OneOf("truncate", "quantile"), "gene_vectors": OneOf("coexpression", "random", "none"),
+        "head": OneOf("genes", "mean", "last"), "pool": OneOf("mean", "last"),
     }  # fmt: skip
 
     _: KW_ONLY
@@ -165,8 +151,6 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         """Tokens and genes."""
         return tuple(part.to(device) for part in self._tokenizer(X.shape[1])(X))
 
-    # Pre-training.
-
     def pretrain(self, X, *, genes=None, vectors=None):
         """Learn to predict masked tokens.
 
@@ -182,9 +166,7 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         Raises
         ------
         ValueError
-            If a setting, a value or a vector cannot be used.
-        shared.train.TrainingError
-            If training fails, or the checkpoint is of another run.
+            If a setting, a value or a vector cannot be used; or training fails, or the checkpoint is of another run.
         """
         stream = hasattr(X, "batches")
         if stream:
@@ -216,9 +198,9 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         `X` and `genes` are as in :meth:`pretrain`; `seed` is of the masks. Every token that is asked for is hidden: the
         tenth that pre-training leaves could be copied.
         """
-        cells, net = self._of_pretraining(X, genes)
-        place, mask = resolve_device(self.device), (self.mask, 1.0)
-        batches = CellBatches(cells.X, self._tokenizer(cells.n_genes), CHUNK, seed, place, mask=mask)
+        (cells, net), how = self._of_pretraining(X, genes), {"mask": (self.mask, 1.0)}
+        tokenizer, place = self._tokenizer(cells.n_genes), resolve_device(self.device)
+        batches = CellBatches(cells.X, tokenizer, CHUNK, seed, place, **how)
         return masked_scores(net, batches, self.pretrained_["counts"])
 
     def _of_pretraining(self, X, genes):
@@ -226,20 +208,7 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         check_is_fitted(self, "pretrained_", msg="nothing was pre-trained or fitted: call pretrain or fit first")
         again = clone(self)
         cells = again._read(X, genes=genes, reset=True)
-        return cells, again._load(again.new_network(cells, seed=0))
-
-    def _load(self, net):
-        """The weights that were pre-trained."""
-        try:
-            net.load_state_dict(self.pretrained_["state"])
-        except RuntimeError as error:
-            raise SettingError(
-                "pre-trained was a network with other settings of bins, dim, depth, heads, width, attention or "
-                "n_features: set them back, or pretrain again"
-            ) from error
-        return net
-
-    # Fine-tuning.
+        return cells, load_state(again.new_network(cells, seed=0), self.pretrained_)
 
     def fit(self, X, y="cell_type", *, genes=None, vectors=None):
         """Train a head and a block, or what `unfreeze` says, to name the types of labelled cells.
@@ -255,14 +224,12 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         ------
         ValueError
             As `pretrain`; if there is one type only; or if genes are not those of `pretrain` in their order.
-        shared.train.TrainingError
-            If training fails, or the checkpoint is of another run.
         """
         cells, rng = self._read_labelled(X, y, genes=genes), self._rng()
         seed = int(rng.randint(2**31))
         net, place = self.new_network(cells, seed=seed), resolve_device(self.device)
         if hasattr(self, "pretrained_"):
-            self._load(net.transformer)
+            load_state(net.transformer, self.pretrained_)
         else:
             set_vectors(net.transformer.genes, cells, vectors, self.gene_vectors, seed)
         kept, held = stratified_split(cells.codes, self.validation if self.patience else 0, rng)
@@ -276,8 +243,6 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         )  # fmt: skip
         self.network_ = net
         return self
-
-    # Using what was learned.
 
     @property
     def _n_features_out(self):

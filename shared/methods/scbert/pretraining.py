@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from shared.data.constraints import SettingError
 from shared.methods.scbert.tokens import IGNORE
 
 
@@ -16,6 +17,24 @@ def sample_of(n: int, most: int = 4096) -> np.ndarray:
 def token_counts(tokens: torch.Tensor, bins: int) -> np.ndarray:
     """In how many cells each gene had each token: int64, genes × (bins + 1)."""
     return torch.stack([(tokens == b).sum(0) for b in range(bins + 1)], 1).numpy()
+
+
+def load_state(net, pretrained: dict):
+    """The network with the weights that were pre-trained.
+
+    Raises
+    ------
+    SettingError
+        If it is not of their settings.
+    """
+    try:
+        net.load_state_dict(pretrained["state"])
+    except RuntimeError as error:
+        raise SettingError(
+            "pre-trained was a network with other settings of bins, dim, depth, heads, width, attention or n_features: "
+            "set them back, or pretrain again"
+        ) from error
+    return net
 
 
 @torch.inference_mode()
