@@ -413,6 +413,7 @@ def rooms():
         "results",
         "download",
         "scpretrain",
+        "scbert",
         "tmp",
         "aligned",
         "fingerprint",

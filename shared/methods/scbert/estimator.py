@@ -73,7 +73,7 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
     pretrained_ : dict
         ``state`` (tensors by name), ``history``, ``counts`` (int64, genes × tokens, of up to 4,096 cells), ``genes``,
         ``n_genes``, ``is_log``. A clone keeps it.
-    network_ : CellTypeNet
+    network_ : torch.nn.Module
         Fine-tuned, on the CPU, in evaluation mode.
     classes_, history_, n_features_in_, feature_names_in_
     """

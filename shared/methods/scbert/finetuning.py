@@ -21,7 +21,7 @@ def freeze(net, unfreeze: str) -> None:
     transformer, n = net.transformer, len(net.transformer.blocks)
     trained = {"all": range(n), "last": [n - 1], "second_to_last": [n - 2], "head": []}[unfreeze]
     if -1 in trained:
-        raise SettingError("unfreeze='second_to_last' needs two blocks: set depth=2 or more")
+        raise SettingError("unfreeze='second_to_last' needs two blocks: set the depth to 2 or more")
     transformer.requires_grad_(unfreeze == "all")
     transformer.norm.requires_grad_(True)
     for i in trained:

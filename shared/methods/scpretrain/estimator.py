@@ -87,7 +87,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
         ``weight`` (float32, genes × width), ``bias``, ``genes``, ``n_genes``, ``is_log`` (False), ``history`` (one dict
         an epoch: round, epoch, loss), ``labels`` (one dict a round: data set to int32 cells × granularities),
         ``inertia`` and ``seconds`` (of training, one a round). Clones keep it.
-    network_ : CellTypeNet
+    network_ : torch.nn.Module
         Fine-tuned, on the CPU, in evaluation mode.
     classes_, n_features_in_, feature_names_in_
     shared_ : bool ndarray
