@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import glob
 import hashlib
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -110,6 +112,13 @@ def written_whole(path: Path):
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove the drafts beside `path` that killed processes left: ours, pooch's, folders; its lock is held."""
+    pooch_s = path.parent.glob("tmp" + 8 * "[a-z0-9_]")
+    for old in (*path.parent.glob(f".{glob.escape(path.name)}*"), *pooch_s):
+        shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
 
 
 def made(folder: Path) -> Path:

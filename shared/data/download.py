@@ -100,6 +100,7 @@ def get(file: File, *, kind: str, progress: bool = True) -> Path:
             cure = "unset it, or name a folder that holds the file in BORROWED_MIRROR"
             raise Unavailable(f"{file.name} is not here, and BORROWED_OFFLINE forbids to fetch it: {cure}")
         with cache.locked(cache.place(file)):
+            cache.sweep(cache.place(file))
             found = find(file, kind)  # another process may have fetched it while this one waited
             path = found.path or _fetched(file, kind, progress)
             cache.remember(path, file)
@@ -147,8 +148,7 @@ def _fetched(file: File, kind: str, progress: bool) -> Path:
         from shared.data import package
 
         urls = package.addresses(file)
-    for old in (path, *path.parent.glob("tmp" + 8 * "[a-z0-9_]")):  # damaged; pooch's, of a process that was killed
-        old.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # damaged
     for url in urls:
         how = {"registry": {path.name: expected}, "urls": {path.name: url}, "retry_if_failed": RETRIES}
         try:

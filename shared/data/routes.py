@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from shared.data import download, unpack
-from shared.data.cache import CURE, FULL, cache_folder, known_sha256, locked, made, read_note, sha256, write_note
+from shared.data.cache import CURE, FULL, cache_folder, known_sha256, locked, made, read_note, sha256, sweep, write_note
 from shared.data.catalogue import Entry, Route, joined_sha256
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, SimulatedWarning, Unavailable, warn
@@ -158,7 +158,8 @@ def _converted(entry: Entry, route: Route, progress: bool):
     with locked(path):
         if whole(path):  # by another process, while this one waited
             return _read(CONVERTED, [path])
-        with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=made(path.parent)) as folder:
+        sweep(path)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=made(path.parent)) as folder:
             inputs, draft = [], Path(folder) / path.name
             for i, (file, source) in enumerate(zip(route.files, paths)):
                 inputs += unpack.members(source, file.members, Path(folder) / str(i)) if file.members else [source]

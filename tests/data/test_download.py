@@ -572,12 +572,13 @@ def test_a_process_killed_at_any_moment(server, tmp_path, processes, seed):
 
 
 @pytest.mark.parametrize("body", [BODY, OTHER, b""])
-def test_a_draft_of_pooch_that_a_killed_process_left_is_swept_away(server, tmp_path, body):
+@pytest.mark.parametrize("left_over", ["tmpab_c12xy", ".draft.bin.json.9-9", ".draft.bin.part.json.9-9"])
+def test_a_draft_that_a_killed_process_left_is_swept_away(server, tmp_path, body, left_over):
     server.put("/draft.bin", Answer(BODY))
     file = pinned(server, "/draft.bin")
     place = cache.place(file)
     place.parent.mkdir(parents=True)
-    (place.parent / "tmpab_c12xy").write_bytes(body)
+    (place.parent / left_over).write_bytes(body)
     cache.write_note(Path(f"{place}.part"), {"mark": '"v1"'})
     assert official(file).read_bytes() == BODY and left(tmp_path) == ["draft.bin"]
 
