@@ -170,16 +170,22 @@ def masked_of(tokens):
     """The lesson's leads in masked accuracy, of tiny networks pre-trained on `tokens` and asked about them."""
     known = functions("scbert")
     vectors = torch.randn(tokens.shape[1], 16, generator=torch.Generator().manual_seed(0))
-    known |= {"IGNORE": -100, "bins": 5, "length": 16, "epochs": 3, "vectors": vectors}
+    known |= {"IGNORE": -100, "bins": 5, "length": 16, "epochs": 3, "vectors": vectors, "seed": 0}
     known |= {"nameless": torch.zeros_like(vectors), "tokens": {"corpus": tokens, "new": tokens}}
-    return known["masked_leads"](pd.DataFrame([known["masked_accuracy"](s) for s in range(3)]))
+    known |= {"lane_new": np.arange(len(tokens)) % 4}
+    return known["masked_leads"](known["masked_accuracy"]())
 
 
 def test_scberts_masked_accuracy_is_that_of_the_rule_where_bins_are_noise():
     tokens = torch.from_numpy(np.random.default_rng(0).choice([0, 1, 2, 3, 4, 5], (96, 24), p=[0.2, 0.6] + [0.05] * 4))
     found = masked_of(tokens)
-    assert refused("scbert", "masked", found), found["masked_over_common"]
-    assert refused("scbert", "vectors", found), found["vectors_add"]
+    assert refused("scbert", "masked", found), found["masked_over_best"]
+
+
+def test_scberts_gene_vectors_are_worth_much_where_each_gene_has_its_bin():
+    tokens = torch.from_numpy(np.tile(np.arange(24) % 5 + 1, (96, 1)))
+    found = masked_of(tokens.repeat(2, 1))
+    assert refused("scbert", "nameless", found), found["vectors_add"]
 
 
 def test_scberts_random_features_halve_their_error_where_queries_are_short():
@@ -204,7 +210,7 @@ def test_scberts_gain_and_lead_turn_where_the_pretrained_network_is_right():
     known |= {"arms": {arm: (right(share), [1]) for arm, share in shares.items()}}
     known |= {"starts": lambda seed: dict.fromkeys(shares)}
     lanes = np.arange(240) // 30
-    scores = known["measure"]([(arm, 1) for arm in shares], np.arange(60), None, truth, lanes, range(3), [50])
+    scores = known["measure"]([(arm, 1) for arm in shares], np.arange(60), None, truth, lanes, range(3), 50)
     found = known["leads"](scores)
     assert refused("scbert", "gain", found), found["gain"]
     assert refused("scbert", "logistic", found), found["logistic_lead"]

@@ -56,14 +56,14 @@ def fitted():
         return points, library.UMAP(random_state=0).fit(points)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_graph_is_the_librarys(fitted):
     points, theirs = fitted
     difference = abs(theirs.graph_ - neighbor_graph(points, 15))
     assert (difference.data > 1e-3).mean() < 0.002  # a tie for the last place may fall either way
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_map_keeps_neighbours_as_well_as_the_librarys(fitted):
     from sklearn.manifold import trustworthiness
 
