@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -68,6 +69,32 @@ def test_quantiles_are_of_the_cells_own_expression():
     assert tokens.tolist() == [[0, 2, 1, 1, 0, 3, 3, 2], [0, 0, 0, 0, 0, 0, 0, 1]]
     many = scbert.quantile_tokens(torch.rand(3, 1000, generator=torch.Generator().manual_seed(0)), 5)
     assert all(abs(int((many == b).sum()) / 3000 - 0.2) < 0.01 for b in range(1, 6))
+
+
+def test_most_values_in_the_highest_bin_are_warned_of_with_a_cure():
+    """Depth is that of the genes that are given: of a hundred of two thousand all are scaled into the highest bin."""
+    import anndata as ad
+
+    from shared.preprocess import log_normalize
+
+    rng = np.random.default_rng(0)
+    X = rng.poisson(rng.gamma(0.5, 1, (60, 2000))).astype(np.float32)
+    whole = ad.AnnData(X, obs={"cell_type": np.array(["A", "B"])[rng.integers(2, size=60)]})
+    few, logged = whole[:, :100].copy(), log_normalize(whole)[:, :100].copy()
+    small = {"dim": 8, "depth": 1, "heads": 1, "width": 4, "length": 20, "epochs": 1, "fit_epochs": 1, "patience": None}
+    model = scbert.ScBERT(**small, gene_vectors="random", random_state=0)
+    for train in (model.pretrain, model.fit):
+        with pytest.warns(DataWarning, match=r"of the 100 genes that are given.* bins=\d+") as said:
+            train(few)
+        assert said[0].filename == __file__
+    enough = int(str(said[0].message).partition("bins=")[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clone(model).set_params(logged=True).pretrain(logged)
+        for cure in ({"bins": enough}, {"binning": "quantile"}, {"bins": 1}):
+            clone(model).set_params(**cure).pretrain(few)
+    with pytest.warns(DataWarning, match="values apart: set binning"):
+        clone(model).set_params(logged=True, bins=2).pretrain(logged)
 
 
 def test_a_sequence_holds_expressed_genes_first():

@@ -183,6 +183,7 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
             cells = self._read(X, genes=genes, reset=True, pretrains=True)
             X, sample = cells.X, cells[sample_of(len(cells))]
         seed, tokenizer = self._seed(), self._tokenizer(sample.n_genes)
+        tokenizer.warn_of_crowding(sample.X[sample_of(len(sample), 256)])
         net, place = self.new_network(sample, seed=seed), resolve_device(self.device)
         set_vectors(net.genes, sample, vectors, self.gene_vectors, seed)
         batches = CellBatches(
@@ -235,6 +236,7 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         """
         cells, rng = self._read_labelled(X, y, genes=genes), self._rng()
         seed = int(rng.randint(2**31))
+        self._tokenizer(cells.n_genes).warn_of_crowding(cells.X[sample_of(len(cells), 256)])
         net, place = self.new_network(cells, seed=seed), resolve_device(self.device)
         if hasattr(self, "pretrained_"):
             load_state(net.transformer, self.pretrained_)
