@@ -47,10 +47,10 @@ class Theirs(torch.nn.Module):
 
 def block_pair():
     """A block of theirs and one of ours with the same weights and features."""
-    from shared.methods.scbert.network import Block
+    from shared.methods.scbert import Block, FavorAttention
 
     torch.manual_seed(0)
-    theirs, ours = Theirs(), Block(attention="favor")
+    theirs, ours = Theirs(), Block(200, FavorAttention(200, HEADS, WIDTH))
     a = theirs.attend
     with torch.no_grad():
         ours.attention.to_qkv.weight.copy_(torch.cat([p.weight for p in (a.to_q, a.to_k, a.to_v)]))

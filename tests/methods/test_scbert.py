@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -19,8 +20,9 @@ from shared.data.constraints import SettingError
 from shared.data.errors import DataError, DataWarning
 from shared.methods import scbert
 from shared.methods.base import example_cells
-from shared.methods.scbert import attention, finetuning, scores, vectors
+from shared.methods.scbert import FavorAttention, attention, finetuning, scores, vectors
 from shared.methods.scbert.batches import CellBatches
+from shared.methods.scbert.heads import AfterPrefix, PooledNet, after
 from shared.methods.scbert.network import Attention, pretrain_step
 from shared.train.settings import warm_restarts
 
@@ -67,6 +69,32 @@ def test_quantiles_are_of_the_cells_own_expression():
     assert tokens.tolist() == [[0, 2, 1, 1, 0, 3, 3, 2], [0, 0, 0, 0, 0, 0, 0, 1]]
     many = scbert.quantile_tokens(torch.rand(3, 1000, generator=torch.Generator().manual_seed(0)), 5)
     assert all(abs(int((many == b).sum()) / 3000 - 0.2) < 0.01 for b in range(1, 6))
+
+
+def test_most_values_in_the_highest_bin_are_warned_of_with_a_cure():
+    """Depth is that of the genes that are given: of a hundred of two thousand all are scaled into the highest bin."""
+    import anndata as ad
+
+    from shared.preprocess import log_normalize
+
+    rng = np.random.default_rng(0)
+    X = rng.poisson(rng.gamma(0.5, 1, (60, 2000))).astype(np.float32)
+    whole = ad.AnnData(X, obs={"cell_type": np.array(["A", "B"])[rng.integers(2, size=60)]})
+    few, logged = whole[:, :100].copy(), log_normalize(whole)[:, :100].copy()
+    small = {"dim": 8, "depth": 1, "heads": 1, "width": 4, "length": 20, "epochs": 1, "fit_epochs": 1, "patience": None}
+    model = scbert.ScBERT(**small, gene_vectors="random", random_state=0)
+    for train in (model.pretrain, model.fit):
+        with pytest.warns(DataWarning, match=r"of the 100 genes that are given.* bins=\d+") as said:
+            train(few)
+        assert said[0].filename == __file__
+    enough = int(str(said[0].message).partition("bins=")[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clone(model).set_params(logged=True).pretrain(logged)
+        for cure in ({"bins": enough}, {"binning": "quantile"}, {"bins": 1}):
+            clone(model).set_params(**cure).pretrain(few)
+    with pytest.warns(DataWarning, match="values apart: set binning"):
+        clone(model).set_params(logged=True, bins=2).pretrain(logged)
 
 
 def test_a_sequence_holds_expressed_genes_first():
@@ -208,7 +236,7 @@ def test_a_batch_is_coupled_by_the_global_stabilizer_alone():
 
 
 def test_bfloat16_runs_through_the_features_in_float32():
-    layer = Attention(8, 2, 4, "favor")
+    layer = FavorAttention(8, 2, 4)
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(drawn(2, 9, 8))
         out.float().sum().backward()
@@ -220,7 +248,7 @@ def test_bfloat16_runs_through_the_features_in_float32():
 @pytest.mark.filterwarnings("ignore")
 def test_blocks_can_be_compiled():
     """By the eager backend here: the code that a GPU would run is traced, not generated."""
-    plain = transformer(attention="favor")
+    plain = transformer(attention=FavorAttention)
     net = copy.deepcopy(plain)
     for block in net.blocks:
         block.compile(backend="eager")
@@ -242,17 +270,20 @@ def test_there_are_as_many_parameters_as_in_the_code():
     assert own == 201 + 31 * 512 + 512 + 512 * 128 + 128 + 128 * 4 + 4
 
 
-@pytest.mark.parametrize("kind", ["exact", "favor"])
+KINDS = pytest.mark.parametrize("kind", [Attention, FavorAttention])
+
+
+@KINDS
 def test_the_last_token_alone_reads_all_the_same(monkeypatch, kind):
     monkeypatch.setattr(attention, "CHUNK", 300)
     net, batch = transformer(attention=kind), tokens_of()
-    outs = net.encode(*batch)[:, -1:], net.encode(*batch, last=True)
-    assert torch.allclose(*outs, atol=1e-6) and outs[1].shape == (5, 1, 8)
+    outs = net.encode(*batch)[:, -1], PooledNet(net, "last")(*batch)
+    assert torch.allclose(*outs, atol=1e-6) and outs[1].shape == (5, 8)
     for a, b in zip(*(torch.autograd.grad(out.sum(), net.blocks.parameters(), allow_unused=True) for out in outs)):
         assert torch.allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["exact", "favor"])
+@KINDS
 def test_the_order_of_the_genes_changes_nothing(kind):
     net, (tokens, genes) = transformer(attention=kind), tokens_of()
     order = torch.randperm(12)
@@ -276,7 +307,7 @@ def test_the_masked_step_is_what_numpy_makes_of_it():
 
 
 def test_features_are_drawn_again_by_their_period_alone():
-    net, other = transformer(attention="favor"), transformer(attention="favor")
+    net, other = transformer(attention=FavorAttention), transformer(attention=FavorAttention)
     first = net.blocks[0].attention.features.clone()
     batch = (*tokens_of(), tokens_of()[0])
     pretrain_step(net, *batch, 0)
@@ -310,7 +341,7 @@ def test_attention_received_is_the_sum_over_queries():
 
 def typed_net(seed=0):
     torch.manual_seed(seed)
-    return scbert.CellTypeNet(transformer(), 3, head="mean")
+    return PooledNet(transformer(), "mean", 3)
 
 
 def test_integrated_gradients_are_complete_and_captums():
@@ -325,7 +356,7 @@ def test_integrated_gradients_are_complete_and_captums():
         scores.integrated_gradients(net, tokens, genes, target, steps=1, tolerance=1e-6)
     captum = pytest.importorskip("captum.attr", reason="install the extra explain")
     x, x0 = (net.transformer.embed(t, genes).detach() for t in (tokens, torch.zeros_like(tokens)))
-    of = captum.IntegratedGradients(lambda x: net.head(net.transformer.after(x, 0), genes[:1].expand(len(x), -1)))
+    of = captum.IntegratedGradients(lambda x: after(net, x, genes[:1].expand(len(x), -1)))
     wanted = of.attribute(x, x0, target, n_steps=50, method="riemann_middle").sum(-1)[:, :-1]
     assert torch.allclose(found, wanted.float(), atol=1e-4)
 
@@ -344,16 +375,17 @@ def test_genes_outside_the_sequence_score_zero(by):
 
 
 @pytest.mark.parametrize(("unfreeze", "frozen"), [("last", 2), ("second_to_last", 1), ("all", 0), ("head", 3)])
-def test_what_is_frozen_stays(unfreeze, frozen):
+@pytest.mark.parametrize("head", ["genes", "last"])
+def test_what_is_frozen_stays(unfreeze, frozen, head):
     torch.manual_seed(0)
-    net = scbert.CellTypeNet(scbert.GeneTransformer(torch.randn(12, 8), depth=3, heads=2, width=4), 3)
-    finetuning.freeze(net, unfreeze)
-    assert net.frozen == frozen and not net.transformer.genes.weight.requires_grad
+    net = scbert.GeneTransformer(torch.randn(12, 8), depth=3, heads=2, width=4)
+    net = scbert.CellTypeNet(net, 3) if head == "genes" else PooledNet(net, head, 3)
+    assert finetuning.freeze(net, unfreeze) == frozen and not net.transformer.genes.weight.requires_grad
     trained = {i for i, b in enumerate(net.transformer.blocks) if next(b.parameters()).requires_grad}
     assert trained == {"last": {2}, "second_to_last": {1}, "all": {0, 1, 2}, "head": set()}[unfreeze]
     tokens, genes = tokens_of()
-    x = net.transformer.before(tokens, genes, net.frozen)
-    assert torch.equal(net.from_prefix(x, genes), net(tokens, genes))
+    x = net.transformer.blocks[:frozen](net.transformer.embed(tokens, genes))
+    assert torch.allclose(AfterPrefix(net, frozen)(x, genes), net(tokens, genes), atol=1e-6)
 
 
 @pytest.mark.parametrize("attention", ["exact", "favor"])
@@ -481,6 +513,7 @@ def test_a_loss_that_couples_cells_is_not_shared():
 
 def test_cells_that_are_like_no_type_are_rejected():
     model, cells = scbert.ScBERT.example().model, example_cells(counts=True)
+    model.set_params(fit_lr=1e-3, fit_epochs=6)  # trained to the end it is sure of everything
     new = (cells.obs["cell_type"] == "T").to_numpy()
     rejected = model.fit(cells[~new].copy()).set_params(unknown=0.9).predict(cells) == "unknown"
     assert rejected[new].mean() > rejected[~new].mean() + 0.2
@@ -490,8 +523,8 @@ def test_cells_that_are_like_no_type_are_rejected():
 @pytest.mark.parametrize("binning", ["truncate", "quantile"])
 def test_every_head_learns(head, binning):
     cells = example_cells(counts=True)
-    model = scbert.ScBERT.example().model.set_params(head=head, binning=binning, pool="last", fit_epochs=12)
-    assert model.fit(cells).score(cells) > 0.7 and model.transform(cells).shape == (60, 16)
+    model = scbert.ScBERT.example().model.set_params(head=head, binning=binning, pool="last")
+    assert model.set_params(fit_epochs=20).fit(cells).score(cells) > 0.7 and model.transform(cells).shape == (60, 16)
 
 
 def test_the_steps_of_the_lesson_are_those_of_the_package():

@@ -10,14 +10,14 @@ from torch.nn.functional import cross_entropy
 
 from shared.data.constraints import SettingError
 from shared.methods.scbert.batches import CellBatches
-from shared.methods.scbert.network import CellTypeNet, classify_step, prefix_step
+from shared.methods.scbert.heads import AfterPrefix
 
 CHUNK = 64  # cells at a time where nothing is trained
 UNFREEZE = ("last", "second_to_last", "all", "head")
 
 
-def freeze(net, unfreeze: str) -> None:
-    """Leave one block, the last norm and the head to be trained, and say how many blocks before them are not."""
+def freeze(net, unfreeze: str) -> int:
+    """Leave one block, the last norm and the head to be trained; returns how many blocks before them are not."""
     transformer, n = net.transformer, len(net.transformer.blocks)
     trained = {"all": range(n), "last": [n - 1], "second_to_last": [n - 2], "head": []}[unfreeze]
     if -1 in trained:
@@ -28,15 +28,15 @@ def freeze(net, unfreeze: str) -> None:
         transformer.blocks[i].requires_grad_(True)
     transformer.genes.requires_grad_(False)
     transformer.out.requires_grad_(False)  # predicts tokens, which nobody asks for here
-    net.frozen = min(trained, default=n)
+    return min(trained, default=n)
 
 
 @torch.no_grad()
-def prefixes(net, prepare, X, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the frozen blocks make of every cell, cells × (genes + 1) × dim, and the genes."""
-    net.to(device).eval()
+def prefixes(net, n, prepare, X, device) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the first `n` blocks make of every cell, cells × (genes + 1) × dim, and the genes."""
+    transformer = net.to(device).eval().transformer
     parts = [prepare(X[i : i + CHUNK], device) for i in range(0, X.shape[0], CHUNK)]
-    return torch.cat([net.transformer.before(*p, net.frozen) for p in parts]), torch.cat([g for _, g in parts])
+    return torch.cat([transformer.blocks[:n](transformer.embed(*p)) for p in parts]), torch.cat([g for _, g in parts])
 
 
 class PrefixBatches(CellBatches):
@@ -53,28 +53,28 @@ def worth_caching(model, n_cells: int, n_genes: int) -> bool:
     return model.unfreeze != "all" and not coupled and takes <= model.cache_gib
 
 
-def from_prefixes(model, net, cells, kept, held, seed, device):
-    """Step, batches and monitor of fine-tuning from what the frozen blocks make of the cells, computed once."""
-    (x, genes), val = (prefixes(net, model.rows, cells.X[rows], device) if len(rows) else () for rows in (kept, held))
+def from_prefixes(model, net, n, cells, kept, held, seed, device):
+    """Network, batches and monitor of fine-tuning from what the `n` frozen blocks make of the cells, computed once."""
+    of = partial(prefixes, net, n, model.rows)
+    (x, genes), val = (of(cells.X[rows], device) if len(rows) else () for rows in (kept, held))
     batches = PrefixBatches(x, None, model.fit_batch_size, seed, device, cells.codes[kept])
     batches.genes, val = genes, zip(*(column.split(CHUNK) for column in val))
-    monitor = partial(judge, ask=CellTypeNet.from_prefix, held=list(val), types=cells.codes[held])
-    return prefix_step, batches, partial(monitor, stop_by=model.stop_by)
+    monitor = partial(judge, held=list(val), types=cells.codes[held], stop_by=model.stop_by)
+    return AfterPrefix(net, n), batches, monitor
 
 
-def from_cells(model, net, cells, kept, held, seed, device):
-    """Step, batches and monitor of fine-tuning from the cells themselves."""
+def from_cells(model, net, n, cells, kept, held, seed, device):
+    """Network, batches and monitor of fine-tuning from the cells themselves."""
     tokenizer = model._tokenizer(cells.n_genes)
     batches = CellBatches(cells.X[kept], tokenizer, model.fit_batch_size, seed, device, cells.codes[kept])
     parts = np.array_split(held, -(-len(held) // CHUNK) or 1)
     val = [model.rows(cells.X[rows], device) for rows in parts if len(rows)]
-    monitor = partial(judge, ask=CellTypeNet.forward, held=val, types=cells.codes[held], stop_by=model.stop_by)
-    return classify_step, batches, monitor
+    return net, batches, partial(judge, held=val, types=cells.codes[held], stop_by=model.stop_by)
 
 
-def judge(net, row, *, ask, held, types, stop_by):
-    """Loss and accuracy of held-out cells, whose batches are what ``ask(net, *batch)`` takes; the number to lower."""
-    logits = torch.cat([ask(net, *some) for some in held]).cpu()
+def judge(net, row, *, held, types, stop_by):
+    """Loss and accuracy of held-out cells, whose batches are what `net` takes; the number to lower."""
+    logits = torch.cat([net(*some) for some in held]).cpu()
     types = torch.as_tensor(types)
     row["val_loss"] = float(cross_entropy(logits, types))
     row["val_accuracy"] = float((logits.argmax(1) == types).float().mean())

@@ -7,6 +7,8 @@ import torch
 
 from shared.data.errors import DataError
 from shared.methods.scbert.attention import feature_map
+from shared.methods.scbert.heads import after
+from shared.methods.scbert.network import FavorAttention
 from shared.train import resolve_device
 
 
@@ -29,9 +31,9 @@ def attention_scores(transformer, tokens, genes) -> torch.Tensor:
     """Attention that each gene of the sequence receives, in the mean over blocks: cells × genes."""
     x, total = transformer.embed(tokens, genes), 0
     for block in transformer.blocks:
-        attention = block.attention
-        q, k, _ = attention.qkv(block.norm(x))
-        total = total + received(q, k, getattr(attention, "features", None), attention.stabilizer)
+        q, k, _ = block.attention.qkv(block.norm(x))
+        favor = isinstance(block.attention, FavorAttention)
+        total = total + received(q, k, *((block.attention.features, block.attention.stabilizer) if favor else ()))
         x = block(x)
     return total[:, :-1] / len(transformer.blocks)
 
@@ -47,7 +49,7 @@ def integrated_gradients(net, tokens, genes, target, steps=32, tolerance=0.05) -
     DataError
         If they do not, by more than `tolerance` of the differences: then more `steps` are needed.
     """
-    logit = lambda x: net.head(net.transformer.after(x, 0), genes).gather(1, target[:, None]).squeeze(1)  # noqa: E731
+    logit = lambda x: after(net, x, genes).gather(1, target[:, None]).squeeze(1)  # noqa: E731
     with torch.no_grad():
         start, end = net.transformer.embed(torch.zeros_like(tokens), genes), net.transformer.embed(tokens, genes)
         wanted, slope = logit(end) - logit(start), torch.zeros_like(end)

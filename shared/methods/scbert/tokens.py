@@ -6,13 +6,16 @@ for the highest bin, ``bins + 1`` where it is masked. Tables are cells × genes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy import sparse
 
+from shared.data.errors import warn
+
 IGNORE = -100  # what torch's cross-entropy leaves out
+CROWDED = 0.8  # share of the expressed tokens in the highest bin from which on it is warned of
 
 
 def tokenize(counts: torch.Tensor, bins: int = 5, target_sum: float = 1e4) -> torch.Tensor:
@@ -63,6 +66,7 @@ class Tokenizer:
     n_genes, bins : int
     target_sum : float
         Counts each cell is scaled to before the logarithm: 1e4 in the code, a million (CPM) in a paper that uses it.
+        The depth of a cell is the sum of the genes that are given: a few hundred genes of counts are scaled too high.
     binning : {"truncate", "quantile"}
     logged : bool
         Values are ln(1 + scaled counts) already.
@@ -90,6 +94,23 @@ class Tokenizer:
         if self.logged:
             return (values / np.log(2)).clamp(0, self.bins).long()
         return tokenize(values, self.bins, self.target_sum)
+
+    def warn_of_crowding(self, X) -> None:
+        """Warn where most of what these cells express has the highest token, which then says no more than a 1 would."""
+        tokens = self.tokens(X)
+        expressed, highest = int((tokens > 0).sum()), int((tokens == self.bins).sum())
+        if self.bins == 1 or highest <= CROWDED * expressed:
+            return
+        uncut = replace(self, bins=64).tokens(X)
+        enough = int(np.quantile(uncut[tokens > 0].numpy(), 0.99))
+        depth = (
+            f"a cell is scaled by the sum of the {self.n_genes} genes that are given. Where these were chosen from "
+            "more, take them from the logarithms of all (shared.preprocess.log_normalize, then logged=True); or "
+        )
+        warn(
+            f"{highest / expressed:.0%} of what is expressed is in the highest of {self.bins} bins, which tells no two "
+            f"values apart: {'' if self.logged else depth}set binning='quantile', or bins={enough}"
+        )
 
     def __call__(self, X, noise: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens and genes of some cells; `noise` as :func:`sample_genes` takes it, the same for all cells without."""
