@@ -139,12 +139,17 @@ def test_products_of_the_vectors_are_the_mutual_information():
 
 def test_a_published_table_of_vectors_is_read_by_name(tmp_path):
     path = tmp_path / "vectors.txt"
-    path.write_text("3 2\nA 1 2\nB 3 4\nA 5 6\n")
-    table = vectors.read_gene2vec(path)
-    assert table.loc["A"].tolist() == [5, 6] and len(table) == 2
+    for text in ("2 2\nA 5 6\nB 3 4\n", "A\t5 6 \nB\t3 4 \n"):
+        path.write_text(text)
+        table = vectors.read_gene2vec(path)
+        assert table.loc["A"].tolist() == [5, 6] and len(table) == 2
     with pytest.warns(DataWarning, match="1 of 3 genes have no vector"):
         assert vectors.vectors_of(["B", "C", "A"], table, 2).tolist() == [[3, 4], [4, 5], [5, 6]]
-    for bad, said in (("A 1 2\nB 3\n", "no name and numbers"), ("A\nB\n", "no vectors")):
+    for bad, said in (
+        ("A 1 2\nB 3\n", "2 fields in row 2"),
+        ("A\nB\n", "no numbers"),
+        ("A 1\nA 2\n", "twice|more than once"),
+    ):
         path.write_text(bad)
         with pytest.raises(DataError, match=said):
             vectors.read_gene2vec(path)
@@ -152,6 +157,28 @@ def test_a_published_table_of_vectors_is_read_by_name(tmp_path):
     for given, said in ((table, "dim=3"), (np.ones((2, 2)), r"2 genes × dim=3"), (others, "no gene has")):
         with pytest.raises(DataError, match=said):
             vectors.vectors_of(["A", "B"], given, 3)
+
+
+def test_gene2vec_is_taken_from_the_catalogue_once_it_was_fetched_knowingly(tmp_path, monkeypatch):
+    from shared.data import routes
+    from shared.data.catalogue import entry
+
+    for name, value in (("MIRROR", tmp_path), ("CACHE", tmp_path / "cache"), ("OFFLINE", 1)):
+        monkeypatch.setenv(f"BORROWED_{name}", str(value))
+    rng, found = np.random.default_rng(0), entry("gene2vec")
+    lines = [f"G{i}\t" + "".join(f"{v:.4f} " for v in rng.normal(size=16)) for i in range(24)]
+    (tmp_path / "gene2vec_dim_200_iter_9.txt").write_text("\n".join(lines) + "\n")
+    model, cells = (
+        scbert.ScBERT.example().model.set_params(gene_vectors="gene2vec", epochs=1),
+        example_cells(counts=True),
+    )
+    with pytest.raises(DataError, match="get gene2vec --unverified"):
+        model.pretrain(cells)
+    routes.files(found, found.route("official"), unverified=True)
+    table = vectors.read_gene2vec()
+    assert table.shape == (24, 16) and list(table.index) == list(cells.var_names)
+    state = model.pretrain(cells).pretrained_["state"]
+    assert np.array_equal(state["genes.weight"][:-1], table.to_numpy())
 
 
 # Attention.

@@ -47,9 +47,10 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         update) and stay in fine-tuning.
     dim, depth, heads, width : int
         Numbers of a token, blocks, heads of attention and their width; ``PUBLISHED`` has scBERT's settings.
-    gene_vectors : {"coexpression", "random", "none"}
-        Where no vectors are given: :func:`shared.methods.scbert.vectors.coexpression_vectors` of the cells at hand,
-        Gaussian ones, or zeros, which leave genes nameless.
+    gene_vectors : {"coexpression", "gene2vec", "random", "none"}
+        Where no vectors are given: :func:`shared.methods.scbert.vectors.coexpression_vectors` of the cells at hand;
+        the published ones of human genes, for `dim` 200 (:func:`shared.methods.scbert.vectors.read_gene2vec`);
+        Gaussian ones; or zeros, which leave genes nameless.
     mask, replace : float
         Share of the expressed genes to predict, and of these to hide: see :func:`shared.methods.scbert.mask_tokens`.
     epochs, steps, batch_size, lr, schedule, precision, checkpoint_seconds
@@ -92,7 +93,7 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         "checkpoint_seconds": Maybe(allowed.Positive()), "cache_gib": allowed.NotNegative(),
         "validation": allowed.Share(), "stop_by": OneOf("loss", "accuracy"), "unfreeze": OneOf(*UNFREEZE),
         "attention": OneOf("exact", "favor"), "stabilizer": OneOf("head", "global"),
-        "binning": OneOf("truncate", "quantile"), "gene_vectors": OneOf("coexpression", "random", "none"),
+        "binning": OneOf("truncate", "quantile"), "gene_vectors": OneOf("coexpression", "gene2vec", "random", "none"),
         "head": OneOf("genes", "mean", "last"), "pool": OneOf("mean", "last"),
     }  # fmt: skip
 
