@@ -333,6 +333,27 @@ def test_the_masked_step_is_what_numpy_makes_of_it():
     assert numbers["accuracy"].item() == pytest.approx(sum(np.mean(r) for r in right if r) / 5)
 
 
+def test_masked_genes_can_count_alike_as_in_the_code():
+    net, (tokens, genes) = transformer(), tokens_of()
+    tokens[1, 3:] = 0  # a shallow cell counts less
+    read, target = scbert.mask_tokens(tokens, 5, torch.rand(2, 5, 12), share=0.5)
+    loss, numbers = pretrain_step(net, read, genes, target, weigh="genes")
+    logits, chosen = net(read, genes), target != -100
+    assert torch.allclose(loss, cross_entropy(logits[chosen], target[chosen]))
+    assert numbers["accuracy"] == (logits[chosen][:, 1:-1].argmax(1) + 1 == target[chosen]).float().mean()
+    assert not torch.allclose(loss, scbert.masked_step(net, read, genes, target)[0])
+    assert pretrain_step(net, read, genes, torch.full_like(target, -100), weigh="genes")[0] == 0
+
+
+def test_the_published_recipe_runs():
+    """In small: its batches, updates, loss, schedule and features; sizes and passes are cut."""
+    small = {"dim": 8, "depth": 2, "heads": 2, "width": 4, "epochs": 2, "fit_epochs": 2, "n_features": 6, "redraw": 4}
+    model, cells = scbert.ScBERT(**scbert.PUBLISHED | small | {"bins": 9}, random_state=0), example_cells(counts=True)
+    rows = model.pretrain(cells).fit(cells).pretrained_["history"].rows
+    assert [row["lr"] for row in rows] == [warm_restarts(1, 1e-4), warm_restarts(2, 1e-4)]
+    assert len(model.predict(cells)) == 60
+
+
 def test_features_are_drawn_again_by_their_period_alone():
     net, other = transformer(attention=FavorAttention), transformer(attention=FavorAttention)
     first = net.blocks[0].attention.features.clone()
@@ -527,10 +548,11 @@ def test_two_processes_have_the_losses_of_one(tmp_path, root):
     assert (tmp_path / "rank 0").read_text() == (tmp_path / "rank 1").read_text()
 
 
-def test_a_loss_that_couples_cells_is_not_shared():
+@pytest.mark.parametrize("how", [{"attention": "favor", "stabilizer": "global"}, {"weigh": "genes"}])
+def test_a_loss_that_couples_cells_is_not_shared(how):
     from shared.train import TrainingError
 
-    model = scbert.ScBERT.example().model.set_params(attention="favor", stabilizer="global", devices=2)
+    model = scbert.ScBERT.example().model.set_params(**how, devices=2)
     with pytest.raises(TrainingError, match="no mean over the rows"):
         model.pretrain(example_cells(counts=True))
 
