@@ -209,13 +209,18 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return place
 
 
-def seed_everything(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch (all devices)."""
+def seed_torch(seed: int) -> None:
+    """Seed torch's global generators, of all devices."""
     import torch
 
+    # Without an accelerator torch.manual_seed formats a stack trace at each call, for a device that may come later.
+    (torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed)(int(seed))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch (all devices)."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise TrainingError(f"seed {seed!r} is not a whole number from 0 to 2**32 - 1")
     random.seed(int(seed))
     np.random.seed(int(seed))  # noqa: NPY002  libraries that draw from the old global generator
-    # Without an accelerator torch.manual_seed formats a stack trace at each call, for a device that may come later.
-    (torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed)(int(seed))
+    seed_torch(seed)

@@ -1,9 +1,6 @@
 """scBERT: its arithmetic against performer-pytorch, NumPy and captum; masks, sequences, caching, resuming, sharing."""
 
 import copy
-import os
-import subprocess
-import sys
 import warnings
 from itertools import pairwise
 
@@ -539,13 +536,8 @@ open(os.path.join(sys.argv[1], "rank " + os.environ["RANK"]), "w").write(repr([h
 
 @pytest.mark.slow
 @pytest.mark.nightly  # shares are tested above, and processes with the loop
-def test_two_processes_have_the_losses_of_one(tmp_path, root):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "script.py"]
-    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run([sys.executable, *words, tmp_path], env=env, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert (tmp_path / "rank 0").read_text() == (tmp_path / "rank 1").read_text()
+def test_two_processes_have_the_losses_of_one(torchrun):
+    torchrun(SCRIPT)
 
 
 @pytest.mark.parametrize("how", [{"attention": "favor", "stabilizer": "global"}, {"weigh": "genes"}])
