@@ -1,6 +1,8 @@
 """What every test shares: the repository's root on the path, and the same start however the tests were started."""
 
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +24,24 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def root() -> Path:
     """The repository."""
     return ROOT
+
+
+@pytest.fixture
+def torchrun(tmp_path):
+    """A function that runs a script in two processes; what ``rank 0`` and ``rank 1`` wrote must be equal.
+
+    The script writes into the folder that it gets as its argument.
+    """
+
+    def run(script: str) -> None:
+        (tmp_path / "script.py").write_text(script)
+        words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "script.py"]
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run([sys.executable, *words, tmp_path], env=env, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        assert (tmp_path / "rank 0").read_text() == (tmp_path / "rank 1").read_text()
+
+    return run
 
 
 def pytest_collection_modifyitems(items):

@@ -19,6 +19,7 @@ from shared.data.constraints import Constraint
 from shared.methods.base import PLACES, TransferEstimator
 from shared.train import Config, History, fit, resolve_device
 from shared.train.saved import ModelError
+from shared.train.settings import seed_torch
 
 ONE_PROCESS = Constraint(lambda v: v == 1, "is more than its batches can be shared by: set devices=1")
 
@@ -26,7 +27,7 @@ ONE_PROCESS = Constraint(lambda v: v == 1, "is more than its batches can be shar
 def seeded(make: Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:
     """What `make` gives with torch's CPU generator at `seed`; the caller's generator goes on as if nothing happened."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        seed_torch(seed)
         return make()
 
 

@@ -19,7 +19,7 @@ from shared.data.constraints import Between, Maybe, OneOf, Whole
 from shared.nn.episodes import EpisodeSampler
 from shared.train.batches import Batches, seed_of
 from shared.train.loop import fit
-from shared.train.settings import Common, Config, History, TrainingError, resolve_device
+from shared.train.settings import Common, Config, History, TrainingError, resolve_device, seed_torch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ class _Episodes(Batches):
 
     def __call__(self, epoch):
         done, seed, size = self.done(epoch), self.settings.seed, self.settings.meta_batch
-        torch.manual_seed(seed_of(seed, done))  # by episodes, so that it does not depend on how many a row has
+        seed_torch(seed_of(seed, done))  # by episodes, so that it does not depend on how many a row has
         drawn = self.sampler.stretch(sum(self.sizes(epoch)), seed, done)  # row numbers of all of them, sent once
         for parts in zip(*(part.split(size) for part in drawn), strict=True):
             yield self.sampler.gather(*parts)

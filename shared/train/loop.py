@@ -109,6 +109,9 @@ def fit(
         "schedule 'cosine' needs the batches of an epoch: give Batches steps=, or use 'constant'": (
             config.schedule == "cosine" and not batches.steps
         ),
+        "step_order 'original' takes the gradient of one batch: set accumulate=1, or step_order='standard'": (
+            config.step_order == "original" and config.accumulate > 1
+        ),
         "the network has no parameter to train: is every requires_grad False?": (
             not any(p.requires_grad for p in net.parameters())
         ),
@@ -222,14 +225,18 @@ class _Run:
             seen.append(self.group.mean({"loss": loss.detach(), **numbers}))
             if len(seen) - looked == self.look:
                 looked = self.check_finite(seen, looked, number, lr)
-            self.scaler.scale(loss).backward()
-            if not original:
+            waits = len(seen) % self.config.accumulate
+            self.scaler.scale(loss / self.config.accumulate if self.config.accumulate > 1 else loss).backward()
+            if not (original or waits):
                 self.update()
-            if self.project_weights is not None:
-                self.project_weights(net)
+            if not waits:
+                self.project()
             del batch, loss  # or the next batch is made while this one is still held
         if not seen:
             raise TrainingError(f"epoch {number} has no batch: give smaller batches or more rows")
+        if waits:
+            self.update()
+            self.project()
         self.check_finite(seen, looked, number, lr)
         sizes = self.batches.sizes(number)
         row = {k: self.mean([one[k] for one in seen], sizes) for k in seen[0]}
@@ -277,6 +284,10 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def project(self):
+        if self.project_weights is not None:
+            self.project_weights(self.net)
 
     def set_lr(self, number, i):
         config, lr, steps = self.config, self.config.lr, self.batches.steps

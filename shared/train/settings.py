@@ -82,6 +82,9 @@ class Config(Common):
         epoch stay.
     clip_norm : float, optional
         Largest norm of the gradient.
+    accumulate : int
+        Batches whose mean gradient makes one step of the optimiser, for batches that do not fit into memory at once.
+        Where an epoch ends before so many, those that were seen make a step, as if the others had gradient 0.
     seed : int
         Order of the rows, dropout, and whatever else the network or the loss draws.
     device : str
@@ -115,12 +118,13 @@ class Config(Common):
     patience: int | None = None
     min_delta: float = 0.0
     clip_norm: float | None = None
+    accumulate: int = 1
     checkpoint_every: int = 1
     checkpoint_seconds: float | None = None
     max_seconds: float | None = None
 
     constraints = Common.constraints | {
-        **dict.fromkeys(("epochs", "batch_size", "checkpoint_every"), Whole(1)),
+        **dict.fromkeys(("epochs", "batch_size", "accumulate", "checkpoint_every"), Whole(1)),
         "patience": Maybe(Whole(1)),
         **dict.fromkeys(("weight_decay", "min_delta"), NotNegative()),
         **dict.fromkeys(("clip_norm", "max_seconds", "checkpoint_seconds"), Maybe(Positive())),
@@ -205,13 +209,18 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return place
 
 
-def seed_everything(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch (all devices)."""
+def seed_torch(seed: int) -> None:
+    """Seed torch's global generators, of all devices."""
     import torch
 
+    # Without an accelerator torch.manual_seed formats a stack trace at each call, for a device that may come later.
+    (torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed)(int(seed))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch (all devices)."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise TrainingError(f"seed {seed!r} is not a whole number from 0 to 2**32 - 1")
     random.seed(int(seed))
     np.random.seed(int(seed))  # noqa: NPY002  libraries that draw from the old global generator
-    # Without an accelerator torch.manual_seed formats a stack trace at each call, for a device that may come later.
-    (torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed)(int(seed))
+    seed_torch(seed)

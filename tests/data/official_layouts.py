@@ -578,8 +578,16 @@ def series_matrix(folder):
     return Case("series_matrix", [path], X, cells, genes, obs, "none", head=len(lines) - 11 + 1)
 
 
+def gene2vec(folder):
+    X = np.random.default_rng(21).normal(size=(5, 8)).astype(np.float32)
+    genes = [f"GENE{i}" for i in range(8)]
+    lines = [f"{g}\t" + "".join(f"{v!s} " for v in column) for g, column in zip(genes, X.T)]
+    path = write(folder / "gene2vec_dim_200_iter_9.txt", lines)
+    return Case("gene2vec", [path], X, list("12345"), genes, {}, "none", head=0)
+
+
 LAYOUTS = (
     geo_umi, muraro, wang, xin, segerstolpe, tenx_v2, tenx_v3, kang, h5_v3, h5_v2, scjoint, genelab, mixology,
-    xena_toil, xena_tcga, gct, recount3, facs, droplet, series_matrix,
+    xena_toil, xena_tcga, gct, recount3, facs, droplet, series_matrix, gene2vec,
 )  # fmt: skip
 CASES = {f.__name__: f for f in LAYOUTS}

@@ -1,9 +1,6 @@
 """scBERT: its arithmetic against performer-pytorch, NumPy and captum; masks, sequences, caching, resuming, sharing."""
 
 import copy
-import os
-import subprocess
-import sys
 import warnings
 from itertools import pairwise
 
@@ -139,12 +136,17 @@ def test_products_of_the_vectors_are_the_mutual_information():
 
 def test_a_published_table_of_vectors_is_read_by_name(tmp_path):
     path = tmp_path / "vectors.txt"
-    path.write_text("3 2\nA 1 2\nB 3 4\nA 5 6\n")
-    table = vectors.read_gene2vec(path)
-    assert table.loc["A"].tolist() == [5, 6] and len(table) == 2
+    for text in ("2 2\nA 5 6\nB 3 4\n", "A\t5 6 \nB\t3 4 \n"):
+        path.write_text(text)
+        table = vectors.read_gene2vec(path)
+        assert table.loc["A"].tolist() == [5, 6] and len(table) == 2
     with pytest.warns(DataWarning, match="1 of 3 genes have no vector"):
         assert vectors.vectors_of(["B", "C", "A"], table, 2).tolist() == [[3, 4], [4, 5], [5, 6]]
-    for bad, said in (("A 1 2\nB 3\n", "no name and numbers"), ("A\nB\n", "no vectors")):
+    for bad, said in (
+        ("A 1 2\nB 3\n", "2 fields in row 2"),
+        ("A\nB\n", "no numbers"),
+        ("A 1\nA 2\n", "twice|more than once"),
+    ):
         path.write_text(bad)
         with pytest.raises(DataError, match=said):
             vectors.read_gene2vec(path)
@@ -152,6 +154,28 @@ def test_a_published_table_of_vectors_is_read_by_name(tmp_path):
     for given, said in ((table, "dim=3"), (np.ones((2, 2)), r"2 genes × dim=3"), (others, "no gene has")):
         with pytest.raises(DataError, match=said):
             vectors.vectors_of(["A", "B"], given, 3)
+
+
+def test_gene2vec_is_taken_from_the_catalogue_once_it_was_fetched_knowingly(tmp_path, monkeypatch):
+    from shared.data import routes
+    from shared.data.catalogue import entry
+
+    for name, value in (("MIRROR", tmp_path), ("CACHE", tmp_path / "cache"), ("OFFLINE", 1)):
+        monkeypatch.setenv(f"BORROWED_{name}", str(value))
+    rng, found = np.random.default_rng(0), entry("gene2vec")
+    lines = [f"G{i}\t" + "".join(f"{v:.4f} " for v in rng.normal(size=16)) for i in range(24)]
+    (tmp_path / "gene2vec_dim_200_iter_9.txt").write_text("\n".join(lines) + "\n")
+    model, cells = (
+        scbert.ScBERT.example().model.set_params(gene_vectors="gene2vec", epochs=1),
+        example_cells(counts=True),
+    )
+    with pytest.raises(DataError, match="get gene2vec --unverified"):
+        model.pretrain(cells)
+    routes.files(found, found.route("official"), unverified=True)
+    table = vectors.read_gene2vec()
+    assert table.shape == (24, 16) and list(table.index) == list(cells.var_names)
+    state = model.pretrain(cells).pretrained_["state"]
+    assert np.array_equal(state["genes.weight"][:-1], table.to_numpy())
 
 
 # Attention.
@@ -304,6 +328,27 @@ def test_the_masked_step_is_what_numpy_makes_of_it():
     assert loss.item() == pytest.approx(sum(np.mean(e) for e in each if e) / 5, rel=1e-5)
     right = [[logits[i, j, 1:-1].argmax() + 1 == target[i, j] for j in some] for i, some in enumerate(chosen)]
     assert numbers["accuracy"].item() == pytest.approx(sum(np.mean(r) for r in right if r) / 5)
+
+
+def test_masked_genes_can_count_alike_as_in_the_code():
+    net, (tokens, genes) = transformer(), tokens_of()
+    tokens[1, 3:] = 0  # a shallow cell counts less
+    read, target = scbert.mask_tokens(tokens, 5, torch.rand(2, 5, 12), share=0.5)
+    loss, numbers = pretrain_step(net, read, genes, target, weigh="genes")
+    logits, chosen = net(read, genes), target != -100
+    assert torch.allclose(loss, cross_entropy(logits[chosen], target[chosen]))
+    assert numbers["accuracy"] == (logits[chosen][:, 1:-1].argmax(1) + 1 == target[chosen]).float().mean()
+    assert not torch.allclose(loss, scbert.masked_step(net, read, genes, target)[0])
+    assert pretrain_step(net, read, genes, torch.full_like(target, -100), weigh="genes")[0] == 0
+
+
+def test_the_published_recipe_runs():
+    """In small: its batches, updates, loss, schedule and features; sizes and passes are cut."""
+    small = {"dim": 8, "depth": 2, "heads": 2, "width": 4, "epochs": 2, "fit_epochs": 2, "n_features": 6, "redraw": 4}
+    model, cells = scbert.ScBERT(**scbert.PUBLISHED | small | {"bins": 9}, random_state=0), example_cells(counts=True)
+    rows = model.pretrain(cells).fit(cells).pretrained_["history"].rows
+    assert [row["lr"] for row in rows] == [warm_restarts(1, 1e-4), warm_restarts(2, 1e-4)]
+    assert len(model.predict(cells)) == 60
 
 
 def test_features_are_drawn_again_by_their_period_alone():
@@ -491,19 +536,15 @@ open(os.path.join(sys.argv[1], "rank " + os.environ["RANK"]), "w").write(repr([h
 
 @pytest.mark.slow
 @pytest.mark.nightly  # shares are tested above, and processes with the loop
-def test_two_processes_have_the_losses_of_one(tmp_path, root):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "script.py"]
-    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run([sys.executable, *words, tmp_path], env=env, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert (tmp_path / "rank 0").read_text() == (tmp_path / "rank 1").read_text()
+def test_two_processes_have_the_losses_of_one(torchrun):
+    torchrun(SCRIPT)
 
 
-def test_a_loss_that_couples_cells_is_not_shared():
+@pytest.mark.parametrize("how", [{"attention": "favor", "stabilizer": "global"}, {"weigh": "genes"}])
+def test_a_loss_that_couples_cells_is_not_shared(how):
     from shared.train import TrainingError
 
-    model = scbert.ScBERT.example().model.set_params(attention="favor", stabilizer="global", devices=2)
+    model = scbert.ScBERT.example().model.set_params(**how, devices=2)
     with pytest.raises(TrainingError, match="no mean over the rows"):
         model.pretrain(example_cells(counts=True))
 

@@ -7,7 +7,6 @@ where they can import it.
 import importlib
 import os
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -152,13 +151,8 @@ with open(os.path.join(sys.argv[1], f"rank {rank}"), "w") as file:
 
 
 @pytest.mark.slow
-def test_torchrun_trains_the_same(tmp_path, root):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "script.py"]
-    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run([sys.executable, *words, tmp_path], env=env, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert (tmp_path / "rank 0").read_text() == (tmp_path / "rank 1").read_text()
+def test_torchrun_trains_the_same(torchrun):
+    torchrun(SCRIPT)
 
 
 # What is refused, before any process is started.

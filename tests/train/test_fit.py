@@ -222,6 +222,25 @@ def test_clipping_bounds_the_step():
     assert step(0.5) == pytest.approx(0.5, rel=1e-3) and step(None) > 100
 
 
+def test_batches_that_accumulate_make_the_step_of_one_large_batch():
+    X, y = (part[:64] for part in cells(rows=64))
+
+    def trained(batch_size, accumulate):
+        model, seen = nn.Linear(12, 3), []
+        nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
+        config = replace(CPU, optimizer="sgd", epochs=2, batch_size=batch_size, accumulate=accumulate, clip_norm=0.5)
+        fit(model, loss, (X, y), config=config, on_gradients=lambda net: seen.append(net.weight.grad.clone()))
+        return model.weight.detach(), seen
+
+    (one, whole), (other, parts) = trained(64, 1), trained(16, 4)
+    assert len(whole) == len(parts) == 2
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(whole, parts)
+    assert len(trained(16, 3)[1]) == 4, "three batches, then the one that is left, in each epoch"
+    with pytest.raises(TrainingError, match="set accumulate=1"):
+        fit(network(), loss, (X, y), config=replace(CPU, accumulate=2, step_order="original"))
+
+
 def test_bf16_learns_and_keeps_float32_weights():
     model = network()
     seen = []
@@ -718,6 +737,7 @@ def test_other_errors_of_the_loss_pass_through():
         ({"step_order": "late"}, "choose standard, original"),
         ({"weight_decay": -1}, "weight_decay=-1 is not a number from 0 up"),
         ({"clip_norm": 0}, "clip_norm"),
+        ({"accumulate": 0}, "accumulate=0"),
         ({"max_seconds": -3}, "max_seconds"),
         ({"optimizer": "lion"}, "choose adamw, adam, sgd"),
         ({"schedule": "step"}, "choose constant, cosine"),
@@ -843,8 +863,15 @@ def test_the_defaults_are_those_that_results_were_made_with():
     common = {"lr_step": None, "lr_gamma": 0.5, "step_order": "standard", "precision": "32", "seed": 0}
     common |= {"device": "auto", "progress": False, "checkpoint": None}
     wanted = {"epochs": 100, "batch_size": 128, "lr": 1e-3, "weight_decay": 0.0, "optimizer": "adamw"}
-    wanted |= {"schedule": "constant", "patience": None, "min_delta": 0.0, "clip_norm": None, "devices": 1}
-    wanted |= {"checkpoint_every": 1, "max_seconds": None} | common
+    wanted |= {
+        "schedule": "constant",
+        "patience": None,
+        "min_delta": 0.0,
+        "clip_norm": None,
+        "devices": 1,
+        "accumulate": 1,
+    }
+    wanted |= {"checkpoint_every": 1, "max_seconds": None, "accumulate": 1} | common
     assert {name: getattr(Config(), name) for name in wanted} == wanted
 
 

@@ -30,6 +30,7 @@ READERS = _Readers(
     beads="sources.zheng:beads",
     gct="io.gct:read",
     gdsc="sources.gdsc:read",
+    gene2vec="sources.gene2vec:read",
     genelab="sources.genelab:read",
     geo_matrix="sources.geo:matrix",
     geo_umi="sources.geo:umi",

@@ -37,7 +37,7 @@ class CellBatches(Batches):
         `share` and `replace` of :func:`mask_tokens`.
     """
 
-    rowwise = True
+    rowwise, loss = True, ""  # a word on the loss tells a run's checkpoint from another's
 
     def __init__(
         self, cells, tokenizer, batch_size, seed, device, labels=None, steps=None, redraw=None, mask=(0.15, 0.9)
@@ -91,5 +91,5 @@ class CellBatches(Batches):
         some = np.unique(np.linspace(0, self.n - 1, 64).astype(np.int64))
         X = self.cells.read(some) if hasattr(self.cells, "read") else self.cells[some]
         X = X.toarray() if sparse.issparse(X) else np.asarray(X)
-        said = repr([self.cells.shape, self.steps, self.batch_size, self.redraw, self.mask, self.tokenizer])
+        said = repr([self.cells.shape, self.steps, self.batch_size, self.redraw, self.mask, self.tokenizer, self.loss])
         return {"data": digest([said, X, np.zeros(0) if self.labels is None else self.labels])}

@@ -29,6 +29,8 @@ from shared.train import resolve_device
 PUBLISHED = {
     "dim": 200, "depth": 6, "heads": 10, "width": 64, "length": None, "attention": "favor", "stabilizer": "global",
     "lr": 1e-4, "fit_lr": 1e-4, "schedule": "restarts", "unfreeze": "second_to_last", "stop_by": "accuracy",
+    "batch_size": 3, "fit_batch_size": 3, "accumulate": 60, "clip_norm": 100.0, "weigh": "genes", "epochs": 100,
+    "fit_epochs": 100,
 }  # fmt: skip
 
 
@@ -43,18 +45,24 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         full list. Bulk samples, of which 10,000 counts leave nine zeros in ten tokens, take a million.
     attention, stabilizer, n_features, redraw
         ``"exact"``, or ``"favor"``: see :class:`shared.methods.scbert.network.FavorAttention`. Random features are
-        drawn again after `redraw` updates of pre-training (the code counts passes of 3 cells, 60 of which make an
-        update) and stay in fine-tuning.
+        drawn again after `redraw` batches of pre-training, as in the code, and stay in fine-tuning.
     dim, depth, heads, width : int
         Numbers of a token, blocks, heads of attention and their width; ``PUBLISHED`` has scBERT's settings.
-    gene_vectors : {"coexpression", "random", "none"}
-        Where no vectors are given: :func:`shared.methods.scbert.vectors.coexpression_vectors` of the cells at hand,
-        Gaussian ones, or zeros, which leave genes nameless.
+    gene_vectors : {"coexpression", "gene2vec", "random", "none"}
+        Where no vectors are given: :func:`shared.methods.scbert.vectors.coexpression_vectors` of the cells at hand;
+        the published ones of human genes, for `dim` 200 (:func:`shared.methods.scbert.vectors.read_gene2vec`);
+        Gaussian ones; or zeros, which leave genes nameless.
     mask, replace : float
         Share of the expressed genes to predict, and of these to hide: see :func:`shared.methods.scbert.mask_tokens`.
     epochs, steps, batch_size, lr, schedule, precision, checkpoint_seconds
         Of pre-training, with Adam: see :class:`shared.train.Config`. With `steps` an epoch, after which progress may be
         saved, is so many batches; without, a pass over the cells.
+    accumulate, clip_norm
+        Of pre-training and fine-tuning: see :class:`shared.train.Config`. The code takes 60 batches of 3 cells for one
+        update.
+    weigh : {"cells", "genes"}
+        What counts alike in the loss of pre-training: a cell, or a masked gene, as in the code. Then deep cells count
+        more, and processes cannot share a batch.
     head, pool
         ``"genes"`` is :class:`shared.methods.scbert.heads.CellTypeNet`; "mean" and "last", of which `pool` makes the
         embedding of a cell, are :class:`shared.methods.scbert.heads.PooledNet`.
@@ -84,6 +92,7 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
 
     expects, nonnegative = "counts", True
     constraints = {
+        "weigh": OneOf("cells", "genes"),
         **dict.fromkeys(("bins", "dim", "depth", "heads", "width", "fit_epochs", "fit_batch_size"), Whole(1)),
         **dict.fromkeys(("length", "n_features", "redraw", "steps", "patience"), Maybe(Whole(1))),
         **dict.fromkeys(("target_sum", "lr", "fit_lr"), allowed.Positive()),
@@ -92,7 +101,7 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         "checkpoint_seconds": Maybe(allowed.Positive()), "cache_gib": allowed.NotNegative(),
         "validation": allowed.Share(), "stop_by": OneOf("loss", "accuracy"), "unfreeze": OneOf(*UNFREEZE),
         "attention": OneOf("exact", "favor"), "stabilizer": OneOf("head", "global"),
-        "binning": OneOf("truncate", "quantile"), "gene_vectors": OneOf("coexpression", "random", "none"),
+        "binning": OneOf("truncate", "quantile"), "gene_vectors": OneOf("coexpression", "gene2vec", "random", "none"),
         "head": OneOf("genes", "mean", "last"), "pool": OneOf("mean", "last"),
     }  # fmt: skip
 
@@ -116,6 +125,9 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
     epochs: int = 20
     steps: int | None = None
     batch_size: int = 32
+    accumulate: int = 1
+    clip_norm: float | None = None
+    weigh: str = "cells"
     lr: float = 1e-3
     schedule: str = "constant"
     precision: str = "32"
@@ -190,12 +202,13 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
             X, tokenizer, self.batch_size, seed, place, steps=self.steps, mask=(self.mask, self.replace),
             redraw=self.redraw if self.attention == "favor" else None,
         )  # fmt: skip
-        batches.rowwise = self.attention == "exact" or self.stabilizer == "head"
+        coupled = self.attention == "favor" and self.stabilizer == "global"
+        batches.rowwise, batches.loss = self.weigh == "cells" and not coupled, self.weigh
         if self.compile:
             for block in net.blocks:
                 block.compile()
         history = self.train(
-            net, pretrain_step, batches, seed=seed, optimizer="adam", patience=None,
+            net, partial(pretrain_step, weigh=self.weigh), batches, seed=seed, optimizer="adam", patience=None,
             checkpoint=self.checkpoint and Path(self.checkpoint),
         )  # fmt: skip
         counts = token_counts(tokenizer.tokens(sample.X), self.bins)

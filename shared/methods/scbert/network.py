@@ -137,8 +137,9 @@ class GeneTransformer(nn.Module):
 def masked_step(net: GeneTransformer, tokens, genes, target):
     """Mean over cells of the mean cross-entropy of a cell's masked genes; and the share that is predicted right.
 
-    The paper and its code take one mean over the masked genes of all cells. A mean of each cell first weighs cells
-    alike, and lets several processes share a batch. A prediction is one of the bins above 0, as in the code.
+    The paper and its code take one mean over the masked genes of all cells of a batch, as :func:`pretrain_step` can. A
+    mean of each cell first weighs a shallow cell as much as a deep one, makes accumulated batches one large one, and
+    lets several processes share a batch. A prediction is one of the bins above 0, as in the code.
     """
     logits, chosen = net(tokens, genes), target != IGNORE
     loss = cross_entropy(logits.transpose(1, 2), target, ignore_index=IGNORE, reduction="none")
@@ -147,9 +148,13 @@ def masked_step(net: GeneTransformer, tokens, genes, target):
     return of_cells[0].mean(), {"accuracy": of_cells[1].mean()}
 
 
-def pretrain_step(net: GeneTransformer, tokens, genes, target, period=0):
-    """:func:`masked_step` with the random features of a period."""
+def pretrain_step(net: GeneTransformer, tokens, genes, target, period=0, weigh="cells"):
+    """:func:`masked_step` with the random features of a period; or both means over ``"genes"``: all masked ones."""
     for block in net.blocks:
         if isinstance(block.attention, FavorAttention):
             block.attention.redraw(period)
-    return masked_step(net, tokens, genes, target)
+    if weigh == "cells":
+        return masked_step(net, tokens, genes, target)
+    logits, n = net(tokens, genes), (target != IGNORE).sum().clamp(min=1)
+    loss = cross_entropy(logits.transpose(1, 2), target, ignore_index=IGNORE, reduction="sum")
+    return loss / n, {"accuracy": (logits[..., 1:-1].argmax(-1) + 1 == target).sum() / n}

@@ -42,29 +42,31 @@ def coexpression_vectors(X, dim: int = 200, seed: int = 0) -> np.ndarray:
     return vectors / max(float(np.sqrt(np.mean(vectors**2))), 1e-9)
 
 
-def read_gene2vec(path: str | Path) -> pd.DataFrame:
-    """A published table of gene vectors: a line for each gene, its name and its numbers, as in gene2vec's text files.
+def read_gene2vec(path: str | Path | None = None) -> pd.DataFrame:
+    """A published table of gene vectors: a line for each gene, its name and its numbers, as gene2vec and word2vec have.
+
+    Parameters
+    ----------
+    path : path, optional
+        Of a text file, gzipped or not. Without it gene2vec's own table is taken: the entry ``"gene2vec"`` of the
+        catalogue, 24,447 human genes × 200. Nobody has verified that file, so it is fetched once, knowingly:
+        ``python -m shared.data get gene2vec --unverified``.
 
     Returns
     -------
     DataFrame of float32, genes × numbers
-        Of a gene that stands twice, the last line.
 
     Raises
     ------
     DataError
-        If a line is no name with as many numbers as the others.
+        If the catalogue's file is not here and was not asked for so, or if a line is no name with as many numbers as
+        the others, or a gene has two.
     """
-    lines = [line.split() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    lines = lines[1:] if lines and len(lines[0]) == 2 else lines  # word2vec's own first line: how many, how long
-    try:
-        numbers = np.array([line[1:] for line in lines], np.float32)
-    except ValueError as error:
-        raise DataError(f"{path} holds no name and numbers in every line ({error}): fetch it again") from error
-    if numbers.ndim != 2 or not numbers.shape[1]:
-        raise DataError(f"{path} holds no vectors: a line is a name and its numbers")
-    table = pd.DataFrame(numbers, [line[0] for line in lines])
-    return table[~table.index.duplicated(keep="last")]
+    from shared.data import load
+    from shared.data.sources import READERS
+
+    table = load("gene2vec") if path is None else READERS["gene2vec"]([Path(path)])
+    return table.to_df().T.rename_axis(None, axis=1)
 
 
 def vectors_of(genes, vectors, dim: int) -> np.ndarray:
@@ -92,9 +94,11 @@ def vectors_of(genes, vectors, dim: int) -> np.ndarray:
 
 
 def set_vectors(embedding, cells, vectors, kind: str, seed: int) -> None:
-    """Give an embedding of genes the vectors that are given, or those of co-expression; its last row stays."""
+    """Give an embedding of genes the vectors that are given, or those of that kind; its last row stays."""
     if vectors is not None:
         found = vectors_of(cells.genes or range(cells.n_genes), vectors, embedding.embedding_dim)
+    elif kind == "gene2vec":
+        found = vectors_of(cells.genes or range(cells.n_genes), read_gene2vec(), embedding.embedding_dim)
     elif kind == "coexpression":
         found = coexpression_vectors(cells.X, embedding.embedding_dim, seed)
     else:
