@@ -564,8 +564,10 @@ def test_cells_that_are_like_no_type_are_rejected():
 @pytest.mark.parametrize("binning", ["truncate", "quantile"])
 def test_every_head_learns(head, binning):
     cells = example_cells(counts=True)
-    model = scbert.ScBERT.example().model.set_params(head=head, binning=binning, pool="last")
-    assert model.set_params(fit_epochs=20).fit(cells).score(cells) > 0.7 and model.transform(cells).shape == (60, 16)
+    model = scbert.ScBERT.example().model.set_params(head=head, binning=binning, fit_epochs=20)
+    assert model.fit(cells).score(cells) > 0.7
+    found = [model.transform(cells, pool=pool) for pool in ("mean", "last")]
+    assert found[0].shape == found[1].shape == (60, 16) and not np.allclose(*found)
 
 
 def test_the_steps_of_the_lesson_are_those_of_the_package():

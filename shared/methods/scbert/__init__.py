@@ -15,10 +15,11 @@ nine tenths zeros, and pays for random features what it saves on them.
 """
 
 from shared.methods.scbert.attention import chunked_favor, exact_attention, favor_attention, orthogonal_features
-from shared.methods.scbert.estimator import PUBLISHED, ScBERT
+from shared.methods.scbert.estimator import ScBERT
 from shared.methods.scbert.heads import CellTypeNet, PooledNet, classify_step
 from shared.methods.scbert.network import Attention, Block, FavorAttention, GeneTransformer, masked_step
 from shared.methods.scbert.pretraining import masked_scores
+from shared.methods.scbert.settings import PUBLISHED
 from shared.methods.scbert.tokens import Tokenizer, mask_tokens, quantile_tokens, sample_genes, tokenize
 from shared.methods.scbert.vectors import coexpression_vectors, read_gene2vec
 

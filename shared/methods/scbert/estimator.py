@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,32 +10,23 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data import constraints as allowed
-from shared.data.constraints import Maybe, OneOf, Whole, require
+from shared.data.constraints import OneOf, require
 from shared.methods.base import Example, example_cells
 from shared.methods.network_classifier import stratified_split
 from shared.methods.protocols import Classifier, Pretrained, Transformer
 from shared.methods.scbert.batches import CellBatches
-from shared.methods.scbert.finetuning import CHUNK, UNFREEZE, freeze, from_cells, from_prefixes, worth_caching
-from shared.methods.scbert.heads import CellTypeNet, PooledNet, classify_step
-from shared.methods.scbert.network import Attention, FavorAttention, GeneTransformer, pretrain_step
+from shared.methods.scbert.finetuning import CHUNK, freeze, from_cells, from_prefixes, worth_caching
+from shared.methods.scbert.heads import PooledNet, classify_step
+from shared.methods.scbert.network import pretrain_step
 from shared.methods.scbert.pretraining import load_state, masked_scores, sample_of, token_counts
 from shared.methods.scbert.scores import gene_scores
-from shared.methods.scbert.tokens import Tokenizer
+from shared.methods.scbert.settings import _Settings
 from shared.methods.scbert.vectors import set_vectors
-from shared.methods.torch_method import TorchMethod
 from shared.train import resolve_device
-
-PUBLISHED = {
-    "dim": 200, "depth": 6, "heads": 10, "width": 64, "length": None, "attention": "favor", "stabilizer": "global",
-    "lr": 1e-4, "fit_lr": 1e-4, "schedule": "restarts", "unfreeze": "second_to_last", "stop_by": "accuracy",
-    "batch_size": 3, "fit_batch_size": 3, "accumulate": 60, "clip_norm": 100.0, "weigh": "genes", "epochs": 100,
-    "fit_epochs": 100,
-}  # fmt: skip
 
 
 @dataclass(eq=False, repr=False)
-class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
+class ScBERT(Pretrained, Classifier, Transformer, _Settings):
     """A transformer that reads a cell as a sequence of gene tokens.
 
     Parameters
@@ -54,21 +45,21 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         Gaussian ones; or zeros, which leave genes nameless.
     mask, replace : float
         Share of the expressed genes to predict, and of these to hide: see :func:`shared.methods.scbert.mask_tokens`.
-    epochs, steps, batch_size, lr, schedule, precision, checkpoint_seconds
+    epochs, steps, lr, schedule, precision, checkpoint_seconds
         Of pre-training, with Adam: see :class:`shared.train.Config`. With `steps` an epoch, after which progress may be
         saved, is so many batches; without, a pass over the cells.
-    accumulate, clip_norm
-        Of pre-training and fine-tuning: see :class:`shared.train.Config`. The code takes 60 batches of 3 cells for one
-        update.
+    batch_size, accumulate, clip_norm
+        Of pre-training and of fine-tuning: see :class:`shared.train.Config`. The code takes 60 batches of 3 cells for
+        one update.
     weigh : {"cells", "genes"}
         What counts alike in the loss of pre-training: a cell, or a masked gene, as in the code. Then deep cells count
         more, and processes cannot share a batch.
-    head, pool
-        ``"genes"`` is :class:`shared.methods.scbert.heads.CellTypeNet`; "mean" and "last", of which `pool` makes the
-        embedding of a cell, are :class:`shared.methods.scbert.heads.PooledNet`.
+    head : {"genes", "mean", "last"}
+        The published one, :class:`shared.methods.scbert.heads.CellTypeNet`; or a head on one embedding of the cell,
+        :class:`shared.methods.scbert.heads.PooledNet`, which no list of genes is tied to.
     unfreeze : {"last", "second_to_last", "all", "head"}
         The block to fine-tune, beside the last norm and the head. The code takes the second to last and says no reason.
-    fit_epochs, fit_lr, fit_batch_size, patience, stop_by, validation
+    fit_epochs, fit_lr, patience, stop_by, validation
         Of fine-tuning, with Adam: until `patience` epochs bring no better ``"loss"``, or ``"accuracy"`` as in the code,
         of a share of each type's cells.
     cache_gib : float
@@ -91,85 +82,15 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
     """
 
     expects, nonnegative = "counts", True
-    constraints = {
-        "weigh": OneOf("cells", "genes"),
-        **dict.fromkeys(("bins", "dim", "depth", "heads", "width", "fit_epochs", "fit_batch_size"), Whole(1)),
-        **dict.fromkeys(("length", "n_features", "redraw", "steps", "patience"), Maybe(Whole(1))),
-        **dict.fromkeys(("target_sum", "lr", "fit_lr"), allowed.Positive()),
-        **dict.fromkeys(("logged", "compile"), allowed.Flag()),
-        **dict.fromkeys(("mask", "replace"), allowed.Probability()),
-        "checkpoint_seconds": Maybe(allowed.Positive()), "cache_gib": allowed.NotNegative(),
-        "validation": allowed.Share(), "stop_by": OneOf("loss", "accuracy"), "unfreeze": OneOf(*UNFREEZE),
-        "attention": OneOf("exact", "favor"), "stabilizer": OneOf("head", "global"),
-        "binning": OneOf("truncate", "quantile"), "gene_vectors": OneOf("coexpression", "gene2vec", "random", "none"),
-        "head": OneOf("genes", "mean", "last"), "pool": OneOf("mean", "last"),
-    }  # fmt: skip
-
-    _: KW_ONLY
-    bins: int = 5
-    target_sum: float = 1e4
-    binning: str = "truncate"
-    logged: bool = False
-    length: int | None = 256
-    attention: str = "exact"
-    stabilizer: str = "head"
-    n_features: int | None = None
-    redraw: int | None = 1000
-    dim: int = 64
-    depth: int = 4
-    heads: int = 4
-    width: int = 16
-    gene_vectors: str = "coexpression"
-    mask: float = 0.15
-    replace: float = 0.9
-    epochs: int = 20
-    steps: int | None = None
-    batch_size: int = 32
-    accumulate: int = 1
-    clip_norm: float | None = None
-    weigh: str = "cells"
-    lr: float = 1e-3
-    schedule: str = "constant"
-    precision: str = "32"
-    checkpoint_seconds: float | None = None
-    head: str = "genes"
-    pool: str = "mean"
-    unfreeze: str = "last"
-    fit_epochs: int = 50
-    fit_lr: float = 1e-3
-    fit_batch_size: int = 32
-    patience: int | None = 10
-    stop_by: str = "loss"
-    validation: float = 0.2
-    cache_gib: float = 2.0
-    compile: bool = False
-    unknown: float | None = None
 
     @classmethod
     def example(cls):
         """A small problem to try it on."""
         small = {"dim": 16, "depth": 2, "heads": 2, "width": 8, "target_sum": 40, "epochs": 2}
         # Seed 0 starts with most numbers of the head below 0 and takes forty epochs; with seven others ten are enough.
-        model = cls(**small, fit_epochs=10, fit_batch_size=8, fit_lr=3e-3, patience=None, device="cpu", random_state=1)
+        model = cls(**small, fit_epochs=10, batch_size=8, fit_lr=3e-3, patience=None, device="cpu", random_state=1)
         cells = [example_cells(counts=True, seed=seed) for seed in (0, 1)]
         return Example(model, cells[0], pretrain=(cells[1],), checked={"logged": True, "fit_epochs": 20})
-
-    def build(self, cells):
-        """The network for these cells: with classes that of fine-tuning, without that of pre-training."""
-        favor = partial(FavorAttention, n_features=self.n_features, stabilizer=self.stabilizer)
-        attention = Attention if self.attention == "exact" else favor
-        vectors = torch.randn(cells.n_genes, self.dim) * (self.gene_vectors != "none")
-        net = GeneTransformer(vectors, self.bins, self.depth, self.heads, self.width, attention)
-        if not cells.n_classes:
-            return net
-        return CellTypeNet(net, cells.n_classes) if self.head == "genes" else PooledNet(net, self.head, cells.n_classes)
-
-    def _tokenizer(self, n_genes):
-        return Tokenizer(n_genes, self.bins, self.target_sum, self.binning, self.logged, self.length)
-
-    def rows(self, X, device):
-        """Tokens and genes."""
-        return tuple(part.to(device) for part in self._tokenizer(X.shape[1])(X))
 
     def pretrain(self, X, *, genes=None, vectors=None):
         """Learn to predict masked tokens.
@@ -261,7 +182,7 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         trained, batches, monitor = start(self, net, n, cells, kept, held, seed, place)
         self.history_ = self.train(
             trained, classify_step, batches, seed=seed, optimizer="adam", epochs=self.fit_epochs, lr=self.fit_lr,
-            batch_size=self.fit_batch_size, schedule="constant", patience=self.patience if len(held) else None,
+            schedule="constant", patience=self.patience if len(held) else None,
             monitor=monitor if len(held) else None, checkpoint=self._checkpoint_of_fit(cells, seed=seed),
         )  # fmt: skip
         self.network_ = net
@@ -278,13 +199,17 @@ class ScBERT(Pretrained, Classifier, Transformer, TorchMethod):
         logits = self.forward(self.network_, self._read(X, genes=genes).X, CHUNK)
         return torch.from_numpy(logits).softmax(1).numpy()
 
-    def transform(self, X, *, genes=None):
-        """Embeddings of cells: float32 ndarray, cells × dim; before `fit`, by the pre-trained network."""
+    def transform(self, X, *, genes=None, pool="mean"):
+        """Embeddings of cells: float32 ndarray, cells × dim; before `fit`, by the pre-trained network.
+
+        `pool` is ``"mean"``, of all tokens, or ``"last"``: the token that is of no gene.
+        """
+        require(OneOf("mean", "last"), pool=pool)
         if hasattr(self, "network_"):
             cells, net = self._read(X, genes=genes), self.network_.transformer
         else:
             cells, net = self._of_pretraining(X, genes)
-        return self.forward(PooledNet(net, self.pool), cells.X, CHUNK)
+        return self.forward(PooledNet(net, pool), cells.X, CHUNK)
 
     def gene_scores(self, X, by="gradients", *, genes=None, steps=32):
         """How much each gene matters in each cell: float32 ndarray, cells × genes; 0 for genes outside the sequence.

@@ -57,7 +57,7 @@ def from_prefixes(model, net, n, cells, kept, held, seed, device):
     """Network, batches and monitor of fine-tuning from what the `n` frozen blocks make of the cells, computed once."""
     of = partial(prefixes, net, n, model.rows)
     (x, genes), val = (of(cells.X[rows], device) if len(rows) else () for rows in (kept, held))
-    batches = PrefixBatches(x, None, model.fit_batch_size, seed, device, cells.codes[kept])
+    batches = PrefixBatches(x, None, model.batch_size, seed, device, cells.codes[kept])
     batches.genes, val = genes, zip(*(column.split(CHUNK) for column in val))
     monitor = partial(judge, held=list(val), types=cells.codes[held], stop_by=model.stop_by)
     return AfterPrefix(net, n), batches, monitor
@@ -66,7 +66,7 @@ def from_prefixes(model, net, n, cells, kept, held, seed, device):
 def from_cells(model, net, n, cells, kept, held, seed, device):
     """Network, batches and monitor of fine-tuning from the cells themselves."""
     tokenizer = model._tokenizer(cells.n_genes)
-    batches = CellBatches(cells.X[kept], tokenizer, model.fit_batch_size, seed, device, cells.codes[kept])
+    batches = CellBatches(cells.X[kept], tokenizer, model.batch_size, seed, device, cells.codes[kept])
     parts = np.array_split(held, -(-len(held) // CHUNK) or 1)
     val = [model.rows(cells.X[rows], device) for rows in parts if len(rows)]
     return net, batches, partial(judge, held=val, types=cells.codes[held], stop_by=model.stop_by)
