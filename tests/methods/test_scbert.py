@@ -467,7 +467,17 @@ def test_pretraining_beats_the_most_common_bin_where_genes_go_together():
     model = scbert.ScBERT(**how, gene_vectors="random", epochs=25, lr=1e-2, batch_size=20, random_state=0)
     model.pretrain(X[:200])
     found = model.masked_scores(X[200:])
-    assert found["network"] > 0.85 > 0.6 > max(found["most_common"], found["most_common_of_gene"]), found
+    rules = [found[f"most_common{of}"] for of in ("", "_of_gene", "_of_cell")]
+    assert found["network"] > 0.85 > 0.6 > max(rules), found
+
+
+def test_depth_alone_tells_the_bin_where_all_genes_of_a_cell_have_one_count():
+    """The rule of the cell is right, and those of all cells and of the gene are not."""
+    X = np.ones((64, 30), np.float32)
+    X[::2, 12:] = 0  # the shallow half: one count is a higher bin there
+    model = scbert.ScBERT(dim=8, depth=1, heads=1, width=8, epochs=1, target_sum=60, random_state=0).pretrain(X)
+    found = model.masked_scores(X)
+    assert found["most_common_of_cell"] == 1 and max(found["most_common"], found["most_common_of_gene"]) < 0.6, found
 
 
 def counts_file(path, n=50, genes=20, seed=0):

@@ -41,9 +41,10 @@ def load_state(net, pretrained: dict):
 def masked_scores(net, batches, counts) -> dict[str, float]:
     """Share of a cell's masked genes that are predicted right, in the mean over cells, with and without a network.
 
-    The dict holds ``network``; ``most_common``, the bin above 0 that is the most common of all; and
-    ``most_common_of_gene``, that of each gene. `batches` are of the cells to predict, masked; `counts` are the tokens
-    of the cells of the pre-training, int64, genes × (bins + 1).
+    The dict holds ``network``; ``most_common``, the bin above 0 that is the most common of all;
+    ``most_common_of_gene``, that of each gene; and ``most_common_of_cell``, that of the genes of the cell that are to
+    be seen, which tells its depth. `batches` are of the cells to predict, masked; `counts` are the tokens of the cells
+    of the pre-training, int64, genes × (bins + 1).
     """
     counts = torch.as_tensor(counts)[:, 1:].to(batches.device)
     of_gene, right = counts.argmax(1) + 1, {}
@@ -52,7 +53,9 @@ def masked_scores(net, batches, counts) -> dict[str, float]:
     for tokens, genes, target in batches(1):
         chosen = target != IGNORE
         said = {"network": net(tokens, genes)[..., 1:-1].argmax(-1) + 1}
+        seen = torch.stack([(tokens == b).sum(1) for b in range(1, counts.shape[1] + 1)], 1)
         said |= {"most_common": of_all[genes], "most_common_of_gene": of_gene[genes]}
+        said["most_common_of_cell"] = (seen.argmax(1, keepdim=True) + 1).expand(target.shape)
         for name, predicted in said.items():
             share = ((predicted == target) & chosen).sum(1) / chosen.sum(1)
             right.setdefault(name, []).append(share[chosen.any(1)])
