@@ -1,0 +1,50 @@
+"""Means, differences and their intervals, from the rows of :func:`shared.studies.scbert.all_rows`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from shared.evaluate.intervals import Interval, over_seeds
+
+
+def level(rows: pd.DataFrame, value: str = "accuracy", unit: str = "seed") -> pd.DataFrame:
+    """Mean of a column: units × arms."""
+    return rows.pivot_table(index=unit, columns="arm", values=value)
+
+
+def gain(rows: pd.DataFrame, arm: str, baseline: str, value: str = "accuracy", unit: str = "seed") -> Interval:
+    """What an arm has above another, with an interval over units that both have (95 %, Student's t)."""
+    mean = level(rows, value, unit)
+    return over_seeds((mean[arm] - mean[baseline]).dropna())
+
+
+def by_groups(rows: pd.DataFrame, arm: str, baseline: str, value: str = "accuracy") -> Interval:
+    """The same over groups of test cells, each weighed alike and averaged over seeds first."""
+    return gain(rows, arm, baseline, value, "group")
+
+
+def wider(*intervals: Interval) -> Interval:
+    """The interval that is the widest."""
+    return max(intervals, key=lambda one: one.high - one.low)
+
+
+def cost_ratio(rows: pd.DataFrame, learning: pd.DataFrame, arm: str, baseline: str) -> Interval:
+    """How many times the seconds of a baseline an arm takes, tries and pre-training counted, over seeds.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        ``what == "labels"`` at one share.
+    learning : DataFrame
+        ``what == "pre-training"``.
+    arm, baseline : str
+        Names of arms.
+    """
+    spent = level(rows, "cpu") + level(rows, "cpu_tries")
+    mine = spent[arm] + level(learning, "cpu").get(arm, 0)
+    got = over_seeds(np.log(mine / spent[baseline]))
+    value, low, high = np.exp([got.value, got.low, got.high]).tolist()
+    return replace(got, value=value, low=low, high=high)
