@@ -23,7 +23,7 @@ from shared.studies.scbert.arms import (
 )
 from shared.studies.scbert.beyond import MARKERS, all_rows
 from shared.studies.scbert.blood import OTHER, SORTED, TASKS, logs, of_files, parted, simulated, split
-from shared.studies.scbert.tables import by_groups, cost_ratio, gain, level, wider
+from shared.studies.scbert.tables import by_groups, cost_ratio, gain, level, part, wider
 
 MODULES = blood, arms, beyond
 
@@ -51,6 +51,7 @@ __all__ = [
     "level",
     "logs",
     "of_files",
+    "part",
     "parted",
     "pretrained",
     "simulated",

@@ -10,6 +10,14 @@ import pandas as pd
 from shared.evaluate.intervals import Interval, over_seeds
 
 
+def part(table: pd.DataFrame, what: str, task: str, **where) -> pd.DataFrame:
+    """Rows of one kind and task, and with a value in each further column."""
+    rows = table[(table["what"] == what) & (table["data"] == task)]
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return rows
+
+
 def level(rows: pd.DataFrame, value: str = "accuracy", unit: str = "seed") -> pd.DataFrame:
     """Mean of a column: units × arms."""
     return rows.pivot_table(index=unit, columns="arm", values=value)
