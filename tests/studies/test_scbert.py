@@ -143,6 +143,20 @@ def test_markers_by_hand():
     assert beyond.found_markers(scores, level, list("abcdef"), ("z",))[2] == 0
 
 
+def test_markers_of_a_type_are_found_by_regression(learned, monkeypatch):
+    """A planted gene of one type; the other scores are there, and alike over runs."""
+    kind, done = np.unique(learned.split.test.y)[0], {}
+    arms.label_rows(learned, 0, (1.0,), (study.PRETRAINED, study.SCRATCH, study.L1, study.L2), done)
+    weight = done[study.L2][0].coef_[0] * learned.split.test.X[learned.split.test.y == kind][
+        :, learned.split.chosen
+    ].mean(0)
+    best = learned.split.genes[int(np.asarray(weight).argmax())]
+    monkeypatch.setattr(beyond, "MARKERS", {kind: (best, "not a gene")})
+    rows = pd.DataFrame(beyond.marker_rows(learned, 0, done, cells=3, top=1)).set_index("arm")
+    assert rows.loc["coefficients, L2 regression", "found"] == 1 and (rows["markers"] == 1).all()
+    assert len(rows) == 8 and rows["found"].isin([0, 1]).all() and rows["chance"].between(0, 1).all()
+
+
 def test_means_and_intervals_by_hand():
     rows = pd.DataFrame({
         "arm": ["a", "b"] * 4, "seed": [0, 0, 0, 0, 1, 1, 1, 1], "group": ["x", "x", "y", "y"] * 2,
@@ -152,7 +166,9 @@ def test_means_and_intervals_by_hand():
     assert got.value == pytest.approx(0.3) and got.n == 2 and got.low == pytest.approx(got.high - 2 * (got.high - 0.3))
     lanes = study.by_groups(rows, "a", "b")
     assert lanes.value == pytest.approx(0.3) and lanes.n == 2
-    assert study.wider(got, lanes) in (got, lanes)
+    assert got.high - got.low != pytest.approx(lanes.high - lanes.low)
+    assert study.wider(rows, "a", "b") == got
+    assert study.wider(rows, "a", "b", groups=rows) == max(got, lanes, key=lambda one: one.high - one.low)
     before = pd.DataFrame({"arm": ["a", "a"], "seed": [0, 1], "cpu": [20.0, 20]})
     assert study.cost_ratio(rows, before, "a", "b").value == pytest.approx(20)
     assert study.cost_ratio(rows, before, "b", "a").value == pytest.approx(0.1)

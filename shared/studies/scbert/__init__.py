@@ -23,7 +23,7 @@ from shared.studies.scbert.arms import (
 )
 from shared.studies.scbert.beyond import MARKERS, all_rows
 from shared.studies.scbert.blood import OTHER, SORTED, TASKS, logs, of_files, parted, simulated, split
-from shared.studies.scbert.tables import by_groups, cost_ratio, gain, level, part, wider
+from shared.studies.scbert.tables import by_groups, cost_ratio, gain, level, minutes, part, wider
 
 MODULES = blood, arms, beyond
 
@@ -50,6 +50,7 @@ __all__ = [
     "gain",
     "level",
     "logs",
+    "minutes",
     "of_files",
     "part",
     "parted",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from shared.data.errors import DataError
 from shared.studies.scbert.arms import (
     L1,
     L2,
@@ -100,11 +101,21 @@ def found_markers(scores, expressed, genes, markers, top: int = 20, near: int = 
     return float(best[mine].mean()), float(np.mean(drawn)), len(mine)
 
 
-def marker_rows(learned: Learned, seed: int, done: Mapping, cells: int = 20, top: int = 20) -> list[dict]:
+def _gradients(model, X):
+    """Means over cells, with as many steps as the shares of genes need to sum to the logits within a twentieth."""
+    for steps in (64, 256, 1024):
+        try:
+            return model.gene_scores(X, by="gradients", steps=steps).mean(0)
+        except DataError as error:
+            missed = error
+    raise missed
+
+
+def marker_rows(learned: Learned, seed: int, done: Mapping, cells: int = 10, top: int = 20) -> list[dict]:
     """Known markers among the top genes of each type, by attention, by integrated gradients and by coefficients.
 
-    Scores of a network are means over up to `cells` test cells of the type; attention is shown as it is received, and
-    less its mean over all types, for what all types attend to tells none apart.
+    Scores of a network are means over up to `cells` test cells of the type; they are shown as they are, and less
+    their mean over all types, for what all types have tells none apart.
     """
     split, rows = learned.split, []
     X, y = split.test.X[:, split.chosen], split.test.y
@@ -114,12 +125,12 @@ def marker_rows(learned: Learned, seed: int, done: Mapping, cells: int = 20, top
     level = {kind: np.asarray(X[y == kind].mean(0)).ravel() for kind in kinds}
     found = {}
     for arm in (PRETRAINED, SCRATCH):
-        for by in ("attention", "gradients"):
-            mean = {k: done[arm][0].gene_scores(X[some[k]], by=by).mean(0) for k in kinds}
-            found[f"{by}, {arm}"] = mean
-            if by == "attention":
-                middle = np.mean([*mean.values()], 0)
-                found[f"{by} above its mean, {arm}"] = {k: v - middle for k, v in mean.items()}
+        model = done[arm][0]
+        attention = {k: model.gene_scores(X[some[k]], by="attention").mean(0) for k in kinds}
+        for name, mean in (("attention", attention), ("gradients", {k: _gradients(model, X[some[k]]) for k in kinds})):
+            middle = np.mean([*mean.values()], 0)
+            found[f"{name}, {arm}"] = mean
+            found[f"{name} above its mean, {arm}"] = {k: v - middle for k, v in mean.items()}
     for arm in (L1, L2):
         model = done[arm][0]
         parts = getattr(model, "estimators_", None)

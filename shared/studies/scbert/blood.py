@@ -133,10 +133,10 @@ def residual_variance(X) -> np.ndarray:
     return residual.clip(-np.sqrt(len(X)), np.sqrt(len(X))).var(0)
 
 
-def split(cells: Mapping, seed: int, *, task: str, n_genes: int, test: float = 1 / 3) -> Split:
+def split(cells: Mapping, seed: int, *, task: str, n_genes: int, test: float = 0.5) -> Split:
     """Test cells of this seed, everything else as corpus, and the genes that vary most in it.
 
-    Sorted blood is split at random within its types, as in the published audit. Of the other blood the cells of run 2,
+    Sorted blood is split at random within its types, as the published audit did. Of the other blood the cells of run 2,
     from other donors, are tested whatever the seed. A gene's score is its mean over the sets of the corpus; test cells
     have no say.
 

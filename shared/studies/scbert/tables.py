@@ -34,9 +34,11 @@ def by_groups(rows: pd.DataFrame, arm: str, baseline: str, value: str = "accurac
     return gain(rows, arm, baseline, value, "group")
 
 
-def wider(*intervals: Interval) -> Interval:
-    """The interval that is the widest."""
-    return max(intervals, key=lambda one: one.high - one.low)
+def wider(rows: pd.DataFrame, arm: str, baseline: str, value: str = "accuracy", groups=()) -> Interval:
+    """:func:`gain` or :func:`by_groups`, whichever has the wider interval; without rows of `groups` the first."""
+    found = [gain(rows, arm, baseline, value)]
+    found += [by_groups(groups, arm, baseline, value)] if len(groups) else []
+    return max(found, key=lambda one: one.high - one.low)
 
 
 def cost_ratio(rows: pd.DataFrame, learning: pd.DataFrame, arm: str, baseline: str) -> Interval:
@@ -56,3 +58,13 @@ def cost_ratio(rows: pd.DataFrame, learning: pd.DataFrame, arm: str, baseline: s
     got = over_seeds(np.log(mine / spent[baseline]))
     value, low, high = np.exp([got.value, got.low, got.high]).tolist()
     return replace(got, value=value, low=low, high=high)
+
+
+def minutes(table: pd.DataFrame) -> float:
+    """Minutes of one core that pre-trainings and fits to labels took; of a value tried at the smallest share once."""
+    labels = table[table["what"] == "labels"]
+    whole = ["data", "seed", "arm"]
+    larger = labels["share"] > labels.groupby(whole)["share"].transform("min")
+    tries = labels.groupby(whole)["cpu_tries"].first().sum()
+    before = table.loc[table["what"] == "pre-training", "cpu"].sum()
+    return float(before + tries + labels.loc[larger, "cpu"].sum()) / 60
