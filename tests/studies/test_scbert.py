@@ -149,9 +149,11 @@ def test_markers_of_a_type_are_found_by_regression(learned, monkeypatch):
     arms.label_rows(learned, 0, (1.0,), (study.PRETRAINED, study.SCRATCH, study.L1, study.L2), done)
     mine = learned.split.test.X[learned.split.test.y == kind][:, learned.split.chosen].toarray().mean(0)
     best = learned.split.genes[int((done[study.L2][0].coef_[0] * mine).argmax())]
-    monkeypatch.setattr(beyond, "MARKERS", {kind: (best, "not a gene")})
+    monkeypatch.setitem(beyond.MARKERS, kind, (best, "not a gene"))
     rows = pd.DataFrame(beyond.marker_rows(learned, 0, done, cells=3, top=1)).set_index("arm")
     assert rows.loc["coefficients, L2 regression", "found"] == 1 and (rows["markers"] == 1).all()
+    plain = study.expression_rows(learned.split, 0)
+    assert [row["type"] for row in plain] == [kind] and plain[0]["markers"] == 1
     assert len(rows) == 10 and rows["found"].isin([0, 1]).all() and rows["chance"].between(0, 1).all()
 
 

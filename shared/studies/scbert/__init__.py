@@ -23,7 +23,7 @@ from shared.studies.scbert.arms import (
 )
 from shared.studies.scbert.beyond import MARKERS, all_rows
 from shared.studies.scbert.blood import OTHER, SORTED, TASKS, logs, of_files, parted, simulated, split
-from shared.studies.scbert.tables import by_groups, cost_ratio, gain, level, minutes, part, wider
+from shared.studies.scbert.tables import by_groups, cost_ratio, expression_rows, gain, level, minutes, part, wider
 
 MODULES = blood, arms, beyond
 
@@ -47,6 +47,7 @@ __all__ = [
     "all_rows",
     "by_groups",
     "cost_ratio",
+    "expression_rows",
     "gain",
     "level",
     "logs",

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from shared.evaluate.intervals import Interval, over_seeds
+from shared.studies.scbert.beyond import MARKERS, found_markers
+from shared.studies.scbert.blood import SORTED, Split
 
 
 def part(table: pd.DataFrame, what: str, task: str, **where) -> pd.DataFrame:
@@ -68,3 +70,18 @@ def minutes(table: pd.DataFrame) -> float:
     tries = labels.groupby(whole)["cpu_tries"].first().sum()
     before = table.loc[table["what"] == "pre-training", "cpu"].sum()
     return float(before + tries + labels.loc[larger, "cpu"].sum()) / 60
+
+
+def expression_rows(split: Split, seed: int, top: int = 20) -> list[dict]:
+    """Markers found by mean expression above its mean over types: what a score may find without any model.
+
+    Rows are those of :func:`shared.studies.scbert.beyond.marker_rows`.
+    """
+    X, y = split.test.X[:, split.chosen], split.test.y
+    level = {kind: np.asarray(X[y == kind].mean(0)).ravel() for kind in np.unique(y) if kind in MARKERS}
+    middle, rows = np.mean([*level.values()], 0) if level else 0, []
+    for kind, mean in level.items():
+        share, chance, n = found_markers(mean - middle, mean, split.genes, MARKERS[kind], top)
+        row = {"what": "markers", "arm": "expression above its mean", "type": kind, "seed": seed, "data": SORTED}
+        rows.append(row | {"found": share, "chance": chance, "markers": n})
+    return rows
