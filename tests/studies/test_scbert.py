@@ -176,6 +176,13 @@ def test_means_and_intervals_by_hand():
     assert study.cost_ratio(rows, before, "b", "a").value == pytest.approx(0.1)
 
 
+def test_more_patience_never_raises_the_held_out_loss(parts):
+    got = study.longer(parts[study.SORTED], 0, 1.0, sizes=TINY | {"fit_epochs": 12, "patience": 1}, fit_length=24)
+    assert got["loss"] <= 0 and -1 <= got["accuracy"] <= 1
+    same = study.longer(parts[study.SORTED], 0, 1.0, sizes=TINY | {"patience": 20}, fit_length=24)
+    assert same == {"loss": 0, "accuracy": 0}
+
+
 @pytest.fixture(scope="module")
 def table(cells):
     """As the page makes it, of simulated cells."""
@@ -232,11 +239,9 @@ def test_regression_loses_where_it_may_not_fit(learned, claims, monkeypatch):
     assert got.value < 0 and fails(claims["lead"], got)
 
 
-def test_a_large_gain_and_a_quick_network_are_seen(claims):
+def test_a_quick_network_is_seen(claims):
     rows = pd.DataFrame({
-        "arm": [study.PRETRAINED, study.SCRATCH, study.L1] * 2, "seed": [0, 0, 0, 1, 1, 1],
-        "accuracy": [0.9, 0.8, 0.8] * 2, "cpu": [2.0, 2, 1] * 2, "cpu_tries": [2.0, 2, 1] * 2,
+        "arm": [study.PRETRAINED, study.L1] * 2, "seed": [0, 0, 1, 1], "cpu": [2.0, 1] * 2, "cpu_tries": [2.0, 1] * 2,
     })  # fmt: skip
-    assert fails(claims["few"], study.gain(rows, study.PRETRAINED, study.SCRATCH))
     before = pd.DataFrame({"arm": [study.PRETRAINED] * 2, "seed": [0, 1], "cpu": [4.0, 4]})
     assert fails(claims["cost"], study.cost_ratio(rows, before, study.PRETRAINED, study.L1))

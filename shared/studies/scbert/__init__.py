@@ -23,7 +23,17 @@ from shared.studies.scbert.arms import (
 )
 from shared.studies.scbert.beyond import MARKERS, all_rows
 from shared.studies.scbert.blood import OTHER, SORTED, TASKS, logs, of_files, parted, simulated, split
-from shared.studies.scbert.tables import by_groups, cost_ratio, expression_rows, gain, level, minutes, part, wider
+from shared.studies.scbert.tables import (
+    by_groups,
+    cost_ratio,
+    expression_rows,
+    gain,
+    level,
+    longer,
+    minutes,
+    part,
+    wider,
+)
 
 MODULES = blood, arms, beyond
 
@@ -51,6 +61,7 @@ __all__ = [
     "gain",
     "level",
     "logs",
+    "longer",
     "minutes",
     "of_files",
     "part",

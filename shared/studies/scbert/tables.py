@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from shared.evaluate.intervals import Interval, over_seeds
+from shared.methods.scbert import ScBERT, coexpression_vectors
+from shared.studies.scbert.arms import FIT_LENGTH, SIZES
 from shared.studies.scbert.beyond import MARKERS, found_markers
-from shared.studies.scbert.blood import SORTED, Split
+from shared.studies.scbert.blood import SORTED, Split, draw
 
 
 def part(table: pd.DataFrame, what: str, task: str, **where) -> pd.DataFrame:
@@ -85,3 +87,21 @@ def expression_rows(split: Split, seed: int, top: int = 20) -> list[dict]:
         row = {"what": "markers", "arm": "expression above its mean", "type": kind, "seed": seed, "data": SORTED}
         rows.append(row | {"found": share, "chance": chance, "markers": n})
     return rows
+
+
+def longer(split: Split, seed: int, share: float, *, sizes=None, fit_length=FIT_LENGTH, patience: int = 20) -> dict:
+    """What more patience brings the network from scratch on its *held-out* labels, never on test cells.
+
+    Returns ``loss`` and ``accuracy`` of the held-out cells: at the best epoch within `patience`, minus that of the
+    epoch which the study's own patience keeps.
+    """
+    sizes = SIZES | (sizes or {})
+    own, more = sizes["patience"], {"logged": True, "random_state": seed, "length": fit_length, "patience": patience}
+    few, vectors = draw(split.train.y, share, seed), coexpression_vectors(split.corpus, sizes["dim"], seed)
+    model = ScBERT(**sizes | more, gene_vectors="none")
+    model.fit(split.train.X[few][:, split.chosen], split.train.y[few], vectors=vectors)
+    found = model.history_.frame()[["val_loss", "val_accuracy"]]
+    since = [i - int(np.argmin(found["val_loss"][: i + 1])) for i in range(len(found))]
+    end = next((i for i, waited in enumerate(since) if waited == own), len(found) - 1)
+    kept, late = (found.iloc[int(np.argmin(found["val_loss"][:n]))] for n in (end + 1, len(found)))
+    return {"loss": late["val_loss"] - kept["val_loss"], "accuracy": late["val_accuracy"] - kept["val_accuracy"]}
