@@ -33,7 +33,7 @@ from shared.methods.guided_transfer import (
     sampled_loss,
     send_scouts,
 )
-from shared.methods.guided_transfer.guide import TEMPERATURES
+from shared.methods.guided_transfer.guide import TEMPERATURES, digest_of
 from shared.methods.scbert import CellTypeNet, GeneTransformer, Tokenizer
 from shared.methods.torch_method import seeded
 from shared.nn.blocks import encoder as tmp_encoder
@@ -179,7 +179,7 @@ def test_the_controls_of_a_guide_keep_what_they_say():
 def test_a_guide_is_saved_and_read(tmp_path):
     guide = Guide.of(some_scouts(mlp(5, 4, 2)))
     again = Guide.load(guide.save(tmp_path / "guide.safetensors"))
-    assert all(torch.equal(g, again[k]) for k, g in guide.items()) and guide.digest() == again.digest()
+    assert all(torch.equal(g, again[k]) for k, g in guide.items()) and digest_of(guide) == digest_of(again)
     (tmp_path / "other").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="damaged"):
         Guide.load(tmp_path / "other")
@@ -329,6 +329,12 @@ def test_a_guided_training_resumes_and_refuses_the_checkpoint_of_another_guide(t
     for other in ({"guide": guide.shuffled()}, {"mode": "gradient"}):
         with pytest.raises(TrainingError, match="another run"):
             run(5, "a", **other)
+    net, config = mlp(12, 10, 4), dataclasses.replace(CPU, checkpoint=tmp_path / "c")
+    finetune(net, net[0], L2SP(0.1), (X, Y), config)
+    with pytest.raises(TrainingError, match=r"strength \(0.1 there, 0.2 here\)"):
+        finetune(net, net[0], L2SP(0.2), (X, Y), config)
+    with pytest.raises(SettingError, match="devices=1"):
+        finetune(net, net[0], Full(), (X, Y), dataclasses.replace(CPU, devices=2))
 
 
 def test_a_guide_obeys_schedules_and_any_optimiser():
@@ -339,6 +345,24 @@ def test_a_guide_obeys_schedules_and_any_optimiser():
         before = copy.deepcopy(net.state_dict())
         classify_step(net, X, Y).backward(), optimizer.step(), schedule.step(), steps.remove()
         assert torch.equal(net[0].weight, before["0.weight"]) and not torch.equal(net[2].weight, before["2.weight"])
+
+
+def test_a_guide_of_the_gradient_refuses_a_closure_that_makes_it():
+    net, guide = mlp(12, 10, 4), Guide({"0.weight": torch.zeros(10, 12)})
+    optimizer, before = torch.optim.LBFGS(net.parameters(), lr=0.1), copy.deepcopy(net.state_dict())
+
+    def closure():
+        optimizer.zero_grad()
+        loss = classify_step(net, X, Y)
+        loss.backward()
+        return loss
+
+    steps = GuidedSteps(guide, optimizer, net)
+    optimizer.step(closure), steps.remove()
+    assert torch.equal(net[0].weight, before["0.weight"]) and not torch.equal(net[2].weight, before["2.weight"])
+    GuidedSteps(guide, optimizer, net, "gradient")
+    with pytest.raises(DataError, match="mode='update'"):
+        optimizer.step(closure)
 
 
 # Other strategies.

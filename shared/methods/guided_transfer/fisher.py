@@ -38,7 +38,8 @@ def diagonal_fisher(net: torch.nn.Module, loss: Callable, columns, part=None, ro
         By the names of `part`, or of `net`.
     """
     require(Whole(1), rows=rows)
-    columns, mode = [torch.as_tensor(c) for c in columns], net.training
+    place, mode = next(net.parameters()).device, net.training
+    columns = [torch.as_tensor(c).to(place) for c in columns]
     chosen = np.random.default_rng(seed).permutation(len(columns[0]))[:rows]
     named = {name: p for name, p in (part or net).named_parameters() if p.requires_grad}
     fisher = {name: torch.zeros_like(p) for name, p in named.items()}

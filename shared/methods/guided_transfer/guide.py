@@ -136,10 +136,6 @@ class Guide(Mapping):
             raise DataError(f"without({said}) leaves out {'none' if left else 'all'} of {', '.join(self)}: name others")
         return Guide(left)
 
-    def digest(self) -> str:
-        """Tells one guide from another."""
-        return digest([sorted(self), *(self[name].numpy() for name in sorted(self))])
-
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, in one step; returns its path."""
         from safetensors.torch import save
@@ -155,3 +151,8 @@ class Guide(Mapping):
         if about.get("format") != "guide":
             raise DataError(f"{path} holds no guide: give the path of a file that Guide.save wrote")
         return cls(tensors)
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Tells named tensors, such as those of a guide, from others."""
+    return digest([sorted(tensors), *(tensors[name].cpu().numpy() for name in sorted(tensors))])

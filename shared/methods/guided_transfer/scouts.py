@@ -82,9 +82,7 @@ class Scouts:
                 raise DataError(f"{said}: pass as state a copy of the network that the scouts start from")
             moved[name] = CHANGES[self.change](last.detach().float().cpu() - first.detach().float().cpu())
             if not torch.isfinite(moved[name]).all():
-                raise DataError(
-                    f"{name} of this scout is not finite: leave it out as a state, or train it at a lower lr"
-                )
+                raise DataError(f"{name} of this scout is not finite: give add a state that was trained at a lower lr")
         self.n += 1
         for name, change in moved.items():
             self.mean[name] += (change - self.mean[name]) / self.n
@@ -163,9 +161,9 @@ def send_scouts(
     n_scouts : int
         The paper does not say how many; its code kept guides of 17, 20 and 25.
     config : shared.train.Config, optional
-        Of each scout's training, 20 epochs without it. With ``patience`` a scout is taken at its lowest validation
-        loss, without at its end. The paper compares the final weights with the initial ones; the code takes the weights
-        of the best validation accuracy, and stops after 10 epochs without a lower validation loss.
+        Of each scout's training; 20 epochs where it is left out. With ``patience`` a scout is taken at its lowest
+        validation loss, else at its end. The paper compares the final weights with the initial ones; the code takes the
+        weights of the best validation accuracy, and stops after 10 epochs without a lower validation loss.
     validation : float
         Share of each cluster's cells held out.
     new_head : callable, optional
@@ -185,11 +183,8 @@ def send_scouts(
     """
     require(Share(), validation=validation)
     require(Maybe(Whole(2)), max_cells=max_cells)
-    config, clusters, scouts = (
-        Config(epochs=20) if config is None else config,
-        np.asarray(clusters),
-        Scouts(net, change),
-    )
+    config, clusters = Config(epochs=20) if config is None else config, np.asarray(clusters)
+    scouts = Scouts(net, change)
     if config.patience is not None and not validation:
         raise DataError("patience needs cells to stop by: set validation above 0, or patience=None in config")
     if any(column.shape[0] != len(clusters) for column in columns):

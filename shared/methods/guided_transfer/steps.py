@@ -14,6 +14,24 @@ MODES = "update", "gradient", "lr"
 TINY = 1e-30  # a norm by which one can divide
 
 
+@torch.no_grad()
+def guide_gradients(parameters, guide) -> None:
+    """The published code's rule, before the optimiser's step: each gradient times its number of the guide, in place."""
+    for p, g in zip(parameters, guide, strict=True):
+        if p.grad is not None:
+            p.grad.mul_(g)
+
+
+@torch.no_grad()
+def guide_updates(parameters, guide, start) -> None:
+    """The paper's rule, after the optimiser's step: of the way from `start`, the part that the guide says, in place.
+
+    Where the guide is 1 stand the very numbers that the optimiser gave, and where it is 0 those of `start`.
+    """
+    for p, g, old in zip(parameters, guide, start, strict=True):
+        p.copy_(old.lerp(p, g))
+
+
 class GuidedSteps:
     """A guide at work in an optimiser: hooks before and after its step, and in its ``state_dict``.
 
@@ -46,17 +64,17 @@ class GuidedSteps:
     def __init__(self, guide: Guide, optimizer, net, mode: str = "update", keep_norm: bool = False):
         require(OneOf(*MODES), mode=mode)
         require(Flag(), keep_norm=keep_norm)
-        places = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
-        self.mode, self.keep_norm, self.guided = mode, keep_norm, []
-        for name, p in net.named_parameters():
-            if name not in guide or id(p) not in places or not p.requires_grad:
-                continue
+        groups = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+        guided = {k: p for k, p in net.named_parameters() if k in guide and id(p) in groups and p.requires_grad}
+        if not guided:
+            raise DataError(f"the guide names {[*guide][:3]}, of which the optimiser trains none: scout this network")
+        for name, p in guided.items():
             if p.shape != guide[name].shape:
                 said = f"the guide of {name} has shape {tuple(guide[name].shape)} and the parameter {tuple(p.shape)}"
                 raise DataError(f"{said}: leave it out, guide.without({name!r})")
-            self.guided.append((name, p, guide[name].to(p.device, p.dtype), places[id(p)]))
-        if not self.guided:
-            raise DataError(f"the guide names {[*guide][:3]}, of which the optimiser trains none: scout this network")
+        self.mode, self.keep_norm, self.parameters = mode, keep_norm, [*guided.values()]
+        self.guide = {name: guide[name].to(p.device, p.dtype) for name, p in guided.items()}
+        self.groups = [groups[id(p)] for p in self.parameters]
         hooks = {"step_pre": self._before, "step_post": self._after}
         hooks |= {"state_dict_post": self._state, "load_state_dict_pre": self._load}
         # What torch wraps some of these methods in imports its compiler: two seconds, for nothing.
@@ -71,53 +89,53 @@ class GuidedSteps:
     @torch.no_grad()
     def _before(self, optimizer, args, kwargs):
         if self.mode != "gradient":
-            self.before = [p.clone() for _, p, _, _ in self.guided]
+            self.start = [p.clone() for p in self.parameters]
             return
-        found = [(p.grad, g) for _, p, g, _ in self.guided if p.grad is not None]
-        size = norm(grad for grad, _ in found)
-        for grad, g in found:
-            grad.mul_(g)
+        if kwargs.get("closure") or any(args[1:]):
+            raise DataError("a closure makes gradients that no guide sees: set mode='update', or call step without")
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        size = norm(gradients) if self.keep_norm else None
+        guide_gradients(self.parameters, self.guide.values())
         if self.keep_norm:
-            factor = size / norm(grad for grad, _ in found).clamp(min=TINY)
-            for grad, _ in found:
-                grad.mul_(factor)
+            factor = size / norm(gradients).clamp(min=TINY)
+            for gradient in gradients:
+                gradient.mul_(factor)
 
     @torch.no_grad()
     def _after(self, optimizer, args, kwargs):
         if self.mode == "gradient":
             return
-        size, moved = norm(p - old for (_, p, _, _), old in zip(self.guided, self.before, strict=True)), []
-        for (_, p, g, place), old in zip(self.guided, self.before, strict=True):
-            start = old * kept_by_decay(optimizer, place) if self.mode == "lr" else old
-            # lerp gives the very numbers of the optimiser where the guide is 1, and the old ones where it is 0.
-            p.copy_(start.lerp(p, g))
-            moved.append(p - old)
+        start = self.start
+        size = norm([p - old for p, old in zip(self.parameters, start, strict=True)]) if self.keep_norm else None
+        if self.mode == "lr":
+            kept = [kept_by_decay(optimizer, optimizer.param_groups[i]) for i in self.groups]
+            start = [old * share for old, share in zip(start, kept, strict=True)]
+        guide_updates(self.parameters, self.guide.values(), start)
         if self.keep_norm:
+            moved = [p - old for p, old in zip(self.parameters, self.start, strict=True)]
             factor = size / norm(moved).clamp(min=TINY)
-            for (_, p, _, _), old, way in zip(self.guided, self.before, moved, strict=True):
+            for p, old, way in zip(self.parameters, self.start, moved, strict=True):
                 p.copy_(old + factor * way)
-        self.before = None
+        self.start = None
 
     def _state(self, optimizer, state):
-        values = {name: g for name, _, g, _ in self.guided}
-        return state | {"guide": {"mode": self.mode, "keep_norm": self.keep_norm, "values": values}}
+        return state | {"guide": {"mode": self.mode, "keep_norm": self.keep_norm, "values": self.guide}}
 
     def _load(self, optimizer, state):
         kept = state.get("guide")
-        if kept is None or kept["values"].keys() != {name for name, _, _, _ in self.guided}:
+        if kept is None or kept["values"].keys() != self.guide.keys():
             said = "holds no guide" if kept is None else "holds the guide of other tensors"
             raise DataError(f"the state {said}: load into an optimiser as it was saved, or call remove() first")
         self.mode, self.keep_norm = kept["mode"], kept["keep_norm"]
-        self.guided = [(name, p, kept["values"][name].to(p), place) for name, p, _, place in self.guided]
+        self.guide = {name: kept["values"][name].to(g) for name, g in self.guide.items()}
 
 
-def kept_by_decay(optimizer, place: int) -> float:
+def kept_by_decay(optimizer, group: dict) -> float:
     """What decoupled weight decay, which is no part of Adam's update, leaves of a weight in one step."""
-    group = optimizer.param_groups[place]
     decoupled = isinstance(optimizer, torch.optim.AdamW) or group.get("decoupled_weight_decay")
     return 1 - group["lr"] * group["weight_decay"] if decoupled else 1.0
 
 
 def norm(tensors) -> torch.Tensor:
     """Of several tensors as of one vector."""
-    return torch.stack([torch.zeros(()), *(t.norm().cpu() for t in tensors)]).norm()
+    return torch.stack([t.norm() for t in tensors] or [torch.zeros(())]).norm()

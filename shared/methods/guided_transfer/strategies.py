@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.nn.utils import parametrize
 
 from shared.data.constraints import Flag, NotNegative, OneOf, Positive, Probability, Whole, check, require
 from shared.data.errors import DataError
-from shared.methods.guided_transfer.guide import Guide
+from shared.methods.guided_transfer.guide import Guide, digest_of
 from shared.methods.guided_transfer.scouts import trained
 from shared.methods.guided_transfer.steps import MODES, GuidedSteps
 
@@ -62,6 +63,11 @@ class Full:
     def __call__(self, net: torch.nn.Module, encoder: torch.nn.Module) -> Plan:
         """Change in `net` what is trained, and say what else is to be done."""
         return Plan()
+
+    def about(self) -> dict:
+        """Tells it from another strategy, and from itself with other settings, for a checkpoint."""
+        told = {k: digest_of(v) if isinstance(v, Mapping) else v for k, v in vars(self).items()}
+        return {"strategy": type(self).__name__} | told
 
 
 class Frozen(Full):
@@ -179,7 +185,7 @@ class Guided(Full):
     guide : Guide
         By the names of the network.
     mode, keep_norm
-        See :class:`shared.methods.guided_transfer.guide.GuidedSteps`.
+        See :class:`shared.methods.guided_transfer.steps.GuidedSteps`.
     floor : float
         The least that a weight gets: g becomes floor + (1 - floor) g; 1 is full fine-tuning.
     """
@@ -193,36 +199,20 @@ class Guided(Full):
     floor: float = 0.0
 
     def __call__(self, net, encoder):
-        return Plan(on_optimizer=_Attach(self))
-
-
-@dataclass
-class _Attach:
-    """Gives the optimiser of a training the guide of a strategy."""
-
-    strategy: Guided
-
-    def __call__(self, optimizer, net):
-        s = self.strategy
-        guide = Guide({name: s.floor + (1 - s.floor) * g for name, g in s.guide.items()}) if s.floor else s.guide
-        GuidedSteps(guide, optimizer, net, s.mode, s.keep_norm)
-
-    def about(self):
-        """Tells a checkpoint from that of another guide."""
-        s = self.strategy
-        return {"guide": s.guide.digest(), "mode": s.mode, "keep_norm": s.keep_norm, "floor": s.floor}
+        guide = {name: self.floor + (1 - self.floor) * g for name, g in self.guide.items()}
+        return Plan(on_optimizer=partial(GuidedSteps, Guide(guide), mode=self.mode, keep_norm=self.keep_norm))
 
 
 def pulls(encoder, strength: float, weights: Mapping[str, torch.Tensor] | None = None) -> Callable[[], torch.Tensor]:
     """Half of `strength` times the sum of squared distances from the weights of now, weighed by `weights` if given."""
     named = {k: p for k, p in encoder.named_parameters() if p.requires_grad and (weights is None or k in weights)}
-    start = {name: p.detach().clone() for name, p in named.items()}
+    kept = {name: (p.detach().clone(), 1 if weights is None else weights[name]) for name, p in named.items()}
 
     def penalty():
-        away = {name: (p - start[name].to(p.device)).square() for name, p in named.items()}
-        if weights is not None:
-            away = {name: weights[name].to(d.device) * d for name, d in away.items()}
-        return strength / 2 * sum(d.sum() for d in away.values())
+        for name, p in named.items():  # once, when the network has been moved to its device
+            if kept[name][0].device != p.device:
+                kept[name] = tuple(torch.as_tensor(part).to(p.device) for part in kept[name])
+        return strength / 2 * sum((kept[k][1] * (p - kept[k][0]).square()).sum() for k, p in named.items())
 
     return penalty
 

@@ -11,14 +11,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrize
 
-from shared.data.constraints import Flag, OneOf, Whole, check
+from shared.data.constraints import Flag, OneOf, Whole, check, require
 from shared.data.errors import DataError
 from shared.methods.guided_transfer.guide import NORMALISE, Guide
 from shared.methods.guided_transfer.scouts import send_scouts
 from shared.methods.guided_transfer.steps import MODES
 from shared.methods.guided_transfer.strategies import Full, Guided
-from shared.methods.torch_method import seeded
-from shared.train import Config, History, fit
+from shared.methods.torch_method import ONE_PROCESS, seeded
+from shared.train import Config, History, fit, resolve_device
 from shared.train.batches import Table
 
 CHUNK = 256  # cells at a time in prediction
@@ -59,6 +59,7 @@ def finetune(
     -------
     shared.train.History
     """
+    require(ONE_PROCESS, devices=1 if config is None else config.devices)
     plan = strategy(net, encoder)
 
     def planned(net, *batch):
@@ -70,11 +71,22 @@ def finetune(
         loss, numbers = answer if isinstance(answer, tuple) else (answer, {})
         return loss + plan.penalty(), numbers
 
-    history = fit(net, planned, columns, config, on_optimizer=plan.on_optimizer, **more)
+    history = fit(net, planned, columns, config, on_optimizer=_Prepared(strategy, plan), **more)
     for module in encoder.modules():
         if parametrize.is_parametrized(module, "weight"):  # what LoRA added becomes part of the weight
             parametrize.remove_parametrizations(module, "weight")
     return history
+
+
+class _Prepared:
+    """What the loop does with its optimiser before a strategy is trained, and how it tells its checkpoints."""
+
+    def __init__(self, strategy, plan):
+        self.about, self.plan = strategy.about, plan
+
+    def __call__(self, optimizer, net):
+        if self.plan.on_optimizer is not None:
+            self.plan.on_optimizer(optimizer, net)
 
 
 def rest(encoder: torch.nn.Module, whole: bool, statistics: bool) -> None:
@@ -88,7 +100,8 @@ def rest(encoder: torch.nn.Module, whole: bool, statistics: bool) -> None:
 class GuidedTransfer:
     """Fine-tune any pre-trained module on few cells, its weights guided by how far scouts moved them.
 
-    ::
+    It is used as an estimator, and is none of the kit's: those build their network from settings, so that it can be
+    saved without unpickling; here it is whatever the caller has, and reads what that network reads. ::
 
         model = GuidedTransfer(encoder).scout((X,), cluster(X)).fit((few,), types)
         model.predict((query,))
@@ -104,7 +117,7 @@ class GuidedTransfer:
     strategy : Full, optional
         Another way to train, such as :class:`~shared.methods.guided_transfer.strategies.L2SP`; without it the guide.
     mode, keep_norm
-        Of the guide: see :class:`shared.methods.guided_transfer.guide.GuidedSteps`.
+        Of the guide: see :class:`shared.methods.guided_transfer.steps.GuidedSteps`.
     normalise, temperature
         See :meth:`shared.methods.guided_transfer.guide.Guide.of`.
     guide_head : bool
@@ -191,7 +204,7 @@ class GuidedTransfer:
             if self.head is not None:
                 net = self.head(encoder, n_classes)
             else:
-                with torch.inference_mode():
+                with torch.no_grad():
                     table = Table([c[:2] for c in columns], torch.device("cpu"), "columns")
                     width = encoder.cpu().eval()(*table.take(torch.arange(table.rows))).shape[-1]
                 net = torch.nn.Sequential(encoder, torch.nn.Linear(width, n_classes))
@@ -240,9 +253,12 @@ class GuidedTransfer:
         """Probability of each class: float32, cells × classes, columns as in ``classes_``."""
         if not hasattr(self, "network_"):
             raise DataError("nothing was fitted: call fit first")
-        table = Table(columns, torch.device("cpu"), "columns")
+        place = resolve_device(self.config.device)
+        table, net = Table(columns, torch.device("cpu"), "columns"), self.network_.to(place)
         with torch.inference_mode():
-            parts = [self.network_(*table.take(rows)) for rows in torch.arange(table.rows).split(CHUNK)]
+            batches = map(table.take, torch.arange(table.rows).split(CHUNK))
+            parts = [net(*(column.to(place) for column in batch)).cpu() for batch in batches]
+        net.cpu()
         return torch.cat(parts).softmax(1).numpy()
 
     def predict(self, columns: Sequence) -> np.ndarray:
