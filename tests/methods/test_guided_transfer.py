@@ -408,6 +408,8 @@ def test_ewc_holds_the_weights_that_the_fisher_information_names():
     assert all(torch.allclose(w, l2[k], atol=1e-6) for k, w in ewc.items()), "with one Fisher information it is L2-SP"
     with pytest.raises(DataError, match="diagonal_fisher of this encoder"):
         trained_by(EWC({}))
+    with pytest.raises(DataError, match=r"another shape for 0.bias: pass diagonal_fisher"):
+        trained_by(EWC(fisher | {"0.bias": torch.ones(1)}))
 
 
 def test_the_fisher_information_of_logistic_regression_is_known():
@@ -419,6 +421,9 @@ def test_the_fisher_information_of_logistic_regression_is_known():
     torch.testing.assert_close(found["0.weight"], exact, rtol=0.25, atol=0.01)
     labelled = diagonal_fisher(net, classify_step, (inputs, p.argmax(1)), part=net[0], rows=50, seed=1)
     assert labelled.keys() == {"weight", "bias"} and net.training
+    loss_and_numbers = lambda net, X, y: (classify_step(net, X, y), {"n": 1})  # noqa: E731  as a step may give
+    again = diagonal_fisher(net, loss_and_numbers, (inputs, p.argmax(1)), part=net[0], rows=50, seed=1)
+    assert torch.equal(again["weight"], labelled["weight"])
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -482,7 +487,7 @@ def test_any_module_is_scouted_and_guided(name):
     module, head, columns = MODULES[name]()
     before, y = copy.deepcopy(module.state_dict()), np.array(["B", "NK", "T", "X"])[groups(96)[1]]
     config = dataclasses.replace(CPU, epochs=12, optimizer="adam")
-    model = GuidedTransfer(module, head, config=config).scout(columns, groups(96)[1], 3, config=config)
+    model = GuidedTransfer(module, head, config=config).scout(columns, groups(96)[1], 3)
     few = [c[:40] for c in columns]
     model.fit(few, y[:40])
     assert all(torch.equal(w, before[k]) for k, w in module.state_dict().items()), "the module is copied"
@@ -584,7 +589,7 @@ def test_what_cannot_be_guided_says_so():
         GuidedTransfer(mlp(12, 6), strategy=Full()).fit((X,), y, val=((X,), y + 1))
     with pytest.raises(SettingError, match="mode='none'"):
         GuidedTransfer(mlp(12, 6), mode="none")
-    model.scout((X,), y, 2, config=CPU).guide_head = True
+    model.scout((X,), y, 2).guide_head = True
     with pytest.raises(DataError, match=r"1.weight has shape \(2, 6\)"):
         model.fit((X,), y)
     model.fit((X,), y % 2, val=((X,), y % 2))

@@ -20,9 +20,9 @@ def diagonal_fisher(net: torch.nn.Module, loss: Callable, columns, part=None, ro
     net : torch.nn.Module
         Pre-trained, with the head of its pre-training; left as it was.
     loss : callable
-        ``loss(net, *rows)`` of one cell: a negative log-likelihood. With known labels among the columns the empirical
-        Fisher information comes out; with :func:`sampled_loss`, which draws them from the network's own answer, the
-        Fisher information itself.
+        ``loss(net, *rows)`` of one cell, such as the step of the pre-training: a negative log-likelihood. With known
+        labels among the columns the empirical Fisher information comes out; with :func:`sampled_loss`, which draws them
+        from the network's own answer, the Fisher information itself.
     columns : sequence of tensors or ndarrays, cells × ...
         What `loss` takes of each cell.
     part : torch.nn.Module, optional
@@ -38,7 +38,7 @@ def diagonal_fisher(net: torch.nn.Module, loss: Callable, columns, part=None, ro
         By the names of `part`, or of `net`.
     """
     require(Whole(1), rows=rows)
-    place, mode = next(net.parameters()).device, net.training
+    place, modes = next(net.parameters()).device, [(module, module.training) for module in net.modules()]
     columns = [torch.as_tensor(c).to(place) for c in columns]
     chosen = np.random.default_rng(seed).permutation(len(columns[0]))[:rows]
     named = {name: p for name, p in (part or net).named_parameters() if p.requires_grad}
@@ -48,12 +48,14 @@ def diagonal_fisher(net: torch.nn.Module, loss: Callable, columns, part=None, ro
     def add_up():
         for i in chosen:
             one = loss(net, *(c[i : i + 1] for c in columns))
+            one = one[0] if isinstance(one, tuple) else one
             found = torch.autograd.grad(one, [*named.values()], allow_unused=True)
             for name, grad in zip(named, found, strict=True):
                 fisher[name] += 0 if grad is None else grad.square() / len(chosen)
 
     seeded(add_up, seed)
-    net.train(mode)
+    for module, mode in modes:
+        module.training = mode
     return fisher
 
 

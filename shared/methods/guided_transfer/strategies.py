@@ -126,8 +126,10 @@ class EWC(Full):
     def __call__(self, net, encoder):
         weights = {name: self.fisher[name] for name in trained(encoder) if name in self.fisher}
         mean = sum(float(f.sum()) for f in weights.values()) / max(1, sum(f.numel() for f in weights.values()))
-        if not mean > 0:
-            raise DataError("fisher says nothing of the weights that are trained: pass diagonal_fisher of this encoder")
+        wrong = [name for name, p in encoder.named_parameters() if name in weights and weights[name].shape != p.shape]
+        if not mean > 0 or wrong:
+            what = f"is of another shape for {wrong[0]}" if wrong else "says nothing of the weights that are trained"
+            raise DataError(f"fisher {what}: pass diagonal_fisher of this encoder")
         return Plan(pulls(encoder, self.strength, {name: f / mean for name, f in weights.items()}))
 
 

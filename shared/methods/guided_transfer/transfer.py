@@ -126,7 +126,7 @@ class GuidedTransfer:
     keep_statistics : bool
         See :func:`finetune`.
     config : shared.train.Config
-        Of fine-tuning.
+        Of fine-tuning, and of the scouts unless they are given their own.
     seed : int
         Heads, pairs of clusters, order of the cells.
 
@@ -163,7 +163,8 @@ class GuidedTransfer:
         Parameters
         ----------
         columns, clusters, n_scouts, how
-            See :func:`shared.methods.guided_transfer.scouts.send_scouts`. Each scout has a head of its own.
+            See :func:`shared.methods.guided_transfer.scouts.send_scouts`. Each scout has a head of its own, and is
+            trained as `config` of this model says, unless another is given.
         """
         net, path = self.network(2, columns)
 
@@ -177,7 +178,7 @@ class GuidedTransfer:
                 if not f"{name}.".startswith(f"{path}.") and hasattr(module, "reset_parameters"):
                     module.reset_parameters()
 
-        how = {"seed": self.seed, "new_head": new_head} | how
+        how = {"seed": self.seed, "new_head": new_head, "config": self.config} | how
         self.scouts_ = send_scouts(net, step, columns, clusters, n_scouts, **how)
         self._guide = None
         return self
