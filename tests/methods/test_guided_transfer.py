@@ -462,8 +462,31 @@ def test_every_strategy_gets_as_many_settings_to_try():
     for wrong in (lambda: L2SP(-1), lambda: LoRA(rank=0), lambda: Guided(guide, "up"), lambda: Guided(guide, floor=2)):
         with pytest.raises(SettingError):
             wrong()
-    net = mlp(4, 2)
-    finetune(net, net, Guided(guide.uniform(), floor=1.0), (X[:, :4], Y % 2), CPU)
+
+
+def test_the_floor_of_a_guide_is_the_least_that_a_weight_gets():
+    none = Guide({k: torch.zeros_like(w) for k, w in nn.Sequential(mlp(12, 10, 6)).named_parameters()})
+    (held, before), (half, _), (whole, _) = (trained_by(Guided(none, floor=floor)) for floor in (0.0, 0.5, 1.0))
+    full = trained_by(Full())[0]
+    assert away(held, before) == 0 < away(half, before) < away(whole, before)
+    assert all(torch.equal(w, full[k]) for k, w in whole.items())
+
+
+@pytest.mark.parametrize("strategy", [Full(), BitFit(), L2SP(), LoRA()])
+def test_what_was_frozen_before_stays_so(strategy):
+    net = nn.Sequential(mlp(12, 10, 6), mlp(6, 4)[0])
+    net[0][0].requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    finetune(net, net[0], strategy, (X, Y), CPU)
+    assert away(net.state_dict(), before, "0.0") == 0 < away(net.state_dict(), before, "0.2")
+
+
+def test_validation_is_by_the_loss_without_the_penalty():
+    net = nn.Sequential(mlp(12, 10, 6), mlp(6, 4)[0])
+    history = finetune(net, net[0], L2SP(1.0), (X, Y), CPU, val=(X, Y))
+    with torch.inference_mode():
+        assert history.rows[-1]["val_loss"] == pytest.approx(float(classify_step(net, X, Y)), rel=1e-5)
+        assert history.rows[-1]["loss"] > history.rows[-1]["val_loss"]
 
 
 # Any module.

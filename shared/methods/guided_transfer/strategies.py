@@ -154,10 +154,10 @@ class LoRA(Full):
     alpha: float = 8.0
 
     def __call__(self, net, encoder):
-        encoder.requires_grad_(False)
-        layers = [m for m in encoder.modules() if isinstance(m, torch.nn.Linear)]
+        layers = [m for m in encoder.modules() if isinstance(m, torch.nn.Linear) and m.weight.requires_grad]
         if not layers:
-            raise DataError("the encoder has no linear layer (torch.nn.Linear): use another strategy, such as L2SP()")
+            raise DataError("the encoder has no torch.nn.Linear to train: use another strategy, such as L2SP()")
+        encoder.requires_grad_(False)
         for layer in layers:
             parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, self.rank, self.alpha))
         return Plan()
