@@ -46,9 +46,10 @@ class GuidedSteps:
     mode : {"update", "gradient", "lr"}
         What the guide multiplies. ``"update"``: the change of each weight that the optimiser makes, whatever it is, as
         the paper tells it. ``"gradient"``: the gradient that the optimiser reads, as in the paper's code, which trains
-        with Adam, and in the library, whose examples use SGD. With SGD without weight decay both are the same. Adam divides the gradient by its own size: a weight's factor m falls out of its
-        update but for where the gradient is so small that ``m * |g|`` is near ``eps``. ``"lr"``: the learning rate of
-        each weight; as ``"update"``, except that AdamW's decay, which no gradient asks for, is left whole.
+        with Adam, and in the library, whose examples use SGD. With SGD without weight decay both are the same. Adam
+        divides the gradient by its own size: a weight's factor m falls out of its update but for where the gradient is
+        so small that ``m * |g|`` is near ``eps``. ``"lr"``: the learning rate of each weight; as ``"update"``, except
+        that AdamW's decay, which no gradient asks for, is left whole.
     keep_norm : bool
         Scale what the guide made to the norm, over all guided weights, that it had without: then a guide decides where
         updates go, and not how large they are.
