@@ -8,13 +8,14 @@ Brought to [0, 1] it multiplies what fine-tuning on few labelled cells does to e
 (:mod:`~shared.methods.guided_transfer.guide`, :mod:`~shared.methods.guided_transfer.steps`). Other ways to spare
 pre-trained weights stand beside it (:mod:`~shared.methods.guided_transfer.strategies`; for one of them
 :mod:`~shared.methods.guided_transfer.fisher`), and all of them train any torch module
-(:mod:`~shared.methods.guided_transfer.transfer`).
+(:mod:`~shared.methods.guided_transfer.finetuning`, :mod:`~shared.methods.guided_transfer.transfer`).
 
 Paper, the authors' code and their library differ in places. Each has an option here, and what they do is said there.
 The first matters most: the paper multiplies updates, the code gradients, which Adam makes nearly nothing of
 (:class:`GuidedSteps`).
 """
 
+from shared.methods.guided_transfer.finetuning import classify_step, finetune
 from shared.methods.guided_transfer.fisher import diagonal_fisher, sampled_loss
 from shared.methods.guided_transfer.guide import Guide
 from shared.methods.guided_transfer.scouts import Scouts, cluster, cluster_pairs, send_scouts
@@ -29,7 +30,7 @@ from shared.methods.guided_transfer.strategies import (
     LoRA,
     candidates,
 )
-from shared.methods.guided_transfer.transfer import GuidedTransfer, classify_step, finetune
+from shared.methods.guided_transfer.transfer import GuidedTransfer
 
 __all__ = [
     "EWC",

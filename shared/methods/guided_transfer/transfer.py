@@ -1,4 +1,4 @@
-"""Guided transfer of any torch module: scouts, a guide, and fine-tuning by it or by another strategy."""
+"""Guided transfer of any torch module, used as an estimator: scouts, a guide, fine-tuning and prediction."""
 
 from __future__ import annotations
 
@@ -8,92 +8,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
-from torch.nn.utils import parametrize
 
-from shared.data.constraints import Flag, OneOf, Whole, check, require
+from shared.data.constraints import Flag, OneOf, Whole, check
 from shared.data.errors import DataError
+from shared.methods.guided_transfer.finetuning import classify_step, finetune, rest
 from shared.methods.guided_transfer.guide import NORMALISE, Guide
 from shared.methods.guided_transfer.scouts import send_scouts
 from shared.methods.guided_transfer.steps import MODES
 from shared.methods.guided_transfer.strategies import Full, Guided
-from shared.methods.torch_method import ONE_PROCESS, seeded
-from shared.train import Config, History, fit, resolve_device
+from shared.methods.torch_method import seeded
+from shared.train import Config, resolve_device
 from shared.train.batches import Table
 
 CHUNK = 256  # cells at a time in prediction
-
-
-def classify_step(net: torch.nn.Module, *batch: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of a batch: what the network takes of each cell, then int64 classes."""
-    *inputs, target = batch
-    return cross_entropy(net(*inputs), target)
-
-
-def finetune(
-    net: torch.nn.Module,
-    encoder: torch.nn.Module,
-    strategy: Full,
-    columns: Sequence,
-    config: Config | None = None,
-    *,
-    step: Callable = classify_step,
-    keep_statistics: bool = True,
-    **more,
-) -> History:
-    """Train a network, in place, by a strategy.
-
-    Parameters
-    ----------
-    net, encoder : torch.nn.Module
-        A network, and the pre-trained part of it.
-    strategy : shared.methods.guided_transfer.strategies.Full
-        Or what extends it: Frozen, BitFit, L2SP, EWC, LoRA, Guided.
-    columns, config, step, more
-        As :func:`shared.train.fit` takes them.
-    keep_statistics : bool
-        Running statistics of the encoder's norms stay those of its pre-training, and are what it normalises by, in
-        every strategy alike: no strategy speaks of them, and few cells have none worth the name.
-
-    Returns
-    -------
-    shared.train.History
-    """
-    require(ONE_PROCESS, devices=1 if config is None else config.devices)
-    plan = strategy(net, encoder)
-
-    def planned(net, *batch):
-        if net.training:
-            rest(encoder, plan.evaluates, keep_statistics)
-        answer = step(net, *batch)
-        if plan.penalty is None or not net.training:  # validation is by the loss alone
-            return answer
-        loss, numbers = answer if isinstance(answer, tuple) else (answer, {})
-        return loss + plan.penalty(), numbers
-
-    history = fit(net, planned, columns, config, on_optimizer=_Prepared(strategy, plan), **more)
-    for module in encoder.modules():
-        if parametrize.is_parametrized(module, "weight"):  # what LoRA added becomes part of the weight
-            parametrize.remove_parametrizations(module, "weight")
-    return history
-
-
-class _Prepared:
-    """What the loop does with its optimiser before a strategy is trained, and how it tells its checkpoints."""
-
-    def __init__(self, strategy, plan):
-        self.about, self.plan = strategy.about, plan
-
-    def __call__(self, optimizer, net):
-        if self.plan.on_optimizer is not None:
-            self.plan.on_optimizer(optimizer, net)
-
-
-def rest(encoder: torch.nn.Module, whole: bool, statistics: bool) -> None:
-    """Evaluation mode for an encoder, for those of its norms that have running statistics, or for nothing."""
-    for module in encoder.modules():
-        if whole or (statistics and getattr(module, "running_mean", None) is not None):
-            module.training = False
 
 
 @dataclass(eq=False)
@@ -124,7 +51,7 @@ class GuidedTransfer:
         Guide the head too, where scouts' heads are as large: the paper says that the guide is of the encoder, its code
         has guides with the head and without.
     keep_statistics : bool
-        See :func:`finetune`.
+        See :func:`shared.methods.guided_transfer.finetuning.finetune`.
     config : shared.train.Config
         Of fine-tuning, and of the scouts unless they are given their own.
     seed : int
