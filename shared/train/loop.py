@@ -38,6 +38,7 @@ def fit(
     callbacks: Sequence[Callable[[torch.nn.Module, dict], object]] = (),
     on_gradients: Callable[[torch.nn.Module], object] | None = None,
     project_weights: Callable[[torch.nn.Module], object] | None = None,
+    on_optimizer: Callable[[torch.optim.Optimizer, torch.nn.Module], object] | None = None,
 ) -> History:
     """Train `net` in place.
 
@@ -71,6 +72,9 @@ def fit(
         ``on_gradients(net)`` between the backward pass and the optimiser's step, before clipping.
     project_weights : callable, optional
         ``project_weights(net)`` at the end of each step, such as a projection onto non-negative weights.
+    on_optimizer : callable, optional
+        ``on_optimizer(optimizer, net)`` once, before training: to register hooks of torch on the optimiser's step,
+        which run after clipping. With a method ``about()``, which gives a dict, it tells its checkpoints from others'.
 
     Returns
     -------
@@ -121,11 +125,12 @@ def fit(
     net.to(device)
     large = device.type == "cpu" and 4 * max(batches.entries, *(p.numel() for p in net.parameters())) >= LARGE
     with _own_generators(device), kept_memory(large):
-        run = _Run(net, step, batches, config, device, val, monitor, on_gradients, project_weights)
+        run = _Run(net, step, batches, config, device, val, monitor, on_gradients, project_weights, on_optimizer)
         unused = world > 1 and check_rows(net, step, run.ask, batches)
         # Another process judges nothing, so it needs neither rows to judge by nor a real monitor.
         again = partial(fit, batches=given, config=config, monitor=callable if config.patience else None)
         parts = {"net": net, "step": step, "on_gradients": on_gradients, "project_weights": project_weights}
+        parts["on_optimizer"] = on_optimizer
         with processes(world, device, unused, again, parts) as run.group:
             return run.go(callbacks)
 
@@ -145,13 +150,16 @@ def _own_generators(device):
 class _Run:
     """The state of one run: everything a checkpoint holds, and the steps that change it."""
 
-    def __init__(self, net, step, batches, config, device, val, monitor, on_gradients, project_weights):
+    def __init__(self, net, step, batches, config, device, val, monitor, on_gradients, project_weights, on_optimizer):
         self.net, self.step, self.batches, self.config, self.device = net, step, batches, config, device
         self.val, self.monitor, self.on_gradients, self.project_weights = val, monitor, on_gradients, project_weights
         self.history, self.best, self.best_value, self.group = History(), {}, math.inf, OneProcess()
         self.parameters = [p for p in net.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, config, device)
         self.optimizer.zero_grad(set_to_none=True)
+        if on_optimizer is not None:
+            on_optimizer(self.optimizer, net)
+        self.about_optimizer = on_optimizer.about() if hasattr(on_optimizer, "about") else {}
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "16")
         half = {"bf16": torch.bfloat16, "16": torch.float16}.get(config.precision)
         self.autocast = partial(torch.autocast, device.type, half) if half else contextlib.nullcontext
@@ -345,6 +353,7 @@ class _Run:
         shapes = {k: [str(v.dtype), *v.shape] for k, v in self.net.state_dict().items()}
         val = None if self.val is None else self.val.digest()
         about = {"network": shapes, "modules": settings_of(self.net), **self.batches.about(), "val": val}
+        about |= self.about_optimizer
         return plain(fields | about)
 
     def save(self):

@@ -8,6 +8,7 @@ import torch
 from sklearn.base import clone
 
 from shared.evaluate import few_shot_accuracy
+from shared.methods import guided_transfer as guided
 from shared.methods.torch_method import TorchMethod
 from shared.nn import meta
 from shared.nn.blocks import encoder
@@ -15,6 +16,7 @@ from shared.nn.episodes import EpisodeSampler
 from shared.studies import scpretrain, tmp
 from shared.studies.leave_one_out import folds
 from shared.studies.tmp import protocol
+from shared.train import Config
 from shared.train.episodes import MetaConfig, meta_train
 
 from .elsewhere import PLACE, MixedDevicesError, elsewhere
@@ -158,3 +160,16 @@ def test_numbers_and_row_numbers_may_come_from_the_cpu(there):
     for mixed in (lambda: x + torch.ones(2), lambda: torch.ones(2) * x.sum(), lambda: torch.ones(3)[x[:, 0].long()]):
         with pytest.raises(MixedDevicesError):
             mixed()
+
+
+def test_scouts_and_every_strategy_stay_on_one_device(there):
+    X, y = made_study(0)
+    config = Config(epochs=2, device=str(PLACE))
+    model = guided.GuidedTransfer(encoder((30, 8)), keep_norm=True, config=config)
+    assert model.scout((X,), y, 2, config=config).scouts_.n == 2
+    fisher = {name: torch.rand_like(w) for name, w in model.module.named_parameters()}
+    others = guided.Frozen(), guided.BitFit(), guided.L2SP(), guided.EWC(fisher), guided.LoRA()
+    modes = (guided.Guided(model.guide_, mode, keep_norm=True) for mode in ("update", "gradient", "lr"))
+    for strategy in (*others, *modes):
+        model.strategy = strategy
+        assert np.isfinite(model.fit((X,), y).predict_proba((X,))).all() and there.kept

@@ -222,6 +222,29 @@ def test_clipping_bounds_the_step():
     assert step(0.5) == pytest.approx(0.5, rel=1e-3) and step(None) > 100
 
 
+def test_hooks_of_torch_can_be_registered_on_the_optimiser(tmp_path):
+    class Halve:
+        """Halves every gradient that the optimiser reads, after clipping."""
+
+        def __init__(self, about):
+            self.about = lambda: {"halves": about}
+
+        def __call__(self, optimizer, net):
+            optimizer.register_step_pre_hook(lambda *_: [None, net.weight.grad.div_(2)][0])
+
+    def trained(lr, **hook):
+        model = nn.Linear(12, 3)
+        nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
+        fit(model, loss, cells(rows=64), replace(CPU, optimizer="sgd", epochs=2, lr=lr, clip_norm=0.1), **hook)
+        return model.weight.detach()
+
+    torch.testing.assert_close(trained(0.1, on_optimizer=Halve(1)), trained(0.1) / 2, rtol=0.1, atol=1e-3)
+    config = replace(CPU, epochs=1, checkpoint=tmp_path / "run")
+    fit(nn.Linear(12, 3), loss, cells(rows=64), config, on_optimizer=Halve(1))
+    with pytest.raises(TrainingError, match="halves"):
+        fit(nn.Linear(12, 3), loss, cells(rows=64), config, on_optimizer=Halve(2))
+
+
 def test_batches_that_accumulate_make_the_step_of_one_large_batch():
     X, y = (part[:64] for part in cells(rows=64))
 
