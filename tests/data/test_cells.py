@@ -414,6 +414,7 @@ def rooms():
         "download",
         "scpretrain",
         "scbert",
+        "guided_transfer",
         "tmp",
         "aligned",
         "fingerprint",

@@ -186,7 +186,7 @@ def send_scouts(
     config, clusters = Config(epochs=20) if config is None else config, np.asarray(clusters)
     scouts = Scouts(net, change)
     if config.patience is not None and not validation:
-        raise DataError("patience needs cells to stop by: set validation above 0, or patience=None in config")
+        raise DataError("patience of config needs cells to stop by: set validation above 0, or leave patience out")
     if any(column.shape[0] != len(clusters) for column in columns):
         raise DataError(f"columns have {[c.shape[0] for c in columns]} rows and clusters {len(clusters)}: give as many")
     for i, pair in enumerate(cluster_pairs(clusters, n_scouts, seed)):
