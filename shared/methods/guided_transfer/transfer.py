@@ -197,4 +197,6 @@ class GuidedTransfer:
 def check_scouted(model: GuidedTransfer) -> None:
     """Refuse a guide where no scout was sent."""
     if not hasattr(model, "scouts_"):
-        raise DataError("there is no guide: call scout first, set guide_, or make it with the strategy Full to train without")
+        raise DataError(
+            "there is no guide: call scout first, set guide_, or make it with the strategy Full to train without"
+        )
