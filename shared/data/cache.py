@@ -116,8 +116,8 @@ def written_whole(path: Path):
 
 def sweep(path: Path) -> None:
     """Remove the drafts beside `path` that killed processes left: ours, pooch's, folders; its lock is held."""
-    pooch_s = path.parent.glob("tmp" + 8 * "[a-z0-9_]")
-    for old in (*path.parent.glob(f".{glob.escape(path.name)}*"), *pooch_s):
+    ours, of_pooch = f".{glob.escape(path.name)}*", "tmp" + 8 * "[a-z0-9_]"
+    for old in (*path.parent.glob(ours), *path.parent.glob(of_pooch)):
         shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
 
 

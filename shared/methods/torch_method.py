@@ -104,8 +104,7 @@ class TorchMethod(TransferEstimator):
         net.to(place).eval()
         with torch.inference_mode():
             for start in range(0, X.shape[0], size):
-                rows = self.rows(X[start : start + size], place)
-                out.append((net(*rows) if isinstance(rows, tuple) else net(rows)).cpu())
+                out.append(net(*self.rows(X[start : start + size], place)).cpu())
         net.cpu()
         return torch.cat(out).numpy()
 
@@ -113,10 +112,10 @@ class TorchMethod(TransferEstimator):
         """Softmax over the outputs of :meth:`forward`: float32 ndarray, rows × outputs."""
         return torch.from_numpy(self.forward(net, X)).softmax(1).numpy()
 
-    def rows(self, X, device) -> torch.Tensor | tuple:
-        """Some rows as the network takes them: a dense tensor unless a method overrides this; or a tuple of them."""
+    def rows(self, X, device) -> tuple:
+        """Some rows as the arguments of the network: one dense tensor, unless a method overrides this."""
         X = X.toarray() if sparse.issparse(X) else np.ascontiguousarray(X)
-        return torch.from_numpy(X).to(device)
+        return (torch.from_numpy(X).to(device),)
 
     def _restore(self):
         """The networks that were saved, built again with the settings and for the cells of the fit."""

@@ -125,13 +125,12 @@ def fit(
     net.to(device)
     large = device.type == "cpu" and 4 * max(batches.entries, *(p.numel() for p in net.parameters())) >= LARGE
     with _own_generators(device), kept_memory(large):
-        run = _Run(net, step, batches, config, device, val, monitor, on_gradients, project_weights, on_optimizer)
+        hooks = {"on_gradients": on_gradients, "project_weights": project_weights, "on_optimizer": on_optimizer}
+        run = _Run(net, step, batches, config, device, val, monitor, **hooks)
         unused = world > 1 and check_rows(net, step, run.ask, batches)
         # Another process judges nothing, so it needs neither rows to judge by nor a real monitor.
         again = partial(fit, batches=given, config=config, monitor=callable if config.patience else None)
-        parts = {"net": net, "step": step, "on_gradients": on_gradients, "project_weights": project_weights}
-        parts["on_optimizer"] = on_optimizer
-        with processes(world, device, unused, again, parts) as run.group:
+        with processes(world, device, unused, again, {"net": net, "step": step, **hooks}) as run.group:
             return run.go(callbacks)
 
 

@@ -191,6 +191,17 @@ def test_a_damaged_conversion_is_made_again(place, how):
     assert total(routes.obtain(e)) == 132 and len(place.read) == 2
 
 
+def test_what_a_killed_conversion_left_is_swept_away(place):
+    e = official(place)
+    routes.obtain(e)
+    path = routes.conversion(e, e.routes[0])
+    path.unlink()
+    left = path.with_name(f".{path.name}-abcd")
+    left.mkdir()
+    (left / path.name).write_bytes(b"half")
+    assert total(routes.obtain(e)) == 132 and not left.exists()
+
+
 def test_a_conversion_that_fails_leaves_nothing(place):
     e = entry(Route("official", "unwritable", (put(place, "b.txt"),)))
     with pytest.raises(DataError, match="cannot be written"):

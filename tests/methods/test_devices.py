@@ -139,7 +139,7 @@ def forgets(name):
         def forward(self, net, X, size=4096):
             if name == "the way back":
                 net.to(self.device).eval()
-                return net(self.rows(X, torch.device(self.device))).detach().numpy()
+                return net(*self.rows(X, torch.device(self.device))).detach().numpy()
             return super().forward(net, X, size)
 
     return Forgets

@@ -123,8 +123,7 @@ class ScBERT(Pretrained, Classifier, Transformer, _Settings):
             X, tokenizer, self.batch_size, seed, place, steps=self.steps, mask=(self.mask, self.replace),
             redraw=self.redraw if self.attention == "favor" else None,
         )  # fmt: skip
-        coupled = self.attention == "favor" and self.stabilizer == "global"
-        batches.rowwise, batches.loss = self.weigh == "cells" and not coupled, self.weigh
+        batches.rowwise, batches.loss = self.weigh == "cells" and not self.coupled, self.weigh
         if self.compile:
             for block in net.blocks:
                 block.compile()

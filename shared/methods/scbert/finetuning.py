@@ -49,8 +49,7 @@ class PrefixBatches(CellBatches):
 def worth_caching(model, n_cells: int, n_genes: int) -> bool:
     """Whether what frozen blocks make of the cells is the same in every epoch, and fits into ``model.cache_gib``."""
     takes = 4 * n_cells * (min(model.length or n_genes, n_genes) + 1) * model.dim / 2**30
-    coupled = model.attention == "favor" and model.stabilizer == "global"  # a cell's depends on its batch
-    return model.unfreeze != "all" and not coupled and takes <= model.cache_gib
+    return model.unfreeze != "all" and not model.coupled and takes <= model.cache_gib
 
 
 def from_prefixes(model, net, n, cells, kept, held, seed, device):

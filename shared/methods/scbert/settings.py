@@ -80,6 +80,11 @@ class _Settings(TorchMethod):
     compile: bool = False
     unknown: float | None = None
 
+    @property
+    def coupled(self) -> bool:
+        """Whether what the network makes of a cell depends on its batch."""
+        return self.attention == "favor" and self.stabilizer == "global"
+
     def build(self, cells):
         """The network for these cells: with classes that of fine-tuning, without that of pre-training."""
         favor = partial(FavorAttention, n_features=self.n_features, stabilizer=self.stabilizer)

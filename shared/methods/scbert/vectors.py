@@ -95,10 +95,10 @@ def vectors_of(genes, vectors, dim: int) -> np.ndarray:
 
 def set_vectors(embedding, cells, vectors, kind: str, seed: int) -> None:
     """Give an embedding of genes the vectors that are given, or those of that kind; its last row stays."""
+    if vectors is None and kind == "gene2vec":
+        vectors = read_gene2vec()
     if vectors is not None:
         found = vectors_of(cells.genes or range(cells.n_genes), vectors, embedding.embedding_dim)
-    elif kind == "gene2vec":
-        found = vectors_of(cells.genes or range(cells.n_genes), read_gene2vec(), embedding.embedding_dim)
     elif kind == "coexpression":
         found = coexpression_vectors(cells.X, embedding.embedding_dim, seed)
     else:

@@ -220,7 +220,7 @@ class ScPretrain(Pretrained, Classifier, Transformer, TorchMethod):
 
     def rows(self, X, device):
         """Cells stay sparse."""
-        return Rows(X, device)
+        return (Rows(X, device),)
 
     def fit(self, X, y="cell_type", *, genes=None, val=None):
         """Fine-tune the encoder with a classifier on labelled cells.
