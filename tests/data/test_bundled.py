@@ -181,11 +181,11 @@ def test_bladder_agrees_with_another_copy_of_the_study(bladder, fixtures):
 def test_eighteen_mice_gave_thirty_six_muscles():
     entry, muscle = catalog()["muscle"], data.load("muscle")
     assert muscle.shape == entry.shape and muscle.uns["units"] == entry.units == "counts"
-    assert (muscle.X == muscle.X.round()).all() and muscle.X.min() == 0 and (muscle.X.sum(0) >= 360).all()
+    assert (muscle.X % 1 == 0).all() and muscle.X.min() == 0 and (muscle.X.sum(0) >= 360).all()
     given = pd.crosstab(muscle.obs["donor"], muscle.obs["study"]).astype(bool)
     assert len(given) == 18 and (given["OSD-105"] == given["OSD-104"]).all()
     assert {*given.index[given.all(axis=1)]} == {"M23", "M26", "M27", "M28", "M37", "M38"}
-    assert (muscle.obs.groupby("donor", observed=True)["condition"].nunique() == 1).all()
+    assert not muscle.obs[["donor", "condition"]].drop_duplicates()["donor"].duplicated().any()
     logs = np.log2(1 + muscle.to_df().div(muscle.X.sum(1), axis=0) * 1e6)
     slow = logs["Myh7"].groupby(muscle.obs["tissue"], observed=True).mean()  # myosin of slow fibres
     assert slow.idxmax() == "soleus" and slow.nlargest(2).diff().iloc[-1] < -3
