@@ -92,7 +92,7 @@ def test_the_method_of_a_draft_passes_its_own_test(house, monkeypatch):
         ("base", "or by the kit"),
         ("my_study", "the name of a study"),
         ("tmp", r"exists already: shared/methods/tmp"),
-        ("deep_coral", r"exists already: shared/methods/deep_coral\.py"),
+        ("projectr", r"exists already: shared/methods/projectr\.py"),
         ("evaluate", r"exists already: book/api/evaluate\.md"),
     ],
 )

@@ -29,6 +29,7 @@ CALLERS = {
     "data.stream.batches": ["data.stream.batches.Batches"],
     "evaluate.episodes": ["evaluate.episodes.few_shot_accuracy"],
     "methods.base": ["methods.scpretrain.estimator.ScPretrain"],
+    "methods.domain_adaptation.transport": ["methods.domain_adaptation.TransportMap"],
     "methods.protocols": ["methods.tmp.estimator.TMP"],
     "methods.scpretrain.finetuning": ["methods.scpretrain.estimator.ScPretrain"],
     "methods.scpretrain.rounds": ["methods.scpretrain.estimator.ScPretrain"],

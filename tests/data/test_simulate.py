@@ -6,6 +6,7 @@ import sys
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -259,3 +260,78 @@ def test_any_possible_options_give_counts(n, g, **options):
     X = adata.X.toarray()
     assert X.shape == (n, g) and np.isfinite(X).all() and X.min() >= 0 and (X.round() == X).all()
     assert np.allclose(adata.uns["truth"]["proportions"].sum(1), 1)
+
+
+# Two domains.
+
+
+@pytest.fixture(scope="module")
+def types():
+    adata = simulate.cells(4000, 60, labels=3, effect=2.0, seed=0)
+    adata.X = log_normalize(adata.X)
+    return adata
+
+
+def test_without_a_dial_domains_are_drawn_by_lot(types):
+    cells = simulate.domains(types, seed=1)
+    assert set(cells.obs["domain"]) == {1, -1} and not cells.obs["log_odds"].any()
+    assert (cells.obs["domain"] == 1).mean() == pytest.approx(0.5, abs=0.03)
+    assert cells.obs["cell_type"].tolist() == types.obs["cell_type"].tolist() and "domain" not in types.obs
+    again, other = simulate.domains(types, seed=1), simulate.domains(types, seed=2)
+    assert again.obs.equals(cells.obs) and not other.obs.equals(cells.obs)
+    assert cells.uns["shift"] == {"covariate": 0.0, "prior": 0.0, "concept": 0.0}
+
+
+def test_covariate_shift_changes_what_is_seen_and_not_what_it_means(types):
+    """Among cells of one expression, types are as frequent in both domains; how frequent cells are is as was said."""
+    along = np.asarray(types.X[:, 0].todense()).ravel() + np.random.default_rng(0).normal(size=types.n_obs)
+    cells = simulate.domains(types, covariate=1.5, along=along, seed=1)
+    z, target = (along - along.mean()) / along.std(), (cells.obs["domain"] < 0).to_numpy()
+    kind = cells.obs["cell_type"].to_numpy()
+    bins = np.digitize(z, np.quantile(z, np.linspace(0, 1, 11)[1:-1]))
+    apart = [
+        abs((kind[(bins == b) & target] == "Alpha").mean() - (kind[(bins == b) & ~target] == "Alpha").mean())
+        for b in range(10)
+    ]
+    assert np.mean(apart) < 0.08 and z[target].mean() - z[~target].mean() > 0.8
+    assert np.allclose(cells.obs["log_odds"], 1.5 * z)
+    fitted = LogisticRegression(C=1e6).fit(z[:, None], target)
+    assert fitted.coef_[0, 0] == pytest.approx(1.5, abs=0.15)
+    first = simulate.domains(types, covariate=2.0, seed=1).obs["log_odds"].to_numpy()
+    assert first.mean() == pytest.approx(0, abs=1e-6) and first.std() == pytest.approx(2)
+
+
+def test_label_shift_changes_shares_and_not_the_cells_of_a_type(types):
+    cells = simulate.domains(types, prior=1.5, seed=1)
+    target = (cells.obs["domain"] < 0).to_numpy()
+    shares = cells.obs.groupby("cell_type", observed=True)["domain"].apply(lambda d: (d < 0).mean())
+    chance = 1 / (1 + np.exp(-1.5))
+    assert shares.tolist() == pytest.approx([chance, 1 - chance, chance], abs=0.03)
+    X, kind = types.X.toarray(), cells.obs["cell_type"].to_numpy()
+    for name in np.unique(kind):
+        a, b = X[(kind == name) & target], X[(kind == name) & ~target]
+        away = (a.mean(0) - b.mean(0)) / np.sqrt(a.var(0) / len(a) + b.var(0) / len(b) + 1e-12)
+        assert np.abs(away).max() < 4.5, "of 60 genes"
+
+
+def test_concept_shift_changes_names_and_no_cell(types):
+    plain, cells, some = (simulate.domains(types, concept=c, seed=1) for c in (0.0, 1.0, 0.5))
+    assert plain.obs["domain"].equals(cells.obs["domain"]) and (plain.X != cells.X).nnz == 0
+    target, before = (cells.obs["domain"] < 0).to_numpy(), plain.obs["cell_type"].to_numpy()
+    swapped = pd.Series(before).replace({"Alpha": "Beta", "Beta": "Alpha"}).to_numpy()
+    assert np.array_equal(cells.obs["cell_type"].to_numpy(), np.where(target, swapped, before))
+    two = target & (before != "Gamma")
+    assert (some.obs["cell_type"].to_numpy() != before)[two].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_domains_that_cannot_be_drawn_are_refused(types):
+    for wrong in ({"covariate": -1}, {"prior": np.inf}, {"concept": 1.2}):
+        with pytest.raises(SettingError, match=next(iter(wrong))):
+            simulate.domains(types, **wrong)
+    with pytest.raises(DataError, match="label="):
+        simulate.domains(types, "no such column")
+    with pytest.raises(DataError, match="1 types cannot shift"):
+        simulate.domains(types[types.obs["cell_type"] == "Alpha"])
+    for along in (np.ones(4000), np.arange(5.0), np.full(4000, np.nan)):
+        with pytest.raises(DataError, match="a finite number a cell"):
+            simulate.domains(types, covariate=1, along=along)

@@ -218,7 +218,7 @@ def test_a_step_may_say_that_it_is_a_mean_over_rows():
 @pytest.mark.parametrize(
     ("module", "name", "settings", "said"),
     [
-        ("deep_coral", "DeepCORAL", {}, "no mean over the rows of a batch"),
+        ("domain_adaptation", "DeepCORAL", {}, "no mean over the rows of a batch"),
         ("tmp", "TMP", {}, "devices=2 is more than its batches can be shared by: set devices=1"),
         ("network_classifier", "NetworkClassifier", {"batch_norm": True}, "batch norm"),
         ("scpretrain", "ScPretrain", {}, "devices=2 is more than its batches can be shared by: set devices=1"),

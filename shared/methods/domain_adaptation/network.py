@@ -1,8 +1,4 @@
-"""Deep CORAL: match the covariances of source and target embeddings while the source's labels are learned.
-
-After Sun and Saenko, *Deep CORAL: correlation alignment for deep domain adaptation* (ECCV workshops, 2016). Inputs are
-logged expression, cells × genes.
-"""
+"""What the deep methods share: their network, training without adaptation, and one estimator around a step."""
 
 from __future__ import annotations
 
@@ -19,7 +15,6 @@ from shared.data.constraints import NotNegative, Whole, Widths
 from shared.data.errors import DataError
 from shared.methods.base import Example, example_cells
 from shared.methods.protocols import Classifier, DomainAware, Transformer
-from shared.methods.torch_method import TorchMethod
 from shared.train import resolve_device
 from shared.train.domains import DomainBatches
 
@@ -39,44 +34,16 @@ class EncoderHead(torch.nn.Module):
         return self.head(self.encode(X))
 
 
-def coral(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Squared Frobenius distance of two covariances over four times the squared width (equation 1)."""
-    return (torch.cov(a.T) - torch.cov(b.T)).square().sum() / (4 * a.shape[1] ** 2)
-
-
-def coral_step(net: EncoderHead, X, y, target_X, weight: float = 1.0) -> torch.Tensor:
-    """Cross-entropy of a batch of source cells plus `weight` times :func:`coral` with target cells (equation 6)."""
-    source, target = net.encode(X), net.encode(target_X)
-    return cross_entropy(net.head(source), y) + weight * coral(source, target)
-
-
 def source_step(net: EncoderHead, X, y) -> torch.Tensor:
     """Cross-entropy of a batch of source cells: the same network without adaptation."""
     return cross_entropy(net(X), y)
 
 
 @dataclass(eq=False, repr=False)
-class DeepCORAL(DomainAware, Classifier, Transformer, TorchMethod):
-    """A classifier of source cells whose embeddings have the covariance of unlabelled target cells' embeddings.
+class DomainNetwork(DomainAware, Classifier, Transformer):
+    """An :class:`EncoderHead` that learns from labelled source cells and unlabelled target cells.
 
-    Parameters
-    ----------
-    hidden : sequence of int
-        Units of the encoder's layers; the last is the width of the embedding.
-    weight : float
-        Of the CORAL loss beside the cross-entropy. In the paper it is set so that both end at about the same size.
-    epochs, batch_size, lr, weight_decay, device, devices, progress
-        See :class:`shared.train.Config`. A batch holds `batch_size` cells of each domain, two or more, and more than
-        one of `devices` can share it only without target cells: a covariance is that of a whole batch.
-    checkpoint : path, optional
-        Where `fit` keeps its progress; a killed fit on the same cells goes on from there.
-    random_state : int, RandomState or None
-        Initial weights and order of the cells.
-
-    Attributes
-    ----------
-    classes_, network_, history_
-        As in :class:`shared.methods.network_classifier.NetworkClassifier`.
+    A method gives its training step, ``step(net, X, y, target_X, weight=...)``.
     """
 
     constraints = {"hidden": Widths(), "weight": NotNegative(), "batch_size": Whole(2)}
@@ -99,13 +66,19 @@ class DeepCORAL(DomainAware, Classifier, Transformer, TorchMethod):
         """The network for these cells."""
         return EncoderHead(cells.n_genes, self.hidden, cells.n_classes)
 
+    def adapting(self, source, target, seed) -> tuple:
+        """The step and the batches of a fit with target cells, for :func:`shared.train.fit`."""
+        sides = (source.X, source.codes), (target.X,)
+        batches = DomainBatches(*sides, self.batch_size, seed, resolve_device(self.device))
+        return partial(self.step, weight=self.weight), batches
+
     def fit(self, X, y="cell_type", sample_domain=None, *, genes=None):
         """Train on labelled source cells and unlabelled target cells.
 
         Parameters
         ----------
         X : AnnData, DataFrame, ndarray or sparse matrix, cells × genes
-            Cells of both domains.
+            Cells of both domains, logged expression.
         y : array of str or int, cells; or str
             Types; those of target cells are not looked at. Of an AnnData also the name of a column of ``obs``.
         sample_domain : int array, cells; or str, optional
@@ -125,8 +98,7 @@ class DeepCORAL(DomainAware, Classifier, Transformer, TorchMethod):
             raise DataError("one target cell has no covariance: give two or more, or leave sample_domain out")
         seed, step, batches = self._seed(), source_step, (source.X, source.codes)
         if len(target):
-            step = partial(coral_step, weight=self.weight)
-            batches = DomainBatches(batches, (target.X,), self.batch_size, seed, resolve_device(self.device))
+            step, batches = self.adapting(source, target, seed)
         net, progress = self.new_network(source, seed=seed), self._checkpoint_of_fit(source, target, seed=seed)
         self.history_, self.network_ = self.train(net, step, batches, seed=seed, checkpoint=progress), net
         return self
