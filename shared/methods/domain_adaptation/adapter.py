@@ -118,7 +118,8 @@ class AdaptedClassifier(DomainAware, Classifier, TransferEstimator):
     """A classifier of moved source cells, which names moved target cells.
 
     In a plain pipeline the classifier would be fitted on target cells too, with labels that it must not see. Here it
-    sees source cells only.
+    sees source cells only. ``score``, and so a search, takes every cell for one of the target and uses the labels it is
+    given: choose by :func:`~shared.methods.domain_adaptation.target_risks` where the target has none.
 
     Parameters
     ----------

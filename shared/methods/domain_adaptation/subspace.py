@@ -16,6 +16,12 @@ from shared.methods.base import TransferEstimator
 from shared.methods.domain_adaptation.adapter import DomainAdapter
 
 
+def axes(X: np.ndarray, k: int) -> np.ndarray:
+    """The first `k` principal axes of the cells `X`, cells × genes: genes × components."""
+    solver = "arpack" if k < min(X.shape) else "full"  # both are exact: one set of cells gives one answer
+    return PCA(k, svd_solver=solver, random_state=0).fit(X).components_.T
+
+
 @dataclass(eq=False, repr=False)
 class SubspaceAlignment(DomainAdapter, TransferEstimator):
     """Components of each domain, centred by its own mean, with the source's turned onto the target's.
@@ -44,7 +50,7 @@ class SubspaceAlignment(DomainAdapter, TransferEstimator):
     def learn(self, source, target):
         """Axes of both domains, and the matrix that turns one into the other (equation 1)."""
         k = min(self.n_components, *source.shape, *target.shape)
-        P_s, P_t = (PCA(k, svd_solver="full").fit(X).components_.T for X in (source, target))
+        P_s, P_t = (axes(X, k) for X in (source, target))
         turn = P_s.T @ P_t
         self.source_axes_, self.target_axes_ = P_s @ turn, np.ascontiguousarray(P_t)
         self.cosines_ = np.linalg.svd(turn, compute_uv=False)
