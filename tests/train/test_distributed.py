@@ -219,6 +219,7 @@ def test_a_step_may_say_that_it_is_a_mean_over_rows():
     ("module", "name", "settings", "said"),
     [
         ("domain_adaptation", "DeepCORAL", {}, "no mean over the rows of a batch"),
+        ("domain_adaptation", "DANN", {}, "no mean over the rows of a batch"),
         ("tmp", "TMP", {}, "devices=2 is more than its batches can be shared by: set devices=1"),
         ("network_classifier", "NetworkClassifier", {"batch_norm": True}, "batch norm"),
         ("scpretrain", "ScPretrain", {}, "devices=2 is more than its batches can be shared by: set devices=1"),

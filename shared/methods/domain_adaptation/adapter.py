@@ -20,8 +20,9 @@ from shared.methods.protocols import Classifier, DomainAware, Transformer
 class DomainAdapter(DomainAware, Transformer):
     """Learns from cells of two domains, and moves cells by the domain they are of.
 
-    A method gives :meth:`learn`, and :meth:`move_source` or :meth:`move_target`, on dense float64 matrices. Without
-    target cells it learns nothing, and nothing is moved.
+    A method gives :meth:`learn`, and :meth:`move_source` or :meth:`move_target`, on dense float64 matrices. Cells of
+    several positive domains are one source, and those of several negative ones one target. Without target cells it
+    learns nothing, and nothing is moved.
     """
 
     def learn(self, source: np.ndarray, target: np.ndarray) -> None:

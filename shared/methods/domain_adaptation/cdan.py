@@ -21,7 +21,7 @@ def multilinear(embedding: torch.Tensor, probability: torch.Tensor) -> torch.Ten
 
 
 def cdan_step(net: AdversarialNetwork, X, y, target_X, strength: float = 1.0) -> torch.Tensor:
-    """Cross-entropy of source cells plus that of the domains, told from :func:`multilinear` (equation 3)."""
+    """Cross-entropy of source cells plus that of the domains, told from :func:`multilinear` (section 3)."""
     source, target = net.encode(X), net.encode(target_X)
     joint = [multilinear(z, net.head(z).softmax(1)) for z in (source, target)]
     return cross_entropy(net.head(source), y) + domain_loss(net.discriminator, *joint, strength)

@@ -84,8 +84,8 @@ class DANN(DomainNetwork, TorchMethod):
         Hidden units of the discriminator.
     weight : float
         Of the reversed gradient at the end of training; it grows from 0 by :func:`ramp`. The discriminator's own
-        gradient is not weighed, as in the paper's experiments. The paper ends at 1. On simulated cells that drives
-        embeddings without bounds apart, more so with Adam, whose steps do not shrink with the gradient.
+        gradient is not weighed, as in the paper's experiments. The paper ends at 1; embeddings of cells have no bound
+        here, and grow under a strong adversary, more so with Adam.
     optimizer : {"sgd", "adamw", "adam"}
         The paper's is SGD with momentum; its falling learning rate is not here.
     epochs, batch_size, lr, weight_decay, device, devices, progress

@@ -48,7 +48,7 @@ class SubspaceAlignment(DomainAdapter, TransferEstimator):
     n_components: int = 20
 
     def learn(self, source, target):
-        """Axes of both domains, and the matrix that turns one into the other (equation 1)."""
+        """Axes of both domains, and the matrix that turns one into the other, ``P_s' P_t``."""
         k = min(self.n_components, *source.shape, *target.shape)
         P_s, P_t = (axes(X, k) for X in (source, target))
         turn = P_s.T @ P_t

@@ -90,8 +90,9 @@ def exact_plan(cost: np.ndarray) -> np.ndarray:
 class TransportMap(OneToOneFeatureMixin, DomainAdapter, TransferEstimator):
     """Move source cells to where their mass goes among the target cells; target cells stay.
 
-    A source cell becomes the mean of target cells, weighed by its row of the plan (equation 14). A source cell that
-    was not in the fit moves as the nearest one that was.
+    A source cell becomes the mean of target cells, weighed by its row of the plan: the paper's barycentric mapping. A
+    source cell that was not in the fit moves as the nearest one that was. The paper's terms for the source's labels are
+    not here.
 
     Parameters
     ----------
