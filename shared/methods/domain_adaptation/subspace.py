@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.decomposition import PCA
 
+from shared.data.cells import dense_matrix
 from shared.data.constraints import Whole
 from shared.methods.base import TransferEstimator
 from shared.methods.domain_adaptation.adapter import DomainAdapter
@@ -18,6 +19,7 @@ from shared.methods.domain_adaptation.adapter import DomainAdapter
 
 def axes(X: np.ndarray, k: int) -> np.ndarray:
     """The first `k` principal axes of the cells `X`, cells × genes: genes × components."""
+    X = dense_matrix(X)
     solver = "arpack" if k < min(X.shape) else "full"  # both are exact: one set of cells gives one answer
     return PCA(k, svd_solver=solver, random_state=0).fit(X).components_.T
 
