@@ -124,7 +124,7 @@ def test_annotations_are_the_columns_the_text_begins_with(labels, columns):
 
 
 def test_annotations_of_bundled_sets_are_columns():
-    for name in ("pbmc", "tissues", "colorectal", "bladder"):
+    for name in ("pbmc", "tissues", "colorectal", "bladder", "muscle"):
         assert set(annotations(CATALOG[name])) <= set(data.load(name).obs), name
 
 

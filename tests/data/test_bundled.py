@@ -175,6 +175,22 @@ def test_bladder_agrees_with_another_copy_of_the_study(bladder, fixtures):
     assert np.mean(ours) > 0.99  # every gene is one probe set; rounding twice moves a value now and then
 
 
+# Mice in space
+
+
+def test_eighteen_mice_gave_thirty_six_muscles():
+    entry, muscle = catalog()["muscle"], data.load("muscle")
+    assert muscle.shape == entry.shape and muscle.uns["units"] == entry.units == "counts"
+    assert (muscle.X % 1 == 0).all() and muscle.X.min() == 0 and (muscle.X.sum(0) >= 360).all()
+    given = pd.crosstab(muscle.obs["donor"], muscle.obs["study"]).astype(bool)
+    assert len(given) == 18 and (given["OSD-105"] == given["OSD-104"]).all()
+    assert {*given.index[given.all(axis=1)]} == {"M23", "M26", "M27", "M28", "M37", "M38"}
+    assert not muscle.obs[["donor", "condition"]].drop_duplicates()["donor"].duplicated().any()
+    logs = np.log2(1 + muscle.to_df().div(muscle.X.sum(1), axis=0) * 1e6)
+    slow = logs["Myh7"].groupby(muscle.obs["tissue"], observed=True).mean()  # myosin of slow fibres
+    assert slow.idxmax() == "soleus" and slow.nlargest(2).diff().iloc[-1] < -3
+
+
 # Names of genes
 
 
@@ -279,6 +295,12 @@ def test_bladder_is_made_again(tmp_path, packages):
     module = script(HOME / "bladder" / "make.py")
     adata = module.make(packages("r-bioc-bladderbatch_1.36.0-1"), packages("genedataset-0.6.2-"))
     assert_made_again(module, adata, "bladder", tmp_path)
+
+
+def test_muscle_is_made_again(tmp_path, fixtures, monkeypatch):
+    monkeypatch.setenv("BORROWED_MIRROR", str(fixtures("official/NASA_GeneLab")))
+    module = script(HOME / "muscle" / "make.py")
+    assert_made_again(module, module.make(), "muscle", tmp_path)
 
 
 def test_patients_are_made_again(packages):

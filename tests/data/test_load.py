@@ -25,6 +25,7 @@ from shared.data.catalogue import catalog
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes.lists import gene_hash
+from shared.data.validate.values import may_be_logged
 
 # pandas 3 keeps words in arrays that anndata writes only when told to.
 if "allow_write_nullable_strings" in dir(ad.settings):
@@ -460,6 +461,20 @@ def test_a_table_written_by_r_keeps_its_first_gene(tmp_path):
     path.write_text("NA,g1,g2\nc0,1,2,3\nc1,2,0,1\n")  # as write.table does: no field above the cells
     got = data.load(path)
     assert got.shape == (2, 3) and list(got.var_names) == ["NA", "g1", "g2"]
+
+
+def test_counts_that_r_wrote_with_fifteen_digits_are_counts(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "cell,A,B,C\nc1,0.0,0.999999999999999,32.0000000000001\nc2,2.99999999999999,0.0,1.0\nc3,4.0,0.0,0.0\n"
+    )
+    adata = data.load(tmp_path / "t.csv", units="counts")
+    assert adata.uns["units"] == "counts" and data.load(tmp_path / "t.csv").uns["units"] == "counts"
+    assert adata.to_df().to_numpy().tolist() == [[0, 1, 32], [3, 0, 1], [4, 0, 0]]
+    nearly = adata.X.astype(float) * 0.999999999999999
+    assert data.check(ad.AnnData(nearly)).looks == "counts" and not may_be_logged(nearly)
+    (tmp_path / "t.csv").write_text("cell,A,B\nc1,0.9999999,2\nc2,1,1\n")
+    with pytest.raises(DataError, match="1 fraction"):
+        data.load(tmp_path / "t.csv", units="counts")
 
 
 def test_units_an_own_file_states_are_believed_and_checked(tmp_path):

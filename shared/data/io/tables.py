@@ -25,6 +25,7 @@ from shared.data.genes.kinds import ENSEMBL
 from shared.data.genes.lists import many, shown, symbols
 from shared.data.io import MISSING, named
 from shared.data.validate.names import BESIDE, DESCRIBES, describing
+from shared.data.validate.values import is_whole
 
 BLOCK = 4_000_000  # numbers a block
 PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
@@ -243,8 +244,8 @@ def sound(block, units: str, names, path):
     wrong, why = ~(np.abs(block) <= LARGEST), "is not finite, or beyond what float32 holds"
     if units not in ("log", "z") and not wrong.any():
         wrong, why = block < 0, f"is negative among {'counts' if units == 'counts' else 'values that are not logged'}"
-    if units == "counts" and block.dtype.kind == "f" and not wrong.any():
-        wrong, why = block != np.floor(block), "is a fraction among counts"
+    if units == "counts" and not wrong.any():
+        wrong, why = ~is_whole(block), "is a fraction among counts"
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0])
         row = shown(names.iloc[[at[0]], 0]) if names.shape[1] else f"{at[0] + 1:,} of a block"

@@ -114,7 +114,7 @@ def scan(X) -> Values:
             count.update(parts=parts, stored=v.size, nonzero=np.count_nonzero(v))
             count.update(nan=nan, infinite=np.count_nonzero(~finite) - nan)
             v = v if finite.all() else v[finite]
-            size, whole = np.abs(v), v == np.rint(v)
+            size, whole = np.abs(v), is_whole(v)
             count.update(negative=(v < 0).sum(), fractions=(~whole).sum(), beyond=(size > FLOAT32_MAX).sum())
             if size.max(initial=0) > EXACT:
                 # From 2^53 on float64 rounds, too, and what was read may be another number than the one compared.
@@ -180,7 +180,19 @@ def summable(X, units=None) -> bool:
 
 def may_be_logged(values) -> bool:
     """Whether values (ndarray, all finite) hold fractions and nothing as large as counts are, as logarithms do."""
-    return bool(values.size and values.max() < LOGGED_MAX and (values % 1).any())
+    return bool(values.size and values.max() < LOGGED_MAX and not is_whole(values).all())
+
+
+def is_whole(values) -> np.ndarray:
+    """Which values (ndarray) are whole numbers.
+
+    R writes 15 digits, and so 0.999999999999999 for a count of 1: what misses a whole number by a billionth of it, less
+    than float32 can tell, is one.
+    """
+    if values.dtype.kind != "f":
+        return np.ones(values.shape, bool)
+    nearest = np.rint(values)
+    return np.abs(values - nearest) <= 1e-9 * np.abs(nearest)
 
 
 def looks_like(values: Values, X) -> str:

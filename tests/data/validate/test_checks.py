@@ -77,6 +77,7 @@ BUNDLED = {
     "tissues": ("logged", set(), {"retired"}),
     "colorectal": ("logged", set(), {"retired"}),
     "bladder": ("logged", set(), set()),
+    "muscle": ("counts", set(), set()),
 }
 
 
