@@ -509,7 +509,7 @@ def test_a_table_of_genes_and_cells_is_right_where_neither_alone_is():
     X = np.ones((64, 30), np.float32)
     X[:, ::3] = 4
     X[::2, 12:] = 0
-    model = scbert.ScBERT(dim=8, depth=1, heads=1, width=8, epochs=1, target_sum=60, random_state=0).pretrain(X)
+    model = scbert.ScBERT(dim=8, depth=1, heads=1, width=8, epochs=1, target_sum=120, random_state=0).pretrain(X)
     found = model.masked_scores(X)
     assert found["most_common_of_gene_in_cell"] == 1
     assert max(found[f"most_common{of}"] for of in ("", "_of_gene", "_of_cell")) < 0.8, found

@@ -37,7 +37,7 @@ def attention_scores(transformer, tokens, genes) -> torch.Tensor:
     return total[:, :-1] / len(transformer.blocks)
 
 
-def integrated_gradients(net, tokens, genes, target, steps=None, tolerance=0.05) -> torch.Tensor:
+def integrated_gradients(net, tokens, genes, target, steps=None, tolerance=0.01) -> torch.Tensor:
     """What each gene of the sequence adds to the logit of a class, against a cell without expression: cells × genes.
 
     Values are embedded on the line from token 0 to the cell's own tokens, and gradients summed over midpoints of it.
