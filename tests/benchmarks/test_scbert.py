@@ -4,10 +4,15 @@ Times are seconds of the processor on one thread, so that what else the machine 
 what a fresh process takes above its inputs.
 
 Asked of a block was half the speed of performer-pytorch again, or a time within a tenth of the floor of its arithmetic.
-At 1,000 tokens neither is sure: in five runs on a busy machine it was 1.3, 1.4, 1.5, 1.6 and 1.8 times as fast, and
-took 1.16 to 1.25 times the floor. Two fifths of the floor are linear layers, which are the same on both sides. What
-lies above it are passes over the features for their maxima, sums and scales; fewer temporary arrays, and chunks half or
-twice as large, changed nothing that could be told from the noise.
+At 1,000 tokens it was 1.57, 1.59, 1.64 and 1.70 times as fast in four runs on a busy machine, and took 1.12 to 1.18
+times the floor. A profile says what lies above it. A small table was turned over and another put together in every
+chunk; now that is done once, which made 1.12 of 1.17 in turns in one process. The rest is copies, most of them of the
+gradients of queries, keys and values into one table for the layer that made them, which autograd makes twice; sums over
+features; and filling and slicing, a chunk at a time. Passes over the features are cheap, for they are in the cache:
+leaving half of them out, and chunks half or twice as large, changed nothing that could be told from the noise.
+
+Frozen blocks computed once: with one of six unfrozen 8/3 is the most that an update can gain. Of 117 ms that one took,
+105 were the block, 3.3 times its pass forward where the arithmetic has three, and 8 the head and the optimiser.
 
 performer-pytorch is no dependency: put it on the path (``pip install --no-deps --target FOLDER performer-pytorch`` and
 what it imports), and set ``BORROWED_BENCHMARKS=1``.
@@ -163,10 +168,7 @@ def test_half_as_fast_again_as_performer_pytorch(what, tokens):
     print(f"\n{what}, {tokens} tokens: ours {ours:.3f} s, performer-pytorch {theirs:.3f} s, ratio {theirs / ours:.2f}")
     if what == "block":
         print(f"linear layers, products and exponentials alone {least:.3f} s, ours {ours / least:.2f} times that")
-    if (what, tokens) == ("block", 1000):  # what is held there; see above
-        assert theirs / ours >= 1.25 and ours <= 1.35 * least
-    else:
-        assert theirs / ours >= 1.5
+    assert theirs / ours >= 1.5 or ours <= 1.1 * least
 
 
 def peak(what, tokens, name, answer):

@@ -378,10 +378,15 @@ def test_the_learning_rate_restarts_after_15_25_45_and_85_epochs():
 def test_attention_received_is_the_sum_over_queries():
     q, k = drawn(2, 3, 300, 4), drawn(2, 3, 300, 4, seed=1)
     weights = (q @ k.mT / 2).softmax(-1)
-    assert torch.allclose(scores.received(q, k), weights.sum(2).mean(1), atol=1e-4)
+    with torch.no_grad():
+        found = scores.received(attention.exact_attention, q, k)
+    assert torch.allclose(found, weights.sum(2).mean(1), atol=1e-4)
     W, eye = attention.orthogonal_features(6, 4), torch.eye(300).expand(2, 3, 300, 300)
-    kernel = attention.favor_attention(q, k, eye, W)
-    assert torch.allclose(scores.received(q, k, W), kernel.sum(2).mean(1), atol=1e-3)
+    for stabilizer in ("head", "global"):
+        kernel = attention.favor_attention(q, k, eye, W, stabilizer)
+        for favor in (attention.favor_attention, attention.chunked_favor):
+            found = scores.received(lambda q, k, v, f=favor, s=stabilizer: f(q, k, v, W, s), q, k)
+            assert torch.allclose(found, kernel.sum(2).mean(1), atol=1e-3)
 
 
 def typed_net(seed=0):
@@ -392,7 +397,7 @@ def typed_net(seed=0):
 def test_integrated_gradients_are_complete_and_captums():
     net, (tokens, genes) = typed_net(), tokens_of()
     target = torch.tensor([0, 1, 2, 0, 1])
-    found = scores.integrated_gradients(net, tokens, genes, target, steps=50)
+    found = scores.integrated_gradients(net, tokens, genes, target, steps=50, tolerance=0.05)
     with torch.no_grad():
         end, start = net(tokens, genes), net(torch.zeros_like(tokens), genes)
     assert torch.allclose(found.sum(1), (end - start).gather(1, target[:, None])[:, 0], atol=1e-3)
@@ -404,6 +409,23 @@ def test_integrated_gradients_are_complete_and_captums():
     of = captum.IntegratedGradients(lambda x: after(net, x, genes[:1].expand(len(x), -1)))
     wanted = of.attribute(x, x0, target, n_steps=50, method="riemann_middle").sum(-1)[:, :-1]
     assert torch.allclose(found, wanted.float(), atol=1e-4)
+
+
+def test_every_cell_gets_the_steps_that_its_scores_need():
+    """A network that was trained hard is rough between no expression and the cell's own: 32 steps miss its logits."""
+    cells = example_cells(counts=True)
+    model = scbert.ScBERT.example().model.set_params(fit_epochs=60, fit_lr=3e-3, unfreeze="all").fit(cells)
+    few = cells[:20].copy()
+    with pytest.raises(DataError, match="raise steps"):
+        model.gene_scores(few, steps=32)
+    found = model.gene_scores(few)
+    tokens, genes = model.rows(few.X, CPU)
+    logits = [model.network_(part, genes).detach() for part in (tokens, torch.zeros_like(tokens))]
+    types = logits[0].argmax(1, keepdim=True)
+    wanted = (logits[0] - logits[1]).gather(1, types)[:, 0].numpy()
+    assert (np.abs(found.sum(1) - wanted) <= 0.0101 * np.abs(found).sum(1)).all()
+    alone = model.gene_scores(few[:1].copy())
+    assert np.allclose(alone, found[:1], atol=1e-3), "the steps of a cell depend on no other"
 
 
 @pytest.mark.parametrize("by", ["gradients", "attention"])
@@ -443,6 +465,25 @@ def test_frozen_blocks_computed_once_change_nothing(attention, unfreeze):
     assert 0 <= apart < 1e-4 and np.allclose(cached.predict_proba(cells), anew.predict_proba(cells), atol=1e-4)
 
 
+def test_held_out_rows_can_be_given():
+    """They stop the training and nothing is learned from them, whatever their labels."""
+    cells = example_cells(counts=True)
+    types, held = cells.obs["cell_type"].to_numpy(str), np.arange(0, 60, 5)
+    start = scbert.ScBERT.example().model.set_params(fit_epochs=4, patience=4)
+    found = clone(start).fit(cells, types, held=held)
+    assert {"val_loss", "val_accuracy"} <= {*found.history_.rows[0]}
+    other = types.copy()
+    other[held] = np.roll(types[held], 1)
+    losses = [clone(start).fit(cells, t, held=held).history_.frame() for t in (types, other)]
+    assert losses[0]["loss"].equals(losses[1]["loss"]) and not losses[0]["val_loss"].equals(losses[1]["val_loss"])
+    assert "val_loss" not in clone(start).fit(cells, types, held=held[:0]).history_.rows[0]
+    for bad, said in (([60], "from 0 to 59"), ([-1], "from 0 to 59"), ([0.5], "whole numbers")):
+        with pytest.raises(DataError, match=said):
+            clone(start).fit(cells, types, held=bad)
+    with pytest.raises(DataError, match=f"no cell of {types[0]}"):
+        clone(start).fit(cells, types, held=np.flatnonzero(types == types[0]))
+
+
 def test_a_depth_of_one_has_no_second_to_last_block():
     model = scbert.ScBERT.example().model.set_params(depth=1, unfreeze="second_to_last")
     with pytest.raises(SettingError, match="needs two blocks"):
@@ -478,6 +519,24 @@ def test_depth_alone_tells_the_bin_where_all_genes_of_a_cell_have_one_count():
     model = scbert.ScBERT(dim=8, depth=1, heads=1, width=8, epochs=1, target_sum=60, random_state=0).pretrain(X)
     found = model.masked_scores(X)
     assert found["most_common_of_cell"] == 1 and max(found["most_common"], found["most_common_of_gene"]) < 0.6, found
+
+
+def test_a_table_of_genes_and_cells_is_right_where_neither_alone_is():
+    """Genes of two levels in cells of two depths: the network, hardly trained, is not asked."""
+    X = np.ones((64, 30), np.float32)
+    X[:, ::3] = 4
+    X[::2, 12:] = 0
+    model = scbert.ScBERT(dim=8, depth=1, heads=1, width=8, epochs=1, target_sum=120, random_state=0).pretrain(X)
+    found = model.masked_scores(X)
+    assert found["most_common_of_gene_in_cell"] == 1
+    assert max(found[f"most_common{of}"] for of in ("", "_of_gene", "_of_cell")) < 0.8, found
+
+
+def test_tokens_are_counted_by_the_most_common_bin_of_the_cell():
+    tokens = torch.tensor([[1, 1, 2, 0], [2, 2, 0, 1], [1, 0, 1, 0], [0, 0, 0, 0]])
+    counts = scbert.pretraining.token_counts(tokens, 2)
+    assert counts.shape == (4, 3, 2) and counts[0].tolist() == [[1, 0], [2, 0], [0, 1]]
+    assert counts.sum((1, 2)).tolist() == [4] * 4, "a cell without expression counts among those of bin 1"
 
 
 def counts_file(path, n=50, genes=20, seed=0):

@@ -87,13 +87,13 @@ def test_draws_of_labels_are_nested_and_of_all_types():
 
 
 def test_regressions_train_on_the_cells_that_networks_train_on(learned, monkeypatch):
-    seen, real = [], estimator.stratified_split
+    seen, real = [], estimator.parted
 
     def spy(*args):
         seen.append(real(*args))
         return seen[-1]
 
-    monkeypatch.setattr(estimator, "stratified_split", spy)
+    monkeypatch.setattr(estimator, "parted", spy)
     y = learned.split.train.y
     arms.fitted(learned, study.SCRATCH, 1e-3, np.arange(len(y)), 5)
     for mine, theirs in zip(arms.parts_of(y, 5), seen[0], strict=True):
@@ -102,6 +102,32 @@ def test_regressions_train_on_the_cells_that_networks_train_on(learned, monkeypa
         *study.NETWORKS,
         *study.REGRESSIONS,
     }
+
+
+def test_a_killed_pre_training_goes_on(parts, learned, tmp_path, monkeypatch):
+    from shared.train import loop
+
+    whole, real = LEARN(parts[study.SORTED], 0, progress_in=tmp_path), loop.save_checkpoint
+    for name in ("named", "nameless"):
+        states = [getattr(one, name).pretrained_["state"] for one in (whole, learned)]
+        assert all((states[0][key] == states[1][key]).all() for key in states[0])
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+    def killed(*args):
+        real(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(arms, "SAVED_EVERY", 1e-9)
+    monkeypatch.setattr(loop, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        LEARN(parts[study.SORTED], 0, progress_in=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1, "one epoch of the first"
+    monkeypatch.setattr(loop, "save_checkpoint", real)
+    again = LEARN(parts[study.SORTED], 0, progress_in=tmp_path)
+    assert len(again.named.pretrained_["history"].rows) == 2 and again.cpu[study.PRETRAINED] > 0
+    state = again.named.pretrained_["state"]
+    assert all((state[key] == value).all() for key, value in learned.named.pretrained_["state"].items())
 
 
 def test_what_the_networks_start_with(learned):

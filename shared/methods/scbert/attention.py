@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 EPS = 1e-4  # added to every feature, in the paper's code too: it keeps the denominator from 0
 CHUNK = 2**18  # numbers of a feature map that are worked on at a time: 1 MiB
@@ -87,7 +87,7 @@ class _Chunked(torch.autograd.Function):
         out, total, constant = torch.empty_like(q), q.new_empty(*q.shape[:2], 1), EPS * sums.sum(1, keepdim=True)
         for rows in _chunks(q, W):
             e = _features_of_queries(q[:, rows], W)
-            total[:, rows] = ((e * weights).sum(-1, keepdim=True)).add_(EPS * weights.sum(-1, keepdim=True))
+            total[:, rows] = (e @ weights.mT).add_(EPS * weights.sum(-1, keepdim=True))
             torch.div(torch.baddbmm(constant, e, sums), total[:, rows], out=out[:, rows])
             kept += [e] if keeps else []
         ctx.save_for_backward(q, k, v, W, out, total, sums, weights, largest, *kept)
@@ -98,19 +98,24 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx, gradient):
         q, k, v, W, out, total, sums, weights, largest, *kept = ctx.saved_tensors
         d_sums, d_weights = torch.zeros_like(sums), torch.zeros_like(weights)
+        d = pad(gradient / total, (0, 1))
+        d_found, d_total = d[..., :-1], d[..., -1:]
+        torch.sum(d_found * out, -1, keepdim=True, out=d_total).neg_()
+        both = torch.cat([sums.mT, weights], 1)  # turned over once, not in every chunk
         (dq, dk, dv), chunks = (torch.empty_like(x) for x in (q, k, v)), _chunks(k, W)
         for i, rows in enumerate(_chunks(q, W)):
             e = kept[len(chunks) + i] if kept else _features_of_queries(q[:, rows], W)
-            d_found = gradient[:, rows] / total[:, rows]
-            d_total = -(d_found * out[:, rows]).sum(-1, keepdim=True)
-            d_sums.baddbmm_(e.mT, d_found).add_(EPS * d_found.sum(1, keepdim=True))
-            d_weights += (e * d_total).sum(1, keepdim=True) + EPS * d_total.sum(1, keepdim=True)
-            dq[:, rows] = _to_input(e, d_found, d_total, sums, weights, W, q[:, rows])
-        constant, one = EPS * d_sums.sum(1, keepdim=True), q.new_ones(1, 1, 1)
+            d_sums.baddbmm_(e.mT, d_found[:, rows])
+            d_weights.baddbmm_(d_total[:, rows].mT, e)
+            dq[:, rows] = _to_input(e, d[:, rows], both, W, q[:, rows])
+        d_sums += EPS * d_found.sum(1, keepdim=True)
+        d_weights += EPS * d_total.sum(1, keepdim=True)
+        constant = EPS * d_sums.sum(1, keepdim=True)
+        both, v = torch.cat([d_sums.mT, d_weights], 1), pad(v, (0, 1), value=1)
         for i, rows in enumerate(chunks):
             e = kept[i] if kept else _exp(k[:, rows] @ W.T, _half(k[:, rows]) + largest)
             dv[:, rows] = torch.baddbmm(constant, e, d_sums)
-            dk[:, rows] = _to_input(e, v[:, rows], one.expand(*e.shape[:2], 1), d_sums, d_weights, W, k[:, rows])
+            dk[:, rows] = _to_input(e, v[:, rows], both, W, k[:, rows])
         return dq, dk, dv, None, None
 
 
@@ -134,8 +139,11 @@ def _features_of_queries(q, W):
     return _exp(projected, _half(q) + projected.amax(-1, keepdim=True))
 
 
-def _to_input(e, a, b, sums, weights, W, x):
-    """The gradient of the input `x` of features e: of a·sums + b·weights, through its projection and its length."""
-    d = torch.cat([a, b], -1) @ torch.cat([sums.mT, weights], 1)
+def _to_input(e, d, sums, W, x):
+    """The gradient of the input `x` of features e from `d`, that of their products with `sums`.
+
+    It comes through the projection of the input and through its length.
+    """
+    d = d @ sums
     d *= e
     return (d @ W).addcmul_(d.sum(-1, keepdim=True), x, value=-(x.shape[-1] ** -0.5))

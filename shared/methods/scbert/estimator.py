@@ -10,12 +10,12 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.constraints import OneOf, require
+from shared.data.constraints import Maybe, OneOf, Whole, require
 from shared.methods.base import Example, example_cells
 from shared.methods.network_classifier import stratified_split
 from shared.methods.protocols import Classifier, Pretrained, Transformer
 from shared.methods.scbert.batches import CellBatches
-from shared.methods.scbert.finetuning import CHUNK, freeze, from_cells, from_prefixes, worth_caching
+from shared.methods.scbert.finetuning import CHUNK, freeze, from_cells, from_prefixes, parted, worth_caching
 from shared.methods.scbert.heads import PooledNet, classify_step
 from shared.methods.scbert.network import pretrain_step
 from shared.methods.scbert.pretraining import load_state, masked_scores, sample_of, token_counts
@@ -43,8 +43,9 @@ class ScBERT(Pretrained, Classifier, Transformer, _Settings):
         Where no vectors are given: :func:`shared.methods.scbert.vectors.coexpression_vectors` of the cells at hand;
         the published ones of human genes, for `dim` 200 (:func:`shared.methods.scbert.vectors.read_gene2vec`);
         Gaussian ones; or zeros, which leave genes nameless.
-    mask, replace : float
-        Share of the expressed genes to predict, and of these to hide: see :func:`shared.methods.scbert.mask_tokens`.
+    mask : float
+        Share of the expressed genes to predict, nine tenths of them hidden: see
+        :func:`shared.methods.scbert.mask_tokens`.
     epochs, steps, lr, schedule, precision, checkpoint_seconds
         Of pre-training, with Adam: see :class:`shared.train.Config`. With `steps` an epoch, after which progress may be
         saved, is so many batches; without, a pass over the cells.
@@ -64,8 +65,6 @@ class ScBERT(Pretrained, Classifier, Transformer, _Settings):
         of a share of each type's cells.
     cache_gib : float
         Memory for what frozen blocks make of the cells, computed once and not in every epoch; 0: never.
-    compile : bool
-        ``torch.compile`` the blocks in pre-training: written for a GPU, not run on one.
     unknown : float or None
         Answer ``"unknown"`` where the best probability is below this; 0.5 in the code.
     device, devices, progress, checkpoint, random_state
@@ -74,8 +73,9 @@ class ScBERT(Pretrained, Classifier, Transformer, _Settings):
     Attributes
     ----------
     pretrained_ : dict
-        ``state`` (tensors by name), ``history``, ``counts`` (int64, genes × tokens, of up to 4,096 cells), ``genes``,
-        ``n_genes``, ``is_log``. A clone keeps it.
+        ``state`` (tensors by name), ``history``, ``counts`` (of up to 4,096 cells, as
+        :func:`shared.methods.scbert.pretraining.token_counts` gives them), ``genes``, ``n_genes``, ``is_log``. A clone
+        keeps it.
     network_ : torch.nn.Module
         Fine-tuned, on the CPU, in evaluation mode.
     classes_, history_, n_features_in_, feature_names_in_
@@ -120,13 +120,10 @@ class ScBERT(Pretrained, Classifier, Transformer, _Settings):
         net, place = self.new_network(sample, seed=seed), resolve_device(self.device)
         set_vectors(net.genes, sample, vectors, self.gene_vectors, seed)
         batches = CellBatches(
-            X, tokenizer, self.batch_size, seed, place, steps=self.steps, mask=(self.mask, self.replace),
+            X, tokenizer, self.batch_size, seed, place, steps=self.steps, mask=(self.mask, 0.9),
             redraw=self.redraw if self.attention == "favor" else None,
         )  # fmt: skip
         batches.rowwise, batches.loss = self.weigh == "cells" and not self.coupled, self.weigh
-        if self.compile:
-            for block in net.blocks:
-                block.compile()
         history = self.train(
             net, partial(pretrain_step, weigh=self.weigh), batches, seed=seed, optimizer="adam", patience=None,
             checkpoint=self.checkpoint and Path(self.checkpoint),
@@ -152,7 +149,7 @@ class ScBERT(Pretrained, Classifier, Transformer, _Settings):
         cells = again._read(X, genes=genes, reset=True)
         return cells, load_state(again.new_network(cells, seed=0), self.pretrained_)
 
-    def fit(self, X, y="cell_type", *, genes=None, vectors=None):
+    def fit(self, X, y="cell_type", *, genes=None, vectors=None, held=None):
         """Train a head and a block, or what `unfreeze` says, to name the types of labelled cells.
 
         Parameters
@@ -161,11 +158,15 @@ class ScBERT(Pretrained, Classifier, Transformer, _Settings):
             As in :meth:`pretrain`, but for a stream. Vectors are those of the pre-training where there was one.
         y : array of str or int, cells; or str
             Types; of an AnnData also the name of a column of ``obs``.
+        held : int array, optional
+            Rows that are not learned from and stop the training, in place of a share `validation` of each type at
+            random: so other methods can be given the same.
 
         Raises
         ------
         ValueError
-            As `pretrain`; if there is one type only; or if genes are not those of `pretrain` in their order.
+            As `pretrain`; if there is one type only; if genes are not those of `pretrain` in their order; or if `held`
+            names no row, or leaves a type without any.
         """
         cells, rng = self._read_labelled(X, y, genes=genes), self._rng()
         seed = int(rng.randint(2**31))
@@ -175,14 +176,16 @@ class ScBERT(Pretrained, Classifier, Transformer, _Settings):
             load_state(net.transformer, self.pretrained_)
         else:
             set_vectors(net.transformer.genes, cells, vectors, self.gene_vectors, seed)
-        kept, held = stratified_split(cells.codes, self.validation if self.patience else 0, rng)
+        share = self.validation if self.patience else 0
+        kept, held = stratified_split(cells.codes, share, rng) if held is None else parted(cells, held)
+        progress = self._checkpoint_of_fit(cells, seed=[seed, *held.tolist()])
         n, caches = freeze(net, self.unfreeze), worth_caching(self, len(cells), net.transformer.n_genes)
         start = from_prefixes if caches else from_cells
         trained, batches, monitor = start(self, net, n, cells, kept, held, seed, place)
         self.history_ = self.train(
             trained, classify_step, batches, seed=seed, optimizer="adam", epochs=self.fit_epochs, lr=self.fit_lr,
             schedule="constant", patience=self.patience if len(held) else None,
-            monitor=monitor if len(held) else None, checkpoint=self._checkpoint_of_fit(cells, seed=seed),
+            monitor=monitor if len(held) else None, checkpoint=progress,
         )  # fmt: skip
         self.network_ = net
         return self
@@ -210,7 +213,7 @@ class ScBERT(Pretrained, Classifier, Transformer, _Settings):
             cells, net = self._of_pretraining(X, genes)
         return self.forward(PooledNet(net, pool), cells.X, CHUNK)
 
-    def gene_scores(self, X, by="gradients", *, genes=None, steps=32):
+    def gene_scores(self, X, by="gradients", *, genes=None, steps=None):
         """How much each gene matters in each cell: float32 ndarray, cells × genes; 0 for genes outside the sequence.
 
         Parameters
@@ -220,9 +223,16 @@ class ScBERT(Pretrained, Classifier, Transformer, _Settings):
         by : {"gradients", "attention"}
             Share in the logit of the type that is predicted, which may be negative; or attention that a gene receives,
             whatever for. See :mod:`shared.methods.scbert.scores`.
-        steps : int
-            Of integrated gradients.
+        steps : int, optional
+            Of integrated gradients; without it each cell gets as many as its shares need to sum to the logit, up to
+            4,096.
+
+        Raises
+        ------
+        ValueError
+            If they need more, or if `by` is neither.
         """
         check_is_fitted(self, "network_")
         require(OneOf("gradients", "attention"), by=by)
+        require(Maybe(Whole(1)), steps=steps)
         return gene_scores(self, self._read(X, genes=genes).X, by, steps)

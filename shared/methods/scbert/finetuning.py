@@ -9,11 +9,30 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from shared.data.constraints import SettingError
+from shared.data.errors import DataError
+from shared.data.genes.lists import shown
 from shared.methods.scbert.batches import CellBatches
 from shared.methods.scbert.heads import AfterPrefix
 
 CHUNK = 64  # cells at a time where nothing is trained
 UNFREEZE = ("last", "second_to_last", "all", "head")
+
+
+def parted(cells, held) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and those that are held out, in order.
+
+    Raises
+    ------
+    DataError
+        If `held` names no rows of these cells, or leaves a type without any.
+    """
+    held = np.unique(np.asarray(held))
+    if held.dtype.kind not in "iu" or (len(held) and (held[0] < 0 or held[-1] >= len(cells))):
+        raise DataError(f"held should be whole numbers of rows, from 0 to {len(cells) - 1}")
+    kept = np.setdiff1d(np.arange(len(cells)), held)
+    if lost := set(cells.classes) - set(cells.classes[cells.codes[kept]]):
+        raise DataError(f"held leaves no cell of {shown(sorted(map(str, lost)))} to learn from: hold out fewer")
+    return kept, held
 
 
 def freeze(net, unfreeze: str) -> int:

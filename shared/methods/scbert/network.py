@@ -60,10 +60,14 @@ class FavorAttention(Attention):
         self.register_buffer("features", orthogonal_features(n_features or max(1, int(width * math.log(width))), width))
         self.register_buffer("seed", torch.randint(2**31, ()))
 
+    def attend(self, q, k, v):
+        """Attention with these features: cells × heads × queries × width."""
+        favor = chunked_favor if q.device.type == "cpu" else favor_attention
+        return favor(q, k, v, self.features, self.stabilizer)
+
     def read(self, q, k, v):
         """What the queries read: cells × queries × dim."""
-        favor = chunked_favor if q.device.type == "cpu" else favor_attention
-        return self.out(favor(q, k, v, self.features, self.stabilizer).transpose(1, 2).flatten(2))
+        return self.out(self.attend(q, k, v).transpose(1, 2).flatten(2))
 
     @torch.no_grad()
     def redraw(self, period: int):

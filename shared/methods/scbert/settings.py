@@ -33,8 +33,7 @@ class _Settings(TorchMethod):
         **dict.fromkeys(("bins", "dim", "depth", "heads", "width", "fit_epochs"), Whole(1)),
         **dict.fromkeys(("length", "n_features", "redraw", "steps", "patience"), Maybe(Whole(1))),
         **dict.fromkeys(("target_sum", "lr", "fit_lr"), allowed.Positive()),
-        **dict.fromkeys(("logged", "compile"), allowed.Flag()),
-        **dict.fromkeys(("mask", "replace"), allowed.Probability()),
+        "logged": allowed.Flag(), "mask": allowed.Probability(),
         "checkpoint_seconds": Maybe(allowed.Positive()), "cache_gib": allowed.NotNegative(),
         "validation": allowed.Share(), "stop_by": OneOf("loss", "accuracy"), "unfreeze": OneOf(*UNFREEZE),
         "attention": OneOf("exact", "favor"), "stabilizer": OneOf("head", "global"),
@@ -58,7 +57,6 @@ class _Settings(TorchMethod):
     width: int = 16
     gene_vectors: str = "coexpression"
     mask: float = 0.15
-    replace: float = 0.9
     epochs: int = 20
     steps: int | None = None
     batch_size: int = 32
@@ -77,7 +75,6 @@ class _Settings(TorchMethod):
     stop_by: str = "loss"
     validation: float = 0.2
     cache_gib: float = 2.0
-    compile: bool = False
     unknown: float | None = None
 
     @property

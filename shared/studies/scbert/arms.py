@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.multiclass import OneVsRestClassifier
 
+from shared.data.cells import digest
 from shared.evaluate.metrics import accuracy, macro_f1
 from shared.methods.network_classifier import stratified_split
 from shared.methods.scbert import ScBERT, coexpression_vectors
@@ -28,6 +30,7 @@ SIZES = {
     "unfreeze": "all", "patience": 3, "fit_epochs": 60, "validation": 0.2, "device": "cpu",
 }  # fmt: skip
 FIT_LENGTH = 96
+SAVED_EVERY = 60.0  # seconds, where progress is kept
 
 
 class Learned(NamedTuple):
@@ -53,18 +56,27 @@ class Learned(NamedTuple):
     fit_length: int
 
 
-def pretrained(split: Split, seed: int, *, epochs: int, sizes=None, fit_length=FIT_LENGTH) -> Learned:
+def pretrained(split: Split, seed: int, *, epochs: int, sizes=None, fit_length=FIT_LENGTH, progress_in=None) -> Learned:
     """Two pre-trainings on the corpus of a split: with gene vectors made from it, and with none.
 
-    In the second all tokens of a bin look alike, so it can learn how often bins occur and no relation of genes.
+    In the second all tokens of a bin look alike, so it can learn how often bins occur and no relation of genes. Killed,
+    they go on from the folder `progress_in`, where one is given; then their seconds are those of a clock, over all
+    starts.
     """
     sizes, cpu = SIZES | (sizes or {}) | {"epochs": epochs, "logged": True, "random_state": seed}, {}
     start = time.process_time()
     vectors = coexpression_vectors(split.corpus, sizes["dim"], seed)
     models = {}
     for name, given in ((PRETRAINED, vectors), (NAMELESS, None)):
-        models[name] = ScBERT(**sizes, gene_vectors="none").pretrain(split.corpus, vectors=given)
-        cpu[name] = time.process_time() - start
+        path = None
+        if progress_in is not None:
+            told = digest([repr([sizes, name]), split.corpus.data, split.corpus.indices])
+            path = Path(progress_in, f"pre-training-{told[:12]}.safetensors")
+            path.parent.mkdir(parents=True, exist_ok=True)
+        model = ScBERT(**sizes, gene_vectors="none", checkpoint=path, checkpoint_seconds=SAVED_EVERY)
+        models[name] = model.pretrain(split.corpus, vectors=given).set_params(checkpoint=None)
+        spent = time.process_time() - start
+        cpu[name] = spent if path is None else model.pretrained_["history"].seconds
         start = time.process_time()
     return Learned(split, models[PRETRAINED], models[NAMELESS], vectors, cpu, fit_length)
 
@@ -89,13 +101,11 @@ def regression(arm: str, C: float):
 
 
 def parts_of(y, seed: int, validation: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that ScBERT trains on and stops by with this seed: regressions get the same."""
-    rng = np.random.RandomState(seed)
-    rng.randint(2**31)  # ScBERT draws the seed of its weights first
-    return stratified_split(np.unique(y, return_inverse=True)[1], validation, rng)
+    """The rows that every arm is trained on with this seed, and those that stop it or choose its setting."""
+    return stratified_split(np.unique(y, return_inverse=True)[1], validation, np.random.RandomState(seed))
 
 
-def fitted(learned: Learned, arm: str, value: float, rows, seed: int, types=None):
+def fitted(learned: Learned, arm: str, value: float, rows, seed: int):
     """An arm fitted on some labelled cells; its loss on those it stopped by; seconds of processor time.
 
     Regressions are fitted on the cells that networks train on, and not once more on those held out: so all arms have
@@ -103,14 +113,14 @@ def fitted(learned: Learned, arm: str, value: float, rows, seed: int, types=None
     """
     split = learned.split
     y, start = split.train.y[rows], time.process_time()
+    kept, out = parts_of(y, seed)
     if arm in NETWORKS:
         model = network(learned, arm, value, seed)
         given = {"vectors": learned.vectors} if arm == SCRATCH else {}
-        model.fit(split.train.X[rows][:, split.chosen], y, **given)
+        model.fit(split.train.X[rows][:, split.chosen], y, held=out, **given)
         held = model.history_.frame()["val_loss"].min()
     else:
         X = split.train.X[rows] if arm == ALL else split.train.X[rows][:, split.chosen]
-        kept, out = parts_of(y, seed)
         model = regression(arm, value).fit(X[kept], y[kept])
         held = log_loss(y[out], model.predict_proba(X[out]), labels=model.classes_)
     return model, float(held), time.process_time() - start

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from shared.data.errors import DataError
 from shared.studies.scbert.arms import (
     L1,
     L2,
@@ -101,16 +100,6 @@ def found_markers(scores, expressed, genes, markers, top: int = 20, near: int = 
     return float(best[mine].mean()), float(np.mean(drawn)), len(mine)
 
 
-def _gradients(model, X):
-    """Means over cells, with as many steps as the shares of genes need to sum to the logits within a twentieth."""
-    for steps in (64, 256, 1024):
-        try:
-            return model.gene_scores(X, by="gradients", steps=steps).mean(0)
-        except DataError as error:
-            missed = error
-    raise missed
-
-
 def marker_rows(learned: Learned, seed: int, done: Mapping, cells: int = 10, top: int = 20) -> list[dict]:
     """Known markers among the top genes of each type, by attention, by integrated gradients and by coefficients.
 
@@ -126,8 +115,8 @@ def marker_rows(learned: Learned, seed: int, done: Mapping, cells: int = 10, top
     found = {}
     for arm in (PRETRAINED, SCRATCH):
         model = done[arm][0]
-        attention = {k: model.gene_scores(X[some[k]], by="attention").mean(0) for k in kinds}
-        for name, mean in (("attention", attention), ("gradients", {k: _gradients(model, X[some[k]]) for k in kinds})):
+        for name in ("attention", "gradients"):
+            mean = {k: model.gene_scores(X[some[k]], by=name).mean(0) for k in kinds}
             middle = np.mean([*mean.values()], 0)
             found[f"{name}, {arm}"] = mean
             found[f"{name} above its mean, {arm}"] = {k: v - middle for k, v in mean.items()}
