@@ -1,7 +1,5 @@
 """The catalogue and files of your own from a shell: ``python -m shared.data``."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import os

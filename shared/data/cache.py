@@ -3,8 +3,6 @@
 ``BORROWED_CACHE`` says where the cache is; ``BORROWED_MIRROR`` names folders that are searched before the network.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools

@@ -3,16 +3,14 @@
 ``python -m shared.data check FILE`` and ``convert FILE OUT.h5ad`` print what :func:`judge` and :func:`convert` return.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 import textwrap
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 
@@ -26,9 +24,6 @@ from shared.data.load import load_own
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
 
-if TYPE_CHECKING:
-    import anndata as ad
-
 ANNOTATIONS = 20  # columns of words in a table of expression; a table with more is another table
 # Of a gene, in what counts reads of genes.
 OF_GENES = {"chr", "chromosome", "start", "end", "strand", "length", "gene_length", "exon_length"}
@@ -38,18 +33,16 @@ WIDEST, NARROWEST = 80, 40
 
 @dataclass(frozen=True)
 class Options:
-    """How a file of your own is read: the arguments of :func:`shared.data.load` and what is done afterwards.
+    """How a file of your own is read: arguments of :func:`shared.data.load`, and what is done afterwards.
 
     Attributes
     ----------
-    transpose : bool
-        Genes stand in rows.
-    units, layer : str or None
-    duplicates : str
-    labels : str or None
-        Column of ``obs`` with the classes; the copy has it as ``cell_type``.
+    transpose, units, layer, duplicates
+        As there.
     annotation : tuple of str
         Columns of a table that describe its rows: they go to ``obs``, or to ``var`` where it is transposed.
+    labels : str or None
+        Column of ``obs`` with the classes; the copy has it as ``cell_type``.
     drop_empty : bool
         Leave out cells without any expression.
     """
@@ -85,12 +78,10 @@ class Judgement:
         Why it cannot be loaded with these options; empty where it can.
     report : CheckReport or None
         Of what was loaded.
-    changes : tuple of str
-        What loading changed, and what :func:`convert` would.
+    changes, left : tuple of str
+        What loading changed, and what :func:`convert` would; what is still found with `mend`.
     mend : Options or None
         Options with which the file is better; None where no option helps, or none is needed.
-    left : tuple of str
-        What is still found with them, in words.
     """
 
     path: Path
@@ -263,28 +254,11 @@ def _mended(found: Judgement, options, candidates, need, organism) -> Judgement:
 
 
 def convert(path, out, options: Options | None = None, *, overwrite: bool = False) -> Judgement:
-    """Write a file of your own as clean AnnData, whole or not at all.
+    """Write a file of your own, any that :func:`shared.data.load` reads, as clean AnnData, whole or not at all.
 
-    Parameters
-    ----------
-    path : str or Path
-        What :func:`shared.data.load` reads.
-    out : str or Path
-        Ends in ``.h5ad``; its folder has to be there.
-    options : Options, optional
-        How to read it.
-    overwrite : bool, default False
-        Take the place of a file that is there.
-
-    Returns
-    -------
-    Judgement
-        Of the copy; where its status is 2, nothing was written.
-
-    Raises
-    ------
-    DataError
-        If `out` is there already, is `path` itself, does not end in ``.h5ad``, or cannot be written.
+    `out` ends in ``.h5ad``, in a folder that is there; a file that is there gives way with `overwrite` only. Returned
+    is the judgement of the copy; where its status is 2, nothing was written. :class:`DataError` is raised if `out` is
+    there already, is `path` itself, does not end in ``.h5ad``, or cannot be written.
     """
     out, options = Path(out), options or Options()
     if out.suffix.lower() != ".h5ad":

@@ -5,8 +5,6 @@ downloader that it calls is :class:`Resumable`, because pooch's cannot go on whe
 ``BORROWED_OFFLINE=1`` forbids the network.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 import re

@@ -1,15 +1,13 @@
 """The door: a name or a path in, checked AnnData out."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -20,13 +18,10 @@ from shared.data.constraints import Flag, Maybe, OneOf, require
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
-from shared.data.validate.checks import report_of, value_errors
+from shared.data.validate.checks import check, value_errors
 from shared.data.validate.findings import refuse
 from shared.data.validate.structure import column_of, layer_of, matrix_of, narrow, structure
 from shared.data.validate.values import scan, units_of
-
-if TYPE_CHECKING:
-    import anndata as ad
 
 # How a file of your own is read, by what its name ends in, .gz aside; a folder is one of 10x Genomics.
 KINDS = dict.fromkeys((".csv", ".tsv", ".txt", ".tab"), "table") | {".gct": "gct", ".mtx": "tenx_mtx"}
@@ -64,8 +59,8 @@ def load(
         Of ``.h5`` files of 10x Genomics, version 2, that hold several: the one to read.
     duplicates : {"refuse", "sum", "first"}, default "refuse"
         What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
-        of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
-        were. Genes that share a symbol in files of 10x Genomics keep apart: they go by their Ensembl ids.
+        of logged and centred values, and are refused), or the first of them. Genes that share a symbol in files of 10x
+        Genomics keep apart: they go by their Ensembl ids.
     transpose : bool, default False
         A file of your own has genes in rows and cells in columns, as most tables of GEO do: turn it.
     units : {"counts", "log", "tpm", "z", "none"}, optional
@@ -74,10 +69,10 @@ def load(
     Returns
     -------
     AnnData
-        ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes. Where ``X`` holds counts,
-        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing. In ``uns``: ``"sha256"`` of the
-        file; ``"source"``, where it came from; ``"units"``, one of those above, or ``"unknown"`` where neither the file
-        nor the values tell; ``"gene_hash"`` of the ordered genes; ``"notes"``, what was changed, in words.
+        ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes; a copy of counts is in
+        ``layers["counts"]``. In ``uns``: ``"sha256"`` of the file; ``"source"``, where it came from; ``"units"``, one
+        of those above, or ``"unknown"`` where neither the file nor the values tell; ``"gene_hash"`` of the ordered
+        genes; ``"notes"``, what was changed, in words.
 
     Warns
     -----
@@ -160,7 +155,7 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     if transpose:
         stamp(adata, ["genes stood in rows, and were turned into columns"])
     # What was mended is no longer there to be found.
-    report = report_of(adata, replace(values, parts=0, stored_zeros=0, large=0))
+    report = check(adata, values=replace(values, parts=0, stored_zeros=0, large=0))
     if not report.ok:  # in one, because the next one from the same line would not be shown
         warn("; ".join(f.about(path.name) for f in report.serious))
     return adata
@@ -273,26 +268,11 @@ def _as_float32(X, units, values, copy=False):
 
 
 def to_arrays(adata, labels="cell_type"):
-    """AnnData to what estimators take.
+    """AnnData of cells × genes, with labels in the column `labels` of ``obs``, to what estimators take: X, y, genes.
 
-    Parameters
-    ----------
-    adata : AnnData
-        cells × genes.
-    labels : str
-        Column of ``obs``.
-
-    Returns
-    -------
-    X : float32, CSR or ndarray of shape (n_cells, n_genes)
-        Shares memory with ``adata.X`` where that has this form already.
-    y : ndarray of str, shape (n_cells,)
-    genes : list of str
-
-    Raises
-    ------
-    DataError
-        If ``obs`` has no such column, a cell has no label, or the matrix is one that :func:`load` would refuse.
+    X is float32 (n_cells, n_genes), CSR or ndarray, and shares memory with ``adata.X`` where that has this form
+    already; y is an ndarray of str (n_cells,), genes a list of str. :class:`DataError` if ``obs`` has no such column, a
+    cell has no label, or the matrix is one that :func:`load` would refuse.
     """
     structure(adata)
     column = column_of(adata.obs, labels)
@@ -308,7 +288,9 @@ def to_arrays(adata, labels="cell_type"):
 
 
 def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.AnnData:
-    """Arrays to AnnData: the way back, and the way in for a matrix that is not in a file.
+    """Arrays to AnnData as :func:`load` returns it: the way in for a matrix that is not in a file.
+
+    :class:`DataError` is raised as by :func:`load`, and if lengths do not match.
 
     Parameters
     ----------
@@ -322,19 +304,7 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
         What `X` holds; whole numbers are taken for counts otherwise.
     duplicates : {"refuse", "sum", "first"}, default "refuse"
         What becomes of genes that are named twice, as in :func:`load`.
-
-    Returns
-    -------
-    AnnData
-        As :func:`load` returns it.
-
-    Raises
-    ------
-    DataError
-        As :func:`load`, and if lengths do not match.
     """
-    import anndata as ad
-
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Maybe(OneOf(*UNITS)), units=units)
     if isinstance(X, ad.AnnData):

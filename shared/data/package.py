@@ -4,8 +4,6 @@
 for, and the index is read here: its pages are lists of links (PEP 503).
 """
 
-from __future__ import annotations
-
 import html
 import os
 import re

@@ -4,8 +4,6 @@ What a package or an official source holds is read once and converted into the c
 and need neither the network nor the files it was made from.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -26,12 +24,9 @@ PACKING = "lzf"  # reads several times faster than gzip and is a third larger
 def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
     """A data set by the first of its routes that can be used now, or by its route of that `kind`.
 
-    Returns
-    -------
-    AnnData
-        As the route's reader gives it. ``uns["route"]`` is the route taken; ``uns["sha256"]`` of its file, of the
-        sha256 of its files joined, or of simulated values; ``uns["simulated"]`` is True for simulated data and
-        ``uns["unverified"]`` for files whose sha256 is not in the catalogue; both are absent elsewhere.
+    Of the AnnData, ``uns["route"]`` is the route taken; ``uns["sha256"]`` of its file, of the sha256 of its files
+    joined, or of simulated values; ``uns["simulated"]`` is True for simulated data and ``uns["unverified"]`` for files
+    whose sha256 is not in the catalogue; both are absent elsewhere.
 
     Warns
     -----
@@ -98,8 +93,7 @@ def _simulated(entry: Entry, route: Route):
     make = getattr(simulate, route.reader, None)
     if make is None:
         raise DataError(f"{entry.name}: shared.data.simulate has no {route.reader!r}; correct the catalogue")
-    made = make(**route.options)
-    adata = made[0] if isinstance(made, tuple) else made
+    adata = make(**route.options)
     adata.uns |= {"route": "simulated", "simulated": True, "sha256": matrix_sha256(adata.X)}
     return adata
 

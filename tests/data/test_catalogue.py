@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import anndata as ad
@@ -279,9 +280,32 @@ def test_an_unknown_option_would_be_seen():
         inspect.signature(READERS["gdsc"]).bind([], colour="blue")
 
 
-def test_known_units_and_routes_are_the_catalogues():
-    assert {e.units for e in CATALOG.values()} <= set(catalogue.UNITS)
-    assert not [n for n, e in CATALOG.items() if catalogue.problems(e)]
+def problems(entry) -> list[str]:
+    """What is wrong with an entry's units and files, in words; empty for a good one."""
+    said = [] if entry.units in catalogue.UNITS else [f"units {entry.units!r}"]
+    for route in entry.routes:
+        kind = route.kind
+        if bool(route.files) == (kind == "simulated"):
+            said.append(f"the {kind} route should have {'no' if route.files else 'at least one'} file")
+        for f in route.files:
+            plain, package = not re.search(r"[/\\]|^\.", f.name), re.fullmatch(r"[\w.-]+==[\w.]+", f.package or "")
+            rules = {
+                f"{f.sha256!r} is no sha256": f.sha256 is None or re.fullmatch("[0-9a-f]{64}", f.sha256),
+                f"a {kind} file needs its size and sha256": kind == "official" or (f.sha256 and f.size),
+                "name its package as name==version": kind != "package" or package,
+                "an official file needs an address": kind != "official" or f.urls,
+                "a plain file name is needed, without folders": kind == "bundled" or plain,
+            }
+            said += [f"{f.name}: {words}" for words, kept in rules.items() if not kept]
+    return said
+
+
+def test_known_units_and_files_are_as_they_should_be():
+    assert {name: found for name, e in CATALOG.items() if (found := problems(e))} == {}
+    file = catalogue.File("a/b.txt", "0" * 63)
+    bad = replace(CATALOG["pbmc"], units="mg", routes=(catalogue.Route("official", "table", (file,)),))
+    words = ("units 'mg'", "is no sha256", "needs an address", "without folders")
+    assert all(any(word in said for said in problems(bad)) for word in words)
 
 
 # Inside a published package

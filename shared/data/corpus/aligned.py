@@ -3,11 +3,10 @@
 Work and memory go with the entries that are stored, never with cells times genes.
 """
 
-from __future__ import annotations
-
 import os
 from functools import cached_property
 
+import h5py
 import numpy as np
 from scipy import sparse
 
@@ -18,21 +17,16 @@ from shared.data.genes.kinds import gene_kind
 from shared.data.genes.lists import many, names_of, once
 from shared.data.stream.batches import BUFFER_CELLS
 from shared.data.stream.stream import Stream, moved, places
-from shared.data.validate.values import LOGGED, may_be_logged, units_of
+from shared.data.validate.values import refuse_logs, units_of
 
 CURE = "put counts into adata.layers['counts']; where they are lost, np.expm1 of the logarithms"
 
 
 class DataSet:
-    """Counts of one data set, over genes of its own and then over those of a corpus.
+    """Counts of one data set, an AnnData or an ``.h5ad`` file, over genes of its own and then over those of a corpus.
 
-    Parameters
-    ----------
-    name : str
-    value : AnnData or path of an ``.h5ad`` file
-        ``layers["counts"]`` where there is one, else ``X``. A file is read when its cells are asked for.
-    logs : bool, default False
-        Admit logarithms, which can be compared with counts by the genes that a cell expresses, but not trained on.
+    With `logs` logarithms are admitted, which can be compared with counts by the genes that a cell expresses, but not
+    trained on. A file is read when its cells are asked for.
 
     Attributes
     ----------
@@ -61,8 +55,8 @@ class DataSet:
             X = self._X = cleaned(name, X)
             self.genes, self.n_cells, units = tuple(names_of(value)), value.n_obs, units_of(value)
         once(self.genes, name)
-        if not logs and layer is None:
-            refuse_logs(name, units, X)
+        if not logs and layer is None:  # beside log(1 + count) they would be on another scale
+            refuse_logs(X.data, units, name, CURE)
         if self.stream is None:
             _ = self.hash  # while its own genes are there
 
@@ -110,13 +104,7 @@ class DataSet:
 
 
 class OnDisk:
-    """The matrix of a data set on disk: it gives the rows it is asked for.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Cells and genes of the corpus.
-    """
+    """The matrix of a data set on disk, of `shape` cells × genes of the corpus: it gives the rows it is asked for."""
 
     def __init__(self, data_set, logs):
         self._set, self._logs, self.shape = data_set, logs, data_set.shape
@@ -159,18 +147,8 @@ def logged(X) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.log1p(X.data), X.indices, X.indptr), shape=X.shape, copy=False)
 
 
-def refuse_logs(name, units, X) -> None:
-    """Refuse what are logarithms by its units, or may be by its values: beside counts it would be on another scale."""
-    if isinstance(units, str) and units in LOGGED:
-        raise DataError(f"{name} holds logarithms, and a corpus takes counts, which it logs itself: {CURE}")
-    if may_be_logged(X.data):
-        said = f"{name} may hold counts or logarithms (fractions, none above {X.data.max():.3g})"
-        raise DataError(f"{said}, and a corpus takes counts: {CURE}")
-
-
 def _said(path):
     """What an ``.h5ad`` file says of itself: its layer of counts, or None for ``X``, and its units."""
-    import h5py
     from anndata.io import read_elem
 
     try:

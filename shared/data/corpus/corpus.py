@@ -1,17 +1,16 @@
 """Many data sets over one list of genes, in memory or on disk, and the certainty that one of them is really left out.
 
-``Corpus({"a": adata, "b": "atlas.h5ad"})`` aligns counts to one list of genes and logs the values that are stored.
 ``corpus.without("a")`` leaves out the data set, and with it every other one that holds its cells, whatever its name:
 cells are told by their content (:mod:`shared.data.corpus.fingerprint`).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from typing import Self
 
 import numpy as np
+import pandas as pd
 
 from shared.data.constraints import Whole, require
 from shared.data.corpus.aligned import DataSet, OnDisk
@@ -26,10 +25,10 @@ MEMORY = 4 * BUFFER_BYTES  # for the buffers of all files together
 
 
 class Corpus:
-    """Data sets aligned to one list of genes.
+    """Data sets aligned to one list of genes: ``Corpus({"a": adata, "b": "atlas.h5ad"})``.
 
     :class:`DataError` is raised if there is no set, a set is no counts, sets share no gene, or a list names a gene
-    twice.
+    twice. Memory is 12 bytes an entry: its column, the count and the logarithm.
 
     Parameters
     ----------
@@ -51,10 +50,6 @@ class Corpus:
         What :meth:`without` left out.
     memo : dict
         What was computed from one data set and its name tells, for parts of the corpus to share.
-
-    Notes
-    -----
-    Memory is 12 bytes an entry: its column, the count and the logarithm.
     """
 
     def __init__(self, sets, *, genes="common"):
@@ -88,7 +83,7 @@ class Corpus:
         where = f", {on_disk} on disk" if on_disk else ""
         return f"Corpus of {many(len(self), 'data set')}{where}: {n:,} cells × {len(self.genes):,} genes"
 
-    def select(self, names) -> Corpus:
+    def select(self, names) -> Self:
         """The corpus with these data sets only, over the same genes; it shares its memory."""
         names = [names] if isinstance(names, str) else list(names)
         lost = [name for name in names if name not in self._sets]
@@ -101,14 +96,9 @@ class Corpus:
     def batches(self, n_batches, rng) -> Iterator[tuple]:
         """One epoch: at each step a batch from every data set, until some data set has no more.
 
-        Cells in memory are shuffled; those of a file come as :meth:`shared.data.stream.Stream.batches` gives them.
-
-        Parameters
-        ----------
-        n_batches : int
-            A set of n cells has batches of ``n // n_batches``, one at least. The last of a set may be smaller.
-        rng : numpy.random.Generator or int
-            Draws the order.
+        A set of n cells has batches of ``n // n_batches``, one at least; the last of a set may be smaller. `rng`, a
+        Generator or int, draws the order. Cells in memory are shuffled; those of a file come as
+        :meth:`shared.data.stream.Stream.batches` gives them.
 
         Yields
         ------
@@ -131,16 +121,11 @@ class Corpus:
         return (tuple(zip(*(next(batches) for batches in drawn))) for _ in range(n_steps))
 
     def overlaps(self):
-        """Cells that two data sets share.
+        """Cells that two data sets share: a DataFrame of one row a pair that shares any, the largest share first.
 
-        Returns
-        -------
-        DataFrame
-            One row a pair that shares any: ``first``, ``second``, ``cells`` (how many) and ``share`` (of the smaller
-            set's cells), the largest first. Only the genes that both have and that are among ``genes`` are compared.
+        ``first``, ``second``, ``cells`` (how many) and ``share`` (of the smaller set's cells). Only the genes that both
+        have and that are among ``genes`` are compared.
         """
-        import pandas as pd
-
         rows = []
         for first, second in combinations(self._sets, 2):
             n, share = _overlap(self._sets[first], self._sets[second])
@@ -154,18 +139,13 @@ class Corpus:
         shares = {name: _overlap(one, s)[1] for name, s in self._sets.items() if s is not one}
         return {name: share for name, share in shares.items() if share >= SHARE}
 
-    def without(self, name) -> Corpus:
-        """The corpus without one data set and without every other that holds its cells.
+    def without(self, name) -> Self:
+        """The corpus without one data set and without every other that holds its cells; the genes stay, so results
+        compare.
 
-        A set goes if it shares at least 5 % of the smaller one's cells; ``left_out`` says which did. The genes stay, so
-        that results compare.
-
-        :class:`DataError` is raised if there is no such set, or none is left.
-
-        Parameters
-        ----------
-        name : str or AnnData
-            A set of the corpus, or one to be tested on that may be in it under any name.
+        `name` is a set of the corpus, or an AnnData to be tested on that may be in it under any name. A set goes if it
+        shares at least 5 % of the smaller one's cells; ``left_out`` says which did. :class:`DataError` if there is no
+        such set, or none is left.
         """
         named = isinstance(name, str)
         one = self.select(name)._sets[name] if named else self._outside(name)
@@ -178,13 +158,8 @@ class Corpus:
         return part
 
     def check_absent(self, adata) -> None:
-        """Refuse a data set (AnnData or path) that :meth:`without` would find in the corpus, under whatever name.
-
-        Raises
-        ------
-        DataError
-            If it is there.
-        """
+        """Raise :class:`DataError` if :meth:`without` would find a data set (AnnData or path) in the corpus, under any
+        name."""
         found = self._like(self._outside(adata))
         if found:
             said = ", ".join(f"{name!r} ({share:.0%} of the cells of the smaller)" for name, share in found.items())

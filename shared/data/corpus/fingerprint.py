@@ -9,8 +9,6 @@ Unlike cells get one number with a chance of about 1 in 10**19. What the numbers
 other names, or whose values were smoothed, imputed or drawn anew.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import NamedTuple
 
@@ -24,12 +22,8 @@ BLOCK = 1 << 18  # entries hashed at a time
 class Fingerprint(NamedTuple):
     """What tells the cells of one data set from others: ndarrays of shape (n_cells,).
 
-    Attributes
-    ----------
-    values, pattern : uint64 ndarray
-        From the genes that a cell expresses and how much of each; from the genes alone.
-    expressed : int32 ndarray
-        How many genes that are.
+    `values` and `pattern`, uint64, are of the genes that a cell expresses and how much of each, and of the genes alone;
+    `expressed`, int32, is how many genes that are.
     """
 
     values: np.ndarray
@@ -83,7 +77,7 @@ def shared_cells(a: Fingerprint, b: Fingerprint, n_genes: int) -> int:
 
     Cells are counted that agree in values, or in which genes they express, whichever finds more. A cell with fewer than
     ten genes tells nothing, and neither does a pattern that a data set shows more than once: all samples of an array
-    express every gene.
+    do.
     """
     told = [f.expressed >= TOLD for f in (a, b)]
     values = np.intersect1d(*(np.unique(f.values[t]) for f, t in zip((a, b), told, strict=True)), assume_unique=True)

@@ -1,11 +1,9 @@
 """Genes by other names: from one kind to another, from mouse to human and back, and what got lost on the way."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -14,11 +12,8 @@ from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.kinds import ENSEMBL, cut_version, damaged_names, gene_kind, renamed_names, wrong_species
 from shared.data.genes.lists import check_organism, lookup, many, names_of, shown, stamp, symbols
-from shared.data.validate.structure import matrix_of, structure, widened
+from shared.data.validate.structure import column_of, matrix_of, structure, widened
 from shared.data.validate.values import summable, units_of
-
-if TYPE_CHECKING:
-    import anndata as ad
 
 KEPT = 20  # names of lost genes that a report keeps
 DUPLICATES = ("sum", "refuse", "first")
@@ -32,12 +27,9 @@ class GeneReport:
     ----------
     step : str
         The function that did it.
-    before, after : int
-        Genes that came in and that go out.
-    mapped : int
-        Genes that came in and have a new name.
-    merged : int
-        Genes that were mapped to a name another had got already: ``mapped - after``.
+    before, after, mapped, merged : int
+        Genes that came in, that go out, that came in and have a new name, and that were mapped to a name another had
+        got already: ``mapped - after``.
     duplicates : str
         What became of those: ``"sum"``: added to it, ``"first"``: left out.
     lost : dict of reason to number
@@ -126,20 +118,8 @@ def to_ensembl(adata: ad.AnnData, *, organism=None, duplicates="sum") -> tuple[a
 def to_human(adata: ad.AnnData, *, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
     """Mouse genes to the symbols of their human partners; only one-to-one orthologues have one.
 
-    :class:`DataError` is raised if the genes are of another species, none has a partner, or duplicates cannot be
-    treated as asked.
-
-    Parameters
-    ----------
-    adata : AnnData
-        cells × genes, named by mouse symbols or mouse Ensembl ids.
-    duplicates : {"sum", "refuse", "first"}, default "sum"
-        As in :func:`to_symbols`.
-
-    Returns
-    -------
-    renamed : AnnData
-    report : GeneReport
+    Parameters, results and errors are those of :func:`to_symbols`; genes are named by mouse symbols or mouse Ensembl
+    ids.
     """
     return _across(adata, "mouse", "human", duplicates)
 
@@ -169,9 +149,7 @@ def _kind(names, organism):
 
 
 def _from_column(adata, column) -> list[str | None]:
-    if list(adata.var.columns).count(column) != 1:
-        raise DataError(f"var has no column {column!r}; it has {shown(adata.var.columns) or 'none'}")
-    values = adata.var[column].astype(object)
+    values = column_of(adata.var, column, "var").astype(object)
     words = values.astype(str).str.strip()
     new = words.where(values.notna() & ~words.isin(["", "---"]), None)
     names_of(new.dropna(), f"var[{column!r}]")
@@ -265,8 +243,6 @@ def _noticed(names) -> list[str]:
 
 def _summed(adata, code, mapped, first):
     """The genes of each code summed; what cannot be summed is left behind, and told."""
-    import anndata as ad
-
     adata = adata.to_memory() if adata.isbacked else adata
     units = units_of(adata)
     if adata.X is not None and not summable(adata.X, units):

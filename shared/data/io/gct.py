@@ -1,7 +1,5 @@
 """The ``.gct`` format: genes × samples in tabs, under two lines that state the version and the size."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from shared.data.errors import DataError
@@ -30,16 +28,9 @@ def head(stream, path) -> tuple[int, pd.Index]:
 def read(paths):
     """A ``.gct`` file, gzipped or not: samples as cells, ``Name`` as the genes' names, ``Description`` in ``var``.
 
-    Returns
-    -------
-    AnnData
-        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
-        stand twice, for the door to judge.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, another version, or not as large as it says.
+    ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
+    stand twice, for the door to judge. :class:`DataError` if the file is damaged, another version, or not as large as
+    it says.
     """
     (path,) = paths
     with opened(path, whole=False) as stream:

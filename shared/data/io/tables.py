@@ -1,11 +1,9 @@
 """Tables of text: a checked stream of bytes, numbers in blocks, words, and a reader's own table of cells × genes.
 
-A damaged table seldom looks damaged to a parser: a line cut short is padded, a byte of zeros ends a number early, a
-quotation mark swallows the rows up to the next one, and a name such as 007 becomes a number. Rows are counted and their
-fields measured before pandas parses them, names stay as written, and everything that does not fit is refused by name.
+A damaged table seldom looks damaged to a parser: a line cut short is padded, a byte of zeros ends a number early, and a
+quotation mark swallows the rows up to the next one. Rows are counted and their fields measured before pandas parses
+them, names such as 007 stay as written, and everything that does not fit is refused by name.
 """
-
-from __future__ import annotations
 
 import contextlib
 import csv
@@ -19,6 +17,7 @@ from itertools import chain, islice
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from shared.data.errors import DataError, warn
 from shared.data.genes.kinds import ENSEMBL
@@ -161,12 +160,13 @@ def separator_of(path) -> str:
 # Tables of numbers
 
 
-def blocks(rows, path, separator: str, ids, columns, *, absent=(), due: int | None = None, whose="") -> Iterator:
+def blocks(rows, path, separator: str, ids, columns, units=None, *, absent=(), due=None, whose="") -> Iterator:
     """The rows of numbers, some at a time: (DataFrame of the fields that are words, int64 or float64 block).
 
     `rows` are lines, such as the stream of :func:`opened`. `ids` are the fields of words: so many at the start of a
-    row, or those at these places; `columns` are the names of the others. `absent` words mean "no value" and become NaN.
-    `due` rows there should be, where the file states it. `whose` says what to do where a column holds words.
+    row, or those at these places; `columns` are the names of the others, which are checked for being what `units` says
+    (:func:`sound`) where it is given. `absent` words mean "no value" and become NaN. `due` rows there should be, where
+    the file states it. `whose` says what to do where a column holds words.
     :class:`DataError` if a row has another number of fields, or a field that should be a number is none.
     """
     ids = tuple(range(ids)) if isinstance(ids, int) else ids
@@ -202,7 +202,8 @@ def blocks(rows, path, separator: str, ids, columns, *, absent=(), due: int | No
             raise DataError(
                 f"{path.name} has names with quotation marks or line breaks ({shown(map(repr, odd))}): {AGAIN}"
             )
-        yield names, _numbers(values, names, path, columns, whose)
+        values = _numbers(values, names, path, columns, whose)
+        yield names, values if units is None else sound(values, units, names, path)
     if not seen:
         raise DataError(f"{path.name} has a header and no rows: it was cut short, {AGAIN}")
     if due not in (None, seen):
@@ -232,10 +233,12 @@ def _numbers(values, names, path, columns, cure):
     return values.astype({values.columns[i]: float for i in words}).to_numpy()
 
 
-def joined(parts):
-    """One table of words and one matrix of pairs such as :func:`blocks` yields; there must be one at least."""
-    names, values = zip(*parts)
-    return pd.concat(names, ignore_index=True), np.concatenate(values)
+def joined(parts, dtype=None, *, dense: bool = True):
+    """One table of words and one matrix, ndarray or else CSR, of pairs such as :func:`blocks` yields, one at least."""
+    kind = np.asarray if dense else sparse.csr_matrix
+    names, values = zip(*((n, kind(block, dtype=dtype)) for n, block in parts))
+    X = np.concatenate(values) if dense else sparse.vstack(values, format="csr")
+    return pd.concat(names, ignore_index=True), X
 
 
 def sound(block, units: str, names, path):
@@ -313,6 +316,8 @@ def read(paths, *, transposed: bool = False, annotation=()):
 
     One file, gzipped or not, its fields parted by commas, tabs, semicolons or blanks. A table written by R, whose
     header names the genes only, is read as well; so is one under lines of comment that begin with ``#``.
+    :class:`DataError` if it is damaged, describes cells and holds no expression, a cell stands twice, or a column holds
+    words.
 
     Parameters
     ----------
@@ -328,11 +333,6 @@ def read(paths, *, transposed: bool = False, annotation=()):
     AnnData
         ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
         stand twice, for the door to judge. ``uns["notes"]``: columns that only count the rows and were left out.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, describes cells and holds no expression, a cell stands twice, or a column holds words.
     """
     (path,) = paths
     separator, comments = separator_of(path), 0

@@ -1,11 +1,11 @@
 """What 10x Genomics' software writes: a folder of Matrix Market and names, or an HDF5 file of two versions."""
 
-from __future__ import annotations
-
 import re
 
+import h5py
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
@@ -35,8 +35,6 @@ def counted(path, notes: list | None = None):
     dies of a byte of zeros. :class:`DataError` if the file is damaged, holds a value that is no count, or, without
     `notes`, two of one place.
     """
-    from scipy import sparse
-
     with opened(path, whole=False) as stream:  # the number of entries is stated
         if not HEAD.fullmatch(stream.readline(200)):
             raise DataError(
@@ -128,9 +126,8 @@ def fitted(X, genes: pd.DataFrame, cells: pd.Index, what: str) -> None:
 def distinct(short, full, what: str) -> np.ndarray:
     """The short name of each gene where no other gene has it, else its full name; full names must differ.
 
-    Two genes may share a symbol. Renaming the second one by a number, as is often done, makes a gene that no other data
-    set has, and summing them is a choice for the reader of the book
-    (:func:`~shared.data.genes.translate.merge_duplicates`).
+    Renaming the second of two that share a symbol by a number makes a gene that no other data set has, and summing them
+    is the reader's choice (:func:`~shared.data.genes.translate.merge_duplicates`).
     """
     short, full = pd.Series(np.asarray(short, dtype=object)), pd.Series(np.asarray(full, dtype=object))
     names = short.where(~(short.duplicated(keep=False) | short.isin(MISSING)), full)
@@ -159,62 +156,28 @@ def triplet(paths, notes: list | None = None):
 
 
 def folder(paths, *, feature_type: str | None = GENES):
-    """A matrix, its genes and its barcodes, in any order and told apart by their names, as AnnData.
+    """A matrix, its genes and its barcodes, three files in any order and told apart by their names, as AnnData.
 
     Layout, gzipped or not: ``matrix.mtx`` (Matrix Market, genes × cells, whole numbers); version 2 ``genes.tsv`` (id,
-    symbol), version 3 ``features.tsv.gz`` (id, symbol, type: with antibodies the file holds several types);
-    ``barcodes.tsv``.
+    symbol), version 3 ``features.tsv.gz`` (id, symbol, type: with antibodies the file holds several types, of which
+    `feature_type` is kept, or all for None); ``barcodes.tsv``.
 
-    Parameters
-    ----------
-    paths : list of Path
-        The three files.
-    feature_type : str, optional
-        Version 3: the kind to keep; None keeps all.
-
-    Returns
-    -------
-    AnnData
-        ``X``: CSR, counts; entries of one place are summed, and ``uns["notes"]`` says so. ``var``: id, symbol,
-        feature_type. Genes are named by symbols; two that share one keep their ids.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged or missing, sizes do not match, or genes and barcodes are swapped.
+    ``X``: CSR, counts; entries of one place are summed, and ``uns["notes"]`` says so. ``var``: id, symbol,
+    feature_type. Genes are named by symbols; two that share one keep their ids. :class:`DataError` if a file is damaged
+    or missing, sizes do not match, or genes and barcodes are swapped.
     """
     notes: list[str] = []
     return _made(*triplet(paths, notes), feature_type, names_of_files(paths), notes)
 
 
 def h5(paths, *, feature_type: str | None = GENES, genome: str | None = None):
-    """10x Genomics' ``.h5``.
+    """10x Genomics' ``.h5``, one file: ``X``, ``var`` and notes as :func:`folder` gives them.
 
     Layouts, compressed columns of genes × cells: version 2, one group a genome, with data, indices, indptr, shape,
-    genes (ids), gene_names, barcodes; version 3, the group ``matrix``, the same but with ``features/{id, name,
-    feature_type}``.
-
-    Parameters
-    ----------
-    paths : list of Path
-        One file.
-    feature_type : str, optional
-        Version 3: the kind to keep; None keeps all.
-    genome : str, optional
-        Version 2 with several: the one to read.
-
-    Returns
-    -------
-    AnnData
-        As :func:`folder` gives it.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, its parts contradict each other, it holds several genomes, or no matrix.
+    genes (ids), gene_names, barcodes, and `genome` the one to read of several; version 3, the group ``matrix``, the
+    same but with ``features/{id, name, feature_type}``, of which `feature_type` is kept, or all for None.
+    :class:`DataError` if the file is damaged, its parts contradict each other, it holds several genomes, or no matrix.
     """
-    import h5py
-
     (path,) = paths
     notes: list[str] = []
     with refused(path, "an HDF5 matrix of 10x"), h5py.File(path) as file:
@@ -246,8 +209,6 @@ def text_of(stored) -> list[str]:
 
 
 def _sparse(group, genes, path, notes):
-    from scipy import sparse
-
     cells, shape = text_of(group["barcodes"]), tuple(int(n) for n in group["shape"][:])
     if shape != (genes, len(cells)):
         raise DataError(

@@ -14,9 +14,8 @@ so that the variance is mu + dispersion * mu**2. What is returned says in ``uns[
 ``uns["simulated"]`` is True: show the word wherever such data are shown. One seed gives the same bytes each time.
 """
 
-from shared.data.simulate.large import write_large
 from shared.data.simulate.model import NAMES
 from shared.data.simulate.resemble import compare, like, summary
 from shared.data.simulate.samples import bulk, cells, many, multiome
 
-__all__ = ["NAMES", "bulk", "cells", "compare", "like", "many", "multiome", "summary", "write_large"]
+__all__ = ["NAMES", "bulk", "cells", "compare", "like", "many", "multiome", "summary"]

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.special import softmax
 
-from shared.data.constraints import NotNegative, OneOf, Positive, Probability, Whole, require
+from shared.data.constraints import NotNegative, OneOf, Positive, Probability, Whole, check, require
 from shared.data.simulate.model import (
     as_adata,
     draw_counts,
@@ -18,6 +18,13 @@ from shared.data.simulate.model import (
     gene_names,
     type_names,
 )
+
+BOTH = dict.fromkeys(("n_genes", "n_batches"), Whole(1)) | {"depth": Positive(), "confounding": Probability()}
+BOTH |= dict.fromkeys(("dispersion", "effect", "location", "scale"), NotNegative())
+CELLS = BOTH | {"n_cells": Whole(1), "composition": Probability()}
+CELLS |= dict.fromkeys(("depth_sd", "gene_specific"), NotNegative())
+BULK = BOTH | {"n_samples": Whole(1), "units": OneOf("log", "counts", "tpm"), "purity": Probability()}
+EFFECTS = ("effect", "dispersion", "location", "scale")
 
 
 def cells(
@@ -39,6 +46,9 @@ def cells(
     seed: int = 0,
 ) -> ad.AnnData:
     """Single cells with types, depth, zeros and batches.
+
+    :class:`SettingError` is raised if a number, or a choice, is impossible, :class:`DataError` if options do not fit
+    together.
 
     Parameters
     ----------
@@ -72,23 +82,12 @@ def cells(
         ``X`` : float32 CSR of counts, ``layers["counts"]`` the same. ``obs``: ``cell_type``, ``batch``, ``depth``.
         ``uns["truth"]``: ``base``, ``types`` (log rates), ``shift``, ``stretch``, ``own``, ``proportions`` (batches ×
         types), ``dispersion``, ``names``.
-
-    Raises
-    ------
-    SettingError
-        If a number, or a choice, is impossible.
-    DataError
-        If options do not fit together.
     """
-    names = type_names(labels)
-    require(Whole(1), n_cells=n_cells, n_genes=n_genes, n_batches=n_batches)
-    require(Positive(), depth=depth)
-    effects = {"effect": effect, "dispersion": dispersion, "location": location, "scale": scale}
-    require(NotNegative(), depth_sd=depth_sd, gene_specific=gene_specific, **effects)
-    require(Probability(), composition=composition, confounding=confounding)
-    rng = np.random.default_rng(seed)
-    effects |= {"own": gene_specific, "composition": composition}
-    truth = draw_truth(rng, names, n_genes, n_batches, programmes, **effects)
+    options = locals()
+    check(options, CELLS)
+    names, rng = type_names(labels), np.random.default_rng(seed)
+    effects = {name: options[name] for name in (*EFFECTS, "composition")}
+    truth = draw_truth(rng, names, n_genes, n_batches, programmes, own=gene_specific, **effects)
     batch, kind = draw_types(rng, n_cells, truth["proportions"], confounding)
     deep = depth * np.exp(depth_sd * rng.normal(size=n_cells))
     X = np.zeros((n_cells, n_genes), np.float32)
@@ -146,7 +145,7 @@ def bulk(
     depth : float
         Median counts a sample.
     purity : float
-        Share of the sample's own tissue, 0 to 1.
+        From 0 to 1.
     label : str
         Column of ``obs`` that holds the tissue.
 
@@ -156,15 +155,10 @@ def bulk(
         ``X`` : float32 ndarray. ``obsm["mixture"]``: samples × tissues. ``uns["truth"]`` as in :func:`cells`, with
         ``lengths`` in bases and without ``own``.
     """
-    names = type_names(labels)
-    require(OneOf("log", "counts", "tpm"), units=units)
-    require(Whole(1), n_samples=n_samples, n_genes=n_genes, n_batches=n_batches)
-    require(Positive(), depth=depth)
-    effects = {"effect": effect, "dispersion": dispersion, "location": location, "scale": scale}
-    require(NotNegative(), **effects)
-    require(Probability(), purity=purity, confounding=confounding)
-    rng = np.random.default_rng(seed)
-    truth = draw_truth(rng, names, n_genes, n_batches, **effects)
+    options = locals()
+    check(options, BULK)
+    names, rng = type_names(labels), np.random.default_rng(seed)
+    truth = draw_truth(rng, names, n_genes, n_batches, **{name: options[name] for name in EFFECTS})
     truth["lengths"] = 2000 * np.exp(0.6 * rng.normal(size=n_genes))
     batch, kind = draw_types(rng, n_samples, truth["proportions"], confounding)
     mixture = (1 - purity) * rng.dirichlet(np.ones(len(names)), n_samples)
@@ -198,23 +192,9 @@ def multiome(
 ) -> ad.AnnData:
     """RNA and open chromatin of the same cells.
 
-    Each of ``links * n_genes`` peaks follows one gene: its log odds of being open are the gene's log rate in the cell's
-    type, centred, plus a constant; the other peaks are open at random. What is counted is 0 or 1.
-
-    Parameters
-    ----------
-    n_cells, n_genes : int
-        Of the RNA, which is that of :func:`cells` with `options`.
-    n_peaks : int
-        Regions.
-    links : int
-        Peaks a gene, where there are peaks enough.
-    open_share : float
-        Mean share of peaks open in a cell.
-    seed : int
-        Of everything.
-    **options
-        Of :func:`cells`.
+    Each of ``links * n_genes`` of the `n_peaks` peaks follows one gene: its log odds of being open are the gene's log
+    rate in the cell's type, centred, plus a constant that makes a share `open_share` of peaks open on average; the
+    other peaks are open at random. What is counted is 0 or 1. The RNA is that of :func:`cells` with `options`.
 
     Returns
     -------

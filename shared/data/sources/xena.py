@@ -42,8 +42,6 @@ def read(
     adjusted for batch; some genes have no value in some samples (NA), so ``missing="drop"``. Phenotypes: one row a
     sample, of more samples than were measured; Toil's is in Latin-1.
 
-    :class:`DataError` is raised if a file is damaged, lacks values, or names no sample of the other.
-
     Parameters
     ----------
     paths : list of Path
@@ -62,8 +60,8 @@ def read(
     -------
     AnnData
         ``X``: float32 ndarray. ``obs``: study, sample_type, tissue, disease, detail, sex, cancer as far as the
-        phenotypes have them; donor, from the sample's name; batch (the study) where it is known. Samples without a
-        phenotype have missing values. ``var``: id; genes are named by it, cut at the version where it has one.
+        phenotypes have them, missing for samples without one; donor, from the sample's name; batch (the study) where it
+        is known. ``var``: id; genes are named by it, cut at the version where it has one.
     """
     path, phenotypes = paths
     require(OneOf("refuse", "drop"), missing=missing, twice=twice)

@@ -10,22 +10,11 @@ from shared.data.sources.common import assembled, facts, together
 
 
 def donor(paths):
-    """A folder of 10x Genomics with a table of labels.
+    """A folder of 10x Genomics (:func:`shared.data.io.tenx.folder`) with a table of labels, in any order.
 
-    Layout: see :func:`shared.data.io.tenx.folder`, and ``68k_pbmc_barcodes_annotation.tsv`` (TSNE.1, TSNE.2, barcodes,
-    celltype). No cell was sorted: a label is the sorted population the cell correlates with best.
-
-    :class:`DataError` is raised if a file is damaged or missing, or no label fits.
-
-    Parameters
-    ----------
-    paths : list of Path
-        The three files of the folder and the table, in any order.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts. ``obs``: cell_type; missing for a barcode without one.
+    ``68k_pbmc_barcodes_annotation.tsv`` holds TSNE.1, TSNE.2, barcodes, celltype. No cell was sorted: a label is the
+    sorted population the cell correlates with best. ``X``: float32 CSR, counts. ``obs``: cell_type; missing for a
+    barcode without one.
     """
     others = [p for p in paths if kind_of(p) is None]
     if len(others) != 1:
@@ -39,8 +28,6 @@ def donor(paths):
 
 def beads(paths, *, populations):
     """Several 10x folders, each of one sorted population, as one data set.
-
-    :class:`DataError` is raised if a file is damaged or missing, or the folders list other genes.
 
     Parameters
     ----------

@@ -3,12 +3,11 @@
 The matrix is read through HDF5 directly, CSR or dense. The file is open only while something is read.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 from scipy import sparse
 
@@ -22,11 +21,7 @@ GAP = 4  # unwanted cells that are read along rather than read around: cheaper t
 class Backed:
     """One ``.h5ad`` file: its outline, and cells from it.
 
-    Parameters
-    ----------
-    path : path
-    layer : str or None
-        ``None`` reads ``X``, ``"raw"`` reads ``raw.X``, any other name ``layers[layer]``.
+    `layer` None reads ``X``, ``"raw"`` reads ``raw.X``, any other name ``layers[layer]``.
     """
 
     def __init__(self, path, layer=None):
@@ -58,8 +53,6 @@ class Backed:
     @contextlib.contextmanager
     def reading(self):
         """The file, open; whatever the HDF5 library says is said as :class:`DataError`."""
-        import h5py
-
         try:
             # No cache of chunks: blocks come in random order, and a block is read by one call.
             with h5py.File(self.path, "r", rdcc_nbytes=0, locking="best-effort") as file:
@@ -120,7 +113,10 @@ class Backed:
         """Cells by ascending position, in the file's own number type: CSR or ndarray of shape (len(rows), n_genes)."""
         with self.reading() as file:
             X = file[self.where]
-            found = self._read_sparse(X, rows) if self.sparse else self._read_dense(X, rows)
+            if self.sparse:
+                found = self._read_sparse(X, rows)
+            else:
+                found = np.concatenate([X[first:last][wanted - first] for first, last, wanted in _spans(rows)])
         values = found.data if self.sparse else found
         # A sum is finite only if every value is; it costs a tenth of asking each of them.
         if values.dtype.kind == "f" and not np.isfinite(values.sum(dtype=np.float64)):
@@ -149,9 +145,6 @@ class Backed:
         parts = values, columns.astype(small, copy=False), starts.astype(small)
         return sparse.csr_matrix(parts, shape=(len(rows), self.shape[1]), copy=False)
 
-    def _read_dense(self, X, rows):
-        return np.concatenate([X[first:last][wanted - first] for first, last, wanted in _spans(rows)])
-
     def _refuse_holes(self, X, rows):
         stored = sparse.coo_matrix(X)
         bad = ~np.isfinite(stored.data)
@@ -175,7 +168,6 @@ class Backed:
 
 def _names(table) -> tuple[str, ...]:
     """Names of the rows of an encoded data frame."""
-    import h5py
     from anndata.io import read_elem
 
     if isinstance(table, h5py.Dataset):

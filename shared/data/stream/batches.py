@@ -1,7 +1,5 @@
 """Mini-batches of a :class:`shared.data.stream.Stream` in random order."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json
@@ -22,13 +20,8 @@ BLOCKS = 64  # blocks in a buffer at least: fewer would let one stretch of the f
 class Batch(NamedTuple):
     """One mini-batch of n cells.
 
-    Attributes
-    ----------
-    X : float32 ndarray or CSR of shape (n, n_genes)
-    y : ndarray of shape (n,) or None
-        Codes into ``batches.classes`` (int64), or the numbers themselves (int64 or float32).
-    rows : int64 ndarray of shape (n,)
-        Positions in ``stream.obs``.
+    `X` is a float32 ndarray or CSR of shape (n, n_genes); `y` None, or of shape (n,), codes into ``batches.classes``
+    (int64) or numbers (int64 or float32); `rows`, int64 of shape (n,), are positions in ``stream.obs``.
     """
 
     X: np.ndarray | sparse.csr_matrix
@@ -54,10 +47,8 @@ class Batches:
         about two of its own chunks, but no more than 1/64 of the buffer.
     buffer : int, optional
         Cells held for shuffling; rounded up to whole batches. Without it 16,384, or as many as take 64 MB.
-    seed : int, default 0
-        Names the order of all epochs.
-    epoch : int, default 0
-        Counts from 0; each has an order of its own.
+    seed, epoch : int, default 0
+        Name the order of all epochs, and the epoch, which has an order of its own.
     cells : int or bool ndarray, optional
         Only these cells, such as the training cells of a split.
     dense : bool, default True

@@ -1,16 +1,15 @@
 """Matrices larger than memory: read an ``.h5ad`` file piece by piece, and shuffle its cells on the way to a network.
 
-``Stream("cells.h5ad")`` reads nothing but the outline of the file. ``chunks()`` gives its cells in order, ``batches()``
-in random order. Memory depends on the buffer and on the number of genes; of each cell only its place in the file is
-kept (8 bytes), and the labels that were asked for. ``.obs`` is read whole, and only when it is used.
+``Stream("cells.h5ad")`` reads the outline of the file; ``chunks()`` gives its cells in order, ``batches()`` in random
+order. Memory depends on the buffer and on the number of genes; of each cell only its place in the file (8 bytes) and
+the labels that were asked for are kept. ``.obs`` is read whole, and only when it is used.
 """
-
-from __future__ import annotations
 
 import os
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from shared.data.constraints import Maybe, OneOf, Whole, require
@@ -102,17 +101,11 @@ class Stream:
         return self.file.obs()
 
     def labels(self, name):
-        """One column of obs without reading the others.
+        """One column of obs without reading the others: its values, and its classes.
 
-        Returns
-        -------
-        values : ndarray of shape (n_cells,)
-            Codes into `classes` (int64; -1: not named), or the numbers themselves (int64 or float32).
-        classes : tuple of str or None
-            Sorted; None for a column of numbers.
+        Values are codes into the classes (int64; -1: not named), a sorted tuple of str; or numbers themselves (int64 or
+        float32), with None for classes.
         """
-        import pandas as pd
-
         column = pd.Series(self.file.obs(name))
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             whole = pd.api.types.is_integer_dtype(column) and not column.hasnans
@@ -122,12 +115,8 @@ class Stream:
         return codes.astype(np.int64), tuple(classes)
 
     def read(self, rows, *, dense=False):
-        """Cells by ascending position in ``obs``, aligned to ``genes``.
-
-        Returns
-        -------
-        float32 CSR or ndarray of shape (len(rows), n_genes)
-            As the file is stored, or an ndarray if `dense`.
+        """Cells by ascending position in ``obs``, aligned to ``genes``: float32 (len(rows), n_genes), CSR or ndarray as
+        the file is stored, or an ndarray if `dense`.
         """
         chosen, rows = rows, self._subset(rows)
         if not np.array_equal(chosen, rows):
@@ -188,22 +177,11 @@ class Stream:
         return max(16, int(self.file.entries / self.shape[0] * entry))
 
     def chunks(self, size=None, *, cells=None, dense=False):
-        """Go through the cells in the order of the file.
+        """Go through the cells in the order of the file: yields X, float32 CSR or ndarray (n, n_genes), and int64
+        positions (n,).
 
-        Parameters
-        ----------
-        size : int, optional
-            Cells in a chunk; without it, what takes about 32 MB.
-        cells : int or bool ndarray, optional
-            Only these cells; they come in the order of the file.
-        dense : bool, default False
-            Give ndarrays also where the file is sparse.
-
-        Yields
-        ------
-        X : float32 CSR or ndarray of shape (n, n_genes)
-        rows : int64 ndarray of shape (n,)
-            Positions in ``obs``.
+        `size` are the cells in a chunk; without it, what takes about 32 MB. `cells`, positions or a mask, are the only
+        ones to come. `dense` gives ndarrays also where the file is sparse.
         """
         require(Maybe(Whole(1)), size=size)
         size = int(np.clip(STEP_BYTES // self._bytes_per_cell(), 1, SPAN)) if size is None else int(size)

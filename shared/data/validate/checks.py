@@ -1,14 +1,12 @@
 """Entry checks: what is wrong with a matrix, one clear sentence each, naming the problem and the cure.
 
-:func:`check` looks and changes nothing. What no analysis can use (NaN, words, a gene named twice) is also what
-:func:`shared.data.load` and :func:`shared.data.from_arrays` refuse; the rest are findings to read and judge.
+What no analysis can use (NaN, words, a gene named twice) is also what :func:`shared.data.load` and
+:func:`shared.data.from_arrays` refuse; the rest are findings to read and judge.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
 
 from shared.data.constraints import Maybe, OneOf, Whole, require
@@ -20,9 +18,6 @@ from shared.data.validate.names import of_names, of_overlap
 from shared.data.validate.structure import column_of, layer_of, structural
 from shared.data.validate.values import EXACT, LOGGED_MAX, Values, looks_like, scan, units_of
 
-if TYPE_CHECKING:
-    import anndata as ad
-
 SEVERITIES = ("error", "warning", "note")
 NEEDS = ("counts", "log", "tpm", "z")
 TWICE_MAX = 2.4  # log1p of log1p of ten thousand: all that a cell scaled to that total can reach
@@ -33,8 +28,9 @@ NO_LABEL = {"", "nan", "none", "na", "n/a", "null", "unknown", "unlabelled", "un
 
 
 def check(
-    adata: ad.AnnData, *, need=None, labels=None, per_class=None, genes=None, organism=None, layer=None, strict=False
-) -> CheckReport:
+    adata: ad.AnnData, *, need=None, labels=None, per_class=None, genes=None, organism=None, layer=None, strict=False,
+    values=None,
+) -> CheckReport:  # fmt: skip
     """Look for what could spoil an analysis; nothing is changed.
 
     Parameters
@@ -55,21 +51,14 @@ def check(
     layer : str, optional
         Look at this layer in place of ``X``.
     strict : bool, default False
-        Raise on findings of severity ``"error"``.
+        Raise :class:`DataError` on findings of severity ``"error"``.
+    values : Values, optional
+        What :func:`~shared.data.validate.values.scan` found in the matrix, where it was looked at already.
 
     Returns
     -------
     CheckReport
-
-    Raises
-    ------
-    SettingError
-        If `need`, `organism` or `per_class` cannot be used.
-    DataError
-        If `per_class` comes without `labels`, or, with `strict`, if there is an error.
     """
-    import anndata as ad
-
     if not isinstance(adata, ad.AnnData):
         raise DataError(f"check takes AnnData, not {type(adata).__name__}: shared.data.from_arrays makes one")
     require(Maybe(OneOf(*NEEDS)), need=need)
@@ -77,16 +66,6 @@ def check(
     require(Maybe(Whole(1)), per_class=per_class)
     if per_class is not None and labels is None:
         raise DataError("per_class needs labels: name the column of obs that holds the classes")
-    report = report_of(adata, None, need, labels, per_class, genes, organism, layer)
-    if strict and report.errors:
-        raise DataError("\n".join(f.about("the matrix") for f in report.errors))
-    return report
-
-
-def report_of(
-    adata, values, need=None, labels=None, per_class=None, genes=None, organism=None, layer=None
-) -> CheckReport:
-    """As :func:`check`, of arguments that are in order; `values` are those of the matrix where they are known."""
     X = adata.X if layer is None else layer_of(adata, layer, "the matrix")
     found = list(structural(adata, X))
     looks, kind, row = "unreadable", None, "cell"
@@ -115,7 +94,14 @@ def report_of(
     first = {}  # of findings by the same check, errors before the others
     for f in sorted(found, key=lambda f: SEVERITIES.index(f.severity)):
         first.setdefault(f.check, f)
-    return CheckReport(tuple(first.values()), adata.shape, looks, kind, _facts(adata, values, looks, kind, row))
+    facts = [f"{adata.n_obs:,} {row}s × {adata.n_vars:,} genes", *([] if kind is None else [str(kind)])]
+    if values is not None:
+        empty = values.zeros / (values.shape[0] * values.shape[1])
+        facts.append(f"looks {looks}, from {values.smallest:,.4g} to {values.largest:,.4g}, {empty:.0%} zeros")
+    report = CheckReport(tuple(first.values()), adata.shape, looks, kind, "; ".join(facts))
+    if strict and report.errors:
+        raise DataError("\n".join(f.about("the matrix") for f in report.errors))
+    return report
 
 
 def _row(adata, v, looks) -> str:
@@ -285,11 +271,3 @@ def _of_labels(adata, labels, per_class, row) -> list[Finding]:
          "ask for fewer, or drop or merge these classes"),
     )
     # fmt: on
-
-
-def _facts(adata, v, looks, kind, row):
-    said = [f"{adata.n_obs:,} {row}s × {adata.n_vars:,} genes", *([] if kind is None else [str(kind)])]
-    if v is not None:
-        empty = v.zeros / (v.shape[0] * v.shape[1])
-        said.append(f"looks {looks}, from {v.smallest:,.4g} to {v.largest:,.4g}, {empty:.0%} zeros")
-    return "; ".join(said)

@@ -1,18 +1,13 @@
 """What a check says: one problem with its cure, and the report that collects them."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from shared.data.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from shared.data.genes.kinds import GeneKind
+from shared.data.genes.kinds import GeneKind
 
 
 @dataclass(frozen=True)
@@ -24,11 +19,10 @@ class Finding:
     check : str
         Short name of the check, such as ``"nan"``; the same finding always has the same one.
     severity : str
-        ``"error"``: nothing should be done with the data before it is cured. ``"warning"``: look before you go on.
-        ``"note"``: good to know.
-    problem : str
-        What the data do or hold, continuing a sentence that begins with their name.
-    cure : str
+        ``"error"``: nothing should be done before it is cured. ``"warning"``: look at it first. ``"note"``: good to
+        know.
+    problem, cure : str
+        What the data do or hold, continuing a sentence that begins with their name; and what to do.
     """
 
     check: str
@@ -64,9 +58,9 @@ class CheckReport:
     shape : tuple of int
         (cells, genes).
     looks : str
-        What the values look like: ``"counts"``, ``"binary"``, ``"expected counts"``, ``"logged"``,
-        ``"logged twice"``, ``"per million"``, ``"scaled to one total"``, ``"linear"``, ``"shares"``, ``"signed"``,
-        ``"equal"``, or ``"unreadable"``.
+        What the values look like: ``"counts"``, ``"binary"``, ``"expected counts"``, ``"logged"``, ``"logged twice"``,
+        ``"per million"``, ``"scaled to one total"``, ``"linear"``, ``"shares"``, ``"signed"``, ``"equal"``, or
+        ``"unreadable"``.
     genes : GeneKind or None
         Kind and species of the gene names.
     facts : str
@@ -101,8 +95,6 @@ class CheckReport:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a finding: severity, check, problem, cure."""
-        import pandas as pd
-
         rows = [(f.severity, f.check, f.problem, f.cure) for f in self.findings]
         return pd.DataFrame(rows, columns=["severity", "check", "problem", "cure"])
 

@@ -1,7 +1,5 @@
 """Findings about the names of genes: their kind, their species, damage, and overlap with a reference list."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

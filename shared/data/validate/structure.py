@@ -1,11 +1,8 @@
 """What no analysis can use, whatever the values: no matrix, no numbers, damaged storage, names that clash."""
 
-from __future__ import annotations
-
 import numbers
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,13 +13,10 @@ from shared.data.errors import DataError
 from shared.data.genes.lists import UNWRITABLE, many, shown
 from shared.data.validate.findings import Finding, findings, refuse
 
-if TYPE_CHECKING:
-    import anndata as ad
-
 MERGE = "shared.data.genes.translate.merge_duplicates sums the copies, or drop them"
 
 
-def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False, cure=MERGE) -> None:
+def structure(adata, what="the matrix", duplicated_genes=False, cure=MERGE) -> None:
     """Refuse AnnData whose shape, type, storage or names no step can work with; values are not looked at.
 
     The first problem is raised as :class:`DataError` about `what`. Genes that are named twice may stand where

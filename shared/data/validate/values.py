@@ -1,7 +1,5 @@
 """The values of a matrix: looked at once, block by block, and told apart (counts, logged, per million and so on)."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from shared.data.catalogue import UNITS
+from shared.data.errors import DataError
 from shared.data.validate.structure import matrix_problems
 
 BLOCK = 2**20  # values looked at in one go: 8 MB as float64
@@ -22,22 +21,12 @@ STEADY = 0.01  # totals of cells that vary less than this, relative to their mea
 
 @dataclass(frozen=True)
 class Values:
-    """What one pass over a matrix found.
+    """What one pass over a matrix of `shape` found.
 
-    Attributes
-    ----------
-    shape : tuple of int
-    totals : float64 ndarray of shape (n_cells,)
-    cells_of : int64 ndarray of shape (n_genes,)
-        Cells in which each gene is not zero.
-    smallest, largest : float
-        Of the finite values, zeros that are not stored among them.
-    nan, infinite, negative, fractions, zeros : int
-        How many values are so.
-    beyond, large : int
-        Finite values that float32 cannot hold; whole numbers that it rounds.
-    stored_zeros, parts : int
-        Zeros a sparse matrix stores, and entries beyond one for each place.
+    `totals` (float64) are of the cells, `cells_of` (int64) the cells in which each gene is not zero; `smallest` and
+    `largest` are of the finite values, zeros that are not stored among them. The rest are numbers of values: of NaN,
+    infinite, negative, fractions, zeros; `beyond`, finite values that float32 cannot hold; `large`, whole numbers that
+    it rounds; `stored_zeros` of a sparse matrix; and `parts`, its entries beyond one for each place.
     """
 
     shape: tuple[int, int]
@@ -69,8 +58,8 @@ class Values:
 def blocks(X) -> Iterator[tuple[slice, np.ndarray | sparse.csr_matrix, int]]:
     """Rows of `X` in blocks of about a million values, float64, each place of a sparse block stored once at most.
 
-    The third of each triple is how many entries beyond one for each place were added up to make it so. `X` may be an
-    array, a sparse matrix of any format, or the matrix of a backed AnnData.
+    The third of each triple is how many entries beyond one for each place were added up to make it so. `X` is an array,
+    a sparse matrix of any format, or the matrix of a backed AnnData.
     """
     if hasattr(X, "to_memory") and getattr(X, "format", "csr") != "csr":
         X = X.to_memory()
@@ -133,9 +122,9 @@ def scan(X) -> Values:
 def units_of(adata, values: Values | None = None) -> str | None:
     """What ``X`` of an AnnData holds by ``uns["units"]``; None where that is not among :data:`UNITS`.
 
-    Words that were written before the values were logged are not repeated: ``"counts"`` and ``"tpm"`` become
-    ``"log"`` where undoing log(1 + x) gives every cell the same total, or the cell's own ``layers["counts"]`` times one
-    number. `values` are those of ``X``, where they were looked at already.
+    ``"counts"`` and ``"tpm"`` that were written before the values were logged become ``"log"``: where undoing log(1 +
+    x) gives every cell the same total, or the cell's own ``layers["counts"]`` times one number. `values` are those of
+    ``X``, where they were looked at already.
     """
     units = adata.uns.get("units")
     if not isinstance(units, str) or units not in UNITS:
@@ -181,6 +170,15 @@ def summable(X, units=None) -> bool:
 def may_be_logged(values) -> bool:
     """Whether values (ndarray, all finite) hold fractions and nothing as large as counts are, as logarithms do."""
     return bool(values.size and values.max() < LOGGED_MAX and (values % 1).any())
+
+
+def refuse_logs(values, units, what: str, cure: str) -> None:
+    """Refuse what its `units` call logarithms, or what may be by its `values` (ndarray), whatever the units say."""
+    if isinstance(units, str) and units in LOGGED:
+        raise DataError(f"{what} looks logged already (uns['units'] says {units!r}): {cure}")
+    if may_be_logged(values):
+        said = f"{what} looks logged already (fractions, none above {values.max():.3g})"
+        raise DataError(f"{said}: {cure}; if these are counts, put them into adata.layers['counts']")
 
 
 def looks_like(values: Values, X) -> str:
