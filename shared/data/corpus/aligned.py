@@ -14,11 +14,12 @@ from shared.data.cells import finite_matrix
 from shared.data.corpus.fingerprint import Fingerprint, fingerprint, gene_keys, joined
 from shared.data.errors import DataError
 from shared.data.genes.kinds import gene_kind
-from shared.data.genes.lists import many, names_of, once
+from shared.data.genes.lists import names_of, once
 from shared.data.stream.batches import BUFFER_CELLS
 from shared.data.stream.stream import Stream, moved, places
 from shared.data.validate.values import refuse_logs, units_of
 
+HOW = "translate it first with shared.data.to_symbols or shared.data.genes.translate.to_human"
 CURE = "put counts into adata.layers['counts']; where they are lost, np.expm1 of the logarithms"
 
 
@@ -26,16 +27,9 @@ class DataSet:
     """Counts of one data set, an AnnData or an ``.h5ad`` file, over genes of its own and then over those of a corpus.
 
     With `logs` logarithms are admitted, which can be compared with counts by the genes that a cell expresses, but not
-    trained on. A file is read when its cells are asked for.
-
-    Attributes
-    ----------
-    genes : tuple of str
-        Its own.
-    counts, logs : float32 CSR or :class:`OnDisk`
-        Over the genes of a corpus, once :meth:`align` was called; log(1 + count) shares the columns of the counts.
-    here : bool ndarray, genes of the corpus
-        Which of them it has.
+    trained on. A file is read when its cells are asked for. ``genes`` are its own; once :meth:`align` was called,
+    ``counts`` and ``logs``, log(1 + count), are float32 CSR that share their columns, or :class:`OnDisk`, over the
+    genes of a corpus, and the bool array ``here`` says which of these it has.
     """
 
     def __init__(self, name, value, *, logs=False):
@@ -49,10 +43,7 @@ class DataSet:
             if not hasattr(value, "var_names") or not hasattr(value, "layers"):
                 raise DataError(f"{name!r} is {type(value).__name__}: give an AnnData, or the path of an .h5ad file")
             layer = "counts" if "counts" in value.layers else None
-            X = value.layers["counts"] if layer else value.X
-            if X is None:
-                raise DataError(f"{name} has neither X nor layers['counts']: put the counts into one of them")
-            X = self._X = cleaned(name, X)
+            X = self._X = cleaned(name, value.layers[layer] if layer else value)
             self.genes, self.n_cells, units = tuple(names_of(value)), value.n_obs, units_of(value)
         once(self.genes, name)
         if not logs and layer is None:  # beside log(1 + count) they would be on another scale
@@ -65,10 +56,7 @@ class DataSet:
         place = places(self.genes, genes)
         self.here = np.isin(np.arange(len(genes)), place)
         if not self.here.any() and not empty:
-            raise DataError(
-                f"{self.name} has none of the {many(len(genes), 'gene')}; it has {gene_kind(self.genes)}: translate it "
-                "first with shared.data.to_symbols or shared.data.genes.translate.to_human"
-            )
+            raise DataError(f"{self.name} has none of the {len(genes):,} genes; it has {gene_kind(self.genes)}: {HOW}")
         self._place, self.keys, self.shape = place, keys, (self.n_cells, len(genes))
         if self.stream is None:
             self.counts = self._moved(self._X)
@@ -81,7 +69,6 @@ class DataSet:
         return X if in_place else moved(X, self._place, self.shape[1])
 
     def _own(self):
-        """Its cells over its own genes, a part at a time."""
         return [self._X] if self.stream is None else (cleaned(self.name, X) for X, _ in self.stream.chunks())
 
     @cached_property

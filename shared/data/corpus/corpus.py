@@ -27,8 +27,12 @@ MEMORY = 4 * BUFFER_BYTES  # for the buffers of all files together
 class Corpus:
     """Data sets aligned to one list of genes: ``Corpus({"a": adata, "b": "atlas.h5ad"})``.
 
-    :class:`DataError` is raised if there is no set, a set is no counts, sets share no gene, or a list names a gene
-    twice. Memory is 12 bytes an entry: its column, the count and the logarithm.
+    ``genes`` is a tuple of str. ``matrices`` are log(1 + count) by name, float32, cells × genes: CSR in memory, on disk
+    an :class:`~shared.data.corpus.aligned.OnDisk`, which gives CSR for the rows it is asked for; ``counts`` are the
+    same before the logarithm. ``left_out`` is what :meth:`without` left out; ``memo`` holds what was computed from one
+    data set and its name tells, for parts of the corpus to share. Memory is 12 bytes an entry: its column, the count
+    and the logarithm. :class:`DataError` is raised if there is no set, a set is no counts, sets share no gene, or a
+    list names a gene twice.
 
     Parameters
     ----------
@@ -37,26 +41,11 @@ class Corpus:
         counts they would be on another scale. A path to an ``.h5ad`` file stays on disk.
     genes : {"common", "union"} or sequence of str, default "common"
         Genes that all sets have, or that any has, sorted; or these, in this order. A gene that a set lacks is zero.
-
-    Attributes
-    ----------
-    genes : tuple of str
-    matrices : dict of str to matrix
-        log(1 + count) by name, float32, cells × genes. CSR in memory. On disk a
-        :class:`~shared.data.corpus.aligned.OnDisk`, which gives CSR for the rows it is asked for.
-    counts : dict of str to matrix
-        The same before the logarithm.
-    left_out : tuple of str
-        What :meth:`without` left out.
-    memo : dict
-        What was computed from one data set and its name tells, for parts of the corpus to share.
     """
 
     def __init__(self, sets, *, genes="common"):
-        if not isinstance(sets, Mapping) or not sets:
-            raise DataError("sets should be a dict of names and AnnData or paths, and hold one at least")
-        if not all(isinstance(name, str) and name for name in sets):
-            raise DataError("each data set is named by a word: Corpus({'pbmc': adata})")
+        if not isinstance(sets, Mapping) or not sets or not all(isinstance(name, str) and name for name in sets):
+            raise DataError("sets should be a dict of names (words) and AnnData or paths, and hold one at least")
         self._sets = {name: DataSet(name, value) for name, value in sets.items()}
         self.genes = _gene_list(genes, {name: s.genes for name, s in self._sets.items()})
         self._keys, self.left_out, self.memo = gene_keys(self.genes), (), {}
@@ -98,14 +87,8 @@ class Corpus:
 
         A set of n cells has batches of ``n // n_batches``, one at least; the last of a set may be smaller. `rng`, a
         Generator or int, draws the order. Cells in memory are shuffled; those of a file come as
-        :meth:`shared.data.stream.Stream.batches` gives them.
-
-        Yields
-        ------
-        cells : tuple of float32 CSR, cells × genes
-            log(1 + count), in the order of the data sets.
-        rows : tuple of int64 ndarray
-            Which cells these are: rows of ``corpus.matrices[name]``.
+        :meth:`shared.data.stream.Stream.batches` gives them. Yields two tuples in the order of the data sets: log(1 +
+        count), float32 CSR of cells × genes, and which cells these are, int64 rows of ``corpus.matrices[name]``.
         """
         require(Whole(1), n_batches=n_batches)
         rng, sets = np.random.default_rng(rng), list(self.matrices.values())
@@ -163,13 +146,9 @@ class Corpus:
         found = self._like(self._outside(adata))
         if found:
             said = ", ".join(f"{name!r} ({share:.0%} of the cells of the smaller)" for name, share in found.items())
-            raise DataError(
-                f"the data set is in the corpus as {said}: a result on it would not be one on unseen data. Pre-train "
-                "on corpus.without(adata)"
-            )
+            raise DataError(f"the data set is in the corpus as {said}: pre-train on corpus.without(adata)")
 
     def _outside(self, adata):
-        """A data set of the caller's, aligned like those of the corpus."""
         one = DataSet("the data set", adata, logs=True)
         one.align(self.genes, self._keys, empty=True)
         return one
@@ -187,10 +166,7 @@ def _gene_list(genes, names) -> tuple[str, ...]:
             if not merged or mixed:
                 said = "; ".join(f"{name}: {kind}" for name, kind in list(kinds.items())[:4])
                 cure = "shared.data.genes.translate.to_human" if mixed else "shared.data.to_symbols"
-                raise DataError(
-                    f"the data sets share {many(len(merged), 'gene')} ({said}): bring them to one kind of names with "
-                    f"{cure}, or take genes='union'"
-                )
+                raise DataError(f"the data sets share {many(len(merged), 'gene')} ({said}): use {cure}, or 'union'")
         return tuple(sorted(merged))
     found = tuple(names_of(genes))
     once(found, "genes")

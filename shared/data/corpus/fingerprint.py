@@ -1,12 +1,10 @@
 """Cells told by their content: the same cell under another name, in another row or with its genes in another order.
 
 Each gene's name becomes a random number of 64 bits, and a cell's number is the sum, modulo 2**64, over the genes it
-expresses; sums do not ask for an order. A gene that no cell expresses adds nothing, so a file that leaves it out gives
-the same numbers. Two numbers are made of each cell. One mixes in how much of the gene there is. The other asks only
-which genes there are, so that counts agree with what was scaled or logged from them.
-
-Unlike cells get one number with a chance of about 1 in 10**19. What the numbers cannot see: a copy whose genes have
-other names, or whose values were smoothed, imputed or drawn anew.
+expresses, in any order. Two numbers are made of each cell: one mixes in how much of the gene there is; the other asks
+only which genes there are, so that counts agree with what was scaled or logged from them. Unlike cells get one number
+with a chance of about 1 in 10**19. What the numbers cannot see: a copy whose genes have other names, or whose values
+were smoothed, imputed or drawn anew.
 """
 
 import hashlib

@@ -220,7 +220,7 @@ def test_a_set_that_is_no_counts_is_named(tmp_path, where, what, says):
     [
         (lambda: Corpus({}), "hold one at least"),
         (lambda: Corpus([cells()]), "a dict of names"),
-        (lambda: Corpus({3: cells()}), "named by a word"),
+        (lambda: Corpus({3: cells()}), r"names \(words\)"),
         (lambda: Corpus({"a": np.ones((2, 2))}), "'a' is ndarray"),
         (lambda: Corpus({"a": cells()}, genes="some"), "'common', 'union'"),
         (lambda: Corpus({"a": cells()}, genes=[]), "names none"),
