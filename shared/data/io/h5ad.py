@@ -13,17 +13,9 @@ from shared.data.validate.structure import column_of, layer_of, matrix_of, widen
 def read(paths, *, layer=None, obs=None, units=None):
     """An ``.h5ad`` file as it stands; :class:`DataError` if it is damaged, or has no such layer or column.
 
-    Parameters
-    ----------
-    paths : list of Path
-        One file.
-    layer : str, optional
-        Take ``X`` from this layer.
-    obs : dict, optional
-        New name to old name of columns of ``obs``; the old ones stay. ``{"cell_type": "celltype", "batch": "tech"}``
-        gives scIB's pancreas the names the book uses.
-    units : str, optional
-        What ``X`` holds, where the file does not say it.
+    ``X`` is taken from `layer` where one is named, and holds `units` where the file does not say it. `obs` gives new
+    names to columns of ``obs``, beside the old ones: ``{"cell_type": "celltype", "batch": "tech"}`` gives scIB's
+    pancreas the names the book uses.
     """
     (path,) = paths
     with refused(path, ".h5ad"), warnings.catch_warnings():

@@ -36,14 +36,10 @@ def counted(path, notes: list | None = None):
     `notes`, two of one place.
     """
     with opened(path, whole=False) as stream:  # the number of entries is stated
-        if not HEAD.fullmatch(stream.readline(200)):
-            raise DataError(
-                f"{path.name} does not begin as a Matrix Market file of coordinates (integer or real, general): "
-                f"it is another file, {AGAIN}"
-            )
-        stated = SIZES.fullmatch(next((line for line in stream if not line.startswith(b"%")), b""))
-        if not stated:
-            raise DataError(f"{path.name} does not state its size above its entries: it is damaged, {AGAIN}")
+        head, size = stream.readline(200), next((line for line in stream if not line.startswith(b"%")), b"")
+        stated = SIZES.fullmatch(size)
+        if not (stated and HEAD.fullmatch(head)):
+            raise DataError(f"{path.name} is no Matrix Market file of coordinates that states its size: {AGAIN}")
         n_rows, n_columns, n = map(int, stated.groups())
         rule = {"sep": r"\s+", "header": None, "na_filter": False, "low_memory": False, "chunksize": BLOCK}
         parts = [_entries(part, n_rows, n_columns, path) for part in pd.read_csv(stream, **rule)]
@@ -54,15 +50,13 @@ def counted(path, notes: list | None = None):
 
 
 def _entries(part, n_rows, n_columns, path):
-    """Rows, columns and values of some entries, places counted from zero."""
-    if part.shape[1] != 3 or any(d.kind not in "iuf" for d in part.dtypes):
-        raise DataError(f"{path.name} has entries that are not a row, a column and a number: {AGAIN}")
-    rows, columns, values = (part[i].to_numpy() for i in range(3))
+    kinds, places = "".join(d.kind for d in part.dtypes), part.iloc[:, :2]
+    fits = re.fullmatch("ii[iuf]", kinds) and places.min().min() > 0 and (places.max() <= (n_rows, n_columns)).all()
+    if not fits:
+        raise DataError(f"{path.name} has entries that are no place and number in {n_rows:,} × {n_columns:,}: {AGAIN}")
+    values = part[2].to_numpy()
     sound(values[:, None], "counts", part.iloc[:, :0], path)
-    for at, most in ((rows, n_rows), (columns, n_columns)):
-        if at.dtype.kind == "f" or at.min() < 1 or at.max() > most:
-            raise DataError(f"{path.name} has entries outside its {n_rows:,} × {n_columns:,}: it is damaged, {AGAIN}")
-    return rows.astype(np.int32) - 1, columns.astype(np.int32) - 1, values
+    return part[0].to_numpy(np.int32) - 1, part[1].to_numpy(np.int32) - 1, values
 
 
 def _once(X, n, path, notes):
@@ -81,28 +75,21 @@ def _once(X, n, path, notes):
 def features(path) -> pd.DataFrame:
     """``genes.tsv`` (version 2: id, symbol) or ``features.tsv`` (version 3: id, symbol, type)."""
     table = words(path, "\t", heading=False, quoted=False, whole=False)
-    if table.shape[1] > 6:
-        raise DataError(
-            f"{path.name} has {table.shape[1]} columns where an id, a symbol and perhaps a type are due: {AGAIN}"
-        )
-    table = table.iloc[:, :3].set_axis(["id", "symbol", "feature_type"][: table.shape[1]], axis=1)
+    wide, table = table.shape[1] > 6, table.iloc[:, :3]
+    table = table.set_axis(["id", "symbol", "feature_type"][: table.shape[1]], axis=1)
     table = table if "symbol" in table else table.assign(symbol=table["id"])
     odd = table[["id", "symbol"]].apply(lambda c: (c == "") | c.str.contains('"')).any(axis=1)
-    if odd.any():
-        raise DataError(
-            f"{path.name} has names that are empty or hold quotation marks ({shown(table['id'][odd])}): {AGAIN}"
-        )
+    if wide or odd.any():
+        raise DataError(f"{path.name} has other columns than id, symbol and type, or names without a word: {AGAIN}")
     return table
 
 
 def barcodes(path) -> pd.Index:
     """One barcode a line."""
     table = words(path, "\t", heading=False, quoted=False, whole=False)
-    if table.shape[1] != 1:
-        raise DataError(f"{path.name} has {table.shape[1]} columns where one, of barcodes, is due: it is another file")
     names, lengths = table["0"], table["0"].str.len()
-    if names.str.contains('"').any():
-        raise DataError(f"{path.name} has barcodes with quotation marks: it is damaged, {AGAIN}")
+    if table.shape[1] != 1 or names.str.contains('"').any():
+        raise DataError(f"{path.name} does not hold one barcode a line, without quotation marks: it is another file")
     if (lengths[:-1] == lengths.iloc[0]).all() and lengths.iloc[-1] < lengths.iloc[0]:
         raise DataError(f"{path.name} ends in {names.iloc[-1]!r}, shorter than the others: it was cut, {AGAIN}")
     return pd.Index(names, dtype=object)
@@ -135,10 +122,7 @@ def distinct(short, full, what: str) -> np.ndarray:
     names = names.where(~(names.duplicated(keep=False) & (names != full)), full)
     twice = names[names.duplicated()].unique()
     if len(twice):
-        raise DataError(
-            f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): "
-            "the file is damaged, or not the one this reader knows"
-        )
+        raise DataError(f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): damaged, {AGAIN}")
     return names.to_numpy(dtype=object)
 
 
@@ -211,10 +195,7 @@ def text_of(stored) -> list[str]:
 def _sparse(group, genes, path, notes):
     cells, shape = text_of(group["barcodes"]), tuple(int(n) for n in group["shape"][:])
     if shape != (genes, len(cells)):
-        raise DataError(
-            f"{path.name} says it holds {' × '.join(map('{:,}'.format, shape))}, genes × cells, and names {genes:,} "
-            f"and {len(cells):,}: it is damaged, {AGAIN}"
-        )
+        raise DataError(f"{path.name} holds {shape} and names {genes} genes, {len(cells)} cells: damaged, {AGAIN}")
     data = group["data"][:]
     sound(data[:, None], "counts", pd.DataFrame(index=range(0)), path)
     data = data.astype(np.int64 if data.dtype.kind in "iu" else np.float64)  # sums need room

@@ -36,20 +36,12 @@ def assembled(X, genes, obs: pd.DataFrame, units: str, what: str, *, var: pd.Dat
     line, or there are no cells or genes.
     """
     genes = pd.Index(np.asarray(genes, dtype=object), dtype=object)
-    if X.shape != (len(obs), len(genes)):
-        raise DataError(
-            f"{what}: the matrix is {X.shape[0]:,} cells × {X.shape[1]:,} genes, and there are "
-            f"{len(obs):,} and {len(genes):,} names: the files do not belong together"
-        )
-    if 0 in X.shape:
-        raise DataError(f"{what} has {X.shape[0]:,} cells and {X.shape[1]:,} genes: there is nothing to read")
+    if X.shape != (len(obs), len(genes)) or 0 in X.shape:
+        raise DataError(f"{what}: X is {X.shape}, and {len(obs)} cells, {len(genes)} genes are named: {AGAIN}")
     cells = pd.Index(obs.index.astype(str), dtype=object)
     odd = [n for n in chain(genes, cells) if n == "" or '"' in n or n != n.strip()]
     if odd:
-        raise DataError(
-            f"{what} has {many(len(odd), 'name')} that are empty, or hold blanks or quotation marks at their ends "
-            f"({shown(map(repr, odd))}): correct them, or fetch the file again"
-        )
+        raise DataError(f"{what} has names with blanks or quotation marks, or none ({shown(map(repr, odd))}): {AGAIN}")
     made = named(X, genes, cells, what, var=var, notes=notes)
     words = obs.select_dtypes(["object", "string"])
     made.obs = obs.set_axis(made.obs_names).assign(**{name: pd.Categorical(obs[name]) for name in words})
@@ -66,14 +58,8 @@ def together(parts):
     matrices, genes, obs, names = zip(*parts)
     for own, name in zip(genes, names):
         if list(own) != list(genes[0]):
-            raise DataError(
-                f"{name} names other genes than {names[0]}, or the same in another order: they are not of one release "
-                f"or species, or one is damaged; {AGAIN}"
-            )
+            raise DataError(f"{name} names other genes than {names[0]}, or in another order: fetch both again")
     return sparse.vstack(matrices, format="csr"), genes[0], pd.concat(obs)
-
-
-# Labels
 
 
 def labels(values):
@@ -100,16 +86,10 @@ def facts(table, columns: dict, cells, matrix: str, path, *, key: str | None = N
         raise DataError(f"{path.name} names {many(len(twice), 'cell')} more than once ({shown(twice)}): it is damaged")
     lacking, foreign = cells[~cells.isin(found.index)], found.index[~found.index.isin(cells)]
     if len(lacking) == len(cells):
-        raise DataError(
-            f"{path.name} names none of the cells of {matrix} ({shown(found.index[:2])} beside {shown(cells[:2])}): "
-            "they do not belong together, or the matrix lies on its side"
-        )
+        raise DataError(f"{path.name} names none of the cells of {matrix} ({shown(cells)}): is it of another set?")
     for wrong, names in (("lacks", lacking if all_cells else ()), ("names, beside the", foreign if only_cells else ())):
         if len(names):
-            raise DataError(
-                f"{path.name} {wrong} {many(len(names), 'cell')} of {matrix} ({shown(names)}): "
-                "the files are not of one release, or one was cut short; fetch both again"
-            )
+            raise DataError(f"{path.name} {wrong} {many(len(names), 'cell')} of {matrix} ({shown(names)}): fetch both")
     return found.reindex(cells)
 
 
@@ -118,17 +98,11 @@ def plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-# Tables of numbers
-
-
 def header(line: bytes, corners, path) -> pd.Index:
     """The names of the cells in a header of tabs that begins with one of the words `corners`."""
     corner, *cells = fields(line, "\t") or [""]
     if corner not in corners or not cells:
-        raise DataError(
-            f"{path.name} begins with {corner[:40]!r} where {corners[0]!r} and the names of cells are due: "
-            f"it is another table, or its head was lost; {AGAIN}"
-        )
+        raise DataError(f"{path.name} begins with {corner[:40]!r} where {corners[0]!r} and cells are due: {AGAIN}")
     return pd.Index(cells, dtype=object)
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes.lists import many, shown
-from shared.data.io.tables import AGAIN
+from shared.data.genes.lists import many
 from shared.data.sources.common import assembled, numbers
 
 CONDITIONS = {
@@ -49,11 +48,8 @@ def read(paths, *, tissue: str | None = None):
     the mouse at the end: ``Mmus_C57-6J_TA_FLT_Rep1_M23``. One mouse may have given tissue to several studies: split by
     ``donor`` before you compare. `tissue` is that of all samples, where their names do not hold it.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 ndarray. ``obs``: condition, tissue, donor (the mouse), replicate, strain, study
-        (GLDS-105 gives OSD-105), batch (the study). ``var``: spike_in.
+    ``X``: float32 ndarray. ``obs``: condition, tissue, donor (the mouse), replicate, strain, study (GLDS-105 gives
+    OSD-105), batch (the study). ``var``: spike_in.
     """
     (path,) = paths
     ids, samples, X = numbers(path, dense=True)
@@ -72,10 +68,7 @@ def _told(name, path, tissue):
     tokens = name.split("_")
     at = [i for i, token in enumerate(tokens) if token in CONDITIONS]
     if len(at) != 1 or at[0] == len(tokens) - 1:
-        raise DataError(
-            f"{path.name} has a sample {name!r}, whose name does not say its condition ({shown(CONDITIONS)}) and "
-            f"mouse: it is another table, on its side, or a newer release with other names; {AGAIN}"
-        )
+        raise DataError(f"{path.name}: the name {name!r} does not say its condition and mouse: it is another table")
     before = tokens[: at[0]]
     place = next((token for token in before[::-1] if token in TISSUES), before[-1] if before else None)
     repeat = re.search(r"_Rep(\d+)(?:_|$)", name)

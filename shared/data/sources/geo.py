@@ -23,11 +23,8 @@ def umi(paths):
     ``assigned_cluster``, then one whole number for each gene; all files name the same genes in one order. The donor
     (human1, mouse2) is the part of a file's name after ``GSM…_`` and before ``_umifm``.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR. ``obs``: cell_type (the authors' cluster, made of these counts), donor, batch (the donor),
-        species, barcode where known.
+    ``X``: float32 CSR. ``obs``: cell_type (the authors' cluster, made of these counts), donor, batch (the donor),
+    species, barcode where known.
     """
     parts = []
     for path in paths:
@@ -43,8 +40,6 @@ def umi(paths):
     X, genes, obs = together(parts)
     return assembled(X, genes, obs.dropna(axis=1, how="all"), "counts", names_of_files(paths))
 
-
-# Series matrices
 
 TABLE = (b"!series_matrix_table_begin", b"!series_matrix_table_end")
 
@@ -91,11 +86,8 @@ def series(paths):
     ``!series_matrix_table_begin`` and ``…_end``, probes × samples under a header ``"ID_REF"``. Values are what the
     submitters gave, so one study is logged and the next is not. Sequencing studies keep theirs in other files.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 ndarray, samples × probes. ``obs``: title, source_name_ch1, the characteristics; and response
-        (responder, non_responder) where the record of every sample says the one or the other (sensitive, resistant).
+    ``X``: float32 ndarray, samples × probes. ``obs``: title, source_name_ch1, the characteristics; and response
+    (responder, non_responder) where the record of every sample says the one or the other (sensitive, resistant).
     """
     (path,) = paths
     with opened(path) as stream:
@@ -135,21 +127,7 @@ def _response(said):
     return None
 
 
-# Tables with genes in rows
-
-
-def matrix(
-    paths,
-    *,
-    ids: int = 1,
-    short: str | None = None,
-    full: str | None = None,
-    cut: str = "",
-    cells: dict | None = None,
-    key_to_cell: tuple[str, str] = ("", ""),
-    obs: dict | None = None,
-    drop: dict | None = None,
-):
+def matrix(paths, *, ids=1, short=None, full=None, cut="", cells=None, key_to_cell=("", ""), obs=None, drop=None):
     r"""A table with genes in rows, and labels from the series matrices beside it.
 
     Layout, each gzipped:
@@ -163,31 +141,15 @@ def matrix(
     - Xin, GSE81608 ``…human_islets_rpkm.txt.gz``: tabs; ``gene.id`` (Entrez numbers), then RPKM of ``Sample_1`` to
       ``Sample_1600``; types in the series matrix, titled "Pancreatic islet cell sample 1".
 
-    Parameters
-    ----------
-    paths : list of Path
-        The table; then series matrices.
-    ids : int
-        Columns at the start of a row that hold no measurement.
-    short, full : str, optional
-        Which of them names a gene, and which names it where the short name is missing or stands twice; the first does
-        without them.
-    cut : str
-        Regular expression of what is cut from the short name; where two genes are then alike, both keep the full name.
-    cells : dict
-        Column of ``obs`` to a regular expression whose first group is taken from the cell's name.
-    key_to_cell : pair of str
-        Regular expression and replacement that make a cell's name of a sample's title.
-    obs : dict
-        Column of ``obs`` to what the series matrices call it (characteristics in lower case with underscores).
-    drop : dict
-        Column of ``obs`` to labels whose cells are left out: those the authors dropped, or took for mixtures.
+    `paths` are the table, then series matrices. The first `ids` columns hold no measurement: `short` names a gene (the
+    first without it), and `full` names it where the short name, from which the regular expression `cut` is cut, is
+    missing or stands twice. `cells` gives columns of ``obs`` regular expressions, whose first group is taken from the
+    cell's name; `obs` gives them what the series matrices call them (characteristics in lower case with underscores),
+    whose titles become cells' names by the regular expression and replacement `key_to_cell`. `drop` gives columns the
+    labels whose cells are left out: those the authors dropped, or took for mixtures.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR. ``obs``: as asked; missing where the labels do not name the cell. ``batch`` is the platform,
-        donor or library, where one of them is known.
+    ``X``: float32 CSR. ``obs``: as asked; missing where the labels do not name the cell. ``batch`` is the platform,
+    donor or library, where one of them is known.
     """
     path, *series_paths = paths
     rows, names, X = numbers(path, ids=ids)
@@ -198,10 +160,7 @@ def matrix(
     for new, rule in (cells or {}).items():
         table[new] = names.str.extract(rule, expand=False)
         if table[new].isna().any():
-            raise DataError(
-                f"{path.name} names cells such as {shown(names[table[new].isna()])}, in which {rule!r} finds no {new}: "
-                "the file lies on its side, or is another release"
-            )
+            raise DataError(f"{path.name}: {rule!r} finds no {new} in some cells' names: it is another release")
     if series_paths:
         told = _labelled(names, series_paths, path, key_to_cell, obs or {})
         unnamed = int(told.isna().all(axis=1).sum()) if obs else 0

@@ -26,12 +26,9 @@ def read(paths):
     SMGEBTCH batch, ...), of more samples than have RNA. Values are TPM. Version 8 is 17,382 × 56,200, 3.9 GB as
     float32. A donor gave many tissues: split by ``obs["donor"]``.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 ndarray. ``obs``: tissue, organ, donor, and batch, center, rin, ischemic_minutes as far as the
-        attributes have them. ``var``: id (as it stands), symbol. Genes are named by their ids, cut at the version, but
-        for pieces that X and Y share (ids ending in ``_PAR_Y``).
+    ``X``: float32 ndarray. ``obs``: tissue, organ, donor, and batch, center, rin, ischemic_minutes as far as the
+    attributes have them. ``var``: id (as it stands), symbol. Genes are named by their ids, cut at the version, but for
+    pieces that X and Y share (ids ending in ``_PAR_Y``).
     """
     path, attributes = paths
     found, at = [], 0

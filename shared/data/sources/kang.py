@@ -21,12 +21,9 @@ def read(paths):
     tsne2, ind (patient), stim, cluster, cell (type), multiplets. R made row names unique by adding a digit, so a
     barcode of both halves reads …-1 in the first and …-11 in the second; the join is by stim and the barcode itself.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts. ``obs``: cell_type, condition (ctrl, stim), donor, batch (the condition),
-        multiplets (singlet, doublet, ambs: 24,673 of 29,065 cells are one cell with a type), barcode. Names are
-        ``condition_barcode``. The patients are the replicates, not the cells.
+    ``X``: float32 CSR, counts. ``obs``: cell_type, condition (ctrl, stim), donor, batch (the condition), multiplets
+    (singlet, doublet, ambs: 24,673 of 29,065 cells are one cell with a type), barcode. Names are ``condition_barcode``.
+    The patients are the replicates, not the cells.
     """
     gene_path, path = one_of_each(paths, FILES)
     genes, parts = features(gene_path), []

@@ -22,10 +22,7 @@ def read(paths):
     others ``cell_line_demuxlet``, the line by genotype, and ``demuxlet_cls``: SNG for one cell, DBL for two that were
     measured as one. A doublet carries the label of one of its two lines, so it is no truth.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, UMI counts. ``obs``: cell_type, batch, demuxlet_cls. Cells are named ``batch_cell``.
+    ``X``: float32 CSR, UMI counts. ``obs``: cell_type, batch, demuxlet_cls. Cells are named ``batch_cell``.
     """
     pairs: dict = {}
     for path in paths:

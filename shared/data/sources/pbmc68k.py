@@ -19,12 +19,9 @@ COUNTED = ["n_genes", "n_counts", "percent_mito"]
 def read(paths):
     """The log-normalised values of the file's ``raw``, with the labels as ``cell_type``.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, log(1 + counts of a cell scaled to one total for all); the file's own ``X``, scaled by gene,
-        is left behind. ``obs``: ``cell_type``, ``n_genes``, ``n_counts``, ``percent_mito``; the last three were counted
-        before the genes were cut to 765.
+    ``X``: float32 CSR, log(1 + counts of a cell scaled to one total for all); the file's own ``X``, scaled by gene, is
+    left behind. ``obs``: ``cell_type``, ``n_genes``, ``n_counts``, ``percent_mito``; the last three were counted before
+    the genes were cut to 765.
     """
     (path,) = paths
     with refused(path, "scanpy's file"), h5py.File(path) as file:

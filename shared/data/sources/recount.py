@@ -37,13 +37,9 @@ def read(paths):
     ``…gene_sums.<annotation>.gtf.gz``. The numbers are no reads: they are the coverage summed over a gene's bases, so a
     read of 100 bases counts a hundred.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts: the sums divided by the average mapped length, a positive number, and rounded, about
-        the reads (or pairs) of each gene. ``obs``: study, batch (the study), title, sample_title, experiment, and the
-        sample's attributes (``age;;P56|tissue;;brain`` gives age and tissue). ``var``: symbol and biotype with an
-        annotation.
+    ``X``: float32 CSR, counts: the sums divided by the average mapped length, a positive number, and rounded, about the
+    reads (or pairs) of each gene. ``obs``: study, batch (the study), title, sample_title, experiment, and the sample's
+    attributes (``age;;P56|tissue;;brain`` gives age and tissue). ``var``: symbol and biotype with an annotation.
     """
     path, metadata, quality, annotation = one_of_each(paths, FILES, optional=["annotation"])
     with opened(path) as stream:
@@ -74,17 +70,12 @@ def _facts(path, columns, runs, matrix):
 
 
 def _annotated(path, genes, matrix):
-    """Symbol and biotype of each gene, from the lines of genes in a .gtf."""
     with opened(path) as stream:
         text = pd.Series([line.decode("utf-8") for line in stream if b"\tgene\t" in line], dtype=object)
-    if text.empty:
-        raise DataError(f"{path.name} has no lines of genes: it is another file, or was cut short; {AGAIN}")
     parts = {"gene_id": "gene_id", "symbol": "gene_name", "biotype": "gene_(?:type|biotype)"}
     table = pd.DataFrame({new: text.str.extract(rf'{key} "([^"]*)"', expand=False) for new, key in parts.items()})
     table = table.drop_duplicates("gene_id").set_index("gene_id")
     lost = ~genes.isin(table.index)
     if lost.mean() > 0.5:
-        raise DataError(
-            f"{path.name} knows {shown(genes[lost])} of {matrix.name} not: it is another release of the annotation"
-        )
+        raise DataError(f"{path.name} knows no {shown(genes[lost])} of {matrix.name}: it is another release")
     return table.reindex(genes).reset_index(drop=True).astype(object).fillna("")

@@ -23,20 +23,13 @@ def read(paths, *, batches, modality):
     cells. The values are log(1 + x) of counts or of gene activity, not counts. `batches` and `modality` are what to
     write as batch and modality, one for each ``.h5``.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR. ``obs``: cell_type where there are types (missing in the other files), batch, modality.
-        Names that two files share are written ``batch_name`` in all.
+    ``X``: float32 CSR. ``obs``: cell_type where there are types (missing in the other files), batch, modality. Names
+    that two files share are written ``batch_name`` in all.
     """
-    groups = []
-    for path in paths:
-        if path.name.endswith(".h5"):
-            groups.append([path])
-        elif groups and len(groups[-1]) == 1:
-            groups[-1].append(path)
-        else:
-            raise DataError(f"{path.name} follows no .h5 file it could hold the types of: give each after its matrix")
+    starts = [i for i, path in enumerate(paths) if path.name.endswith(".h5")]
+    groups = [paths[i:j] for i, j in zip(starts, [*starts[1:], len(paths)])]
+    if starts[:1] != [0] or max(map(len, groups)) > 2:
+        raise DataError(f"{names_of_files(paths)}: types follow no .h5 file of their own: give each after its matrix")
     if not len(batches) == len(modality) == len(groups):
         raise DataError(f"batches or modality do not fit {many(len(groups), '.h5 file')}: give one for each")
     parts = []
@@ -55,10 +48,7 @@ def _full(path):
         group = file["matrix"]
         cells, features, data = text_of(group["barcodes"]), text_of(group["features"]), group["data"]
         if data.shape != (len(features), len(cells)):
-            raise DataError(
-                f"{path.name} holds a table of {' × '.join(map(str, data.shape))}, and names {len(features):,} "
-                f"features and {len(cells):,} cells: it is damaged, or lies on its side"
-            )
+            raise DataError(f"{path.name} holds {data.shape}, and names {len(features)} × {len(cells)}: it is damaged")
         step, names = max(1, BLOCK // max(1, len(cells))), pd.DataFrame(features)
         spans = (slice(start, start + step) for start in range(0, len(features), step))
         parts = [sparse.csr_matrix(sound(data[span], "none", names[span], path), dtype=np.float32) for span in spans]
@@ -68,8 +58,5 @@ def _full(path):
 def _types(path, cells, matrix):
     table = words(path, ",")
     if table.shape[1] != 2 or list(table.iloc[:, 0]) not in ([str(i + 1) for i in range(len(cells))], list(cells)):
-        raise DataError(
-            f"{path.name} names {many(len(table), 'type')} for the {many(len(cells), 'cell')} of {matrix.name}, or in "
-            "another order: one of them was cut short, or they do not belong together"
-        )
+        raise DataError(f"{path.name} lacks types of {matrix.name}'s cells, or has another order: fetch both again")
     return labels(table.iloc[:, 1]).to_numpy()

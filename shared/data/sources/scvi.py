@@ -20,11 +20,8 @@ PANEL = "_TotalSeqB"  # the kind of antibody, at the end of each name
 def read(paths):
     """Counts of genes, with the antibodies beside them, of ``pbmc_5k_protein_v3.h5ad`` or ``pbmc_10k_protein_v3.h5ad``.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts. ``obs``: ``n_genes``, ``percent_mito`` and ``n_counts``, counted before genes were
-        left out. ``obsm["proteins"]``: float32 DataFrame of counts of the antibodies. There are no labels.
+    ``X``: float32 CSR, counts. ``obs``: ``n_genes``, ``percent_mito`` and ``n_counts``, counted before genes were left
+    out. ``obsm["proteins"]``: float32 DataFrame of counts of the antibodies. There are no labels.
     """
     (path,) = paths
     with refused(path, "the file of scvi-tools"), h5py.File(path) as file:

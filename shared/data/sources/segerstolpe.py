@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from shared.data.errors import DataError
-from shared.data.genes.lists import shown
 from shared.data.io.tables import blocks, joined, opened, sound, words
 from shared.data.io.tenx import distinct
 from shared.data.sources.common import assembled, facts, header
@@ -28,11 +26,8 @@ def read(paths):
     columns counts every cell twice. The last rows are 92 spike-in controls (ERCC_…) and eGFP. ``E-MTAB-5061.sdrf.txt``
     (tabs) has one row a cell; about 1,300 cells failed the authors' own control and have the type "not applicable".
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts. ``obs``: cell_type, donor, batch (the donor), disease, quality, sex, age, as far as
-        the sdrf has them; cell_type and donor are needed. ``var``: accession, spike_in.
+    ``X``: float32 CSR, counts. ``obs``: cell_type, donor, batch (the donor), disease, quality, sex, age, as far as the
+    sdrf has them; cell_type and donor are needed. ``var``: accession, spike_in.
     """
     path, sdrf = paths
     with opened(path) as stream:
@@ -51,14 +46,9 @@ def _facts(path, cells, matrix):
     table = words(path, "\t", whole=False)  # nobody here has seen how it ends
     table.columns = [str(c).replace(" ", "").lower() for c in table.columns]
     table = table.loc[:, ~table.columns.duplicated(keep=False)]  # Protocol REF and the like
-    keys = [c for c in ("extractname", "sourcename") if c in table and cells.isin(table[c]).any()]
-    if not keys:
-        raise DataError(
-            f"{path.name} names none of the cells of {matrix.name} as Source Name or Extract Name ({shown(cells)}): "
-            "it is another file, or damaged"
-        )
+    key = "extractname" if "extractname" in table and cells.isin(table["extractname"]).any() else "sourcename"
     # A cell read from both its ends has two rows, which say the same.
-    table = table[table.columns.intersection([keys[0], *np.hstack([*COLUMNS.values()])], sort=False)].drop_duplicates()
-    obs = facts(table, COLUMNS, cells, matrix.name, path, key=keys[0], all_cells=True)
+    table = table[table.columns.intersection([key, *np.hstack([*COLUMNS.values()])], sort=False)].drop_duplicates()
+    obs = facts(table, COLUMNS, cells, matrix.name, path, key=key, all_cells=True)
     obs["cell_type"] = obs["cell_type"].str.replace(r" cells?$", "", regex=True)
     return obs.assign(batch=obs["donor"])

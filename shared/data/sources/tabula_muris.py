@@ -32,11 +32,8 @@ def read(paths):
     cell_ontology_class, tissue, mouse.id and more; droplets are named ``<channel>_<barcode without -1>``. 92 rows of
     the sorted cells are spike-in controls (ERCC-). Organs are read one at a time, out of the archive.
 
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts. ``obs``: cell_type (missing for cells the authors did not annotate), tissue, donor,
-        sex, batch (plate or channel), free_annotation, subtissue as far as they are given. ``var``: spike_in.
+    ``X``: float32 CSR, counts. ``obs``: cell_type (missing for cells the authors did not annotate), tissue, donor, sex,
+    batch (plate or channel), free_annotation, subtissue as far as they are given. ``var``: spike_in.
     """
     path, annotations, metadata = one_of_each(paths, FILES, optional=["metadata"])
     with refused(path, "an archive"):
@@ -53,7 +50,6 @@ def read(paths):
 
 
 def _organs(path):
-    """Matrix, genes, cells and name of each table, or of each 10x folder, in an archive."""
     archive = zipfile.Path(zipfile.ZipFile(path))
     members = [archive / name for name in sorted(archive.root.namelist()) if "__MACOSX" not in name]
     tables = [m for m in members if re.search(r"-counts\.csv(\.gz)?$", m.name)]
