@@ -48,14 +48,9 @@ NUMBERS = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(?:\d\d){1,2}(?: 0?0:00(?::00)
 class GeneKind:
     """Which kind of names a list of genes holds.
 
-    Attributes
-    ----------
-    kind : str
-        ``"symbols"``, ``"ensembl"``, ``"transcripts"``, ``"entrez"``, ``"probes"``, ``"regions"`` or ``"unknown"``.
-    organism : str or None
-        ``"human"``, ``"mouse"``, ``"mixed"``, ``"other"`` (a further species), or None where the names do not tell.
-    confidence : float
-        Share of the names that are of this kind; 0 for ``"unknown"``.
+    `kind` is ``"symbols"``, ``"ensembl"``, ``"transcripts"``, ``"entrez"``, ``"probes"``, ``"regions"`` or
+    ``"unknown"``; `organism` ``"human"``, ``"mouse"``, ``"mixed"``, ``"other"``, or None where the names do not tell;
+    `confidence` the share of the names that are of this kind, 0 for ``"unknown"``.
     """
 
     kind: str

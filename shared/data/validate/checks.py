@@ -54,10 +54,6 @@ def check(
         Raise :class:`DataError` on findings of severity ``"error"``.
     values : Values, optional
         What :func:`~shared.data.validate.values.scan` found in the matrix, where it was looked at already.
-
-    Returns
-    -------
-    CheckReport
     """
     if not isinstance(adata, ad.AnnData):
         raise DataError(f"check takes AnnData, not {type(adata).__name__}: shared.data.from_arrays makes one")
@@ -118,7 +114,6 @@ def value_errors(v: Values, units=None) -> list[Finding]:
     holes = " and ".join(f"{n:,} {what}" for n, what in ((v.nan, "NaN"), (v.infinite, "infinite")) if n)
     named = f"{holes} {'value' if v.nan + v.infinite == 1 else 'values'}"
     among = "TPM" if units == "tpm" else "counts"
-    # fmt: off
     return findings(
         (holes, "nan" if v.nan else "infinite", "error",
          f"holds {named}", "fill them or drop those genes before loading"),
@@ -130,8 +125,7 @@ def value_errors(v: Values, units=None) -> list[Finding]:
         (units == "counts" and v.fractions, "not counts", "error",
          f"should hold counts, but has {many(v.fractions, 'fraction')}",
          "load the raw counts, or set uns['units'] to what it holds"),
-    )
-    # fmt: on
+    )  # fmt: skip
 
 
 # What values look like that are not what is needed, and the cure.
@@ -169,7 +163,6 @@ def _of_looks(v, looks, need, units, adata, layer, row) -> list[Finding]:
         cure = "adata.X = adata.layers['counts'].copy()"
     small = v.largest < TWICE_MAX and units != "none" and min(v.shape) > 9 and v.shape[1] > 199
     linear = looks in ("counts", "linear", "expected counts")
-    # fmt: off
     return findings(
         (problem, f"not {need}", "error", problem.format(**said), cure),
         (need == "counts" and looks == "expected counts", "not counts", "warning",
@@ -190,8 +183,7 @@ def _of_looks(v, looks, need, units, adata, layer, row) -> list[Finding]:
         (looks == "logged" and small, "logged twice", "warning",
          f"holds nothing above {v.largest:.3g}, little for values logged once",
          "make sure it was not logged twice or scaled to a range"),
-    )[:1]
-    # fmt: on
+    )[:1]  # fmt: skip
 
 
 def _of_totals(v, looks, adata, row) -> list[Finding]:
@@ -202,7 +194,6 @@ def _of_totals(v, looks, adata, row) -> list[Finding]:
     unseen, top = int((v.cells_of == 0).sum()), int(v.totals.argmax())
     sized = looks in ("counts", "expected counts", "linear") and v.shape[0] >= 10 and not v.beyond
     middle = float(np.median(v.totals[v.totals > 0])) if sized else np.inf
-    # fmt: off
     return findings(
         (len(blank), "empty cells", "warning",
          f"has {many(len(blank), row)} without any expression ({shown(adata.obs_names[blank[:9]])})",
@@ -217,13 +208,11 @@ def _of_totals(v, looks, adata, row) -> list[Finding]:
          f"holds a single {row}", "nothing can be compared or learned from it alone"),
         (looks == "equal", "equal", "warning",
          f"holds the same value everywhere, {v.smallest:g}", "see what was read"),
-    )
-    # fmt: on
+    )  # fmt: skip
 
 
 def _of_storage(X, v) -> list[Finding]:
     form = getattr(X, "format", None) or "csr"
-    # fmt: off
     return findings(
         (v.large, "rounded", "note", f"holds {many(v.large, 'count')} above {EXACT:,} that float32 rounds",
          "harmless for expression; identifiers do not belong into X"),
@@ -235,8 +224,7 @@ def _of_storage(X, v) -> list[Finding]:
          "X.tocsr(); shared.data.load does it"),
         (np.dtype(X.dtype).kind == "b", "truth values", "note",
          "holds true and false", "they are taken as 1 and 0"),
-    )
-    # fmt: on
+    )  # fmt: skip
 
 
 def _of_labels(adata, labels, per_class, row) -> list[Finding]:
@@ -251,7 +239,6 @@ def _of_labels(adata, labels, per_class, row) -> list[Finding]:
     plain = sizes.index.to_series().str.lower().str.replace("_", " ").str.split().str.join(" ")
     same = [c for c in sizes.index[plain.duplicated(keep=False)] if plain[c] == plain[plain.duplicated()].iloc[0]]
     few = sizes[sizes < (per_class or 0)]
-    # fmt: off
     return findings(
         (missing, "missing labels", "error",
          f"has {many(missing, row)} without {labels!r}", "drop them, or label them, first"),
@@ -269,5 +256,4 @@ def _of_labels(adata, labels, per_class, row) -> list[Finding]:
          f"has {len(few):,} of {len(sizes):,} classes with fewer than the {per_class} {row}s asked for "
          f"({shown(f'{c} {n}' for c, n in few.items())})",
          "ask for fewer, or drop or merge these classes"),
-    )
-    # fmt: on
+    )  # fmt: skip

@@ -14,15 +14,9 @@ from shared.data.genes.kinds import GeneKind
 class Finding:
     """One problem and its cure.
 
-    Attributes
-    ----------
-    check : str
-        Short name of the check, such as ``"nan"``; the same finding always has the same one.
-    severity : str
-        ``"error"``: nothing should be done before it is cured. ``"warning"``: look at it first. ``"note"``: good to
-        know.
-    problem, cure : str
-        What the data do or hold, continuing a sentence that begins with their name; and what to do.
+    `check` is the short name of the check, such as ``"nan"``. `severity` is ``"error"``: nothing should be done before
+    it is cured; ``"warning"``: look at it first; or ``"note"``: good to know. `problem` is what the data do or hold,
+    continuing a sentence that begins with their name.
     """
 
     check: str
@@ -51,20 +45,10 @@ def refuse(found: Iterable[Finding], what: str, but: str | None = None) -> None:
 class CheckReport:
     """What :func:`check` found; print it, or ask ``report.ok``.
 
-    Attributes
-    ----------
-    findings : tuple of Finding
-        Errors first.
-    shape : tuple of int
-        (cells, genes).
-    looks : str
-        What the values look like: ``"counts"``, ``"binary"``, ``"expected counts"``, ``"logged"``, ``"logged twice"``,
-        ``"per million"``, ``"scaled to one total"``, ``"linear"``, ``"shares"``, ``"signed"``, ``"equal"``, or
-        ``"unreadable"``.
-    genes : GeneKind or None
-        Kind and species of the gene names.
-    facts : str
-        One line that describes the matrix.
+    `findings` are a tuple of Finding, errors first; `shape` is (cells, genes); `genes` the GeneKind of the names, or
+    None; `facts` one line that describes the matrix. `looks` says what the values look like: ``"counts"``,
+    ``"binary"``, ``"expected counts"``, ``"logged"``, ``"logged twice"``, ``"per million"``, ``"scaled to one total"``,
+    ``"linear"``, ``"shares"``, ``"signed"``, ``"equal"``, or ``"unreadable"``.
     """
 
     findings: tuple[Finding, ...]

@@ -16,6 +16,7 @@ EXACT = 2**24  # float32 holds every whole number up to here
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LOGGED = ("log", "z")  # units of values that cannot be summed or logged
 LOGGED_MAX = 30.0  # log2 of the largest count a cell could hold; no depth of sequencing passes it
+UNDONE = (np.expm1, lambda x: np.exp2(x) - 1)  # what undoes log(1 + x), to either base
 STEADY = 0.01  # totals of cells that vary less than this, relative to their mean, were made equal
 
 
@@ -177,8 +178,8 @@ def refuse_logs(values, units, what: str, cure: str) -> None:
     if isinstance(units, str) and units in LOGGED:
         raise DataError(f"{what} looks logged already (uns['units'] says {units!r}): {cure}")
     if may_be_logged(values):
-        said = f"{what} looks logged already (fractions, none above {values.max():.3g})"
-        raise DataError(f"{said}: {cure}; if these are counts, put them into adata.layers['counts']")
+        cure += "; if these are counts, put them into adata.layers['counts']"
+        raise DataError(f"{what} looks logged already (fractions, none above {values.max():.3g}): {cure}")
 
 
 def looks_like(values: Values, X) -> str:
@@ -194,8 +195,8 @@ def looks_like(values: Values, X) -> str:
     if values.largest < LOGGED_MAX:
         # Undoing it twice gives cells one total, and undoing it once does not; log2 of log2 of ten thousand is 3.8.
         if values.largest < 4 and min(values.shape) > 2 and not _steady(values.totals):
-            once = any(_steady(_totals(X, f)) for f in (np.expm1, _exp2m1))
-            if not once and any(_steady(_totals(X, f, f)) for f in (np.expm1, _exp2m1)):
+            once = any(_steady(_totals(X, f)) for f in UNDONE)
+            if not once and any(_steady(_totals(X, f, f)) for f in UNDONE):
                 return "logged twice"
         return "logged" if values.largest > 1 else "shares"
     if _steady(values.totals) and len(values.totals) > 1:
@@ -204,10 +205,6 @@ def looks_like(values: Values, X) -> str:
     # Read counts shared out among genes are mostly whole; concentrations and intensities hardly ever are.
     filled = max(places - values.zeros, 1)
     return "expected counts" if values.fractions < filled / 2 else "linear"
-
-
-def _exp2m1(x):
-    return np.exp2(x) - 1
 
 
 def _steady(totals) -> bool:
