@@ -48,20 +48,11 @@ class Outline:
 class Cells:
     """Cells × genes with what belongs to them.
 
-    Attributes
-    ----------
-    X : ndarray or CSR of float32, cells × genes
-    y : ndarray or None
-        Labels, (n_cells,); or numbers, (n_cells,) or (n_cells, n_outputs).
-    genes : list of str or None
-        Names of the columns, in order; None for arrays without names.
-    sample_domain : int64 ndarray or None
-        Domain of each cell: positive for source, negative for target (the convention of skada).
-    layer, units : str, str or None
-        What was read of an AnnData: the name of a layer, or ``"X"``; and what ``uns["units"]`` says of ``X``, where the
-        values do not contradict it.
-    numbers : bool
-        `y` holds numbers to predict, so there are no classes.
+    `X` is float32, ndarray or CSR. `y` is None, labels (n_cells,), or, where `numbers`, what is to be predicted,
+    (n_cells,) or (n_cells, n_outputs), so that there are no classes. `genes` are names of the columns in order, None
+    for arrays without names. `sample_domain` (int64) is positive for source, negative for target (the convention of
+    skada), or None. `layer` is what was read of an AnnData, a layer or ``"X"``; `units` what ``uns["units"]`` says of
+    ``X``, where the values do not contradict it.
     """
 
     X: np.ndarray | sparse.csr_matrix
@@ -155,6 +146,11 @@ def read(
 ) -> Cells:
     """Read cells from whatever holds them.
 
+    :class:`DataError` is raised if labels have gaps, names do not fit the columns or come twice, a column of ``obs`` is
+    missing, domains are not one non-zero number a cell, or genes are not those of `like`; ValueError is what
+    scikit-learn says of NaN, other shapes, and another number of genes than the estimator knows. Entries that a sparse
+    matrix stores twice are summed. Memory may be shared with `X`: do not write to it.
+
     Parameters
     ----------
     X : AnnData, DataFrame, ndarray or sparse matrix of any format, cells × genes
@@ -180,19 +176,6 @@ def read(
         Of `X`; of several, that of `X` is kept where it is one of them, and the first taken otherwise.
     estimator, reset : scikit-learn estimator, and bool
         Its ``n_features_in_`` and ``feature_names_in_`` are set (`reset`) or compared with the columns.
-
-    Returns
-    -------
-    Cells
-        Entries that a sparse matrix stores twice are summed. Memory may be shared with `X`: do not write to it.
-
-    Raises
-    ------
-    DataError
-        If labels have gaps, names do not fit the columns or come twice, a column of ``obs`` is missing, domains are
-        not one non-zero number a cell, or genes are not those of `like`.
-    ValueError
-        What scikit-learn refuses: NaN, other shapes, another number of genes than the estimator knows.
     """
     estimator = BaseEstimator() if estimator is None else estimator
     names = column_names(X) if genes is None else names_of(genes)
@@ -362,10 +345,7 @@ def _domains(domain, n):
     except (TypeError, ValueError):
         found = np.empty(0)
     if found.shape != (n,) or not np.isfinite(found).all() or not found.all() or (found % 1).any():
-        raise DataError(
-            f"sample_domain must hold one whole number for each of the {n} cells, positive for source and negative "
-            "for target: for example np.where(batch == 'new', -1, 1)"
-        )
+        raise DataError("sample_domain is one whole number a cell, positive for source and negative for target")
     return found.astype(np.int64)
 
 

@@ -1,5 +1,6 @@
 """The door: a name or a path in, checked AnnData out."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -41,6 +43,11 @@ def load(
 ) -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
+    :class:`DataError` is raised if the name is unknown, the file is missing, damaged, altered, unverified (nobody has
+    seen its sha256; the message says how to fetch it knowingly) or of a kind that is not read, or the matrix is empty,
+    holds NaN, infinities, words or negative counts, or names a cell twice, or a gene without a word on `duplicates`. A
+    :class:`DataWarning` says it if :func:`shared.data.check` finds more than a note in a file of your own.
+
     Parameters
     ----------
     name : str or path
@@ -73,18 +80,6 @@ def load(
         ``layers["counts"]``. In ``uns``: ``"sha256"`` of the file; ``"source"``, where it came from; ``"units"``, one
         of those above, or ``"unknown"`` where neither the file nor the values tell; ``"gene_hash"`` of the ordered
         genes; ``"notes"``, what was changed, in words.
-
-    Warns
-    -----
-    DataWarning
-        If :func:`shared.data.check` finds more than a note in a file of your own.
-
-    Raises
-    ------
-    DataError
-        If the name is unknown, the file is missing, damaged, altered, unverified (nobody has seen its sha256; the
-        message says how to fetch it knowingly) or of a kind that is not read, or the matrix is empty, holds NaN,
-        infinities, words or negative counts, or names a cell twice, or a gene without a word on `duplicates`.
     """
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Flag(), transpose=transpose)
@@ -127,8 +122,7 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     from shared.data import routes
 
     if not os.path.exists(path):  # nor is one whose name no path can have, on which pathlib fails
-        said = f"there is no file {str(path)[:200]}"
-        raise DataError(f"{said}: check the spelling, and the folder it is relative to ({Path.cwd()})")
+        raise DataError(f"there is no file {str(path)[:200]}: check the spelling, and your folder ({Path.cwd()})")
     kind, files = _kind(path)
     options = {choice: value for choice, value in choices.items() if value}
     for choice, value in options.items():
@@ -162,7 +156,6 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
 
 
 def _kind(path: Path) -> tuple[str, list[Path]]:
-    """The reader for a path of your own, and the files to hand to it."""
     name = path.name.lower()  # some systems write .CSV
     if name.removesuffix(".gz").endswith("series_matrix.txt"):  # as GEO names them
         return "series_matrix", [path]
@@ -175,18 +168,10 @@ def _kind(path: Path) -> tuple[str, list[Path]]:
         return kind, [path]
     if name.endswith(".gz"):
         raise DataError(f"{path.name} is packed, and HDF5 is read as it lies: unpack it first (gunzip)")
-    return "h5ad" if _is_anndata(path, name.endswith(".h5ad")) else "tenx_h5", [path]
-
-
-def _is_anndata(path, otherwise: bool) -> bool:
-    """Whether an HDF5 file is AnnData, by what is in it, whatever its name says; `otherwise` where none can tell."""
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            return "obs" in file or ("matrix" not in file and otherwise)
-    except OSError:
-        return otherwise
+    own = name.endswith(".h5ad")
+    with contextlib.suppress(OSError), h5py.File(path) as file:  # by what is in it, whatever its name says
+        own = "obs" in file or ("matrix" not in file and own)
+    return "h5ad" if own else "tenx_h5", [path]
 
 
 def _beside(path: Path) -> list[Path]:
@@ -290,20 +275,10 @@ def to_arrays(adata, labels="cell_type"):
 def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.AnnData:
     """Arrays to AnnData as :func:`load` returns it: the way in for a matrix that is not in a file.
 
-    :class:`DataError` is raised as by :func:`load`, and if lengths do not match.
-
-    Parameters
-    ----------
-    X : CSR, ndarray or DataFrame of shape (n_cells, n_genes)
-        Counts or logged values; copied. The names of a DataFrame are not read.
-    genes : sequence of str
-        One name a column.
-    obs : DataFrame or dict of column to values, optional
-        One row a cell; its index names the cells.
-    units : {"counts", "log", "tpm", "z", "none"}, optional
-        What `X` holds; whole numbers are taken for counts otherwise.
-    duplicates : {"refuse", "sum", "first"}, default "refuse"
-        What becomes of genes that are named twice, as in :func:`load`.
+    `X`, a CSR, ndarray or DataFrame of shape (n_cells, n_genes), whose own names are not read, is copied. `genes` has
+    one name a column; `obs`, a DataFrame or dict of columns, one row a cell, and its index names the cells. `units` and
+    `duplicates` are as in :func:`load`; whole numbers are taken for counts where no units are named. :class:`DataError`
+    is raised as by :func:`load`, and if lengths do not match.
     """
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Maybe(OneOf(*UNITS)), units=units)
@@ -311,9 +286,7 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
         raise DataError("this is AnnData already: shared.data.check looks at it, to_arrays takes it apart")
     X, genes = matrix_of(X), names_of(genes)
     if X.ndim != 2 or X.shape[1] != len(genes):
-        raise DataError(
-            f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
-        )
+        raise DataError(f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: give cells × genes")
     obs, values = _obs(obs, X.shape[0]), scan(X)
     refuse(value_errors(values, units), "the matrix")
     X, units, notes = _as_float32(X, units, values, copy=True)

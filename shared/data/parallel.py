@@ -55,6 +55,9 @@ def each(
 ) -> dict:  # fmt: skip
     """Run ``function(item)`` for every item, several at a time: the results by name, in the order of `items`.
 
+    :class:`DataError` is raised if the cluster goes away, `out` cannot be written or holds results of another function,
+    two items have one name, a result does not fit in JSON, or something cannot be sent to another process.
+
     Parameters
     ----------
     function : function
@@ -80,12 +83,6 @@ def each(
         :class:`SweepWarning` says so. ``"raise"`` raises the first error.
     progress : bool, default True
         Show a bar, on a terminal.
-
-    Raises
-    ------
-    DataError
-        If the cluster goes away, `out` cannot be written or holds results of another function, two items have one name,
-        a result does not fit in JSON, or something cannot be sent to another process.
     """
     from tqdm import tqdm
 
@@ -152,8 +149,6 @@ def function_name(function) -> str:
 
 @dataclass(frozen=True)
 class _Store:
-    """The folder of results: a file an item and version."""
-
     folder: Path
     versions: Mapping[str, str]
     function: str
@@ -167,12 +162,9 @@ class _Store:
         """What is finished. A damaged file is as good as none: its item runs again."""
         notes = {name: read_note(self._path(name)) for name in names}
         notes = {name: note for name, note in notes.items() if note.get("item") == name and "result" in note}
-        for note in notes.values():
-            if note.get("function") != self.function:
-                raise DataError(
-                    f"{self.folder} holds results of {note.get('function')}, not of {self.function}: name another "
-                    "folder or another version"
-                )
+        for other in (note.get("function") for note in notes.values()):
+            if other != self.function:
+                raise DataError(f"{self.folder} holds results of {other}, not of {self.function}: name another folder")
         return {name: note["result"] for name, note in notes.items()}
 
     def write(self, name, value):
@@ -181,10 +173,7 @@ class _Store:
         try:
             write_note(self._path(name), note)
         except OSError as e:
-            raise DataError(
-                f"the result of {name!r} cannot be written to {self.folder} ({e.strerror}): make room or name another "
-                "folder, and call again; what was written stays"
-            ) from e
+            raise DataError(f"the result of {name!r} cannot be written ({e}): make room; what was written stays") from e
 
 
 def _line(error) -> str:
@@ -208,10 +197,7 @@ def _attempt(function, as_json, at_once, name, item):
         # JSON does not know numpy's numbers and arrays.
         return json.loads(json.dumps(value, default=operator.methodcaller("tolist"))) if as_json else value
     except (AttributeError, TypeError, ValueError, RecursionError) as e:
-        raise DataError(
-            f"the result of {name!r} does not fit in JSON ({' '.join(str(e).split())}): return words, numbers, lists "
-            "and dicts with words as keys, or write the rest to a file of its own and return its name"
-        ) from e
+        raise DataError(f"the result of {name!r} does not fit in JSON ({e}): return words, numbers and lists") from e
 
 
 LOST = Failure("its process was lost each time: too little memory?")
@@ -219,10 +205,7 @@ LOST = Failure("its process was lost each time: too little memory?")
 
 def _cannot_be_sent(name, error):
     said = " ".join(str(error).split())[:200]
-    return DataError(
-        f"the function or the item {name!r} cannot be sent to another process ({said}): use a function "
-        "that needs nothing but its argument, and open files inside it"
-    )
+    return DataError(f"the function or {name!r} cannot be sent to another process ({said}): open files inside it")
 
 
 def _noted(run, name, item, sign):
@@ -233,7 +216,6 @@ def _noted(run, name, item, sign):
 
 @contextlib.contextmanager
 def _ended(results):
-    """Joblib's results, let go at the end, whether all were wanted or not."""
     try:
         yield
     finally:
@@ -294,9 +276,7 @@ def _on_cluster(client, run, waiting):
             except DataError:
                 raise
             except (CancelledError, asyncio.CancelledError, CommClosedError) as e:
-                raise DataError(
-                    "the cluster went away: start it again, and call again; with out= finished items stay"
-                ) from e
+                raise DataError("the cluster went away: start it and call again; with out= finished items stay") from e
             except KilledWorker:
                 value = LOST  # Dask has replaced the worker and tried the item again
             except Exception as e:

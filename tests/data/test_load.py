@@ -307,7 +307,7 @@ def broken(kind, path):
         ("gene twice", r"names 1 gene more than once \(g0\): load\(\.\.\., duplicates=\"sum\"\) adds up"),
         ("cell twice", r"names 1 cell more than once \(c0\)"),
         ("no cells", "is empty, 0 cells"),
-        ("no genes", "has 1 field in a line, and 2 or more are needed"),
+        ("no genes", "names 1 column in its header, and a row has 1 field: a column was lost"),
         ("negative counts", "holds 1 negative value among counts"),
         ("h5ad of words", "where numbers are needed|cannot be read"),
         ("h5ad that is text", r"cannot be read as \.h5ad"),
