@@ -80,12 +80,6 @@ def known_sha256(file: File) -> str | None:
     return file.sha256 or read_note(place(file)).get("sha256")
 
 
-def remember(path: Path, file: File) -> None:
-    """Write down the sha256 of the first copy of a file where none is known, so that later ones are held to it."""
-    if not known_sha256(file):
-        write_note(place(file), {"sha256": sha256(path)})
-
-
 def read_note(path: Path) -> dict:
     """What was written down beside `path`; empty where there is no note, or a damaged one."""
     try:

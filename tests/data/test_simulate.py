@@ -186,7 +186,7 @@ def test_like_takes_any_number_of_cells(blood):
         (lambda: simulate.cells(5, 5, dispersion=float("nan")), "dispersion=nan"),
         (lambda: simulate.cells(5, 5, confounding=1.5), "confounding=1.5 is not a number from 0 to 1"),
         (lambda: simulate.cells(5, 5, labels=["a", "a"]), "different names"),
-        (lambda: simulate.cells(5, 5, labels=0), "at least one type"),
+        (lambda: simulate.cells(5, 5, labels=0), "give different names, at least one"),
         (lambda: simulate.cells(5, 5, programmes=simulate.cells(5, 6).uns["truth"]), "asked are 6 × 5"),
         (lambda: simulate.bulk(5, 5, units="rpkm"), "units='rpkm' is not known"),
         (lambda: simulate.like(ad.AnnData(np.full((3, 2), 0.5, np.float32))), "looks logged already"),
