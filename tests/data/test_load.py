@@ -420,6 +420,13 @@ def test_arrays_there_and_back(pbmc):
     assert (again.X != X).nnz == 0 and (again.obs["cell_type"] == y).all() and again.uns["units"] == "counts"
 
 
+def test_counts_that_a_program_wrote_with_a_rest_are_counts():
+    """Float32 does not know the rest, and neither does the reader of the table."""
+    made = data.from_arrays(np.array([[525.000000000001, 0], [2, 3.0]]), ["a", "b"])
+    assert made.uns["units"] == "counts" and made.X[0, 0] == 525 and made.layers["counts"][0, 0] == 525
+    assert data.from_arrays(np.array([[525.01, 0], [2, 3.0]]), ["a", "b"]).uns["units"] == "unknown"
+
+
 def test_arrays_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match="2 gene names"):
         data.from_arrays(np.ones((2, 3)), ["a", "b"])

@@ -104,11 +104,12 @@ def scan(X) -> Values:
             count.update(parts=parts, stored=v.size, nonzero=np.count_nonzero(v))
             count.update(nan=nan, infinite=np.count_nonzero(~finite) - nan)
             v = v if finite.all() else v[finite]
-            size, whole = np.abs(v), v == np.rint(v)
+            size, stored_as = np.abs(v), v.astype(np.float32)
+            whole = stored_as == np.rint(stored_as)  # a program that wrote 525.000000000001 counted 525
             count.update(negative=(v < 0).sum(), fractions=(~whole).sum(), beyond=(size > FLOAT32_MAX).sum())
             if size.max(initial=0) > EXACT:
                 # From 2^53 on float64 rounds, too, and what was read may be another number than the one compared.
-                lost = (v.astype(np.float32) != v) | (wide & (size >= 2**53))
+                lost = (stored_as != v) | (wide & (size >= 2**53))
                 count["large"] += (lost & whole & (size > EXACT) & (size <= FLOAT32_MAX)).sum()
         smallest, largest = min(smallest, v.min(initial=np.inf)), max(largest, v.max(initial=-np.inf))
     places, stored, nonzero = X.shape[0] * X.shape[1], count.pop("stored", 0), count.pop("nonzero", 0)
