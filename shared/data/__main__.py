@@ -1,7 +1,5 @@
 """The catalogue and files of your own from a shell: ``python -m shared.data``."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import os
@@ -22,9 +20,6 @@ from shared.data.load import own_path
 from shared.data.validate.checks import NEEDS
 
 NARROW, ROOMY, WIDE = 80, 100, 120
-
-
-# Words and tables
 
 
 say = functools.partial(print, flush=True)
@@ -60,9 +55,6 @@ def table(head, rows, *, right=()) -> str:
         folded = textwrap.wrap(row[-1], room, break_on_hyphens=False) or [""]
         lines.append("  ".join([*cells, f"\n{' ' * indent}".join(folded)]).rstrip())
     return "\n".join(lines)
-
-
-# What is where
 
 
 def state(entry: Entry, route: Route) -> tuple[str, str]:
@@ -117,9 +109,6 @@ def had(entry: Entry, kind: str | None, unverified: bool) -> tuple[Route, list[P
         except Unavailable as e:
             said.append(str(e))
     raise Unavailable("; ".join(said))
-
-
-# Commands: each prints its words and gives the status; its docstring is its help
 
 
 def list_(args) -> int:
@@ -184,7 +173,14 @@ def check(args) -> int:
     """What is here, and what would be fetched from where; or what a file of your own holds, and what mends it."""
     own = [name for name in args.names if own_path(name) is not None]
     if not own:
-        return check_entries(chosen(args.names))
+        found = [(e.name, r.kind, r.reader, *state(e, r)) for e in chosen(args.names) for r in e.routes]
+        states = [one for *_, one, _ in found]
+        rows = [[*row, "DAMAGED: " * (one == "damaged") + said] for *row, one, said in found]
+        absent, damaged = states.count("absent"), states.count("damaged")
+        say(table(["name", "route", "reader", "found"], rows))
+        usable = len(states) - absent - damaged
+        say(f"\n{len(states)} routes: {usable} usable, {absent} to fetch, {damaged} damaged")
+        return int(damaged > 0)
     if len(own) < len(args.names):
         known = next(name for name in args.names if name not in own)
         say(f"error: {known} is of the catalogue and {own[0]} a file: check one, then the other", file=sys.stderr)
@@ -192,21 +188,6 @@ def check(args) -> int:
     found = [judge(name, options_of(args), need=args.need, organism=args.organism) for name in own]
     say("\n\n".join(f.said(width(0)) for f in found))
     return max(f.status for f in found)
-
-
-def check_entries(entries: list[Entry]) -> int:
-    """A table of every route; 1 if a file is damaged."""
-    rows, states = [], []
-    for entry in entries:
-        for route in entry.routes:
-            one, said = state(entry, route)
-            states.append(one)
-            rows.append([entry.name, route.kind, route.reader, "DAMAGED: " * (one == "damaged") + said])
-    absent, damaged = states.count("absent"), states.count("damaged")
-    usable = len(states) - absent - damaged
-    say(table(["name", "route", "reader", "found"], rows))
-    say(f"\n{len(states)} routes: {usable} usable, {absent} to fetch, {damaged} damaged")
-    return int(damaged > 0)
 
 
 def convert(args) -> int:
@@ -242,22 +223,16 @@ def mirror(args) -> int:
 
 
 def copied(file: File, source: Path, folder: Path) -> None:
-    """A checked copy of `source` in the mirror folder, whole or not at all."""
-    digest, target = cache.sha256(source), folder / file.name
+    """A copy of `source` in the mirror folder, whole or not at all; what loads it checks it."""
+    target = folder / file.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if target.exists() and cache.sha256(target) == digest:
-            return
-        with cache.written_whole(target) as draft:
-            shutil.copyfile(source, draft)
-            if cache.sha256(draft) != digest:
-                raise DataError(f"the copy of {file.name} in {folder} is not right: is the disk all right?")
+        if not target.exists() or cache.sha256(target) != cache.sha256(source):
+            with cache.written_whole(target) as draft:
+                shutil.copyfile(source, draft)
     except OSError as e:
-        said = f"{file.name} cannot be copied to {folder}: {e.strerror or e}"
-        raise DataError(f"{said}; make room, or choose another folder") from e
+        raise DataError(f"{file.name} cannot be copied to {folder} ({e.strerror or e}): choose another folder") from e
 
-
-# The shell
 
 FLAG = {"action": "store_true"}
 OPTIONS = {
@@ -267,12 +242,7 @@ OPTIONS = {
     "--units": {"choices": catalogue.UNITS, "help": "what the file holds, where it does not say so"},
     "--layer": {"metavar": "NAME", "help": "take X from this layer of an .h5ad file"},
     "--duplicates": {"choices": DUPLICATES, "default": "refuse", "help": "what becomes of genes named twice"},
-    "--annotation": {
-        "metavar": "COLUMN",
-        "action": "append",
-        "default": [],
-        "help": "a column of words; again for more",
-    },
+    "--annotation": {"metavar": "COLUMN", "action": "append", "default": [], "help": "a column of words, or several"},
     "--labels": {"metavar": "COLUMN", "help": "column of obs with the classes; the copy has it as cell_type"},
     "--drop-empty": FLAG | {"help": "leave out cells without any expression"},
     "--need": {"choices": NEEDS, "help": "what the next step takes"},

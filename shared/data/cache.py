@@ -3,8 +3,6 @@
 ``BORROWED_CACHE`` says where the cache is; ``BORROWED_MIRROR`` names folders that are searched before the network.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools
@@ -80,12 +78,6 @@ def sha256(path: Path) -> str:
 def known_sha256(file: File) -> str | None:
     """The sha256 a file must have: the catalogue's, else that of its first download here; None before that."""
     return file.sha256 or read_note(place(file)).get("sha256")
-
-
-def remember(path: Path, file: File) -> None:
-    """Write down the sha256 of the first copy of a file where none is known, so that later ones are held to it."""
-    if not known_sha256(file):
-        write_note(place(file), {"sha256": sha256(path)})
 
 
 def read_note(path: Path) -> dict:

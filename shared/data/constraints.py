@@ -4,8 +4,6 @@ An estimator or a configuration declares ``constraints = {"lr": Positive(), "nor
 :func:`check` refuses a value by name, with what it should be.
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 import os
@@ -21,16 +19,9 @@ class SettingError(ValueError):
 
 
 class Constraint(NamedTuple):
-    """What a setting may be.
+    """What a setting may be: whether a value may be used, and the words that end the sentence "lr=-1 ...".
 
-    Attributes
-    ----------
-    accepts : callable
-        Whether a value may be used.
-    said : str
-        Ends the sentence "lr=-1 ...".
-    known : tuple
-        The names it accepts, where it accepts names: the nearest is offered.
+    `known` are the names it accepts, where it accepts names: the nearest is offered.
     """
 
     accepts: Callable[[object], bool]
@@ -137,13 +128,8 @@ def Maybe(constraint: Constraint) -> Constraint:
 
 
 def check(settings: Mapping[str, object], constraints: Mapping[str, Constraint]) -> None:
-    """Refuse the first setting that cannot be used.
-
-    Raises
-    ------
-    SettingError
-        It names the setting, its value, and what it should be.
-    """
+    """Raise :class:`SettingError`, with its name, value and what it should be, on the first setting that cannot be
+    used."""
     for name, constraint in constraints.items():
         require(constraint, **{name: settings[name]})
 

@@ -3,16 +3,15 @@
 ``python -m shared.data check FILE`` and ``convert FILE OUT.h5ad`` print what :func:`judge` and :func:`convert` return.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 import textwrap
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 
@@ -26,9 +25,6 @@ from shared.data.load import load_own
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
 
-if TYPE_CHECKING:
-    import anndata as ad
-
 ANNOTATIONS = 20  # columns of words in a table of expression; a table with more is another table
 # Of a gene, in what counts reads of genes.
 OF_GENES = {"chr", "chromosome", "start", "end", "strand", "length", "gene_length", "exon_length"}
@@ -38,20 +34,11 @@ WIDEST, NARROWEST = 80, 40
 
 @dataclass(frozen=True)
 class Options:
-    """How a file of your own is read: the arguments of :func:`shared.data.load` and what is done afterwards.
+    """How a file of your own is read: arguments of :func:`shared.data.load`, and what is done afterwards.
 
-    Attributes
-    ----------
-    transpose : bool
-        Genes stand in rows.
-    units, layer : str or None
-    duplicates : str
-    labels : str or None
-        Column of ``obs`` with the classes; the copy has it as ``cell_type``.
-    annotation : tuple of str
-        Columns of a table that describe its rows: they go to ``obs``, or to ``var`` where it is transposed.
-    drop_empty : bool
-        Leave out cells without any expression.
+    `annotation` names columns of a table that describe its rows: they go to ``obs``, or to ``var`` where it is
+    transposed. `labels` is the column of ``obs`` with the classes, which the copy has as ``cell_type``. `drop_empty`
+    leaves out cells without any expression.
     """
 
     transpose: bool = False
@@ -78,19 +65,10 @@ class Options:
 class Judgement:
     """What a file holds and what would mend it.
 
-    Attributes
-    ----------
-    path : Path
-    refused : str
-        Why it cannot be loaded with these options; empty where it can.
-    report : CheckReport or None
-        Of what was loaded.
-    changes : tuple of str
-        What loading changed, and what :func:`convert` would.
-    mend : Options or None
-        Options with which the file is better; None where no option helps, or none is needed.
-    left : tuple of str
-        What is still found with them, in words.
+    `refused` says why it cannot be loaded with these options; empty where it can. `report` is the CheckReport of what
+    was loaded, or None, and `changes` what loading changed and :func:`convert` would. `mend` are the Options with which
+    the file is better, None where no option helps, or none is needed; `left` is what is still found with them, in
+    words.
     """
 
     path: Path
@@ -105,16 +83,6 @@ class Judgement:
         """0: nothing worse than a note; 1: warnings; 2: refused, or an error that has to be cured first."""
         return 2 if self.refused or self.report.errors else int(not self.report.ok)
 
-    @property
-    def command(self) -> str:
-        """The command that writes the clean copy; empty where none would."""
-        if self.mend is None:
-            return ""
-        name = self.path.name.removesuffix(".gz")
-        stem = name if self.path.is_dir() else Path(name).stem
-        target = f"{stem}-clean.h5ad" if self.path.suffix == ".h5ad" else f"{stem}.h5ad"
-        return shlex.join(["python", "-m", "shared.data", "convert", str(self.path), target, *self.mend.words()])
-
     def said(self, columns: int = WIDEST) -> str:
         """The judgement in lines of at most `columns` characters, commands apart."""
         room, said = min(max(columns, NARROWEST), WIDEST), [f"refused: {self.refused}"]
@@ -123,7 +91,11 @@ class Judgement:
             said += [f"{f.severity}: {f.problem}: {f.cure}" for f in self.report.findings] or ["nothing to complain of"]
             said += ["", "changed on the way in:"] * bool(self.changes) + [f"- {change}" for change in self.changes]
         if self.mend is not None:
-            said += ["", "one command mends it:", *parted(self.command, room)]
+            name = self.path.name.removesuffix(".gz")
+            stem = name if self.path.is_dir() else Path(name).stem
+            target = f"{stem}-clean.h5ad" if self.path.suffix == ".h5ad" else f"{stem}.h5ad"
+            words = ["python", "-m", "shared.data", "convert", str(self.path), target, *self.mend.words()]
+            said += ["", "one command mends it:", *parted(shlex.join(words), room)]
             said += ["what is left then:"] * bool(self.left) + [f"- {left}" for left in self.left]
         elif self.status and self.path.exists():
             said += ["", "no command mends this: do what is said above, in the file or in Python"]
@@ -150,14 +122,12 @@ def judge(path, options: Options | None = None, *, need=None, organism=None) -> 
 
 
 def _judged(path, options, need=None, organism=None) -> tuple[Judgement, ad.AnnData | None]:
-    """A file's judgement, and what was read where it can be."""
     try:
         adata, changes = _read(path, options)
     except DataError as e:
         return _mended(Judgement(path, str(e), None), options, _for_refused(path, options), need, organism), None
     except Exception as e:  # no file of anybody's ends in a traceback
-        said = f"{path.name} cannot be read ({type(e).__name__}: {e}): is it what its name says?"
-        return Judgement(path, said, None), None
+        return Judgement(path, f"{path.name} cannot be read ({type(e).__name__}: {e}): is it what it says?", None), None
     report = check(adata, need=need, labels=options.labels, organism=organism)
     found = Judgement(path, "", report, changes)
     return _mended(found, options, _for_findings(path, report, adata, options, need), need, organism), adata
@@ -169,7 +139,10 @@ def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the report says it
         adata = load_own(path, choices, options.duplicates, options.transpose, options.units)
-    changes, notes = [], list(map(str, adata.uns["notes"]))[_notes_in(path) :]
+    changes, notes = [], list(map(str, adata.uns["notes"]))
+    if path.suffix.lower() == ".h5ad":
+        with h5py.File(path) as file:  # what it tells of itself, of an earlier reading, is not told again
+            notes = notes[int(np.prod(file["uns/notes"].shape)) if "uns/notes" in file else 0 :]
     if options.units:
         changes.append(f"units are {options.units}, as asked for")
     if options.annotation:
@@ -204,18 +177,7 @@ def _described_by(path) -> tuple[str, ...]:
     return words if len(words) <= min(ANNOTATIONS, len(columns) // 2) else ()
 
 
-def _notes_in(path) -> int:
-    """How many changes a file tells of itself: those of an earlier reading are not told again."""
-    if path.suffix.lower() != ".h5ad":
-        return 0
-    import h5py
-
-    with h5py.File(path) as file:
-        return int(np.prod(file["uns/notes"].shape)) if "uns/notes" in file else 0
-
-
 def _for_refused(path, options):
-    """Options that may let a refused file in, the likeliest first."""
     words = _described_by(path) if path.is_file() and not options.annotation else ()
     if words:
         yield replace(options, annotation=words, labels=options.labels or (words[0] if len(words) == 1 else None))
@@ -226,7 +188,6 @@ def _for_refused(path, options):
 
 
 def _for_findings(path, report, adata, options, need):
-    """Options that may cure what was found: all that apply at once."""
     checks, more = {f.check for f in report.serious}, {}
     if "transposed" in checks:
         turned = replace(options, transpose=True, annotation=options.annotation or _described_by(path))
@@ -263,28 +224,11 @@ def _mended(found: Judgement, options, candidates, need, organism) -> Judgement:
 
 
 def convert(path, out, options: Options | None = None, *, overwrite: bool = False) -> Judgement:
-    """Write a file of your own as clean AnnData, whole or not at all.
+    """Write a file of your own, any that :func:`shared.data.load` reads, as clean AnnData, whole or not at all.
 
-    Parameters
-    ----------
-    path : str or Path
-        What :func:`shared.data.load` reads.
-    out : str or Path
-        Ends in ``.h5ad``; its folder has to be there.
-    options : Options, optional
-        How to read it.
-    overwrite : bool, default False
-        Take the place of a file that is there.
-
-    Returns
-    -------
-    Judgement
-        Of the copy; where its status is 2, nothing was written.
-
-    Raises
-    ------
-    DataError
-        If `out` is there already, is `path` itself, does not end in ``.h5ad``, or cannot be written.
+    `out` ends in ``.h5ad``, in a folder that is there; a file that is there gives way with `overwrite` only. Returned
+    is the judgement of the copy; where its status is 2, nothing was written. :class:`DataError` is raised if `out` is
+    there already, is `path` itself, does not end in ``.h5ad``, or cannot be written.
     """
     out, options = Path(out), options or Options()
     if out.suffix.lower() != ".h5ad":

@@ -1,11 +1,8 @@
 """Files of the catalogue: from the checkout, the cache, a local mirror or the network, and checked wherever they lie.
 
-pooch fetches a file to a draft, compares its sha256, moves it to its final name, and asks again after a failure. The
-downloader that it calls is :class:`Resumable`, because pooch's cannot go on where a broken download stopped.
-``BORROWED_OFFLINE=1`` forbids the network.
+pooch fetches a file to a draft, compares its sha256, moves it to its final name, and asks again after a failure, by
+:class:`Resumable`, which goes on where a broken download stopped. ``BORROWED_OFFLINE=1`` forbids the network.
 """
-
-from __future__ import annotations
 
 import glob
 import os
@@ -23,6 +20,7 @@ STALL = 30.0  # seconds without a byte
 GOOD, BUSY = (200, 206, 416), (408, 429, 500, 502, 503, 504)
 # Bytes as they lie on the server: a .gz that is unpacked on the way has another sha256, and cannot be resumed.
 HEADERS = {"User-Agent": "borrowed-strength (teaching material)", "Accept-Encoding": "identity"}
+CURE = "name a folder that holds it in BORROWED_MIRROR"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 MAGIC = {".gz": b"\x1f\x8b", ".zip": b"PK", ".whl": b"PK", ".h5": HDF5, ".h5ad": HDF5}  # how such files begin
 PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", re.IGNORECASE)
@@ -63,8 +61,9 @@ def find(file: File, kind: str) -> Found:
     if kind == "bundled":
         path = home() / file.name
         wrong = problem(path, file)
-        what = f"{file.name} is not the file the catalogue describes: {wrong}; restore it with 'git checkout data'"
-        return Found("damaged", problem=f"{what}, or reinstall") if wrong else Found("bundled", path)
+        cure = "restore it with 'git checkout data', or reinstall"
+        said = f"{file.name} is not the file the catalogue describes: {wrong}; {cure}"
+        return Found("damaged", problem=said) if wrong else Found("bundled", path)
     path = cache.place(file)
     wrong = problem(path, file)
     if not wrong:
@@ -97,13 +96,13 @@ def get(file: File, *, kind: str, progress: bool = True) -> Path:
         return found.path
     try:
         if not found.path and offline():
-            cure = "unset it, or name a folder that holds the file in BORROWED_MIRROR"
-            raise Unavailable(f"{file.name} is not here, and BORROWED_OFFLINE forbids to fetch it: {cure}")
+            raise Unavailable(f"{file.name} is not here, and BORROWED_OFFLINE forbids to fetch it: unset it, or {CURE}")
         with cache.locked(cache.place(file)):
             cache.sweep(cache.place(file))
             found = find(file, kind)  # another process may have fetched it while this one waited
             path = found.path or _fetched(file, kind, progress)
-            cache.remember(path, file)
+            if not cache.known_sha256(file):
+                cache.write_note(cache.place(file), {"sha256": cache.sha256(path)})
             return path
     except Unavailable as e:
         if not found.problem:
@@ -157,7 +156,7 @@ def _fetched(file: File, kind: str, progress: bool) -> Path:
         except (DownloadError, ValueError) as e:
             errors[url] = e
     damaged = any(isinstance(e, UnusableError) or not isinstance(e, DownloadError) for e in errors.values())
-    cure = "try again later, or name a folder that holds it in BORROWED_MIRROR"
+    cure = f"try again later, or {CURE}"
     if not file.sha256 and expected and damaged:
         cure = f"if the source has a new version that you want, remove {path.parent} and try again"
     said = "; ".join(dict.fromkeys(f"{host(url)}: {e}" for url, e in errors.items())) or "no address is known"
@@ -167,8 +166,7 @@ def _fetched(file: File, kind: str, progress: bool) -> Path:
 class Resumable:
     """pooch's downloader: a download goes on where an earlier one stopped, of this process or of one that was killed.
 
-    Beside the final path lie ``.part``, what has arrived, and ``.part.json``: what tells this version of the file from
-    another (ETag or Last-Modified).
+    Beside the final path lie ``.part``, what has arrived, and ``.part.json``: the ETag or Last-Modified of its version.
     """
 
     def __init__(self, file: File, progress: bool):

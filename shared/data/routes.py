@@ -4,8 +4,6 @@ What a package or an official source holds is read once and converted into the c
 and need neither the network nor the files it was made from.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -26,25 +24,12 @@ PACKING = "lzf"  # reads several times faster than gzip and is a third larger
 def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
     """A data set by the first of its routes that can be used now, or by its route of that `kind`.
 
-    Returns
-    -------
-    AnnData
-        As the route's reader gives it. ``uns["route"]`` is the route taken; ``uns["sha256"]`` of its file, of the
-        sha256 of its files joined, or of simulated values; ``uns["simulated"]`` is True for simulated data and
-        ``uns["unverified"]`` for files whose sha256 is not in the catalogue; both are absent elsewhere.
-
-    Warns
-    -----
-    SimulatedWarning
-        If simulated data stand in for real ones that could not be had; the message says why.
-
-    Raises
-    ------
-    Unavailable
-        If none of the routes can be used now; a route with a file that is unverified, and not fetched knowingly before,
-        cannot.
-    DataError
-        If the entry has no such route, or a file is damaged or not the one the catalogue describes.
+    Of the AnnData, ``uns["route"]`` is the route taken; ``uns["sha256"]`` of its file, of the sha256 of its files
+    joined, or of simulated values; ``uns["simulated"]`` is True for simulated data and ``uns["unverified"]`` for files
+    whose sha256 is not in the catalogue; both are absent elsewhere. :class:`SimulatedWarning` says it if simulated data
+    stand in for real ones that could not be had. :class:`Unavailable` is raised if none of the routes can be used now
+    (one with a file that is unverified, and not fetched knowingly before, cannot), :class:`DataError` if the entry has
+    no such route, or a file is damaged or not the one the catalogue describes.
     """
     said = []
     for route in entry.routes_of(kind):
@@ -54,8 +39,7 @@ def obtain(entry: Entry, kind: str | None = None, *, progress: bool = True):
             said.append(f"{route.kind}: {e}")
             continue
         if route.kind == "simulated" and said:
-            why = f"{entry.name}: no real data could be had, and simulated data stand in ({'; '.join(said)})"
-            warn(why, SimulatedWarning)
+            warn(f"{entry.name}: no real data could be had, these are simulated ({'; '.join(said)})", SimulatedWarning)
         return adata
     raise Unavailable(f"{entry.name} cannot be had: {'; '.join(said)}")
 
@@ -75,7 +59,15 @@ def files(entry: Entry, route: Route, *, progress: bool = True, unverified: bool
 
 def _by(entry: Entry, route: Route, progress: bool):
     if route.kind == "simulated":
-        return _simulated(entry, route)
+        from shared.data import simulate
+        from shared.data.load import matrix_sha256
+
+        make = getattr(simulate, route.reader, None)
+        if make is None:
+            raise DataError(f"{entry.name}: shared.data.simulate has no {route.reader!r}; correct the catalogue")
+        adata = make(**route.options)
+        adata.uns |= {"route": "simulated", "simulated": True, "sha256": matrix_sha256(adata.X)}
+        return adata
     if route.kind == "bundled" or _as_it_is(route):
         adata = _read(route, files(entry, route, progress=progress))
     else:
@@ -87,21 +79,7 @@ def _by(entry: Entry, route: Route, progress: bool):
 
 
 def _as_it_is(route: Route) -> bool:
-    """True where the file is what a conversion would make."""
     return route.reader == "h5ad" and not any(f.members for f in route.files)
-
-
-def _simulated(entry: Entry, route: Route):
-    from shared.data import simulate
-    from shared.data.load import matrix_sha256
-
-    make = getattr(simulate, route.reader, None)
-    if make is None:
-        raise DataError(f"{entry.name}: shared.data.simulate has no {route.reader!r}; correct the catalogue")
-    made = make(**route.options)
-    adata = made[0] if isinstance(made, tuple) else made
-    adata.uns |= {"route": "simulated", "simulated": True, "sha256": matrix_sha256(adata.X)}
-    return adata
 
 
 def readers() -> dict:
@@ -125,9 +103,6 @@ def _read(route: Route, paths: list[Path]):
         raise DataError(f"{names} does not fit into memory: use a machine with more, or a smaller data set") from e
     except Exception as e:
         raise DataError(f"{names} cannot be read as {route.reader} ({e}): a file may be damaged, fetch it again") from e
-
-
-# Conversions
 
 
 def conversion(entry: Entry, route: Route) -> Path | None:

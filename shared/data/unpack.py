@@ -4,8 +4,6 @@ Zip (and wheels, which are zip) and tar (and source archives, which are tar) are
 bytes say. pooch unpacks too, but trusts the names, links and sizes that an archive claims.
 """
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import lzma

@@ -23,7 +23,6 @@ from shared.data.cells import (
     difference,
     digest,
     read,
-    refuse_logged,
 )
 from shared.data.constraints import Constraint, FilePath, Flag, Maybe, Seed, check
 from shared.data.errors import DataError, warn
@@ -161,7 +160,7 @@ class TransferEstimator(BaseEstimator):
             raise DataError(f"Negative values in data passed to {type(self).__name__}: {what} are needed, not z-scores")
         if self.expects == "counts":
             if counts and cells.layer == "X":
-                refuse_logged(cells, COUNTS)
+                cells.refuse_logs(COUNTS)
             elif cells.is_log is counts:
                 said = "logged, and counts are expected" if counts else "counts, and logged=True says they are logged"
                 warn(f"these values look {'' if counts else 'like '}{said}: {COUNTS}")

@@ -175,7 +175,7 @@ def measured(task, path, cold=False) -> dict:
 
 
 def made(folder, cells):
-    from shared.data.simulate import write_large
+    from .large import write_large
 
     path = folder / "cells.h5ad"
     write_large(path, cells, 2000, depth=180)

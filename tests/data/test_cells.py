@@ -24,7 +24,6 @@ from shared.data.cells import (
     finite_matrix,
     label_array,
     read,
-    refuse_logged,
 )
 from shared.data.errors import DataError
 from shared.data.genes.translate import merge_duplicates
@@ -238,16 +237,16 @@ def test_a_large_table_is_judged_by_some_cells():
 
 def test_logarithms_read_as_counts_are_refused():
     logs = Cells(np.log1p(np.array([[1, 2, 0], [4, 0, 0], [0, 2, 9]], np.float32)))
-    with pytest.raises(DataError, match="may hold counts or logarithms"):
-        refuse_logged(logs, "read the counts")
+    with pytest.raises(DataError, match=r"looks logged already .fractions"):
+        logs.refuse_logs("read the counts")
     logs.units = "log"
-    with pytest.raises(DataError, match="says that X is logged: read the counts"):
-        refuse_logged(logs, "read the counts")
+    with pytest.raises(DataError, match=r"looks logged already .uns\['units'\] says 'log'.: read the counts"):
+        logs.refuse_logs("read the counts")
     logs.units = "counts"
     with pytest.raises(DataError, match=r"if these are counts, put them into adata\.layers\['counts'\]"):
-        refuse_logged(logs, "read the counts")
-    refuse_logged(Cells(COUNTS), "")
-    refuse_logged(Cells(COUNTS * 30.5), "")
+        logs.refuse_logs("read the counts")
+    Cells(COUNTS).refuse_logs("")
+    Cells(COUNTS * 30.5).refuse_logs("")
 
 
 # Functions of one matrix.

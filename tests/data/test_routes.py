@@ -56,7 +56,7 @@ def place(tmp_path, monkeypatch):
         "unwritable": lambda paths: ad.AnnData(np.ones((1, 1), np.float32), uns={"x": object()}),
     }
     monkeypatch.setattr(routes, "readers", lambda: known)
-    simulate = types.SimpleNamespace(pretend=lambda **o: (matrix(9.0), {"truth": o}))
+    simulate = types.SimpleNamespace(pretend=lambda **options: matrix(9.0))
     monkeypatch.setitem(sys.modules, "shared.data.simulate", simulate)
     monkeypatch.setattr("shared.data.simulate", simulate, raising=False)
     return types.SimpleNamespace(folder=folder, read=read, known=known, cache=tmp_path / "cache")

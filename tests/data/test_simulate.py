@@ -1,9 +1,5 @@
 """The simulator: what it says it drew is in the data, wrong options are named, and it resembles real counts."""
 
-import hashlib
-import subprocess
-import sys
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -17,7 +13,6 @@ from shared import data
 from shared.data import simulate
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError
-from shared.data.simulate import large
 from shared.preprocess import log_normalize
 
 MAKERS = {
@@ -181,49 +176,6 @@ def test_like_takes_any_number_of_cells(blood):
     assert set(few.obs["cell_type"]) <= set(blood.obs["cell_type"])
 
 
-# Large files.
-
-
-def test_a_file_is_written_chunk_by_chunk(tmp_path):
-    whole, parts = tmp_path / "a.h5ad", tmp_path / "b.h5ad"
-    simulate.write_large(whole, 500, 100, chunk=500)
-    simulate.write_large(parts, 500, 100, chunk=60)
-    a, b = ad.read_h5ad(whole), ad.read_h5ad(parts)
-    assert a.shape == b.shape == (500, 100) and a.X.has_canonical_format and b.X.nnz > 0
-    assert set(a.obs["cell_type"]) == set(simulate.NAMES[:6]) and a.obs_names[-1] == "cell499"
-    assert np.median(np.asarray(b.X.sum(1))) == pytest.approx(120, rel=0.15) and b.uns["simulated"]
-    with pytest.raises(DataError, match="exists"):
-        simulate.write_large(whole, 10, 10)
-    again = tmp_path / "c.h5ad"
-    simulate.write_large(again, 500, 100, chunk=60)
-    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(parts.read_bytes()).digest()
-
-
-def test_an_interrupted_file_leaves_nothing(tmp_path, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(large, "_multinomial", stop)
-    with pytest.raises(KeyboardInterrupt):
-        simulate.write_large(tmp_path / "a.h5ad", 100, 20)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.nightly
-def test_memory_does_not_grow_with_the_file(root, tmp_path):
-    peaks = []
-    for n in (40_000, 160_000):
-        code = (
-            f"import sys, resource; sys.path.insert(0, {str(root)!r})\n"
-            "from shared.data import simulate\n"
-            f"simulate.write_large({str(tmp_path / str(n))!r} + '.h5ad', {n}, 500)\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        peaks.append(int(done.stdout) / (1024 if sys.platform == "linux" else 2**20))
-    assert peaks[1] < peaks[0] + 60
-
-
 # What is refused.
 
 
@@ -235,10 +187,11 @@ def test_memory_does_not_grow_with_the_file(root, tmp_path):
         (lambda: simulate.cells(5, 5, dispersion=float("nan")), "dispersion=nan"),
         (lambda: simulate.cells(5, 5, confounding=1.5), "confounding=1.5 is not a number from 0 to 1"),
         (lambda: simulate.cells(5, 5, labels=["a", "a"]), "different names"),
-        (lambda: simulate.cells(5, 5, labels=0), "at least one type"),
+        (lambda: simulate.cells(5, 5, labels=0), "give different names, at least one"),
         (lambda: simulate.cells(5, 5, programmes=simulate.cells(5, 6).uns["truth"]), "asked are 6 × 5"),
         (lambda: simulate.bulk(5, 5, units="rpkm"), "units='rpkm' is not known"),
-        (lambda: simulate.like(ad.AnnData(np.full((3, 2), 0.5, np.float32))), "needs counts"),
+        (lambda: simulate.like(ad.AnnData(np.full((3, 2), 0.5, np.float32))), "looks logged already"),
+        (lambda: simulate.like(ad.AnnData(np.full((3, 2), 30.5, np.float32))), "needs counts"),
         (lambda: simulate.like(ad.AnnData(np.zeros((3, 2), np.float32))), "3 cells have no count"),
         (lambda: simulate.compare(simulate.cells(5, 5), simulate.cells(5, 6)), "different genes"),
         (lambda: list(simulate.many(0)), "n_sets=0"),

@@ -3,11 +3,10 @@
 Work and memory go with the entries that are stored, never with cells times genes.
 """
 
-from __future__ import annotations
-
 import os
 from functools import cached_property
 
+import h5py
 import numpy as np
 from scipy import sparse
 
@@ -15,33 +14,22 @@ from shared.data.cells import finite_matrix
 from shared.data.corpus.fingerprint import Fingerprint, fingerprint, gene_keys, joined
 from shared.data.errors import DataError
 from shared.data.genes.kinds import gene_kind
-from shared.data.genes.lists import many, names_of, once
+from shared.data.genes.lists import names_of, once
 from shared.data.stream.batches import BUFFER_CELLS
 from shared.data.stream.stream import Stream, moved, places
-from shared.data.validate.values import LOGGED, may_be_logged, units_of
+from shared.data.validate.values import refuse_logs, units_of
 
+HOW = "translate it first with shared.data.to_symbols or shared.data.genes.translate.to_human"
 CURE = "put counts into adata.layers['counts']; where they are lost, np.expm1 of the logarithms"
 
 
 class DataSet:
-    """Counts of one data set, over genes of its own and then over those of a corpus.
+    """Counts of one data set, an AnnData or an ``.h5ad`` file, over genes of its own and then over those of a corpus.
 
-    Parameters
-    ----------
-    name : str
-    value : AnnData or path of an ``.h5ad`` file
-        ``layers["counts"]`` where there is one, else ``X``. A file is read when its cells are asked for.
-    logs : bool, default False
-        Admit logarithms, which can be compared with counts by the genes that a cell expresses, but not trained on.
-
-    Attributes
-    ----------
-    genes : tuple of str
-        Its own.
-    counts, logs : float32 CSR or :class:`OnDisk`
-        Over the genes of a corpus, once :meth:`align` was called; log(1 + count) shares the columns of the counts.
-    here : bool ndarray, genes of the corpus
-        Which of them it has.
+    With `logs` logarithms are admitted, which can be compared with counts by the genes that a cell expresses, but not
+    trained on. A file is read when its cells are asked for. ``genes`` are its own; once :meth:`align` was called,
+    ``counts`` and ``logs``, log(1 + count), are float32 CSR that share their columns, or :class:`OnDisk`, over the
+    genes of a corpus, and the bool array ``here`` says which of these it has.
     """
 
     def __init__(self, name, value, *, logs=False):
@@ -55,14 +43,11 @@ class DataSet:
             if not hasattr(value, "var_names") or not hasattr(value, "layers"):
                 raise DataError(f"{name!r} is {type(value).__name__}: give an AnnData, or the path of an .h5ad file")
             layer = "counts" if "counts" in value.layers else None
-            X = value.layers["counts"] if layer else value.X
-            if X is None:
-                raise DataError(f"{name} has neither X nor layers['counts']: put the counts into one of them")
-            X = self._X = cleaned(name, X)
+            X = self._X = cleaned(name, value.layers[layer] if layer else value)
             self.genes, self.n_cells, units = tuple(names_of(value)), value.n_obs, units_of(value)
         once(self.genes, name)
-        if not logs and layer is None:
-            refuse_logs(name, units, X)
+        if not logs and layer is None:  # beside log(1 + count) they would be on another scale
+            refuse_logs(X.data, units, name, CURE)
         if self.stream is None:
             _ = self.hash  # while its own genes are there
 
@@ -71,10 +56,7 @@ class DataSet:
         place = places(self.genes, genes)
         self.here = np.isin(np.arange(len(genes)), place)
         if not self.here.any() and not empty:
-            raise DataError(
-                f"{self.name} has none of the {many(len(genes), 'gene')}; it has {gene_kind(self.genes)}: translate it "
-                "first with shared.data.to_symbols or shared.data.genes.translate.to_human"
-            )
+            raise DataError(f"{self.name} has none of the {len(genes):,} genes; it has {gene_kind(self.genes)}: {HOW}")
         self._place, self.keys, self.shape = place, keys, (self.n_cells, len(genes))
         if self.stream is None:
             self.counts = self._moved(self._X)
@@ -87,7 +69,6 @@ class DataSet:
         return X if in_place else moved(X, self._place, self.shape[1])
 
     def _own(self):
-        """Its cells over its own genes, a part at a time."""
         return [self._X] if self.stream is None else (cleaned(self.name, X) for X, _ in self.stream.chunks())
 
     @cached_property
@@ -110,13 +91,7 @@ class DataSet:
 
 
 class OnDisk:
-    """The matrix of a data set on disk: it gives the rows it is asked for.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Cells and genes of the corpus.
-    """
+    """The matrix of a data set on disk, of `shape` cells × genes of the corpus: it gives the rows it is asked for."""
 
     def __init__(self, data_set, logs):
         self._set, self._logs, self.shape = data_set, logs, data_set.shape
@@ -159,18 +134,8 @@ def logged(X) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.log1p(X.data), X.indices, X.indptr), shape=X.shape, copy=False)
 
 
-def refuse_logs(name, units, X) -> None:
-    """Refuse what are logarithms by its units, or may be by its values: beside counts it would be on another scale."""
-    if isinstance(units, str) and units in LOGGED:
-        raise DataError(f"{name} holds logarithms, and a corpus takes counts, which it logs itself: {CURE}")
-    if may_be_logged(X.data):
-        said = f"{name} may hold counts or logarithms (fractions, none above {X.data.max():.3g})"
-        raise DataError(f"{said}, and a corpus takes counts: {CURE}")
-
-
 def _said(path):
     """What an ``.h5ad`` file says of itself: its layer of counts, or None for ``X``, and its units."""
-    import h5py
     from anndata.io import read_elem
 
     try:

@@ -1,17 +1,16 @@
 """Many data sets over one list of genes, in memory or on disk, and the certainty that one of them is really left out.
 
-``Corpus({"a": adata, "b": "atlas.h5ad"})`` aligns counts to one list of genes and logs the values that are stored.
 ``corpus.without("a")`` leaves out the data set, and with it every other one that holds its cells, whatever its name:
 cells are told by their content (:mod:`shared.data.corpus.fingerprint`).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from typing import Self
 
 import numpy as np
+import pandas as pd
 
 from shared.data.constraints import Whole, require
 from shared.data.corpus.aligned import DataSet, OnDisk
@@ -26,10 +25,14 @@ MEMORY = 4 * BUFFER_BYTES  # for the buffers of all files together
 
 
 class Corpus:
-    """Data sets aligned to one list of genes.
+    """Data sets aligned to one list of genes: ``Corpus({"a": adata, "b": "atlas.h5ad"})``.
 
-    :class:`DataError` is raised if there is no set, a set is no counts, sets share no gene, or a list names a gene
-    twice.
+    ``genes`` is a tuple of str. ``matrices`` are log(1 + count) by name, float32, cells × genes: CSR in memory, on disk
+    an :class:`~shared.data.corpus.aligned.OnDisk`, which gives CSR for the rows it is asked for; ``counts`` are the
+    same before the logarithm. ``left_out`` is what :meth:`without` left out; ``memo`` holds what was computed from one
+    data set and its name tells, for parts of the corpus to share. Memory is 12 bytes an entry: its column, the count
+    and the logarithm. :class:`DataError` is raised if there is no set, a set is no counts, sets share no gene, or a
+    list names a gene twice.
 
     Parameters
     ----------
@@ -38,30 +41,11 @@ class Corpus:
         counts they would be on another scale. A path to an ``.h5ad`` file stays on disk.
     genes : {"common", "union"} or sequence of str, default "common"
         Genes that all sets have, or that any has, sorted; or these, in this order. A gene that a set lacks is zero.
-
-    Attributes
-    ----------
-    genes : tuple of str
-    matrices : dict of str to matrix
-        log(1 + count) by name, float32, cells × genes. CSR in memory. On disk a
-        :class:`~shared.data.corpus.aligned.OnDisk`, which gives CSR for the rows it is asked for.
-    counts : dict of str to matrix
-        The same before the logarithm.
-    left_out : tuple of str
-        What :meth:`without` left out.
-    memo : dict
-        What was computed from one data set and its name tells, for parts of the corpus to share.
-
-    Notes
-    -----
-    Memory is 12 bytes an entry: its column, the count and the logarithm.
     """
 
     def __init__(self, sets, *, genes="common"):
-        if not isinstance(sets, Mapping) or not sets:
-            raise DataError("sets should be a dict of names and AnnData or paths, and hold one at least")
-        if not all(isinstance(name, str) and name for name in sets):
-            raise DataError("each data set is named by a word: Corpus({'pbmc': adata})")
+        if not isinstance(sets, Mapping) or not sets or not all(isinstance(name, str) and name for name in sets):
+            raise DataError("sets should be a dict of names (words) and AnnData or paths, and hold one at least")
         self._sets = {name: DataSet(name, value) for name, value in sets.items()}
         self.genes = _gene_list(genes, {name: s.genes for name, s in self._sets.items()})
         self._keys, self.left_out, self.memo = gene_keys(self.genes), (), {}
@@ -88,7 +72,7 @@ class Corpus:
         where = f", {on_disk} on disk" if on_disk else ""
         return f"Corpus of {many(len(self), 'data set')}{where}: {n:,} cells × {len(self.genes):,} genes"
 
-    def select(self, names) -> Corpus:
+    def select(self, names) -> Self:
         """The corpus with these data sets only, over the same genes; it shares its memory."""
         names = [names] if isinstance(names, str) else list(names)
         lost = [name for name in names if name not in self._sets]
@@ -101,21 +85,10 @@ class Corpus:
     def batches(self, n_batches, rng) -> Iterator[tuple]:
         """One epoch: at each step a batch from every data set, until some data set has no more.
 
-        Cells in memory are shuffled; those of a file come as :meth:`shared.data.stream.Stream.batches` gives them.
-
-        Parameters
-        ----------
-        n_batches : int
-            A set of n cells has batches of ``n // n_batches``, one at least. The last of a set may be smaller.
-        rng : numpy.random.Generator or int
-            Draws the order.
-
-        Yields
-        ------
-        cells : tuple of float32 CSR, cells × genes
-            log(1 + count), in the order of the data sets.
-        rows : tuple of int64 ndarray
-            Which cells these are: rows of ``corpus.matrices[name]``.
+        A set of n cells has batches of ``n // n_batches``, one at least; the last of a set may be smaller. `rng`, a
+        Generator or int, draws the order. Cells in memory are shuffled; those of a file come as
+        :meth:`shared.data.stream.Stream.batches` gives them. Yields two tuples in the order of the data sets: log(1 +
+        count), float32 CSR of cells × genes, and which cells these are, int64 rows of ``corpus.matrices[name]``.
         """
         require(Whole(1), n_batches=n_batches)
         rng, sets = np.random.default_rng(rng), list(self.matrices.values())
@@ -131,16 +104,11 @@ class Corpus:
         return (tuple(zip(*(next(batches) for batches in drawn))) for _ in range(n_steps))
 
     def overlaps(self):
-        """Cells that two data sets share.
+        """Cells that two data sets share: a DataFrame of one row a pair that shares any, the largest share first.
 
-        Returns
-        -------
-        DataFrame
-            One row a pair that shares any: ``first``, ``second``, ``cells`` (how many) and ``share`` (of the smaller
-            set's cells), the largest first. Only the genes that both have and that are among ``genes`` are compared.
+        ``first``, ``second``, ``cells`` (how many) and ``share`` (of the smaller set's cells). Only the genes that both
+        have and that are among ``genes`` are compared.
         """
-        import pandas as pd
-
         rows = []
         for first, second in combinations(self._sets, 2):
             n, share = _overlap(self._sets[first], self._sets[second])
@@ -154,18 +122,13 @@ class Corpus:
         shares = {name: _overlap(one, s)[1] for name, s in self._sets.items() if s is not one}
         return {name: share for name, share in shares.items() if share >= SHARE}
 
-    def without(self, name) -> Corpus:
-        """The corpus without one data set and without every other that holds its cells.
+    def without(self, name) -> Self:
+        """The corpus without one data set and without every other that holds its cells; the genes stay, so results
+        compare.
 
-        A set goes if it shares at least 5 % of the smaller one's cells; ``left_out`` says which did. The genes stay, so
-        that results compare.
-
-        :class:`DataError` is raised if there is no such set, or none is left.
-
-        Parameters
-        ----------
-        name : str or AnnData
-            A set of the corpus, or one to be tested on that may be in it under any name.
+        `name` is a set of the corpus, or an AnnData to be tested on that may be in it under any name. A set goes if it
+        shares at least 5 % of the smaller one's cells; ``left_out`` says which did. :class:`DataError` if there is no
+        such set, or none is left.
         """
         named = isinstance(name, str)
         one = self.select(name)._sets[name] if named else self._outside(name)
@@ -178,23 +141,14 @@ class Corpus:
         return part
 
     def check_absent(self, adata) -> None:
-        """Refuse a data set (AnnData or path) that :meth:`without` would find in the corpus, under whatever name.
-
-        Raises
-        ------
-        DataError
-            If it is there.
-        """
+        """Raise :class:`DataError` if :meth:`without` would find a data set (AnnData or path) in the corpus, under any
+        name."""
         found = self._like(self._outside(adata))
         if found:
             said = ", ".join(f"{name!r} ({share:.0%} of the cells of the smaller)" for name, share in found.items())
-            raise DataError(
-                f"the data set is in the corpus as {said}: a result on it would not be one on unseen data. Pre-train "
-                "on corpus.without(adata)"
-            )
+            raise DataError(f"the data set is in the corpus as {said}: pre-train on corpus.without(adata)")
 
     def _outside(self, adata):
-        """A data set of the caller's, aligned like those of the corpus."""
         one = DataSet("the data set", adata, logs=True)
         one.align(self.genes, self._keys, empty=True)
         return one
@@ -212,10 +166,7 @@ def _gene_list(genes, names) -> tuple[str, ...]:
             if not merged or mixed:
                 said = "; ".join(f"{name}: {kind}" for name, kind in list(kinds.items())[:4])
                 cure = "shared.data.genes.translate.to_human" if mixed else "shared.data.to_symbols"
-                raise DataError(
-                    f"the data sets share {many(len(merged), 'gene')} ({said}): bring them to one kind of names with "
-                    f"{cure}, or take genes='union'"
-                )
+                raise DataError(f"the data sets share {many(len(merged), 'gene')} ({said}): use {cure}, or 'union'")
         return tuple(sorted(merged))
     found = tuple(names_of(genes))
     once(found, "genes")

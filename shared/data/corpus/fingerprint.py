@@ -1,15 +1,11 @@
 """Cells told by their content: the same cell under another name, in another row or with its genes in another order.
 
 Each gene's name becomes a random number of 64 bits, and a cell's number is the sum, modulo 2**64, over the genes it
-expresses; sums do not ask for an order. A gene that no cell expresses adds nothing, so a file that leaves it out gives
-the same numbers. Two numbers are made of each cell. One mixes in how much of the gene there is. The other asks only
-which genes there are, so that counts agree with what was scaled or logged from them.
-
-Unlike cells get one number with a chance of about 1 in 10**19. What the numbers cannot see: a copy whose genes have
-other names, or whose values were smoothed, imputed or drawn anew.
+expresses, in any order. Two numbers are made of each cell: one mixes in how much of the gene there is; the other asks
+only which genes there are, so that counts agree with what was scaled or logged from them. Unlike cells get one number
+with a chance of about 1 in 10**19. What the numbers cannot see: a copy whose genes have other names, or whose values
+were smoothed, imputed or drawn anew.
 """
-
-from __future__ import annotations
 
 import hashlib
 from typing import NamedTuple
@@ -24,12 +20,8 @@ BLOCK = 1 << 18  # entries hashed at a time
 class Fingerprint(NamedTuple):
     """What tells the cells of one data set from others: ndarrays of shape (n_cells,).
 
-    Attributes
-    ----------
-    values, pattern : uint64 ndarray
-        From the genes that a cell expresses and how much of each; from the genes alone.
-    expressed : int32 ndarray
-        How many genes that are.
+    `values` and `pattern`, uint64, are of the genes that a cell expresses and how much of each, and of the genes alone;
+    `expressed`, int32, is how many genes that are.
     """
 
     values: np.ndarray
@@ -83,7 +75,7 @@ def shared_cells(a: Fingerprint, b: Fingerprint, n_genes: int) -> int:
 
     Cells are counted that agree in values, or in which genes they express, whichever finds more. A cell with fewer than
     ten genes tells nothing, and neither does a pattern that a data set shows more than once: all samples of an array
-    express every gene.
+    do.
     """
     told = [f.expressed >= TOLD for f in (a, b)]
     values = np.intersect1d(*(np.unique(f.values[t]) for f, t in zip((a, b), told, strict=True)), assume_unique=True)

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
-from datetime import date, timedelta
 
 from shared.data.genes.lists import names_of, symbols
 
@@ -37,30 +36,21 @@ WRITTEN = {
     12: "dec december dez dezember déc décembre dic diciembre dicembre dezembro",
 }
 MONTHS = {name: month for month, names in WRITTEN.items() for name in names.split()}
-YEARS = range(1990, 2041)  # a date without a year is of the year in which the file was opened
-EPOCHS = (date(1899, 12, 30), date(1904, 1, 1))  # day 0 of spreadsheets' calendars
 # Day and month in words in either order, perhaps with a year; then in numbers, year, month or day first.
 WORDS = re.compile(
     r"(\d{1,2})[-. /]{0,2}([^\W\d_]{3,10})\.?(?:[-. /](?:\d\d){1,2})?|([^\W\d_]{3,10})\.?[-. /](\d{1,2})"
 )
 ISO = re.compile(r"(?:19|20)\d\d[-/.](\d{1,2})[-/.](\d{1,2})(?:[ T]00:00:00)?")
 NUMBERS = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(?:\d\d){1,2}(?: 0?0:00(?::00)?)?")
-SERIAL = re.compile(r"(\d{5})(?:\.0+)?")
 
 
 @dataclass(frozen=True)
 class GeneKind:
     """Which kind of names a list of genes holds.
 
-    Attributes
-    ----------
-    kind : str
-        ``"symbols"``, ``"ensembl"``, ``"transcripts"``, ``"entrez"``, ``"probes"``, ``"regions"`` or ``"unknown"``.
-    organism : str or None
-        ``"human"``, ``"mouse"``, ``"mixed"``, ``"other"`` (Ensembl ids of a further species), or None where the
-        names do not tell.
-    confidence : float
-        Share of the names that are of this kind; 0 for ``"unknown"``.
+    `kind` is ``"symbols"``, ``"ensembl"``, ``"transcripts"``, ``"entrez"``, ``"probes"``, ``"regions"`` or
+    ``"unknown"``; `organism` ``"human"``, ``"mouse"``, ``"mixed"``, ``"other"``, or None where the names do not tell;
+    `confidence` the share of the names that are of this kind, 0 for ``"unknown"``.
     """
 
     kind: str
@@ -82,22 +72,14 @@ def gene_kind(genes) -> GeneKind:
     Ids are told by their form, and one form must hold for half of the names. Symbols are looked up; three in ten must
     be known, because real sets hold many clones and retired names, and two at least unless there is one name only.
     Names that only count (``"0"``, ``"1"``, ``"2"``) are of an unknown kind, not Entrez ids.
-
-    Parameters
-    ----------
-    genes : sequence of str, or AnnData
-        In any order.
-
-    Returns
-    -------
-    GeneKind
     """
     names = names_of(genes)
     if not names:
         return GeneKind("unknown", None, 0.0)
     n, human, mouse = len(names), symbols("human"), symbols("mouse")
     share = {kind: sum(map(bool, map(re.compile(pattern).match, names))) / n for kind, pattern in PATTERNS.items()}
-    if _counts_up(names):
+    first = int(names[0]) if re.fullmatch(r"[0-9]{1,9}", names[0]) else None
+    if first is not None and names == [str(first + i) for i in range(n)]:
         share["entrez"] = 0.0
     # Numbers of the Affymetrix Gene and Exon arrays' transcript clusters.
     if share["entrez"] and sum(len(name) in (7, 8) and name[0] in "1278" for name in names) > 0.9 * n > 9:
@@ -125,11 +107,6 @@ def wrong_species(kind: GeneKind, organism: str | None) -> str | None:
     return f"{TRANSLATE}.to_{organism} translates" if kind.organism == other else "there is no table for them"
 
 
-def _counts_up(names) -> bool:
-    first = int(names[0]) if re.fullmatch(r"[0-9]{1,9}", names[0]) else None
-    return first is not None and names == [str(first + i) for i in range(len(names))]
-
-
 def _species_of_ids(names) -> str | None:
     codes = [found[1] for found in map(re.compile("ENS([A-Z]*)[GT]R?\\d").match, names) if found]
     if not codes:
@@ -146,11 +123,10 @@ def shouted_mouse(genes) -> float:
 
 
 def cut_version(name: str) -> str:
-    """An Ensembl id without its version; anything else as it is.
+    """An Ensembl id without its version (``ENSG00000141510.17`` becomes ``ENSG00000141510``); anything else as it is.
 
-    ``ENSG00000141510.17`` becomes ``ENSG00000141510``. The copy of a gene on the Y chromosome's pseudoautosomal region
-    keeps a name of its own: ``ENSG00000182378.15_PAR_Y`` and the older ``ENSGR0000182378.10`` both become
-    ``ENSG00000182378_PAR_Y``.
+    The copy of a gene on the Y chromosome's pseudoautosomal region keeps a name of its own:
+    ``ENSG00000182378.15_PAR_Y`` and the older ``ENSGR0000182378.10`` both become ``ENSG00000182378_PAR_Y``.
     """
     found = ENSEMBL.match(name)
     if not found:
@@ -163,25 +139,18 @@ def damaged_names(genes) -> dict[str, tuple[str, ...]]:
     """Names a spreadsheet has damaged, and what each may have been.
 
     ``1-Mar`` was MARCHF1 or MTARC1, ``2-Sep`` was SEPTIN2, and ``2.31E+19`` was a clone such as 2310009E13Rik that
-    cannot be known any more (an empty tuple). Months are known in seven languages, and ``43891``, the number that a
-    spreadsheet keeps for 1 March 2020, where most names are no numbers.
-
-    Parameters
-    ----------
-    genes : sequence of str, or AnnData
-        In any order.
+    cannot be known any more (an empty tuple). Months are known in seven languages.
     """
-    found, names = {}, names_of(genes)
-    few = 2 * sum(name.isdigit() for name in names) <= len(names)  # Entrez ids are numbers, too
-    for name in names:
-        dates = _dates(name, few)
+    found = {}
+    for name in names_of(genes):
+        dates = _dates(name)
         options = [new + str(n) for date in dates for _, new, month, ns in FAMILIES for n in ns if date == (month, n)]
         if options or re.fullmatch(r"\d+(?:[.,]\d+)?E\+\d+", name, re.IGNORECASE):
             found[name] = tuple(dict.fromkeys(options))
     return found
 
 
-def _dates(name, serial) -> list[tuple[int, int]]:
+def _dates(name) -> list[tuple[int, int]]:
     """Month and day that a name may stand for; in numbers either may come first."""
     if found := WORDS.fullmatch(name):
         return [(MONTHS.get((found[2] or found[3]).lower(), 0), int(found[1] or found[4]))]
@@ -189,9 +158,6 @@ def _dates(name, serial) -> list[tuple[int, int]]:
         return [(int(found[1]), int(found[2]))]
     if found := NUMBERS.fullmatch(name):
         return [(int(found[3]), int(found[1])), (int(found[1]), int(found[3]))]
-    if serial and (found := SERIAL.fullmatch(name)):
-        days = [start + timedelta(int(found[1])) for start in EPOCHS]
-        return [(day.month, day.day) for day in days if day.year in YEARS]
     return []
 
 

@@ -1,12 +1,8 @@
 """Lists of genes: their names, their order bound by a hash, and the tables of the names that are known.
 
-A list of genes has an order, and :func:`gene_hash` binds it: the same names in another order give another hash. It
-travels with the data in ``uns["gene_hash"]`` and with every saved model.
-
-The tables lie in ``data/genes`` (GENCODE 48 and M37; one-to-one orthologues of Ensembl 105) and are read once.
+:func:`gene_hash` travels with the data in ``uns["gene_hash"]`` and with every saved model. The tables lie in
+``data/genes`` (GENCODE 48 and M37; one-to-one orthologues of Ensembl 105) and are read once.
 """
-
-from __future__ import annotations
 
 import hashlib
 import numbers
@@ -15,13 +11,9 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from shared.data.catalogue import home
 from shared.data.errors import DataError
-
-if TYPE_CHECKING:
-    import anndata as ad
 
 SHOWN = 5  # names spelled out in a message
 # What cannot stand in a name: it would break the list of genes, one a line, or cannot be written at all.
@@ -31,10 +23,7 @@ UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def names_of(genes, what: str = "genes") -> list[str]:
     """Names as a list of str, from a list, an index, an array or an AnnData.
 
-    Raises
-    ------
-    DataError
-        If it is no list of names, a name is missing, or a name holds what cannot be written in a line.
+    :class:`DataError` if it is no list of names, a name is missing, or a name holds what cannot be written in a line.
     """
     import pandas as pd
 
@@ -55,10 +44,7 @@ def names_of(genes, what: str = "genes") -> list[str]:
     found = [str(g) for g in found]
     broken = [g for g in found if UNWRITABLE.search(g)]
     if broken:
-        raise DataError(
-            f"{what} holds {many(len(broken), 'name')} with line breaks or control characters "
-            f"({shown(map(ascii, broken))}): rename them"
-        )
+        raise DataError(f"{what} holds line breaks or control characters ({shown(map(ascii, broken))}): rename them")
     return found
 
 
@@ -74,19 +60,15 @@ def shown(names) -> str:
 
 
 def gene_hash(genes) -> str:
-    """SHA-256 of a list of genes, one name a line: the same names in another order give another hash.
+    """SHA-256 of a list of genes or of those of an AnnData, one name a line: the same in another order give another
+    hash.
 
     :class:`DataError` is raised if a name is missing or holds a line break.
-
-    Parameters
-    ----------
-    genes : sequence of str, or AnnData
-        In the order of the columns.
     """
     return hashlib.sha256("".join(f"{g}\n" for g in names_of(genes)).encode()).hexdigest()
 
 
-def stamp(adata: ad.AnnData, notes=()) -> None:
+def stamp(adata, notes=()) -> None:
     """Write the hash of the ordered genes to ``uns["gene_hash"]``, and add `notes` to ``uns["notes"]``."""
     adata.uns["gene_hash"] = gene_hash(adata)
     before = adata.uns.get("notes", ())
@@ -107,10 +89,13 @@ def _read_table(path: Path):
 
     try:
         return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    except FileNotFoundError as e:
-        raise DataError(f"the gene table {path.name} is missing: restore it with 'git checkout data'") from e
     except Exception as e:  # whatever a damaged gzip makes the reader say
-        raise DataError(f"the gene table {path.name} cannot be read ({e}): 'git checkout data'") from e
+        raise DataError(f"the gene table {path.name} cannot be read ({e}): restore it with 'git checkout data'") from e
+
+
+def pairs(paths):
+    """The reader of the catalogue's one table without expression, ``data/genes/orthologs.tsv.gz``."""
+    return _read_table(paths[0]).copy()
 
 
 def gene_table(name: str):
@@ -137,15 +122,8 @@ def lookup(name: str, key: str, value: str) -> dict[str, str]:
 
 def symbols(organism: str) -> frozenset[str]:
     """Every symbol of ``"human"`` or ``"mouse"``."""
-    check_organism(organism)
     return _of_table(_table_path(organism), "symbol")
 
 
 def _table_path(name: str) -> Path:
     return home() / "genes" / f"{name}.tsv.gz"
-
-
-def check_organism(name) -> None:
-    """Refuse a species that has no gene table here."""
-    if name not in ("human", "mouse"):
-        raise DataError(f"organism {name!r} has no gene table here: choose 'human' or 'mouse'")

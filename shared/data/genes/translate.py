@@ -1,11 +1,9 @@
 """Genes by other names: from one kind to another, from mouse to human and back, and what got lost on the way."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -13,12 +11,9 @@ from scipy import sparse
 from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.kinds import ENSEMBL, cut_version, damaged_names, gene_kind, renamed_names, wrong_species
-from shared.data.genes.lists import check_organism, lookup, many, names_of, shown, stamp, symbols
-from shared.data.validate.structure import matrix_of, structure, widened
+from shared.data.genes.lists import lookup, many, names_of, shown, stamp, symbols
+from shared.data.validate.structure import column_of, matrix_of, structure, widened
 from shared.data.validate.values import summable, units_of
-
-if TYPE_CHECKING:
-    import anndata as ad
 
 KEPT = 20  # names of lost genes that a report keeps
 DUPLICATES = ("sum", "refuse", "first")
@@ -28,22 +23,10 @@ DUPLICATES = ("sum", "refuse", "first")
 class GeneReport:
     """What a change of gene names did; its ``str`` is one line.
 
-    Attributes
-    ----------
-    step : str
-        The function that did it.
-    before, after : int
-        Genes that came in and that go out.
-    mapped : int
-        Genes that came in and have a new name.
-    merged : int
-        Genes that were mapped to a name another had got already: ``mapped - after``.
-    duplicates : str
-        What became of those: ``"sum"``: added to it, ``"first"``: left out.
-    lost : dict of reason to number
-    first : dict of reason to the first names lost for it
-    notes : tuple of str
-        Damaged and retired names, layers that could not follow, ...
+    `step` is the function that did it. `before` and `after` are genes that came in and go out, `mapped` those that came
+    in and have a new name, `merged` those of them whose new name another had got already: by `duplicates`, they were
+    added to it (``"sum"``) or left out (``"first"``). `lost` gives reasons their numbers, `first` the first names lost
+    for each; `notes` are damaged and retired names, layers that could not follow, and the like.
     """
 
     step: str
@@ -71,10 +54,11 @@ class GeneReport:
 
 
 def to_symbols(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
-    """Name the genes by symbols.
+    """Name the genes by symbols: a copy, its genes in the order of their first appearance, and a :class:`GeneReport`.
 
-    :class:`DataError` is raised if no gene can be mapped, the species is another, or duplicates cannot be treated as
-    asked.
+    ``var["before"]`` holds the names before, ``uns["gene_hash"]`` the hash of the new list, ``uns["gene_report"]`` the
+    report. :class:`DataError` is raised if no gene can be mapped, the species is another, or duplicates cannot be
+    treated as asked.
 
     Parameters
     ----------
@@ -87,13 +71,6 @@ def to_symbols(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum
         table here.
     duplicates : {"sum", "refuse", "first"}, default "sum"
         What becomes of genes with the same symbol. Sums make no sense of logged and centred values, and are refused.
-
-    Returns
-    -------
-    renamed : AnnData
-        A copy, its genes in the order of their first appearance. ``var["before"]`` holds the names before,
-        ``uns["gene_hash"]`` the hash of the new list, ``uns["gene_report"]`` the report.
-    report : GeneReport
     """
     names = _start(adata, organism)
     if column is not None:
@@ -104,10 +81,10 @@ def to_symbols(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum
 
 
 def to_ensembl(adata: ad.AnnData, *, organism=None, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
-    """Name the genes by Ensembl ids without versions.
+    """Name the genes by Ensembl ids without versions, as :func:`to_symbols` does by symbols.
 
-    A symbol that stands for several ids has no single answer and is lost; the report names it. Parameters, results
-    and errors are those of :func:`to_symbols`; `organism` is needed where the symbols do not tell it.
+    A symbol that stands for several ids has no single answer and is lost; the report names it. `organism` is needed
+    where the symbols do not tell it.
     """
     names = _start(adata, organism)
     kind = _kind(names, organism)
@@ -124,23 +101,7 @@ def to_ensembl(adata: ad.AnnData, *, organism=None, duplicates="sum") -> tuple[a
 
 
 def to_human(adata: ad.AnnData, *, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
-    """Mouse genes to the symbols of their human partners; only one-to-one orthologues have one.
-
-    :class:`DataError` is raised if the genes are of another species, none has a partner, or duplicates cannot be
-    treated as asked.
-
-    Parameters
-    ----------
-    adata : AnnData
-        cells × genes, named by mouse symbols or mouse Ensembl ids.
-    duplicates : {"sum", "refuse", "first"}, default "sum"
-        As in :func:`to_symbols`.
-
-    Returns
-    -------
-    renamed : AnnData
-    report : GeneReport
-    """
+    """Mouse symbols or Ensembl ids to symbols of one-to-one human orthologues, as :func:`to_symbols` does it."""
     return _across(adata, "mouse", "human", duplicates)
 
 
@@ -155,8 +116,8 @@ def merge_duplicates(adata: ad.AnnData, duplicates="sum") -> tuple[ad.AnnData, G
 
 
 def _start(adata, organism=None) -> list[str]:
-    if organism is not None:
-        check_organism(organism)
+    if organism not in (None, "human", "mouse"):
+        raise DataError(f"organism {organism!r} has no gene table here: choose 'human' or 'mouse'")
     structure(adata, duplicated_genes=True)
     return names_of(adata)
 
@@ -169,9 +130,7 @@ def _kind(names, organism):
 
 
 def _from_column(adata, column) -> list[str | None]:
-    if list(adata.var.columns).count(column) != 1:
-        raise DataError(f"var has no column {column!r}; it has {shown(adata.var.columns) or 'none'}")
-    values = adata.var[column].astype(object)
+    values = column_of(adata.var, column, "var").astype(object)
     words = values.astype(str).str.strip()
     new = words.where(values.notna() & ~words.isin(["", "---"]), None)
     names_of(new.dropna(), f"var[{column!r}]")
@@ -215,7 +174,12 @@ def _rename(adata, new, why, step, duplicates, kind=None):
     if not len(mapped):
         of = f"; they are {kind}" if kind else ""
         raise DataError(f"{step} knows none of the {many(len(old), 'gene')} ({shown(old)}){of}: check the names")
-    notes, merged = _noticed(old), len(mapped) - len(names)
+    notes, damaged, retired = [], damaged_names(old), renamed_names(old)
+    if damaged:
+        notes.append(f"{many(len(damaged), 'name')} damaged by a spreadsheet ({shown(damaged)})")
+    if retired:
+        notes.append("{} such as {}, now {}".format(many(len(retired), "retired name"), *next(iter(retired.items()))))
+    merged = len(mapped) - len(names)
     if merged and duplicates == "refuse":
         twice = names[np.bincount(code[mapped]) > 1]
         raise DataError(
@@ -237,43 +201,20 @@ def _rename(adata, new, why, step, duplicates, kind=None):
         out.var_names = pd.Index(names, dtype=object)
     out.var["before"] = old[mapped].groupby(code[mapped]).agg(";".join).to_numpy()
     lost = old[code < 0].groupby(pd.Series(why, old.index)[code < 0], sort=False)
-    report = GeneReport(
-        step=step,
-        before=len(old),
-        after=len(names),
-        mapped=len(names) + merged,
-        merged=merged,
-        duplicates=duplicates,
-        lost=lost.size().to_dict(),
-        first={reason: tuple(group[:KEPT]) for reason, group in lost},
-        notes=tuple(notes),
-    )
+    told = {"lost": lost.size().to_dict(), "first": {reason: tuple(group[:KEPT]) for reason, group in lost}}
+    genes = {"before": len(old), "after": len(names), "mapped": len(names) + merged, "merged": merged}
+    report = GeneReport(step, **genes, **told, duplicates=duplicates, notes=tuple(notes))
     stamp(out, notes=[str(report)])
     out.uns["gene_report"] = report.as_dict()
     return out, report
 
 
-def _noticed(names) -> list[str]:
-    said, damaged, old = [], damaged_names(names), renamed_names(names)
-    if damaged:
-        said.append(f"{many(len(damaged), 'name')} damaged by a spreadsheet ({shown(damaged)})")
-    if old:
-        first, new = next(iter(old.items()))
-        said.append(f"{many(len(old), 'retired name')} such as {first}, now {new}")
-    return said
-
-
 def _summed(adata, code, mapped, first):
     """The genes of each code summed; what cannot be summed is left behind, and told."""
-    import anndata as ad
-
     adata = adata.to_memory() if adata.isbacked else adata
     units = units_of(adata)
     if adata.X is not None and not summable(adata.X, units):
-        raise DataError(
-            f"several genes get one name, and logged or centred values cannot be summed"
-            f"{f' (units: {units})' if isinstance(units, str) else ''}: start from counts, or choose duplicates='first'"
-        )
+        raise DataError("logged or centred values cannot be summed: start from counts, or choose duplicates='first'")
     place = (np.ones(len(mapped), np.float32), (mapped, code[mapped]))
     place = sparse.csr_matrix(place, shape=(adata.n_vars, len(first)))
 

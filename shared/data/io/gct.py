@@ -1,45 +1,30 @@
 """The ``.gct`` format: genes × samples in tabs, under two lines that state the version and the size."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes.lists import shown
 from shared.data.io import MISSING, named
 from shared.data.io.tables import AGAIN, blocks, fields, joined, opened
 
 
 def head(stream, path) -> tuple[int, pd.Index]:
     """The number of rows that is stated, and the names of the samples; the stream then stands before the rows."""
-    version, sizes = stream.readline().strip(), stream.readline().split()
+    version = stream.readline().strip()
     if version != b"#1.2":
-        raise DataError(
-            f"{path.name} begins with {version[:20]!r} where #1.2 is due: it is another version, save it as 1.2, or no "
-            ".gct; or fetch it again"
-        )
-    if len(sizes) < 2 or not all(s.isdigit() for s in sizes[:2]):
-        raise DataError(f"{path.name} does not state its size in its second line: it is damaged, {AGAIN}")
-    due, n = map(int, sizes[:2])
-    name, symbol, *samples = [*fields(stream.readline(), "\t"), "", ""][: n + 2]
-    if (name.lower(), symbol.lower()) != ("name", "description"):
-        raise DataError(f"{path.name} has columns {shown([name, symbol])} where Name and Description are due: {AGAIN}")
-    return due, pd.Index(samples, dtype=object)
+        raise DataError(f"{path.name} begins with {version[:20]!r} where #1.2 is due: another version, save it as 1.2")
+    sizes = [int(n) for n in stream.readline().split()[:2] if n.isdigit()]
+    name, symbol, *samples = [*fields(stream.readline(), "\t"), "", ""]
+    if len(sizes) < 2 or (name.lower(), symbol.lower()) != ("name", "description"):
+        raise DataError(f"{path.name} does not state its size, or has no Name and Description: it is damaged, {AGAIN}")
+    return sizes[0], pd.Index(samples[: sizes[1]], dtype=object)
 
 
 def read(paths):
     """A ``.gct`` file, gzipped or not: samples as cells, ``Name`` as the genes' names, ``Description`` in ``var``.
 
-    Returns
-    -------
-    AnnData
-        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
-        stand twice, for the door to judge.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, another version, or not as large as it says.
+    ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
+    stand twice, for the door to judge. :class:`DataError` if the file is damaged, another version, or not as large as
+    it says.
     """
     (path,) = paths
     with opened(path, whole=False) as stream:

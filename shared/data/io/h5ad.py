@@ -1,8 +1,9 @@
 """AnnData files, of any layout that anndata reads."""
 
-from __future__ import annotations
-
 import warnings
+
+import anndata as ad
+import h5py
 
 from shared.data.errors import DataError
 from shared.data.io.tables import refused
@@ -10,31 +11,12 @@ from shared.data.validate.structure import column_of, layer_of, matrix_of, widen
 
 
 def read(paths, *, layer=None, obs=None, units=None):
-    """An ``.h5ad`` file as it stands.
+    """An ``.h5ad`` file as it stands; :class:`DataError` if it is damaged, or has no such layer or column.
 
-    Parameters
-    ----------
-    paths : list of Path
-        One file.
-    layer : str, optional
-        Take ``X`` from this layer.
-    obs : dict, optional
-        New name to old name of columns of ``obs``; the old ones stay. ``{"cell_type": "celltype", "batch": "tech"}``
-        gives scIB's pancreas the names the book uses.
-    units : str, optional
-        What ``X`` holds, where the file does not say it.
-
-    Returns
-    -------
-    AnnData
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or has no such layer or column.
+    ``X`` is taken from `layer` where one is named, and holds `units` where the file does not say it. `obs` gives new
+    names to columns of ``obs``, beside the old ones: ``{"cell_type": "celltype", "batch": "tech"}`` gives scIB's
+    pancreas the names the book uses.
     """
-    import anndata as ad
-
     (path,) = paths
     with refused(path, ".h5ad"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # the door refuses
@@ -59,9 +41,6 @@ def read(paths, *, layer=None, obs=None, units=None):
 
 def _widened(path):
     """A file whose sparse values are float16 or big-endian, of which SciPy makes no matrix; widened in memory."""
-    import anndata as ad
-    import h5py
-
     with h5py.File(path, "r+", driver="core", backing_store=False) as file:  # the file itself stays as it is
         sparse = []
         file.visit(lambda name: sparse.append(file[name]) if "indptr" in getattr(file[name], "keys", list)() else None)
@@ -74,8 +53,6 @@ def _widened(path):
 
 def write(adata, path, packing: str) -> None:
     """Write AnnData with its arrays packed by ``"gzip"`` or ``"lzf"``; what anndata and h5py raise is passed on."""
-    import anndata as ad
-
     # pandas 3 keeps words in arrays that anndata writes only when told to.
     told = {name: True for name in ("allow_write_nullable_strings",) if name in dir(ad.settings)}
     with ad.settings.override(**told):

@@ -1,11 +1,9 @@
 """Tables of text: a checked stream of bytes, numbers in blocks, words, and a reader's own table of cells × genes.
 
-A damaged table seldom looks damaged to a parser: a line cut short is padded, a byte of zeros ends a number early, a
-quotation mark swallows the rows up to the next one, and a name such as 007 becomes a number. Rows are counted and their
-fields measured before pandas parses them, names stay as written, and everything that does not fit is refused by name.
+A damaged table seldom looks damaged to a parser: a line cut short is padded, a byte of zeros ends a number early, and a
+quotation mark swallows the rows up to the next one. Rows are counted and their fields measured before pandas parses
+them, names such as 007 stay as written, and everything that does not fit is refused by name.
 """
-
-from __future__ import annotations
 
 import contextlib
 import csv
@@ -19,6 +17,7 @@ from itertools import chain, islice
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from shared.data.errors import DataError, warn
 from shared.data.genes.kinds import ENSEMBL
@@ -85,8 +84,6 @@ def refused(path, what: str = "a table"):
         raise DataError(f"{name} is cut short or damaged in its packing ({said(e)}): {AGAIN}") from e
     except UnicodeError as e:
         raise DataError(f"{name} is not UTF-8 text ({said(e)}): it is in another encoding, save it as UTF-8") from e
-    except FileNotFoundError as e:
-        raise DataError(f"{name} is not there: check the spelling of {path}") from e
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RuntimeError, csv.Error) as e:
         raise DataError(f"{name} cannot be read as {what} ({said(e)}): it is another file, or damaged; {AGAIN}") from e
 
@@ -112,12 +109,13 @@ def opened(path, *, whole: bool = True, to_end: bool = True) -> Iterator[io.Buff
         if not head:
             raise DataError(f"{path.name} is empty: the copy or download may have stopped early")
         what = next((w for magic, w in FOREIGN.items() if head.startswith(magic)), None)
+        what = "a web page" if PAGE.match(head.removeprefix(MARK)) else what
         if max(head[::2].count(0), head[1::2].count(0)) > 0.4 * len(head) > 0.6 * head.count(0):
             what = what or "UTF-16 text"
         if what:
-            raise DataError(f"{path.name} is {what} where a text table is needed: unpack or save it as UTF-8 text")
-        if PAGE.match(head.removeprefix(MARK)):
-            raise DataError(f"{path.name} is a web page and no table: the address gave an error page, {AGAIN}")
+            raise DataError(
+                f"{path.name} is {what} where a text table is needed: fetch, unpack or save it as UTF-8 text"
+            )
         checked = _Checked(source, path.name)
         stream = io.BufferedReader(checked, 1 << 20)
         yield stream
@@ -127,10 +125,7 @@ def opened(path, *, whole: bool = True, to_end: bool = True) -> Iterator[io.Buff
         # pass for a measurement and nobody would ever know; a sound file that is refused costs its owner one key.
         summed = packed or isinstance(raw, zipfile.ZipExtFile)
         if whole and to_end and not summed and checked.last != b"\n":
-            raise DataError(
-                f"{path.name} stops in the middle of a line, so its last number may be cut: {AGAIN}; or, where the "
-                "program that wrote it leaves out the last line end, add one"
-            )
+            raise DataError(f"{path.name} stops within a line, so its last number may be cut: {AGAIN}, or end the line")
 
 
 def fields(line: bytes, separator: str) -> list[str]:
@@ -159,15 +154,13 @@ def separator_of(path) -> str:
     return fits[0] if fits else max(known[:3], key=lambda s: widths[s][0])
 
 
-# Tables of numbers
-
-
-def blocks(rows, path, separator: str, ids, columns, *, absent=(), due: int | None = None, whose="") -> Iterator:
+def blocks(rows, path, separator: str, ids, columns, units=None, *, absent=(), due=None, whose="") -> Iterator:
     """The rows of numbers, some at a time: (DataFrame of the fields that are words, int64 or float64 block).
 
     `rows` are lines, such as the stream of :func:`opened`. `ids` are the fields of words: so many at the start of a
-    row, or those at these places; `columns` are the names of the others. `absent` words mean "no value" and become NaN.
-    `due` rows there should be, where the file states it. `whose` says what to do where a column holds words.
+    row, or those at these places; `columns` are the names of the others, which are checked for being what `units` says
+    (:func:`sound`) where it is given. `absent` words mean "no value" and become NaN. `due` rows there should be, where
+    the file states it. `whose` says what to do where a column holds words.
     :class:`DataError` if a row has another number of fields, or a field that should be a number is none.
     """
     ids = tuple(range(ids)) if isinstance(ids, int) else ids
@@ -179,13 +172,9 @@ def blocks(rows, path, separator: str, ids, columns, *, absent=(), due: int | No
             if due is not None and seen > due:
                 raise DataError(f"{path.name} says it has {many(due, 'row')}, and has more: it is damaged, {AGAIN}")
             if (found := measure(line, separator)) != width:
-                what = f"{many(found, 'field')} in row {seen:,} where {width:,} are due"
-                what = what if found else f"a quotation mark without its partner in row {seen:,}"
-                start = shown([line[:40].decode("utf-8", "replace").strip()])
-                raise DataError(
-                    f"{path.name} has {what} ({start!r}): the row lost or gained a value, is no row of numbers, or "
-                    f"was cut short; correct it, or {AGAIN}"
-                )
+                what = many(found, "field") if found else "a quotation mark without its partner"
+                start = f"({line[:40].decode('utf-8', 'replace').strip()!r}): correct the row, or {AGAIN}"
+                raise DataError(f"{path.name} has {what} in row {seen:,} where {width:,} are due {start}")
             yield line
 
     # As converters, because dtype= makes pandas wrap each column by itself, five times slower for a wide table.
@@ -200,14 +189,12 @@ def blocks(rows, path, separator: str, ids, columns, *, absent=(), due: int | No
         names, values = table[list(ids)], table.drop(columns=list(ids))
         odd = [n for name in names for n in names[name][names[name].str.contains(ODD)]]
         if odd:  # a parser lets them pass, and what they are joined with would not know them
-            raise DataError(
-                f"{path.name} has names with quotation marks or line breaks ({shown(map(repr, odd))}): {AGAIN}"
-            )
-        yield names, _numbers(values, names, path, columns, whose)
-    if not seen:
-        raise DataError(f"{path.name} has a header and no rows: it was cut short, {AGAIN}")
-    if due not in (None, seen):
-        raise DataError(f"{path.name} says it has {due:,} rows, and has {seen:,}: it was cut short, {AGAIN}")
+            raise DataError(f"{path.name} has names with quotes or line breaks ({shown(map(ascii, odd))}): {AGAIN}")
+        values = _numbers(values, names, path, columns, whose)
+        yield names, values if units is None else sound(values, units, names, path)
+    if not seen or due not in (None, seen):
+        said = "has a header and no rows" if due is None else f"says it has {due:,} rows, and has {seen:,}"
+        raise DataError(f"{path.name} {said}: it was cut short, {AGAIN}")
 
 
 def _numbers(values, names, path, columns, cure):
@@ -233,10 +220,12 @@ def _numbers(values, names, path, columns, cure):
     return values.astype({values.columns[i]: float for i in words}).to_numpy()
 
 
-def joined(parts):
-    """One table of words and one matrix of pairs such as :func:`blocks` yields; there must be one at least."""
-    names, values = zip(*parts)
-    return pd.concat(names, ignore_index=True), np.concatenate(values)
+def joined(parts, dtype=None, *, dense: bool = True):
+    """One table of words and one matrix, ndarray or else CSR, of pairs such as :func:`blocks` yields, one at least."""
+    kind = np.asarray if dense else sparse.csr_matrix
+    names, values = zip(*((n, kind(block, dtype=dtype)) for n, block in parts))
+    X = np.concatenate(values) if dense else sparse.vstack(values, format="csr")
+    return pd.concat(names, ignore_index=True), X
 
 
 def sound(block, units: str, names, path):
@@ -259,21 +248,10 @@ def parted(header: list[str], width: int, ids: int, path, any_corner: bool = Fal
     if ids == 1 and len(header) + 1 == width and not (corner and header[0]):
         return [], header
     # A header as R writes it over rows that lost a column is as long as they are, and would name each the next one's.
-    if len(header) != width or not (corner or any_corner or ids > 1):
-        raise DataError(
-            f"{path.name} names {many(len(header), 'column')} in its header (the first is {shown(header[:1])!r}), and "
-            f"its first row has {many(width, 'field')}: a column was lost or added in one of them, or numbers hold the "
-            f"sign that parts the fields; correct it, or {AGAIN}"
-        )
-    if width <= ids:
-        raise DataError(
-            f"{path.name} has {many(width, 'field')} in a line, and {ids + 1} or more are needed: it is another table, "
-            "or its fields are parted by something else than tabs, commas, semicolons or blanks"
-        )
+    if len(header) != width or width <= ids or not (corner or any_corner or ids > 1):
+        said = f"{path.name} names {many(len(header), 'column')} in its header, and a row has {many(width, 'field')}"
+        raise DataError(f"{said}: a column was lost or added, or numbers hold the sign that parts the fields; {AGAIN}")
     return header[:ids], header[ids:]
-
-
-# Tables of words
 
 
 def words(path, separator: str | None = None, *, heading: bool = True, quoted: bool = True, whole: bool = True):
@@ -306,34 +284,18 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
     return pd.DataFrame(rows, columns=pd.Index(names, dtype=object), dtype=object)
 
 
-# A table of one's own
-
-
 def read(paths, *, transposed: bool = False, annotation=()):
     """A table of numbers: the first column names the cells, the first row the genes.
 
     One file, gzipped or not, its fields parted by commas, tabs, semicolons or blanks. A table written by R, whose
     header names the genes only, is read as well; so is one under lines of comment that begin with ``#``.
+    :class:`DataError` if it is damaged, describes cells and holds no expression, a cell stands twice, or a column holds
+    words.
 
-    Parameters
-    ----------
-    paths : list of Path
-        One file.
-    transposed : bool, default False
-        The rows are genes and the columns cells; what is returned has cells in rows.
-    annotation : sequence of str
-        Columns that describe the rows: they go to ``obs``, or to ``var`` where `transposed`.
-
-    Returns
-    -------
-    AnnData
-        ``X``: int64 or float64 ndarray, rounded by the door. Units are not known; missing values are NaN, and genes may
-        stand twice, for the door to judge. ``uns["notes"]``: columns that only count the rows and were left out.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, describes cells and holds no expression, a cell stands twice, or a column holds words.
+    Where `transposed`, rows are genes and columns cells; what is returned has cells in rows. The columns `annotation`
+    describe the rows: they go to ``obs``, or to ``var`` where `transposed`. ``X``: int64 or float64 ndarray, rounded by
+    the door. Units are not known; missing values are NaN, and genes may stand twice, for the door to judge.
+    ``uns["notes"]``: columns that only count the rows and were left out.
     """
     (path,) = paths
     separator, comments = separator_of(path), 0
@@ -361,7 +323,8 @@ def read(paths, *, transposed: bool = False, annotation=()):
         cells = pd.RangeIndex(len(cells)).astype(str)
         notes.append("there were no names of cells, so they are numbered")
     # An index that was saved a second time, or the empty columns behind a spreadsheet's last.
-    counting = [i for i, gene in enumerate(genes) if NAMELESS.fullmatch(gene) and _counts_rows(X[:, i])]
+    nameless = {i: X[:, i] for i, gene in enumerate(genes) if NAMELESS.fullmatch(gene)}
+    counting = [i for i, v in nameless.items() if np.isnan(v).all() or (v[0] in (0, 1) and (np.diff(v) == 1).all())]
     X, genes = np.delete(X, counting, axis=1), pd.Index(np.delete(np.array(genes, dtype=object), counting))
     if counting:
         left = many(len(counting), "column")
@@ -381,10 +344,6 @@ def _heads(head, row, separator) -> bool:
     last = fields(row, separator)[-1].strip()
     number = re.fullmatch(r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?", last)
     return bool(number) and measure(row, separator) - measure(head, separator) in (0, 1)
-
-
-def _counts_rows(values) -> bool:
-    return np.isnan(values).all() or (values[0] in (0, 1) and (np.diff(values) == 1).all())
 
 
 def _nameless(cells, corner, path) -> bool:

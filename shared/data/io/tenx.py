@@ -1,11 +1,11 @@
 """What 10x Genomics' software writes: a folder of Matrix Market and names, or an HDF5 file of two versions."""
 
-from __future__ import annotations
-
 import re
 
+import h5py
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
@@ -35,17 +35,11 @@ def counted(path, notes: list | None = None):
     dies of a byte of zeros. :class:`DataError` if the file is damaged, holds a value that is no count, or, without
     `notes`, two of one place.
     """
-    from scipy import sparse
-
     with opened(path, whole=False) as stream:  # the number of entries is stated
-        if not HEAD.fullmatch(stream.readline(200)):
-            raise DataError(
-                f"{path.name} does not begin as a Matrix Market file of coordinates (integer or real, general): "
-                f"it is another file, {AGAIN}"
-            )
-        stated = SIZES.fullmatch(next((line for line in stream if not line.startswith(b"%")), b""))
-        if not stated:
-            raise DataError(f"{path.name} does not state its size above its entries: it is damaged, {AGAIN}")
+        head, size = stream.readline(200), next((line for line in stream if not line.startswith(b"%")), b"")
+        stated = SIZES.fullmatch(size)
+        if not (stated and HEAD.fullmatch(head)):
+            raise DataError(f"{path.name} is no Matrix Market file of coordinates that states its size: {AGAIN}")
         n_rows, n_columns, n = map(int, stated.groups())
         rule = {"sep": r"\s+", "header": None, "na_filter": False, "low_memory": False, "chunksize": BLOCK}
         parts = [_entries(part, n_rows, n_columns, path) for part in pd.read_csv(stream, **rule)]
@@ -56,15 +50,13 @@ def counted(path, notes: list | None = None):
 
 
 def _entries(part, n_rows, n_columns, path):
-    """Rows, columns and values of some entries, places counted from zero."""
-    if part.shape[1] != 3 or any(d.kind not in "iuf" for d in part.dtypes):
-        raise DataError(f"{path.name} has entries that are not a row, a column and a number: {AGAIN}")
-    rows, columns, values = (part[i].to_numpy() for i in range(3))
+    kinds, places = "".join(d.kind for d in part.dtypes), part.iloc[:, :2]
+    fits = re.fullmatch("ii[iuf]", kinds) and places.min().min() > 0 and (places.max() <= (n_rows, n_columns)).all()
+    if not fits:
+        raise DataError(f"{path.name} has entries that are no place and number in {n_rows:,} × {n_columns:,}: {AGAIN}")
+    values = part[2].to_numpy()
     sound(values[:, None], "counts", part.iloc[:, :0], path)
-    for at, most in ((rows, n_rows), (columns, n_columns)):
-        if at.dtype.kind == "f" or at.min() < 1 or at.max() > most:
-            raise DataError(f"{path.name} has entries outside its {n_rows:,} × {n_columns:,}: it is damaged, {AGAIN}")
-    return rows.astype(np.int32) - 1, columns.astype(np.int32) - 1, values
+    return part[0].to_numpy(np.int32) - 1, part[1].to_numpy(np.int32) - 1, values
 
 
 def _once(X, n, path, notes):
@@ -83,28 +75,21 @@ def _once(X, n, path, notes):
 def features(path) -> pd.DataFrame:
     """``genes.tsv`` (version 2: id, symbol) or ``features.tsv`` (version 3: id, symbol, type)."""
     table = words(path, "\t", heading=False, quoted=False, whole=False)
-    if table.shape[1] > 6:
-        raise DataError(
-            f"{path.name} has {table.shape[1]} columns where an id, a symbol and perhaps a type are due: {AGAIN}"
-        )
-    table = table.iloc[:, :3].set_axis(["id", "symbol", "feature_type"][: table.shape[1]], axis=1)
+    wide, table = table.shape[1] > 6, table.iloc[:, :3]
+    table = table.set_axis(["id", "symbol", "feature_type"][: table.shape[1]], axis=1)
     table = table if "symbol" in table else table.assign(symbol=table["id"])
     odd = table[["id", "symbol"]].apply(lambda c: (c == "") | c.str.contains('"')).any(axis=1)
-    if odd.any():
-        raise DataError(
-            f"{path.name} has names that are empty or hold quotation marks ({shown(table['id'][odd])}): {AGAIN}"
-        )
+    if wide or odd.any():
+        raise DataError(f"{path.name} has other columns than id, symbol and type, or names without a word: {AGAIN}")
     return table
 
 
 def barcodes(path) -> pd.Index:
     """One barcode a line."""
     table = words(path, "\t", heading=False, quoted=False, whole=False)
-    if table.shape[1] != 1:
-        raise DataError(f"{path.name} has {table.shape[1]} columns where one, of barcodes, is due: it is another file")
     names, lengths = table["0"], table["0"].str.len()
-    if names.str.contains('"').any():
-        raise DataError(f"{path.name} has barcodes with quotation marks: it is damaged, {AGAIN}")
+    if table.shape[1] != 1 or names.str.contains('"').any():
+        raise DataError(f"{path.name} does not hold one barcode a line, without quotation marks: it is another file")
     if (lengths[:-1] == lengths.iloc[0]).all() and lengths.iloc[-1] < lengths.iloc[0]:
         raise DataError(f"{path.name} ends in {names.iloc[-1]!r}, shorter than the others: it was cut, {AGAIN}")
     return pd.Index(names, dtype=object)
@@ -128,9 +113,8 @@ def fitted(X, genes: pd.DataFrame, cells: pd.Index, what: str) -> None:
 def distinct(short, full, what: str) -> np.ndarray:
     """The short name of each gene where no other gene has it, else its full name; full names must differ.
 
-    Two genes may share a symbol. Renaming the second one by a number, as is often done, makes a gene that no other data
-    set has, and summing them is a choice for the reader of the book
-    (:func:`~shared.data.genes.translate.merge_duplicates`).
+    Renaming the second of two that share a symbol by a number makes a gene that no other data set has, and summing them
+    is the reader's choice (:func:`~shared.data.genes.translate.merge_duplicates`).
     """
     short, full = pd.Series(np.asarray(short, dtype=object)), pd.Series(np.asarray(full, dtype=object))
     names = short.where(~(short.duplicated(keep=False) | short.isin(MISSING)), full)
@@ -138,10 +122,7 @@ def distinct(short, full, what: str) -> np.ndarray:
     names = names.where(~(names.duplicated(keep=False) & (names != full)), full)
     twice = names[names.duplicated()].unique()
     if len(twice):
-        raise DataError(
-            f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): "
-            "the file is damaged, or not the one this reader knows"
-        )
+        raise DataError(f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): damaged, {AGAIN}")
     return names.to_numpy(dtype=object)
 
 
@@ -159,62 +140,28 @@ def triplet(paths, notes: list | None = None):
 
 
 def folder(paths, *, feature_type: str | None = GENES):
-    """A matrix, its genes and its barcodes, in any order and told apart by their names, as AnnData.
+    """A matrix, its genes and its barcodes, three files in any order and told apart by their names, as AnnData.
 
     Layout, gzipped or not: ``matrix.mtx`` (Matrix Market, genes × cells, whole numbers); version 2 ``genes.tsv`` (id,
-    symbol), version 3 ``features.tsv.gz`` (id, symbol, type: with antibodies the file holds several types);
-    ``barcodes.tsv``.
+    symbol), version 3 ``features.tsv.gz`` (id, symbol, type: with antibodies the file holds several types, of which
+    `feature_type` is kept, or all for None); ``barcodes.tsv``.
 
-    Parameters
-    ----------
-    paths : list of Path
-        The three files.
-    feature_type : str, optional
-        Version 3: the kind to keep; None keeps all.
-
-    Returns
-    -------
-    AnnData
-        ``X``: CSR, counts; entries of one place are summed, and ``uns["notes"]`` says so. ``var``: id, symbol,
-        feature_type. Genes are named by symbols; two that share one keep their ids.
-
-    Raises
-    ------
-    DataError
-        If a file is damaged or missing, sizes do not match, or genes and barcodes are swapped.
+    ``X``: CSR, counts; entries of one place are summed, and ``uns["notes"]`` says so. ``var``: id, symbol,
+    feature_type. Genes are named by symbols; two that share one keep their ids. :class:`DataError` if a file is damaged
+    or missing, sizes do not match, or genes and barcodes are swapped.
     """
     notes: list[str] = []
     return _made(*triplet(paths, notes), feature_type, names_of_files(paths), notes)
 
 
 def h5(paths, *, feature_type: str | None = GENES, genome: str | None = None):
-    """10x Genomics' ``.h5``.
+    """10x Genomics' ``.h5``, one file: ``X``, ``var`` and notes as :func:`folder` gives them.
 
     Layouts, compressed columns of genes × cells: version 2, one group a genome, with data, indices, indptr, shape,
-    genes (ids), gene_names, barcodes; version 3, the group ``matrix``, the same but with ``features/{id, name,
-    feature_type}``.
-
-    Parameters
-    ----------
-    paths : list of Path
-        One file.
-    feature_type : str, optional
-        Version 3: the kind to keep; None keeps all.
-    genome : str, optional
-        Version 2 with several: the one to read.
-
-    Returns
-    -------
-    AnnData
-        As :func:`folder` gives it.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, its parts contradict each other, it holds several genomes, or no matrix.
+    genes (ids), gene_names, barcodes, and `genome` the one to read of several; version 3, the group ``matrix``, the
+    same but with ``features/{id, name, feature_type}``, of which `feature_type` is kept, or all for None.
+    :class:`DataError` if the file is damaged, its parts contradict each other, it holds several genomes, or no matrix.
     """
-    import h5py
-
     (path,) = paths
     notes: list[str] = []
     with refused(path, "an HDF5 matrix of 10x"), h5py.File(path) as file:
@@ -246,14 +193,9 @@ def text_of(stored) -> list[str]:
 
 
 def _sparse(group, genes, path, notes):
-    from scipy import sparse
-
     cells, shape = text_of(group["barcodes"]), tuple(int(n) for n in group["shape"][:])
     if shape != (genes, len(cells)):
-        raise DataError(
-            f"{path.name} says it holds {' × '.join(map('{:,}'.format, shape))}, genes × cells, and names {genes:,} "
-            f"and {len(cells):,}: it is damaged, {AGAIN}"
-        )
+        raise DataError(f"{path.name} holds {shape} and names {genes} genes, {len(cells)} cells: damaged, {AGAIN}")
     data = group["data"][:]
     sound(data[:, None], "counts", pd.DataFrame(index=range(0)), path)
     data = data.astype(np.int64 if data.dtype.kind in "iu" else np.float64)  # sums need room

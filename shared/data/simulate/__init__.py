@@ -15,9 +15,8 @@ so that the variance is mu + dispersion * mu**2. What is returned says in ``uns[
 """
 
 from shared.data.simulate.domains import domains
-from shared.data.simulate.large import write_large
 from shared.data.simulate.model import NAMES
 from shared.data.simulate.resemble import compare, like, summary
 from shared.data.simulate.samples import bulk, cells, many, multiome
 
-__all__ = ["NAMES", "bulk", "cells", "compare", "domains", "like", "many", "multiome", "summary", "write_large"]
+__all__ = ["NAMES", "bulk", "cells", "compare", "domains", "like", "many", "multiome", "summary"]

@@ -12,9 +12,7 @@ NAMES = ("Alpha", "Beta", "Gamma", "Delta", "Epsilon", "Zeta", "Eta", "Theta", "
 def type_names(labels) -> list[str]:
     """Names of the types, of a number of them or of a list of names."""
     if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
-        if labels < 1:
-            raise DataError(f"labels={labels}: at least one type is needed")
-        return [NAMES[i] if i < len(NAMES) else f"Type {i + 1}" for i in range(labels)]
+        labels = [NAMES[i] if i < len(NAMES) else f"Type {i + 1}" for i in range(labels)]
     names = [str(n) for n in labels]
     if not names or len(set(names)) < len(names):
         raise DataError(f"labels={labels!r}: give different names, at least one")
@@ -40,9 +38,7 @@ def draw_truth(
         programmes = draw_programmes(rng, n_genes, len(names), effect)
     base, types = np.asarray(programmes["base"], float), np.asarray(programmes["types"], float)
     if base.shape != (n_genes,) or types.shape != (len(names), n_genes):
-        raise DataError(
-            f"programmes are for {types.shape[0]} types × {types.shape[1]} genes, asked are {len(names)} × {n_genes}"
-        )
+        raise DataError(f"programmes are for {' × '.join(map(str, types.shape))}, asked are {len(names)} × {n_genes}")
     truth = {"base": base, "types": types, "names": names, "dispersion": float(dispersion)}
     truth["shift"] = location * rng.normal(size=(n_batches, n_genes))
     truth["stretch"] = scale * rng.normal(size=n_batches)

@@ -4,7 +4,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scipy.stats import wasserstein_distance
 
+from shared.data.cells import count_matrix
 from shared.data.constraints import Whole, require
 from shared.data.errors import DataError
 from shared.data.simulate.model import as_adata, draw_counts
@@ -15,27 +17,16 @@ def like(adata, n_cells: int | None = None, *, label: str = "cell_type", seed: i
     """Counts that resemble real ones: depth, means, dispersions and the genes of each type are estimated from `adata`.
 
     Each simulated cell takes a real cell's label and depth, the mean profile of its label, and for each gene a
-    dispersion estimated within labels by moments and smoothed over genes of similar mean.
-
-    Parameters
-    ----------
-    adata : AnnData
-        Counts, cells × genes, in ``layers["counts"]`` or ``X``.
-    n_cells : int, optional
-        As many as there are, without it.
-    label : str
-        Column of ``obs``; where it is missing all cells are of one type.
-    seed : int
-        Of everything.
+    dispersion estimated within labels by moments and smoothed over genes of similar mean. `adata` holds counts, cells ×
+    genes, in ``layers["counts"]`` or ``X``. There are `n_cells` of them, or as many as in `adata`; without the column
+    `label` of ``obs`` all are of one type. `seed` is of everything.
     """
-    X = _counts_of(adata)
-    if X.nnz and (X.data.min() < 0 or (X.data != np.round(X.data)).any()):
+    X, totals = count_matrix(adata)
+    X = sparse.csr_matrix(X)
+    if (X.data % 1).any():
         raise DataError("like() needs counts: give the data before normalisation, or layers['counts']")
     n_cells = X.shape[0] if n_cells is None else n_cells
     require(Whole(1), n_cells=n_cells)
-    totals = np.asarray(X.sum(1)).ravel()
-    if not (totals > 0).all():
-        raise DataError(f"{int((totals == 0).sum())} cells have no count: drop them first")
     words = adata.obs[label].astype(str).to_numpy() if label in adata.obs else np.repeat("cells", X.shape[0])
     names, kind = np.unique(words, return_inverse=True)
     share = np.stack([np.asarray(X[kind == t].sum(0)).ravel() / totals[kind == t].sum() for t in range(len(names))])
@@ -71,24 +62,16 @@ def _dispersions(X, totals, kind, share):
 
 
 def compare(real, simulated) -> pd.DataFrame:
-    """How far a simulated set of counts is from a real one, statistic by statistic.
+    """How far a simulated set of counts is from a real one of the same genes, statistic by statistic.
 
-    Parameters
-    ----------
-    real, simulated : AnnData
-        Counts of the same genes.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by statistic: ``distance`` and ``within``, the same between two random halves of the real cells, which
-        is what chance alone does. ``mean``: mean absolute difference of the genes' log10 means; ``variance`` and
-        ``zeros``: of log10 variance and of the share of zeros, among genes of the same mean; ``depth``: Wasserstein
-        distance of log10 counts a cell; ``correlation``: of the correlations between genes, Wasserstein.
+    A DataFrame indexed by statistic: ``distance`` and ``within``, the same between two random halves of the real cells,
+    which is what chance alone does. ``mean``: mean absolute difference of the genes' log10 means; ``variance`` and
+    ``zeros``: of log10 variance and of the share of zeros, among genes of the same mean; ``depth``: Wasserstein
+    distance of log10 counts a cell; ``correlation``: of the correlations between genes, Wasserstein.
     """
     if list(real.var_names) != list(simulated.var_names):
         raise DataError("the two sets have different genes: simulate with like(real), or align them first")
-    a, b = (_counts_of(x) for x in (real, simulated))
+    a, b = (sparse.csr_matrix(count_matrix(x, empty=True)[0]) for x in (real, simulated))
     order = np.random.default_rng(0).permutation(a.shape[0])
     halves = a[order[::2]], a[order[1::2]]
     table = pd.DataFrame({"distance": _distances(a, b), "within": _distances(*halves)})
@@ -110,13 +93,7 @@ def summary(X) -> dict[str, np.ndarray]:
     return {"mean": mean, "variance": square - mean**2, "zeros": zeros, "depth": depth, "correlation": correlation}
 
 
-def _counts_of(adata):
-    return sparse.csr_matrix(widened(matrix_of(adata.layers.get("counts", adata.X))), dtype=np.float64)
-
-
 def _distances(a, b):
-    from scipy.stats import wasserstein_distance
-
     a, b = summary(a), summary(b)
     seen = (a["mean"] > 0) & (b["mean"] > 0)
     ours, others = (np.log10(x["mean"][seen]) for x in (a, b))

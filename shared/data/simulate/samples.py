@@ -8,16 +8,15 @@ import pandas as pd
 from scipy import sparse
 from scipy.special import softmax
 
-from shared.data.constraints import NotNegative, OneOf, Positive, Probability, Whole, require
-from shared.data.simulate.model import (
-    as_adata,
-    draw_counts,
-    draw_programmes,
-    draw_truth,
-    draw_types,
-    gene_names,
-    type_names,
-)
+from shared.data.constraints import NotNegative, OneOf, Positive, Probability, Whole, check, require
+from shared.data.simulate import model
+
+BOTH = dict.fromkeys(("n_genes", "n_batches"), Whole(1)) | {"depth": Positive(), "confounding": Probability()}
+BOTH |= dict.fromkeys(("dispersion", "effect", "location", "scale"), NotNegative())
+CELLS = BOTH | {"n_cells": Whole(1), "composition": Probability()}
+CELLS |= dict.fromkeys(("depth_sd", "gene_specific"), NotNegative())
+BULK = BOTH | {"n_samples": Whole(1), "units": OneOf("log", "counts", "tpm"), "purity": Probability()}
+EFFECTS = ("effect", "dispersion", "location", "scale")
 
 
 def cells(
@@ -40,14 +39,15 @@ def cells(
 ) -> ad.AnnData:
     """Single cells with types, depth, zeros and batches.
 
+    :class:`SettingError` is raised if a number, or a choice, is impossible, :class:`DataError` if options do not fit
+    together.
+
     Parameters
     ----------
-    n_cells, n_genes : int
-        Shape.
+    n_cells, n_genes, n_batches : int
+        Shape, and batches, of equal size up to one cell.
     labels : int or sequence of str
         How many types, or their names.
-    n_batches : int
-        Batches, of equal size up to one cell.
     depth, depth_sd : float
         Median counts a cell, and the standard deviation of their natural logarithm.
     dispersion : float
@@ -72,33 +72,22 @@ def cells(
         ``X`` : float32 CSR of counts, ``layers["counts"]`` the same. ``obs``: ``cell_type``, ``batch``, ``depth``.
         ``uns["truth"]``: ``base``, ``types`` (log rates), ``shift``, ``stretch``, ``own``, ``proportions`` (batches ×
         types), ``dispersion``, ``names``.
-
-    Raises
-    ------
-    SettingError
-        If a number, or a choice, is impossible.
-    DataError
-        If options do not fit together.
     """
-    names = type_names(labels)
-    require(Whole(1), n_cells=n_cells, n_genes=n_genes, n_batches=n_batches)
-    require(Positive(), depth=depth)
-    effects = {"effect": effect, "dispersion": dispersion, "location": location, "scale": scale}
-    require(NotNegative(), depth_sd=depth_sd, gene_specific=gene_specific, **effects)
-    require(Probability(), composition=composition, confounding=confounding)
-    rng = np.random.default_rng(seed)
-    effects |= {"own": gene_specific, "composition": composition}
-    truth = draw_truth(rng, names, n_genes, n_batches, programmes, **effects)
-    batch, kind = draw_types(rng, n_cells, truth["proportions"], confounding)
+    options = locals()
+    check(options, CELLS)
+    names, rng = model.type_names(labels), np.random.default_rng(seed)
+    effects = {name: options[name] for name in (*EFFECTS, "composition")}
+    truth = model.draw_truth(rng, names, n_genes, n_batches, programmes, own=gene_specific, **effects)
+    batch, kind = model.draw_types(rng, n_cells, truth["proportions"], confounding)
     deep = depth * np.exp(depth_sd * rng.normal(size=n_cells))
     X = np.zeros((n_cells, n_genes), np.float32)
     for b in range(n_batches):
         for t in range(len(names)):
             rows = np.flatnonzero((batch == b) & (kind == t))
             eta = truth["base"] + truth["types"][t] * (1 + truth["stretch"][b]) + truth["shift"][b] + truth["own"][b, t]
-            X[rows] = draw_counts(rng, deep[rows, None] * softmax(eta, axis=-1), dispersion)
+            X[rows] = model.draw_counts(rng, deep[rows, None] * softmax(eta, axis=-1), dispersion)
     obs = {"cell_type": np.array(names)[kind], "batch": batch, "depth": deep}
-    return as_adata(sparse.csr_matrix(X), obs, truth, gene_names(n_genes), "counts")
+    return model.as_adata(sparse.csr_matrix(X), obs, truth, model.gene_names(n_genes), "counts")
 
 
 def many(n_sets: int = 60, *, seed: int = 0, **options) -> Iterator[ad.AnnData]:
@@ -108,9 +97,9 @@ def many(n_sets: int = 60, *, seed: int = 0, **options) -> Iterator[ad.AnnData]:
     like, its own batch effect.
     """
     require(Whole(1), n_sets=n_sets)
-    names = type_names(options.get("labels", 6))
+    names = model.type_names(options.get("labels", 6))
     rng = np.random.default_rng(seed)
-    shared = draw_programmes(rng, options.get("n_genes", 2000), len(names), options.get("effect", 1.5))
+    shared = model.draw_programmes(rng, options.get("n_genes", 2000), len(names), options.get("effect", 1.5))
     for k, own in enumerate(np.random.SeedSequence(seed).generate_state(n_sets)):
         adata = cells(**{"programmes": shared} | options, seed=int(own))
         adata.obs["batch"] = pd.Categorical(np.repeat(f"set{k + 1}", adata.n_obs))
@@ -137,6 +126,9 @@ def bulk(
 ) -> ad.AnnData:
     """Bulk samples: each a mixture in which its own tissue has the share `purity`, the rest drawn at random.
 
+    ``X`` is a float32 ndarray, ``obsm["mixture"]`` samples × tissues, and ``uns["truth"]`` as in :func:`cells`, with
+    ``lengths`` in bases and without ``own``.
+
     Parameters
     ----------
     n_samples, n_genes, labels, n_batches, dispersion, effect, location, scale, confounding, seed
@@ -146,27 +138,16 @@ def bulk(
     depth : float
         Median counts a sample.
     purity : float
-        Share of the sample's own tissue, 0 to 1.
+        From 0 to 1.
     label : str
         Column of ``obs`` that holds the tissue.
-
-    Returns
-    -------
-    AnnData
-        ``X`` : float32 ndarray. ``obsm["mixture"]``: samples × tissues. ``uns["truth"]`` as in :func:`cells`, with
-        ``lengths`` in bases and without ``own``.
     """
-    names = type_names(labels)
-    require(OneOf("log", "counts", "tpm"), units=units)
-    require(Whole(1), n_samples=n_samples, n_genes=n_genes, n_batches=n_batches)
-    require(Positive(), depth=depth)
-    effects = {"effect": effect, "dispersion": dispersion, "location": location, "scale": scale}
-    require(NotNegative(), **effects)
-    require(Probability(), purity=purity, confounding=confounding)
-    rng = np.random.default_rng(seed)
-    truth = draw_truth(rng, names, n_genes, n_batches, **effects)
+    options = locals()
+    check(options, BULK)
+    names, rng = model.type_names(labels), np.random.default_rng(seed)
+    truth = model.draw_truth(rng, names, n_genes, n_batches, **{name: options[name] for name in EFFECTS})
     truth["lengths"] = 2000 * np.exp(0.6 * rng.normal(size=n_genes))
-    batch, kind = draw_types(rng, n_samples, truth["proportions"], confounding)
+    batch, kind = model.draw_types(rng, n_samples, truth["proportions"], confounding)
     mixture = (1 - purity) * rng.dirichlet(np.ones(len(names)), n_samples)
     mixture[np.arange(n_samples), kind] += purity
     profile = np.empty((n_samples, n_genes))
@@ -175,52 +156,24 @@ def bulk(
         profile[batch == b] = mixture[batch == b] @ softmax(eta, axis=-1)
     long = profile * truth["lengths"]  # a long transcript is cut into more fragments
     mean = depth * np.exp(0.3 * rng.normal(size=(n_samples, 1))) * long / long.sum(1, keepdims=True)
-    X = draw_counts(rng, mean, dispersion)
+    X = model.draw_counts(rng, mean, dispersion)
     if units != "counts":
         rate = X / truth["lengths"]
         X = 1e6 * rate / rate.sum(1, keepdims=True)
         X = np.log2(1 + X) if units == "log" else X
     obs = {label: np.array(names)[kind], "batch": batch}
-    adata = as_adata(X.astype(np.float32), obs, truth, gene_names(n_genes), units)
+    adata = model.as_adata(X.astype(np.float32), obs, truth, model.gene_names(n_genes), units)
     adata.obsm["mixture"] = mixture
     return adata
 
 
-def multiome(
-    n_cells: int = 1000,
-    n_genes: int = 1000,
-    n_peaks: int = 3000,
-    *,
-    links: int = 2,
-    open_share: float = 0.1,
-    seed: int = 0,
-    **options,
-) -> ad.AnnData:
+def multiome(n_cells=1000, n_genes=1000, n_peaks=3000, *, links=2, open_share=0.1, seed=0, **options) -> ad.AnnData:
     """RNA and open chromatin of the same cells.
 
-    Each of ``links * n_genes`` peaks follows one gene: its log odds of being open are the gene's log rate in the cell's
-    type, centred, plus a constant; the other peaks are open at random. What is counted is 0 or 1.
-
-    Parameters
-    ----------
-    n_cells, n_genes : int
-        Of the RNA, which is that of :func:`cells` with `options`.
-    n_peaks : int
-        Regions.
-    links : int
-        Peaks a gene, where there are peaks enough.
-    open_share : float
-        Mean share of peaks open in a cell.
-    seed : int
-        Of everything.
-    **options
-        Of :func:`cells`.
-
-    Returns
-    -------
-    AnnData
-        Counts of genes; ``obsm["atac"]``: float32 CSR (n_cells, n_peaks). ``uns["truth"]["links"]``: gene of each
-        peak, -1 for none.
+    The RNA, counts, is that of :func:`cells` with `options`; ``obsm["atac"]`` is float32 CSR (n_cells, n_peaks), 0 or
+    1. Each of ``links * n_genes`` peaks follows one gene, ``uns["truth"]["links"]`` (-1 for none): its log odds of
+    being open are the gene's log rate in the cell's type, centred, plus a constant that makes a share `open_share` of
+    peaks open on average; the other peaks are open at random.
     """
     require(Whole(1), n_peaks=n_peaks, links=links)
     require(Probability(), open_share=open_share)

@@ -1,54 +1,53 @@
-"""One function a format: files in, AnnData out.
+"""One function a format: the paths of a route's files and its options in, AnnData of cells × genes out.
 
-Each takes the paths of a route's files and its options, and gives cells × genes with the units they are in
-(``uns["units"]``) and labels under the names the book uses. A damaged file, or one of another kind, is refused with a
-:class:`~shared.data.errors.DataError` that names the file, the problem and the cure.
+``uns["units"]`` says the units of ``X``, and labels have the names the book uses. Every reader raises
+:class:`~shared.data.errors.DataError`, which names the file, the problem and the cure, if a file is missing, damaged
+or of another kind, or the files do not belong together.
 """
 
-import importlib
-from collections.abc import Mapping
-
-
-class _Readers(Mapping):
-    """Readers by name; the module of one is imported when it is asked for."""
-
-    def __init__(self, **homes):
-        self._homes = homes
-
-    def __getitem__(self, name):
-        module, _, function = self._homes[name].partition(":")
-        return getattr(importlib.import_module(f"shared.data.{module}"), function)
-
-    def __iter__(self):
-        return iter(self._homes)
-
-    def __len__(self):
-        return len(self._homes)
-
-
-READERS = _Readers(
-    beads="sources.zheng:beads",
-    gct="io.gct:read",
-    gdsc="sources.gdsc:read",
-    gene2vec="sources.gene2vec:read",
-    genelab="sources.genelab:read",
-    geo_matrix="sources.geo:matrix",
-    geo_umi="sources.geo:umi",
-    gtex="sources.gtex:read",
-    h5ad="io.h5ad:read",
-    kang="sources.kang:read",
-    mixology="sources.mixology:read",
-    pairs="sources.pairs:read",
-    pbmc68k="sources.pbmc68k:read",
-    recount3="sources.recount:read",
-    scjoint="sources.scjoint:read",
-    scvi="sources.scvi:read",
-    segerstolpe="sources.segerstolpe:read",
-    series_matrix="sources.geo:series",
-    table="io.tables:read",
-    tabula_muris="sources.tabula_muris:read",
-    tenx_h5="io.tenx:h5",
-    tenx_mtx="io.tenx:folder",
-    xena="sources.xena:read",
-    zheng68k="sources.zheng:donor",
+from shared.data.genes import lists
+from shared.data.io import gct, h5ad, tables, tenx
+from shared.data.sources import (
+    gdsc,
+    gene2vec,
+    genelab,
+    geo,
+    gtex,
+    kang,
+    mixology,
+    pbmc68k,
+    recount,
+    scjoint,
+    scvi,
+    segerstolpe,
+    tabula_muris,
+    xena,
+    zheng,
 )
+
+READERS = {
+    "beads": zheng.beads,
+    "gct": gct.read,
+    "gdsc": gdsc.read,
+    "gene2vec": gene2vec.read,
+    "genelab": genelab.read,
+    "geo_matrix": geo.matrix,
+    "geo_umi": geo.umi,
+    "gtex": gtex.read,
+    "h5ad": h5ad.read,
+    "kang": kang.read,
+    "mixology": mixology.read,
+    "pairs": lists.pairs,
+    "pbmc68k": pbmc68k.read,
+    "recount3": recount.read,
+    "scjoint": scjoint.read,
+    "scvi": scvi.read,
+    "segerstolpe": segerstolpe.read,
+    "series_matrix": geo.series,
+    "table": tables.read,
+    "tabula_muris": tabula_muris.read,
+    "tenx_h5": tenx.h5,
+    "tenx_mtx": tenx.folder,
+    "xena": xena.read,
+    "zheng68k": zheng.donor,
+}

@@ -36,23 +36,14 @@ SPELT = {"TT": "TT", "KMH2": "KM-H2"}
 def read(paths):
     """Cell lines × genes, with ln IC50 beside them.
 
-    Genes whose column holds one and the same filler in every line are left out: the packagers had no measurement.
+    Files, in any order: ``GDSC_EXP.pkl`` (a pickled dict of line to tensor, read by a reader that runs nothing),
+    ``key.genes.txt`` (the names of its columns), ``GDSC1_IC50.csv``, ``GDSC2_IC50.csv`` and ``cosmic_info.csv.gz``.
+    Genes whose column holds one and the same filler in every line were not measured, and are left out.
 
-    :class:`DataError` is raised if a file is missing or damaged, or the files do not belong together.
-
-    Parameters
-    ----------
-    paths : list of Path
-        ``GDSC_EXP.pkl`` (a pickled dict of line to tensor, read by a reader that runs nothing), ``key.genes.txt`` (the
-        names of its columns), ``GDSC1_IC50.csv``, ``GDSC2_IC50.csv`` and ``cosmic_info.csv.gz``, in any order.
-
-    Returns
-    -------
-    AnnData
-        ``X`` : float32, lines × genes, z-scored over the genes of each line (before any gene was dropped).
-        ``obs`` : cell_line, tissue, subtype, tcga_type, msi, growth; missing for lines without a label.
-        ``obsm["ln_ic50_gdsc1"]``, ``obsm["ln_ic50_gdsc2"]`` : float32 DataFrames, lines × drugs, natural logarithm of
-        the IC50 in micromolar; the mean where a drug was screened more than once, NaN where never.
+    ``X`` : float32 ndarray, z-scored over the genes of each line (before any gene was dropped). ``obs`` : cell_line,
+    tissue, subtype, tcga_type, msi, growth; missing for lines without a label. ``obsm["ln_ic50_gdsc1"]``,
+    ``obsm["ln_ic50_gdsc2"]`` : float32 DataFrames, lines × drugs, natural logarithm of the IC50 in micromolar; the mean
+    where a drug was screened more than once, NaN where never.
     """
     files = dict(zip(FILES, one_of_each(paths, FILES)))
     expression = _expression(files["expression"], files["genes"])
@@ -92,8 +83,6 @@ def _matched(path, columns, lines):
     """Columns of a table, the first of which names lines, with the expression table's name of each as ``line``."""
     with refused(path):
         table = pd.read_csv(path, usecols=list(columns))[list(columns)].rename(columns=columns)
-    if table.empty:
-        raise DataError(f"{path.name} has no rows: fetch it again")
     known, names = set(lines), {}
     for name in table.iloc[:, 0].unique():
         short = plain(name)

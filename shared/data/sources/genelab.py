@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes.lists import many, shown
-from shared.data.io.tables import AGAIN
+from shared.data.genes.lists import many
 from shared.data.sources.common import assembled, numbers
 
 CONDITIONS = {
@@ -40,36 +39,21 @@ TISSUES = {
 def read(paths, *, tissue: str | None = None):
     """Samples × genes of one study (``GLDS-105_rna_seq_Unnormalized_Counts.csv``).
 
-    Layout: comma-separated, names quoted; a header with an empty first field and the samples; one row a gene, its
-    Ensembl id without a version (spike-in controls begin with ERCC-). The numbers are expected counts of RSEM:
-    fractions stand where a read fits several genes, so they are no counts in the strict sense (round them where a
-    method needs counts).
+    Layout: commas, names quoted; a header with an empty first field and the samples; one row a gene, its Ensembl id
+    without a version (spike-in controls begin with ERCC-). The numbers are expected counts of RSEM, with fractions
+    where a read fits several genes: round them where a method needs counts.
 
-    A sample's name holds, between underscores, the species and strain, the mission or not, the tissue, the condition
-    (FLT flight, GC ground control, BSL basal, VIV vivarium, CC cohort), perhaps a carcass or spike-in mark, the
-    repeat, and the mouse at the end: ``Mmus_C57-6J_TA_FLT_Rep1_M23``. What a mouse is called differs from mission to
-    mission, and one mouse may have given tissue to several studies: split by ``donor`` before you compare.
+    A sample's name holds, between underscores, species and strain, the mission or not, the tissue, the condition (FLT
+    flight, GC ground control, BSL basal, VIV vivarium, CC cohort), perhaps a carcass or spike-in mark, the repeat, and
+    the mouse at the end: ``Mmus_C57-6J_TA_FLT_Rep1_M23``. One mouse may have given tissue to several studies: split by
+    ``donor`` before you compare. `tissue` is that of all samples, where their names do not hold it.
 
-    :class:`DataError` is raised if the file is damaged, or a sample's name does not say its condition and mouse.
-
-    Parameters
-    ----------
-    paths : list of Path
-        One file.
-    tissue : str, optional
-        The tissue of all samples, where their names do not hold it.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 ndarray. ``obs``: condition, tissue, donor (the mouse), replicate, strain, study
-        (GLDS-105 gives OSD-105), batch (the study). ``var``: spike_in.
+    ``X``: float32 ndarray. ``obs``: condition, tissue, donor (the mouse), replicate, strain, study (GLDS-105 gives
+    OSD-105), batch (the study). ``var``: spike_in.
     """
     (path,) = paths
     ids, samples, X = numbers(path, dense=True)
     genes = ids.iloc[:, 0]
-    if genes.str.fullmatch(r"Mmus_.*").any() or samples.str.fullmatch(r"ENS\w*G\d+").any():
-        raise DataError(f"{path.name} has genes in its header: it lies on its side, samples belong in columns")
     obs = pd.DataFrame([_told(name, path, tissue) for name in samples], index=samples, dtype=object)
     if obs["tissue"].isna().any():
         unknown = many(int(obs["tissue"].isna().sum()), "sample")
@@ -84,10 +68,7 @@ def _told(name, path, tissue):
     tokens = name.split("_")
     at = [i for i, token in enumerate(tokens) if token in CONDITIONS]
     if len(at) != 1 or at[0] == len(tokens) - 1:
-        raise DataError(
-            f"{path.name} has a sample {name!r}, whose name does not say its condition ({shown(CONDITIONS)}) and "
-            f"mouse: it is another table, or a newer release with other names; {AGAIN}, or read it as a table"
-        )
+        raise DataError(f"{path.name}: the name {name!r} does not say its condition and mouse: it is another table")
     before = tokens[: at[0]]
     place = next((token for token in before[::-1] if token in TISSUES), before[-1] if before else None)
     repeat = re.search(r"_Rep(\d+)(?:_|$)", name)

@@ -10,53 +10,36 @@ import pandas as pd
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
 from shared.data.io import names_of_files
-from shared.data.io.tables import AGAIN, blocks, fields, opened, sound
+from shared.data.io.tables import AGAIN, blocks, fields, joined, opened
 from shared.data.io.tenx import distinct
-from shared.data.sources.common import assembled, column, facts, labels, numbers, plain, stacked, together
-
-BEFORE = ["barcode", "assigned_cluster"]  # between a cell's name and its counts
+from shared.data.sources.common import assembled, facts, labels, numbers, plain, together
+from shared.data.validate.structure import column_of
 
 
 def umi(paths):
-    """Per-sample tables of UMI counts as Baron and others deposited them (GSE84133).
+    """Per-sample tables of UMI counts as Baron and others deposited them (GSE84133), of one species.
 
-    Layout: comma-separated, gzipped, one file a donor. A row is a cell: its name (no heading), ``barcode``,
-    ``assigned_cluster``, then one whole number for each gene. The files of one species name the same genes in one
-    order.
+    Layout: commas, gzipped, one file a donor. A row is a cell: its name (no heading), ``barcode``,
+    ``assigned_cluster``, then one whole number for each gene; all files name the same genes in one order. The donor
+    (human1, mouse2) is the part of a file's name after ``GSM…_`` and before ``_umifm``.
 
-    :class:`DataError` is raised if a file is damaged, or the files name other genes.
-
-    Parameters
-    ----------
-    paths : list of Path
-        One or more files of one species. The donor is the part of the name after ``GSM…_`` and before ``_umifm``:
-        human1, mouse2.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, cells × genes. ``obs``: cell_type (the authors' cluster, made of these counts), donor, batch
-        (the donor), species, barcode where known.
+    ``X``: float32 CSR. ``obs``: cell_type (the authors' cluster, made of these counts), donor, batch (the donor),
+    species, barcode where known.
     """
     parts = []
     for path in paths:
         donor = re.sub(r"^GSM\d+_|(_umifm)?_counts.*$|\.(csv|txt)(\.gz)?$", "", path.name)
         species = re.match(r"human|mouse", donor)
         ids, genes, X = numbers(path, ids=3, units="counts")
-        if list(ids.columns[1:]) != BEFORE:
-            raise DataError(
-                f"{path.name} begins with columns {shown(ids.columns)} where a cell's name, barcode and "
-                f"assigned_cluster are due: it is another table, or a column was lost; {AGAIN}"
-            )
         said = labels(ids.set_index(ids.columns[0]))
-        obs = pd.DataFrame({"cell_type": said["assigned_cluster"], "donor": donor, "batch": donor})
-        obs = obs.assign(species=species and species[0], barcode=said["barcode"])
+        obs = pd.DataFrame(
+            {"cell_type": column_of(said, "assigned_cluster", path.name), "donor": donor, "batch": donor}
+        )
+        obs = obs.assign(species=species and species[0], barcode=column_of(said, "barcode", path.name))
         parts.append((X, genes, obs, path.name))
     X, genes, obs = together(parts)
     return assembled(X, genes, obs.dropna(axis=1, how="all"), "counts", names_of_files(paths))
 
-
-# Series matrices
 
 TABLE = (b"!series_matrix_table_begin", b"!series_matrix_table_end")
 
@@ -64,11 +47,8 @@ TABLE = (b"!series_matrix_table_begin", b"!series_matrix_table_end")
 def samples(stream, path) -> pd.DataFrame:
     """What the head of a series matrix says of its samples; the stream then stands before the table.
 
-    Returns
-    -------
-    DataFrame
-        One row a sample, indexed by accession (GSM…): title, source_name_ch1 and the like, and one column for each key
-        of the characteristics (``"cell subtype: beta"`` gives ``cell_subtype``).
+    One row a sample, indexed by accession (GSM…): title, source_name_ch1 and the like, and one column for each key of
+    the characteristics (``"cell subtype: beta"`` gives ``cell_subtype``).
     """
     found, keyed = {}, {}
     for line in stream:
@@ -104,21 +84,10 @@ def series(paths):
 
     Layout: lines of ``!Series_…`` and ``!Sample_…`` with one quoted, tab-separated value for each sample, then, between
     ``!series_matrix_table_begin`` and ``…_end``, probes × samples under a header ``"ID_REF"``. Values are what the
-    submitters gave, so one study is logged and the next is not. Rows are probes, not genes.
+    submitters gave, so one study is logged and the next is not. Sequencing studies keep theirs in other files.
 
-    :class:`DataError` is raised if the file is damaged, has no table (sequencing studies keep theirs elsewhere), or
-    lacks values.
-
-    Parameters
-    ----------
-    paths : list of Path
-        One file.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 ndarray, samples × probes. ``obs``: title, source_name_ch1, the characteristics; and response
-        (responder, non_responder) where the record of every sample says the one or the other (sensitive, resistant).
+    ``X``: float32 ndarray, samples × probes. ``obs``: title, source_name_ch1, the characteristics; and response
+    (responder, non_responder) where the record of every sample says the one or the other (sensitive, resistant).
     """
     (path,) = paths
     with opened(path) as stream:
@@ -127,8 +96,7 @@ def series(paths):
         first = next(rows, None)
         if first is None:
             raise DataError(f"{path.name} has an empty table: the study keeps its values in another file of the record")
-        parts = blocks(chain([first], rows), path, "\t", 1, columns)
-        probes, X = stacked(((n, sound(b, "log", n, path)) for n, b in parts), dense=True)
+        probes, X = joined(blocks(chain([first], rows), path, "\t", 1, columns, "log"), np.float32)
     if columns != list(said["geo_accession"]):
         raise DataError(f"{path.name} lists other samples above its table than in it: it is damaged, {AGAIN}")
     different = said.nunique(dropna=False)
@@ -159,77 +127,40 @@ def _response(said):
     return None
 
 
-# Tables with genes in rows
-
-
-def matrix(
-    paths,
-    *,
-    ids: int = 1,
-    short: str | None = None,
-    full: str | None = None,
-    cut: str = "",
-    cells: dict | None = None,
-    key_to_cell: tuple[str, str] = ("", ""),
-    obs: dict | None = None,
-    drop: dict | None = None,
-):
+def matrix(paths, *, ids=1, short=None, full=None, cut="", cells=None, key_to_cell=("", ""), obs=None, drop=None):
     r"""A table with genes in rows, and labels from the series matrices beside it.
 
     Layout, each gzipped:
 
     - Muraro, GSE85241 ``…cellsystems_dataset_4donors_updated.csv.gz``: tabs in spite of the name; a header without a
       field above the genes, then ``SYMBOL__chr1`` and one number for each of 3,072 cells (D28-1_1: donor 28, library
-      1, well 1). Fractional molecules, corrected for barcodes that met by chance: units none. No cell types in GEO;
-      options ``cut="__chr.*$"``, ``cells={"donor": r"^(D\d+)", "library": r"^(D\d+[-.]\d+)"}``.
+      1, well 1). Fractional molecules, corrected for barcodes that met by chance: units none. No cell types in GEO.
     - Wang, GSE83139 ``…tbx-v-f-norm-ntv-cpms.csv.gz``: tabs; seven columns of gene facts (chr, start, end, strand,
       transcript, part, gene), then counts per million of cells ``reads.<id>``; types in two series matrices whose
-      titles end in the id. Options ``ids=7, short="gene", full="transcript", key_to_cell=(r"^.*\s(\S+)$",
-      r"reads.\1")``.
+      titles end in the id.
     - Xin, GSE81608 ``…human_islets_rpkm.txt.gz``: tabs; ``gene.id`` (Entrez numbers), then RPKM of ``Sample_1`` to
       ``Sample_1600``; types in the series matrix, titled "Pancreatic islet cell sample 1".
 
-    :class:`DataError` is raised if a file is damaged or the labels do not fit the cells.
+    `paths` are the table, then series matrices. The first `ids` columns hold no measurement: `short` names a gene (the
+    first without it), and `full` names it where the short name, from which the regular expression `cut` is cut, is
+    missing or stands twice. `cells` gives columns of ``obs`` regular expressions, whose first group is taken from the
+    cell's name; `obs` gives them what the series matrices call them (characteristics in lower case with underscores),
+    whose titles become cells' names by the regular expression and replacement `key_to_cell`. `drop` gives columns the
+    labels whose cells are left out: those the authors dropped, or took for mixtures.
 
-    Parameters
-    ----------
-    paths : list of Path
-        The table; then series matrices.
-    ids : int
-        Columns at the start of a row that hold no measurement.
-    short, full : str, optional
-        Which of them names a gene, and which names it where the short name is missing or stands twice; the first does
-        without them.
-    cut : str
-        Regular expression of what is cut from the short name; where two genes are then alike, both keep the full name.
-    cells : dict
-        Column of ``obs`` to a regular expression whose first group is taken from the cell's name.
-    key_to_cell : pair of str
-        Regular expression and replacement that make a cell's name of a sample's title.
-    obs : dict
-        Column of ``obs`` to what the series matrices call it (characteristics in lower case with underscores).
-    drop : dict
-        Column of ``obs`` to labels whose cells are left out: those the authors dropped, or took for mixtures.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, cells × genes. ``obs``: as asked; missing where the labels do not name the cell. ``batch``
-        is the platform, donor or library, where one of them is known.
+    ``X``: float32 CSR. ``obs``: as asked; missing where the labels do not name the cell. ``batch`` is the platform,
+    donor or library, where one of them is known.
     """
     path, *series_paths = paths
     rows, names, X = numbers(path, ids=ids)
-    first, last = (rows.iloc[:, 0] if name is None else column(rows, name, path) for name in (short, full))
+    first, last = (rows.iloc[:, 0] if name is None else column_of(rows, name, path.name) for name in (short, full))
     genes = distinct(first.str.replace(cut, "", regex=True), last, path.name)
     var = rows.rename(columns=plain) if ids > 1 else None
     table, notes = pd.DataFrame(index=names), []
     for new, rule in (cells or {}).items():
         table[new] = names.str.extract(rule, expand=False)
         if table[new].isna().any():
-            raise DataError(
-                f"{path.name} names cells such as {shown(names[table[new].isna()])}, in which {rule!r} finds no {new}: "
-                "the file lies on its side, or is another release"
-            )
+            raise DataError(f"{path.name}: {rule!r} finds no {new} in some cells' names: it is another release")
     if series_paths:
         told = _labelled(names, series_paths, path, key_to_cell, obs or {})
         unnamed = int(told.isna().all(axis=1).sum()) if obs else 0
@@ -240,7 +171,7 @@ def matrix(
         table["batch"] = table[source]
     kept = np.ones(len(table), bool)
     for name, values in (drop or {}).items():
-        gone = column(table, name, path).isin(values).to_numpy()
+        gone = column_of(table, name, path.name).isin(values).to_numpy()
         kept &= ~gone
         notes.append(f"{many(int(gone.sum()), 'cell')} of {name} {shown(values)} left out")
     return assembled(X.T.tocsr()[kept], genes, table[kept], "none", path.name, var=var, notes=notes)
@@ -251,7 +182,7 @@ def _labelled(names, paths, matrix_path, key_to_cell, obs) -> pd.DataFrame:
     for path in paths:
         with opened(path) as stream:
             said = samples(stream, path).rename(columns=plain)
-        picked = {new: column(said, plain(old), path) for new, old in obs.items()}
-        keys = column(said, "title", path).str.replace(*key_to_cell, regex=True)
+        picked = {new: column_of(said, plain(old), path.name) for new, old in obs.items()}
+        keys = column_of(said, "title", path.name).str.replace(*key_to_cell, regex=True)
         tables.append(pd.DataFrame(picked, said.index).set_axis(pd.Index(keys, dtype=object)))
     return facts(pd.concat(tables), dict(zip(obs, obs)), names, matrix_path.name, Path(names_of_files(paths)))

@@ -2,19 +2,18 @@
 
 import pandas as pd
 
-from shared.data.errors import DataError
-from shared.data.genes.lists import shown
 from shared.data.io import names_of_files
-from shared.data.io.tables import AGAIN, words
+from shared.data.io.tables import words
 from shared.data.io.tenx import barcodes, counted, distinct, features, fitted
-from shared.data.sources.common import assembled, column, facts, one_of_each, together
+from shared.data.sources.common import assembled, facts, one_of_each, together
+from shared.data.validate.structure import column_of
 
 FILES = {"genes": r"genes\.tsv", "cells": r"tsne\.df"}
 HALVES = {"ctrl": "GSM2560248", "stim": "GSM2560249"}
 
 
 def read(paths):
-    """Blood cells at rest and stimulated by interferon beta (GSE96583, second batch).
+    """Blood cells at rest and stimulated by interferon beta (GSE96583, second batch), of six files in any order.
 
     Layout: ``GSM2560248_2.1.mtx.gz`` (at rest) and ``GSM2560249_2.2.mtx.gz`` (stimulated), genes × cells; a
     ``…_barcodes.tsv.gz`` for each; ``GSE96583_batch2.genes.tsv.gz`` (id, symbol) for both; and
@@ -22,20 +21,9 @@ def read(paths):
     tsne2, ind (patient), stim, cluster, cell (type), multiplets. R made row names unique by adding a digit, so a
     barcode of both halves reads …-1 in the first and …-11 in the second; the join is by stim and the barcode itself.
 
-    :class:`DataError` is raised if a file is missing or damaged, sizes do not match, or the table does not name the
-    cells of the matrices.
-
-    Parameters
-    ----------
-    paths : list of Path
-        The six files in any order.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts. ``obs``: cell_type, condition (ctrl, stim), donor, batch (the condition),
-        multiplets (singlet, doublet, ambs: 24,673 of 29,065 cells are one cell with a type), barcode. Names are
-        ``condition_barcode``. The patients are the replicates, not the cells.
+    ``X``: float32 CSR, counts. ``obs``: cell_type, condition (ctrl, stim), donor, batch (the condition), multiplets
+    (singlet, doublet, ambs: 24,673 of 29,065 cells are one cell with a type), barcode. Names are ``condition_barcode``.
+    The patients are the replicates, not the cells.
     """
     gene_path, path = one_of_each(paths, FILES)
     genes, parts = features(gene_path), []
@@ -48,12 +36,8 @@ def read(paths):
     X, _, obs = together(parts)
     table = words(path, "\t")
     # Both the digit R added and the one before it are 1.
-    core = column(table, "name", path).str.extract(r"^([ACGTN]+-1)1?$", expand=False)
-    if core.isna().any():
-        raise DataError(
-            f"{path.name} has row names that are no barcodes ({shown(table['name'][core.isna()])}): {AGAIN}"
-        )
-    table.index = column(table, "stim", path) + "_" + core
+    core = column_of(table, "name", path.name).str.extract(r"^([ACGTN]+-1)1?$", expand=False)
+    table.index = column_of(table, "stim", path.name) + "_" + core
     columns = {"cell_type": "cell", "donor": "ind", "multiplets": "multiplets"}
     found = facts(table, columns, obs.index, "the matrices", path, all_cells=True, only_cells=True)
     obs = pd.concat([obs, found], axis=1)[["cell_type", "condition", "donor", "batch", "multiplets", "barcode"]]

@@ -15,26 +15,14 @@ COLUMNS = {"cell_type": "cell_line_demuxlet", "demuxlet_cls": "demuxlet_cls"}
 
 
 def read(paths):
-    """Cells × the genes that all batches report.
+    """Cells × the genes that all batches report, in the order of their names; of pairs of files, in any order.
 
-    Layout: for each batch ``<batch>.count.csv.gz``, comma-separated as R writes it (a header of the cells only, then
-    one row a gene: its Ensembl id and whole numbers), and ``<batch>.metadata.csv.gz`` with one row a cell in the same
-    way: among others ``cell_line_demuxlet``, the line by genotype, and ``demuxlet_cls``: SNG for one cell, DBL for two
-    that were measured as one. A doublet carries the label of one of its two lines, so it is no truth.
+    Layout: for each batch ``<batch>.count.csv.gz``, commas as R writes it (a header of the cells only, then one row a
+    gene: its Ensembl id and whole numbers), and ``<batch>.metadata.csv.gz`` with one row a cell in the same way: among
+    others ``cell_line_demuxlet``, the line by genotype, and ``demuxlet_cls``: SNG for one cell, DBL for two that were
+    measured as one. A doublet carries the label of one of its two lines, so it is no truth.
 
-    :class:`DataError` is raised if a file is damaged or its pair is missing, cells of counts and metadata differ, or no
-    gene is in all batches.
-
-    Parameters
-    ----------
-    paths : list of Path
-        The pairs, in any order.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, UMI counts; genes in the order of their names. ``obs``: cell_type, batch, demuxlet_cls.
-        Cells are named ``batch_cell``.
+    ``X``: float32 CSR, UMI counts. ``obs``: cell_type, batch, demuxlet_cls. Cells are named ``batch_cell``.
     """
     pairs: dict = {}
     for path in paths:

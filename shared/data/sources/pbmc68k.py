@@ -4,8 +4,11 @@ The file is of a layout from before AnnData settled on one, so it is read with h
 anndata goes on reading it.
 """
 
+import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from shared.data.io.tables import refused
 from shared.data.io.tenx import text_of
@@ -16,24 +19,10 @@ COUNTED = ["n_genes", "n_counts", "percent_mito"]
 def read(paths):
     """The log-normalised values of the file's ``raw``, with the labels as ``cell_type``.
 
-    :class:`DataError` is raised if the file is damaged, or is another one.
-
-    Parameters
-    ----------
-    paths : list of Path
-        The ``.h5ad`` file alone.
-
-    Returns
-    -------
-    AnnData
-        cells × genes. ``X``: float32 CSR, log(1 + counts of a cell scaled to one total for all); the file's own ``X``,
-        scaled by gene, is left behind. ``obs``: ``cell_type``, ``n_genes``, ``n_counts``, ``percent_mito``; the last
-        three were counted before the genes were cut to 765.
+    ``X``: float32 CSR, log(1 + counts of a cell scaled to one total for all); the file's own ``X``, scaled by gene, is
+    left behind. ``obs``: ``cell_type``, ``n_genes``, ``n_counts``, ``percent_mito``; the last three were counted before
+    the genes were cut to 765.
     """
-    import anndata as ad
-    import h5py
-    from scipy import sparse
-
     (path,) = paths
     with refused(path, "scanpy's file"), h5py.File(path) as file:
         stored, cells = file["raw.X"], file["obs"][:]

@@ -8,8 +8,8 @@ import pandas as pd
 from shared.data.errors import DataError
 from shared.data.genes.lists import shown
 from shared.data.io import names_of_files
-from shared.data.io.tables import AGAIN, blocks, opened, sound, words
-from shared.data.sources.common import assembled, facts, header, labels, one_of_each, plain, stacked
+from shared.data.io.tables import AGAIN, blocks, joined, opened, words
+from shared.data.sources.common import assembled, facts, header, labels, one_of_each, plain
 
 FILES = {
     "sums": r"gene_sums\..*(?<!\.gtf)(?<!\.gtf\.gz)$",
@@ -28,28 +28,18 @@ COLUMNS = {
 
 
 def read(paths):
-    """Samples × genes of one study.
+    """Samples × genes of one study: gene sums, metadata, quality and perhaps the annotation, in any order.
 
     Layout, all gzipped, tabs: ``sra.gene_sums.<study>.<annotation>.gz`` begins with comments (``##annotation=M023``),
     then a header ``gene_id`` and the runs, one row a gene. ``sra.sra.<study>.MD.gz`` has one row a run (external_id,
     study, experiment_title, sample_attributes ...), ``sra.recount_qc.<study>.MD.gz`` the quality of each
-    (``bc_auc.all_reads_all_bases``, ``star.average_mapped_length``). The numbers are no reads: they are the coverage
-    summed over a gene's bases, so a read of 100 bases counts a hundred.
+    (``bc_auc.all_reads_all_bases``, ``star.average_mapped_length``); the annotation is
+    ``…gene_sums.<annotation>.gtf.gz``. The numbers are no reads: they are the coverage summed over a gene's bases, so a
+    read of 100 bases counts a hundred.
 
-    :class:`DataError` is raised if a file is damaged or missing, a run has no metadata, or its length or area is not a
-    positive number.
-
-    Parameters
-    ----------
-    paths : list of Path
-        In any order: gene sums, metadata, quality, perhaps the annotation (``…gene_sums.<annotation>.gtf.gz``).
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts: the sums divided by the average mapped length and rounded, about the reads (or
-        pairs) of each gene. ``obs``: study, batch (the study), title, sample_title, experiment, and the sample's
-        attributes (``age;;P56|tissue;;brain`` gives age and tissue). ``var``: symbol and biotype with an annotation.
+    ``X``: float32 CSR, counts: the sums divided by the average mapped length, a positive number, and rounded, about the
+    reads (or pairs) of each gene. ``obs``: study, batch (the study), title, sample_title, experiment, and the sample's
+    attributes (``age;;P56|tissue;;brain`` gives age and tissue). ``var``: symbol and biotype with an annotation.
     """
     path, metadata, quality, annotation = one_of_each(paths, FILES, optional=["annotation"])
     with opened(path) as stream:
@@ -62,8 +52,8 @@ def read(paths):
         if bad.any():
             raise DataError(f"{quality.name} gives no positive {LENGTH} for {shown(runs[bad])}: it is damaged, {AGAIN}")
         # Sums of whole coverage.
-        sums = ((n, sound(b, "counts", n, path)) for n, b in blocks(stream, path, "\t", 1, runs))
-        names, X = stacked((n, np.rint(b / length.to_numpy())) for n, b in sums)
+        sums = blocks(stream, path, "\t", 1, runs, "counts")
+        names, X = joined(((n, np.rint(b / length.to_numpy())) for n, b in sums), np.float32, dense=False)
     obs = _facts(metadata, COLUMNS, runs, path)
     obs.insert(1, "batch", obs["study"])
     if "attributes" in obs:
@@ -80,17 +70,12 @@ def _facts(path, columns, runs, matrix):
 
 
 def _annotated(path, genes, matrix):
-    """Symbol and biotype of each gene, from the lines of genes in a .gtf."""
     with opened(path) as stream:
         text = pd.Series([line.decode("utf-8") for line in stream if b"\tgene\t" in line], dtype=object)
-    if text.empty:
-        raise DataError(f"{path.name} has no lines of genes: it is another file, or was cut short; {AGAIN}")
     parts = {"gene_id": "gene_id", "symbol": "gene_name", "biotype": "gene_(?:type|biotype)"}
     table = pd.DataFrame({new: text.str.extract(rf'{key} "([^"]*)"', expand=False) for new, key in parts.items()})
     table = table.drop_duplicates("gene_id").set_index("gene_id")
     lost = ~genes.isin(table.index)
     if lost.mean() > 0.5:
-        raise DataError(
-            f"{path.name} knows {shown(genes[lost])} of {matrix.name} not: it is another release of the annotation"
-        )
+        raise DataError(f"{path.name} knows no {shown(genes[lost])} of {matrix.name}: it is another release")
     return table.reindex(genes).reset_index(drop=True).astype(object).fillna("")

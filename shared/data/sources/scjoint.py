@@ -1,12 +1,14 @@
 """The files scJoint ships: dense HDF5, with the types of the cells beside each."""
 
+import h5py
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import many
 from shared.data.io import names_of_files
-from shared.data.io.tables import AGAIN, refused, sound, words
+from shared.data.io.tables import refused, sound, words
 from shared.data.io.tenx import text_of
 from shared.data.sources.common import assembled, labels, together
 
@@ -14,36 +16,20 @@ BLOCK = 8_000_000  # numbers read at a time
 
 
 def read(paths, *, batches, modality):
-    """Several files of the same features, with their types.
+    """Several ``.h5`` files of the same features, each followed by a ``.csv`` of its cells' types where there is one.
 
     Layout: the group ``matrix`` with ``data`` as a full table of features × cells, ``barcodes`` and ``features``; and
     beside it a ``…cellTypes.csv`` as R writes it (a number or the cell's name, then the type), in the order of the
-    cells. The values are log(1 + x) of counts or of gene activity, not counts.
+    cells. The values are log(1 + x) of counts or of gene activity, not counts. `batches` and `modality` are what to
+    write as batch and modality, one for each ``.h5``.
 
-    :class:`DataError` is raised if a file is damaged, its parts contradict each other, types and cells differ in
-    number, or features differ.
-
-    Parameters
-    ----------
-    paths : list of Path
-        One or more ``.h5``; the ``.csv`` after one holds its cells' types.
-    batches, modality : list of str
-        What to write as batch and modality, one for each ``.h5``.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR. ``obs``: cell_type where there are types (missing in the other files), batch, modality.
-        Names that two files share are written ``batch_name`` in all.
+    ``X``: float32 CSR. ``obs``: cell_type where there are types (missing in the other files), batch, modality. Names
+    that two files share are written ``batch_name`` in all.
     """
-    groups = []
-    for path in paths:
-        if path.name.endswith(".h5"):
-            groups.append([path])
-        elif groups and len(groups[-1]) == 1:
-            groups[-1].append(path)
-        else:
-            raise DataError(f"{path.name} follows no .h5 file it could hold the types of: give each after its matrix")
+    starts = [i for i, path in enumerate(paths) if path.name.endswith(".h5")]
+    groups = [paths[i:j] for i, j in zip(starts, [*starts[1:], len(paths)])]
+    if starts[:1] != [0] or max(map(len, groups)) > 2:
+        raise DataError(f"{names_of_files(paths)}: types follow no .h5 file of their own: give each after its matrix")
     if not len(batches) == len(modality) == len(groups):
         raise DataError(f"batches or modality do not fit {many(len(groups), '.h5 file')}: give one for each")
     parts = []
@@ -58,17 +44,11 @@ def read(paths, *, batches, modality):
 
 
 def _full(path):
-    import h5py
-    from scipy import sparse
-
     with refused(path, "a matrix of scJoint"), h5py.File(path) as file:
         group = file["matrix"]
         cells, features, data = text_of(group["barcodes"]), text_of(group["features"]), group["data"]
         if data.shape != (len(features), len(cells)):
-            raise DataError(
-                f"{path.name} holds a table of {' × '.join(map(str, data.shape))}, and names {len(features):,} "
-                f"features and {len(cells):,} cells: it is damaged, or lies on its side"
-            )
+            raise DataError(f"{path.name} holds {data.shape}, and names {len(features)} × {len(cells)}: it is damaged")
         step, names = max(1, BLOCK // max(1, len(cells))), pd.DataFrame(features)
         spans = (slice(start, start + step) for start in range(0, len(features), step))
         parts = [sparse.csr_matrix(sound(data[span], "none", names[span], path), dtype=np.float32) for span in spans]
@@ -77,11 +57,6 @@ def _full(path):
 
 def _types(path, cells, matrix):
     table = words(path, ",")
-    if table.shape[1] != 2:
-        raise DataError(f"{path.name} has {table.shape[1]} columns where a number or name and a type are due: {AGAIN}")
-    if list(table.iloc[:, 0]) not in ([str(i + 1) for i in range(len(cells))], list(cells)):
-        raise DataError(
-            f"{path.name} names {many(len(table), 'type')} for the {many(len(cells), 'cell')} of {matrix.name}, or in "
-            "another order: one of them was cut short, or they do not belong together"
-        )
+    if table.shape[1] != 2 or list(table.iloc[:, 0]) not in ([str(i + 1) for i in range(len(cells))], list(cells)):
+        raise DataError(f"{path.name} lacks types of {matrix.name}'s cells, or has another order: fetch both again")
     return labels(table.iloc[:, 1]).to_numpy()

@@ -4,8 +4,10 @@ The files are of a layout from before AnnData settled on one, so they are read w
 anndata goes on reading it.
 """
 
+import h5py
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from shared.data.io.tables import refused, sound
 from shared.data.io.tenx import text_of
@@ -16,24 +18,11 @@ PANEL = "_TotalSeqB"  # the kind of antibody, at the end of each name
 
 
 def read(paths):
-    """Counts of genes, with the antibodies beside them.
+    """Counts of genes, with the antibodies beside them, of ``pbmc_5k_protein_v3.h5ad`` or ``pbmc_10k_protein_v3.h5ad``.
 
-    :class:`DataError` is raised if the file is damaged, is another one, or holds what is no count.
-
-    Parameters
-    ----------
-    paths : list of Path
-        One file: ``pbmc_5k_protein_v3.h5ad`` or ``pbmc_10k_protein_v3.h5ad``.
-
-    Returns
-    -------
-    AnnData
-        cells × genes. ``X``: float32 CSR, counts. ``obs``: ``n_genes``, ``percent_mito`` and ``n_counts``, counted
-        before genes were left out. ``obsm["proteins"]``: DataFrame of counts of the antibodies. There are no labels.
+    ``X``: float32 CSR, counts. ``obs``: ``n_genes``, ``percent_mito`` and ``n_counts``, counted before genes were left
+    out. ``obsm["proteins"]``: float32 DataFrame of counts of the antibodies. There are no labels.
     """
-    import h5py
-    from scipy import sparse
-
     (path,) = paths
     with refused(path, "the file of scvi-tools"), h5py.File(path) as file:
         cells, genes, panel = map(text_of, (file["obs/index"], file["var/index"], file["uns/protein_names"]))

@@ -6,7 +6,7 @@ import zipfile
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.genes.lists import many, shown
+from shared.data.genes.lists import many
 from shared.data.io.tables import refused, words
 from shared.data.io.tenx import distinct, kind_of, triplet
 from shared.data.sources.common import assembled, facts, numbers, one_of_each, together
@@ -23,29 +23,17 @@ OF_CHANNELS = {name: COLUMNS[name] for name in ("donor", "sex")}
 
 
 def read(paths):
-    """Cells × genes of all organs.
+    """Cells × genes of all organs: the archive, the annotations, and perhaps ``metadata_droplet.csv``, in any order.
 
-    Layout: ``FACS.zip`` holds ``FACS/<Organ>-counts.csv``, comma-separated: a header with an empty first field and the
-    cells (well.plate.mouse...: A1.B000610.3_56_F.1.1), one row a gene, reads. ``droplet.zip`` holds a 10x folder
-    (version 2) for each channel, ``droplet/<Organ>-<channel>/{matrix.mtx, genes.tsv, barcodes.tsv}``, UMI counts. The
-    annotations (``annotations_FACS.csv``, ``annotations_droplet.csv``) have one row for each cell the authors kept:
-    cell, cell_ontology_class, tissue, mouse.id and more; droplets are named ``<channel>_<barcode without -1>``. 92
-    rows of the sorted cells are spike-in controls (ERCC-). Organs are read one at a time, out of the archive.
+    Layout: ``FACS.zip`` holds ``FACS/<Organ>-counts.csv``, commas: a header with an empty first field and the cells
+    (well.plate.mouse...: A1.B000610.3_56_F.1.1), one row a gene, reads. ``droplet.zip`` holds a 10x folder (version 2)
+    for each channel, ``droplet/<Organ>-<channel>/{matrix.mtx, genes.tsv, barcodes.tsv}``, UMI counts. The annotations
+    (``annotations_FACS.csv``, ``annotations_droplet.csv``) have one row for each cell the authors kept: cell,
+    cell_ontology_class, tissue, mouse.id and more; droplets are named ``<channel>_<barcode without -1>``. 92 rows of
+    the sorted cells are spike-in controls (ERCC-). Organs are read one at a time, out of the archive.
 
-    :class:`DataError` is raised if a file is damaged, organs name other genes, or the annotations name none of the
-    cells.
-
-    Parameters
-    ----------
-    paths : list of Path
-        The archive, the annotations, and perhaps ``metadata_droplet.csv`` (channel, tissue, mouse.id), in any order.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts. ``obs``: cell_type (missing for cells the authors did not annotate),
-        tissue, donor, sex, batch (plate or channel), free_annotation, subtissue as far as they are given. ``var``:
-        spike_in.
+    ``X``: float32 CSR, counts. ``obs``: cell_type (missing for cells the authors did not annotate), tissue, donor, sex,
+    batch (plate or channel), free_annotation, subtissue as far as they are given. ``var``: spike_in.
     """
     path, annotations, metadata = one_of_each(paths, FILES, optional=["metadata"])
     with refused(path, "an archive"):
@@ -62,7 +50,6 @@ def read(paths):
 
 
 def _organs(path):
-    """Matrix, genes, cells and name of each table, or of each 10x folder, in an archive."""
     archive = zipfile.Path(zipfile.ZipFile(path))
     members = [archive / name for name in sorted(archive.root.namelist()) if "__MACOSX" not in name]
     tables = [m for m in members if re.search(r"-counts\.csv(\.gz)?$", m.name)]
@@ -75,10 +62,6 @@ def _organs(path):
     for table in tables:
         ids, cells, X = numbers(table, units="counts")
         plates = cells.str.extract(r"^[A-P]\d+\.([^.]+)", expand=False)
-        if plates.isna().any():
-            raise DataError(
-                f"{table.name} has cells whose names hold no plate ({shown(cells[plates.isna()])}): it is another table"
-            )
         obs = pd.DataFrame({"tissue": table.name.split("-counts.csv")[0], "batch": plates}, index=cells)
         yield X.T.tocsr(), ids.iloc[:, 0], obs, table.name
     for folder, files in folders.items():

@@ -1,7 +1,7 @@
 """A pickled dict of word to torch tensor, read without torch and without running anything that the file asks for.
 
-A pickle is a program. This reader knows the instructions that a dict of tensors needs, and three functions, its own.
-(It is Python's reader in Python: the one in C makes room for all that a file says it keeps.)
+This reader (Python's own: the one in C makes room for all that a file says it keeps) knows the instructions that a dict
+of tensors needs, and three functions.
 """
 
 import io
@@ -73,7 +73,7 @@ def tensor(values, offset, size, stride, gradient, hooks) -> np.ndarray:
 def read_tensors(path) -> dict[str, np.ndarray]:
     """The tensors of a pickled dict by name, in the file's order, dtype and shape as stored, read-only.
 
-    :class:`DataError` is raised if the file is damaged, holds anything else, or asks for any other function or class.
+    :class:`DataError` if the file is damaged, holds anything else, or asks for any other function or class.
     """
     size = path.stat().st_size
     if size > MOST:

@@ -25,15 +25,7 @@ PHENOTYPES = {
 DONOR = r"^((?:TCGA|TARGET)-[^-]+-[^-]+|GTEX-[^-]+)"
 
 
-def read(
-    paths,
-    *,
-    base: float | None = None,
-    offset: float = 0.0,
-    units: str = "log",
-    missing: str = "refuse",
-    twice: str = "refuse",
-):
+def read(paths, *, base=None, offset=0.0, units="log", missing="refuse", twice="refuse"):
     """Samples × genes, in memory only the matrix and one block of text.
 
     Layout: tabs; a header ``sample`` and the samples; one row a gene. Toil (``TcgaTargetGtex_rsem_gene_tpm.gz``):
@@ -42,28 +34,14 @@ def read(
     adjusted for batch; some genes have no value in some samples (NA), so ``missing="drop"``. Phenotypes: one row a
     sample, of more samples than were measured; Toil's is in Latin-1.
 
-    :class:`DataError` is raised if a file is damaged, lacks values, or names no sample of the other.
+    `paths` are the matrix and the phenotypes. `base` and `offset` undo log_base(x + offset): a value at the floor, the
+    logarithm of the offset as the file rounds it, becomes exactly zero; others keep the precision of four decimals,
+    3.5e-5 of TPM + offset. `units` are those in the end. `missing` and `twice`, "refuse" or "drop", say what becomes of
+    a gene without a value in some sample, and of all genes of a name that stands more than once.
 
-    Parameters
-    ----------
-    paths : list of Path
-        The matrix and the phenotypes.
-    base, offset : float
-        Undo log_base(x + offset). A value at the floor, which is the logarithm of the offset as the file rounds it,
-        becomes exactly zero; others keep the precision of four decimals, 3.5e-5 of TPM + offset.
-    units : str
-        What the values are in the end.
-    missing : {"refuse", "drop"}
-        What becomes of a gene without a value in some sample.
-    twice : {"refuse", "drop"}
-        What becomes of genes whose name stands more than once: with "drop", none of them is read.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 ndarray. ``obs``: study, sample_type, tissue, disease, detail, sex, cancer as far as the
-        phenotypes have them; donor, from the sample's name; batch (the study) where it is known. Samples without a
-        phenotype have missing values. ``var``: id; genes are named by it, cut at the version where it has one.
+    ``X``: float32 ndarray. ``obs``: study, sample_type, tissue, disease, detail, sex, cancer as far as the phenotypes
+    have them, missing for samples without one; donor, from the sample's name; batch (the study) where it is known.
+    ``var``: id; genes are named by it, cut at the version where it has one.
     """
     path, phenotypes = paths
     require(OneOf("refuse", "drop"), missing=missing, twice=twice)
@@ -74,10 +52,8 @@ def read(
         for ids, block in blocks(stream, path, "\t", 1, cells, absent=ABSENT):
             gone = np.isnan(block).any(axis=1)
             if gone.any() and missing == "refuse":
-                raise DataError(
-                    f"{path.name} has no value in some sample for {shown(ids.iloc[gone, 0])}: missing='drop' leaves "
-                    "such genes out"
-                )
+                names = shown(ids.iloc[gone, 0])
+                raise DataError(f"{path.name} has no value in some sample for {names}: missing='drop' leaves them out")
             lacking += list(ids.iloc[gone, 0])
             ids, block = ids[~gone], block[~gone]
             if base is not None:
@@ -85,7 +61,10 @@ def read(
             found.append(ids)
             parts.append(sound(block, units, ids, path).astype(np.float32))
     ids = pd.concat(found, ignore_index=True).set_axis(["id"], axis=1)
-    X, notes = side_by_side(parts), []
+    X, notes = np.empty((len(cells), len(ids)), np.float32), []
+    while parts:  # each block is let go as soon as it is copied
+        part, at = parts.pop(), sum(map(len, parts))
+        X[:, at : at + len(part)] = part.T
     if lacking:
         notes.append(f"{many(len(lacking), 'gene')} without a value in some sample left out ({shown(lacking)})")
     again = ids["id"].duplicated(keep=False).to_numpy()
@@ -110,14 +89,3 @@ def undone(values, base: float, offset: float, what: str = "the matrix"):
         raise DataError(f"{what} holds {low:g}, which is no log{base:g}(x + {offset:g}): correct base and offset")
     x[values <= floor + 0.5e-4] = 0.0
     return np.maximum(x, 0.0)
-
-
-def side_by_side(parts: list) -> np.ndarray:
-    """Blocks of genes × samples as one samples × genes array, each block let go as soon as it is copied."""
-    X = np.empty((parts[0].shape[1], sum(map(len, parts))), np.float32)
-    at = X.shape[1]
-    while parts:
-        part = parts.pop()
-        X[:, at - len(part) : at] = part.T
-        at -= len(part)
-    return X

@@ -3,34 +3,19 @@
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.io import names_of_files
 from shared.data.io.tables import words
-from shared.data.io.tenx import folder, kind_of
-from shared.data.sources.common import assembled, facts, together
+from shared.data.io.tenx import folder
+from shared.data.sources.common import assembled, facts, one_of_each, together
 
 
 def donor(paths):
-    """A folder of 10x Genomics with a table of labels.
+    """A folder of 10x Genomics (:func:`shared.data.io.tenx.folder`) with a table of labels, in any order.
 
-    Layout: see :func:`shared.data.io.tenx.folder`, and ``68k_pbmc_barcodes_annotation.tsv`` (TSNE.1, TSNE.2, barcodes,
-    celltype). No cell was sorted: a label is the sorted population the cell correlates with best.
-
-    :class:`DataError` is raised if a file is damaged or missing, or no label fits.
-
-    Parameters
-    ----------
-    paths : list of Path
-        The three files of the folder and the table, in any order.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts. ``obs``: cell_type; missing for a barcode without one.
+    ``68k_pbmc_barcodes_annotation.tsv`` holds TSNE.1, TSNE.2, barcodes, celltype. No cell was sorted: a label is the
+    sorted population the cell correlates with best. ``X``: float32 CSR, counts. ``obs``: cell_type; missing for a
+    barcode without one.
     """
-    others = [p for p in paths if kind_of(p) is None]
-    if len(others) != 1:
-        raise DataError(f"{names_of_files(paths)}: one table of labels is needed beside the three files of 10x")
-    (path,) = others
+    (path,) = one_of_each(paths, {"labels": r"annotation"})
     made = folder([p for p in paths if p != path])
     types = facts(words(path), {"cell_type": "celltype"}, made.obs_names, "the matrix", path, key="barcodes")
     made.obs["cell_type"] = pd.Categorical(types["cell_type"])
@@ -40,26 +25,13 @@ def donor(paths):
 def beads(paths, *, populations):
     """Several 10x folders, each of one sorted population, as one data set.
 
-    :class:`DataError` is raised if a file is damaged or missing, or the folders list other genes.
-
-    Parameters
-    ----------
-    paths : list of Path
-        ``matrix.mtx``, ``genes.tsv`` and ``barcodes.tsv`` of each population, in the order of `populations`.
-    populations : sequence of str
-        What the cells of each folder are.
-
-    Returns
-    -------
-    AnnData
-        ``X``: float32 CSR, counts. ``obs``: ``cell_type`` and ``batch``, both the population, because each was a
-        library of its own. A barcode may stand in several libraries, so cells are named ``population:barcode``.
+    `paths` are ``matrix.mtx``, ``genes.tsv`` and ``barcodes.tsv`` of each population, in the order of `populations`,
+    which says what the cells of each folder are. ``X``: float32 CSR, counts. ``obs``: ``cell_type`` and ``batch``, both
+    the population, because each was a library of its own. A barcode may stand in several libraries, so cells are named
+    ``population:barcode``.
     """
     if not populations or len(paths) != 3 * len(populations):
-        raise DataError(
-            f"{len(paths)} files were given for {len(populations)} populations: give the matrix, the genes and the "
-            "barcodes of each, in order"
-        )
+        raise DataError(f"{len(paths)} files were given for {len(populations)} populations: give three of each")
     parts = []
     for i, population in enumerate(populations):
         made = folder(paths[3 * i : 3 * i + 3])

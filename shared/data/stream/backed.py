@@ -3,12 +3,11 @@
 The matrix is read through HDF5 directly, CSR or dense. The file is open only while something is read.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 from scipy import sparse
 
@@ -22,20 +21,13 @@ GAP = 4  # unwanted cells that are read along rather than read around: cheaper t
 class Backed:
     """One ``.h5ad`` file: its outline, and cells from it.
 
-    Parameters
-    ----------
-    path : path
-    layer : str or None
-        ``None`` reads ``X``, ``"raw"`` reads ``raw.X``, any other name ``layers[layer]``.
+    `layer` None reads ``X``, ``"raw"`` reads ``raw.X``, any other name ``layers[layer]``.
     """
 
     def __init__(self, path, layer=None):
         self.path, self.layer = Path(path), layer
         if self.path.is_dir():
-            raise DataError(
-                f"{self.path} is a folder, perhaps a zarr store, and only .h5ad files are streamed: "
-                'write it as one with anndata.read_zarr(path).write_h5ad("cells.h5ad")'
-            )
+            raise DataError(f"{self.path} is a folder, perhaps a zarr store: write it with anndata's write_h5ad")
         self.signature = self._stat()
         with self.reading() as file:
             self._outline(file)
@@ -50,16 +42,11 @@ class Backed:
     def unchanged(self):
         """Raise if the file is not the one whose outline was read."""
         if self._stat() != self.signature:
-            raise DataError(
-                f"{self.path.name} was changed while it was being read: what came before does not fit what comes "
-                "now. Start again, and let nothing write to it meanwhile"
-            )
+            raise DataError(f"{self.path.name} was changed while it was being read: start again when it is whole")
 
     @contextlib.contextmanager
     def reading(self):
         """The file, open; whatever the HDF5 library says is said as :class:`DataError`."""
-        import h5py
-
         try:
             # No cache of chunks: blocks come in random order, and a block is read by one call.
             with h5py.File(self.path, "r", rdcc_nbytes=0, locking="best-effort") as file:
@@ -71,10 +58,11 @@ class Backed:
             raise DataError(f"{self.path.name} is open for writing elsewhere: close it there first") from e
         except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError, AttributeError) as e:
             self.unchanged()
-            said = " ".join(str(e).split())
-            raise DataError(f"{self.path.name} is no sound .h5ad file ({said}): fetch or write it again") from e
+            raise DataError(f"{self.path.name} is no sound .h5ad file ({e}): fetch or write it again") from e
 
     def _outline(self, file):
+        from anndata.io import read_elem
+
         places = {None: ("X", "var"), "raw": ("raw/X", "raw/var")}
         self.where, var = places.get(self.layer, (f"layers/{self.layer}", "var"))
         if self.where not in file:
@@ -82,18 +70,12 @@ class Backed:
             cure = f"it has {', '.join(has)}: name one by layer=" if has else "it has no matrix: write it with one"
             raise DataError(f"{self.path.name} has no {self.where}; {cure}")
         X = file[self.where]
-        if var not in file or "obs" not in file:
-            raise DataError(f"{self.path.name} has no obs or no {var}: it is no .h5ad file of AnnData")
         kind = str(X.attrs.get("encoding-type", "array"))
-        if kind == "csc_matrix":
-            raise DataError(
-                f"{self.path.name} stores {self.where} gene by gene (CSC), and no cell can be read without reading "
-                "all: read it once with anndata, make that matrix CSR by its tocsr(), and write the file again"
-            )
         if kind not in ("csr_matrix", "array"):
-            raise DataError(f"{self.path.name} stores {self.where} as {kind}: write it as CSR or as a dense array")
+            kind = "gene by gene (CSC)" if kind == "csc_matrix" else f"as {kind}"
+            raise DataError(f"{self.path.name} stores {self.where} {kind}: write it again as CSR, by its tocsr()")
         self.sparse = kind != "array"
-        self.genes = _names(file[var])
+        self.genes = tuple(map(str, read_elem(file[var][file[var].attrs["_index"]])))
         values = X["data"] if self.sparse else X
         self.dtype, self.packed = values.dtype, values.compression
         self.indptr = X["indptr"][:] if self.sparse else None
@@ -105,22 +87,21 @@ class Backed:
 
     def _sound(self, X):
         """Refuse an outline that does not fit itself, before a wrong number reaches compiled code."""
-        if len(self.shape) != 2 or self.dtype.kind not in "fiub":
-            raise ValueError(f"{self.where} should be a table of numbers, not {self.dtype} of shape {self.shape}")
-        if len(self.genes) != self.shape[1]:
-            raise ValueError(f"{self.where} has {self.shape[1]} columns and var {len(self.genes)} genes")
+        if self.dtype.kind not in "fiub" or self.shape[1:] != (len(self.genes),):
+            raise ValueError(f"{self.where} is {self.dtype} of shape {self.shape}, and var has {len(self.genes)} genes")
         if self.sparse:
             p, stored = self.indptr, min(len(X["data"]), len(X["indices"]))
-            if len(p) != self.shape[0] + 1 or p[0] != 0 or (np.diff(p) < 0).any():
-                raise ValueError("indptr does not count up from 0 once a cell")
-            if stored < p[-1]:
-                raise ValueError(f"indptr promises {p[-1]} entries and {stored} are there")
+            if len(p) != self.shape[0] + 1 or p[0] != 0 or (np.diff(p) < 0).any() or stored < p[-1]:
+                raise ValueError("indptr does not count the entries up from 0, once a cell")
 
     def read(self, rows):
         """Cells by ascending position, in the file's own number type: CSR or ndarray of shape (len(rows), n_genes)."""
         with self.reading() as file:
             X = file[self.where]
-            found = self._read_sparse(X, rows) if self.sparse else self._read_dense(X, rows)
+            if self.sparse:
+                found = self._read_sparse(X, rows)
+            else:
+                found = np.concatenate([X[first:last][wanted - first] for first, last, wanted in _spans(rows)])
         values = found.data if self.sparse else found
         # A sum is finite only if every value is; it costs a tenth of asking each of them.
         if values.dtype.kind == "f" and not np.isfinite(values.sum(dtype=np.float64)):
@@ -149,9 +130,6 @@ class Backed:
         parts = values, columns.astype(small, copy=False), starts.astype(small)
         return sparse.csr_matrix(parts, shape=(len(rows), self.shape[1]), copy=False)
 
-    def _read_dense(self, X, rows):
-        return np.concatenate([X[first:last][wanted - first] for first, last, wanted in _spans(rows)])
-
     def _refuse_holes(self, X, rows):
         stored = sparse.coo_matrix(X)
         bad = ~np.isfinite(stored.data)
@@ -171,16 +149,6 @@ class Backed:
             if name is not None and name not in columns:
                 raise DataError(f"{self.path.name} has no column {name!r} in obs: it has {shown(columns) or 'none'}")
             return read_elem(file["obs"] if name is None else file["obs"][name])
-
-
-def _names(table) -> tuple[str, ...]:
-    """Names of the rows of an encoded data frame."""
-    import h5py
-    from anndata.io import read_elem
-
-    if isinstance(table, h5py.Dataset):
-        raise DataError("the file was written by anndata before 0.7: read it with anndata and write it again")
-    return tuple(map(str, read_elem(table[table.attrs["_index"]])))
 
 
 def _spans(rows):

@@ -1,7 +1,5 @@
 """Mini-batches of a :class:`shared.data.stream.Stream` in random order."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json
@@ -22,13 +20,8 @@ BLOCKS = 64  # blocks in a buffer at least: fewer would let one stretch of the f
 class Batch(NamedTuple):
     """One mini-batch of n cells.
 
-    Attributes
-    ----------
-    X : float32 ndarray or CSR of shape (n, n_genes)
-    y : ndarray of shape (n,) or None
-        Codes into ``batches.classes`` (int64), or the numbers themselves (int64 or float32).
-    rows : int64 ndarray of shape (n,)
-        Positions in ``stream.obs``.
+    `X` is a float32 ndarray or CSR of shape (n, n_genes); `y` None, or of shape (n,), codes into ``batches.classes``
+    (int64) or numbers (int64 or float32); `rows`, int64 of shape (n,), are positions in ``stream.obs``.
     """
 
     X: np.ndarray | sparse.csr_matrix
@@ -39,8 +32,10 @@ class Batch(NamedTuple):
 class Batches:
     """One epoch of mini-batches in random order, every cell exactly once; can be gone through again and again.
 
-    Blocks of `block` neighbouring cells are read in random order until `buffer` cells are in memory; these are
-    shuffled and handed out. The order depends on `seed` and `epoch` and on nothing else.
+    Blocks of `block` neighbouring cells are read in random order until `buffer` cells are in memory; these are shuffled
+    and handed out. The order depends on `seed` and `epoch` and on nothing else. ``n_cells`` are the cells of this
+    worker, ``classes`` what the codes of ``y`` stand for, and ``position`` the batches handed out in the pass under
+    way.
 
     Parameters
     ----------
@@ -54,10 +49,8 @@ class Batches:
         about two of its own chunks, but no more than 1/64 of the buffer.
     buffer : int, optional
         Cells held for shuffling; rounded up to whole batches. Without it 16,384, or as many as take 64 MB.
-    seed : int, default 0
-        Names the order of all epochs.
-    epoch : int, default 0
-        Counts from 0; each has an order of its own.
+    seed, epoch : int, default 0
+        Name the order of all epochs, and the epoch, which has an order of its own.
     cells : int or bool ndarray, optional
         Only these cells, such as the training cells of a split.
     dense : bool, default True
@@ -66,15 +59,6 @@ class Batches:
         This worker and the number of workers. Their shares are disjoint and differ by one cell at most.
     drop_last : bool, default False
         Leave out the last batch if it is not full, and what would give one worker more batches than another.
-
-    Attributes
-    ----------
-    n_cells : int
-        Cells of this worker.
-    classes : tuple of str or None
-        What the codes of ``y`` stand for.
-    position : int
-        Batches handed out so far in the pass under way.
     """
 
     def __init__(
@@ -89,7 +73,10 @@ class Batches:
         self.stream, self.size, self.dense = stream, int(size), dense
         self.cells = stream._subset(cells)
         self.buffer, self.block = self._sizes(buffer, block)
-        self.y, self.classes = (None, None) if labels is None else self._labels(labels)
+        self.y, self.classes = (None, None) if labels is None else stream.labels(labels)
+        used = () if labels is None else self.y[self.cells]
+        if lost := int((used < 0).sum() if self.classes else np.isnan(used).sum()):
+            raise DataError(f"{many(lost, 'cell')} of those chosen have no label: leave them out with cells=...")
         self.start = self.position = 0
         # This worker's stretch of the epoch's sequence of cells.
         total = len(self.cells)
@@ -109,21 +96,10 @@ class Batches:
         if block is None:
             block = int(np.clip(2 * chunk, min(64, max(1, buffer // BLOCKS)), max(1, buffer // BLOCKS)))
         if chunk > 4 * block:
-            warn(
-                f"each block of {block} cells unpacks {chunk:,.0f}: name a larger block and buffer, or write the file "
-                "without compression"
-            )
+            warn(f"each block of {block} cells unpacks {chunk:,.0f}: name a larger block and buffer")
         return buffer, int(block)
 
-    def _labels(self, name):
-        y, classes = self.stream.labels(name)
-        used = y[self.cells]
-        if lost := int((used < 0).sum() if classes else np.isnan(used).sum()):
-            raise DataError(f"{many(lost, 'cell')} of those chosen have no label: leave them out with cells=...")
-        return y, classes
-
     def _arrange(self, epoch):
-        """Put the blocks into the order of an epoch."""
         self.epoch, n = epoch, len(self.stream)
         edges = np.searchsorted(self.cells, np.append(np.arange(0, n, self.block), n))
         low, high = edges[:-1][np.diff(edges) > 0], edges[1:][np.diff(edges) > 0]
@@ -135,7 +111,6 @@ class Batches:
         return -(-self.n_cells // self.size)
 
     def _plan(self, window):
-        """Cells of one buffer (ascending), and the order to hand them out in."""
         p = self._first + window * self.buffer
         q = min(p + self.buffer, self._first + self.n_cells)
         a, b = np.searchsorted(self._begins, p, side="right") - 1, np.searchsorted(self._begins, q)
@@ -178,18 +153,11 @@ class Batches:
 
         The state may be of another epoch. :class:`DataError` says that it is of batches that come in another order.
         """
-        try:
-            epoch, position, plan = state["epoch"], state["position"], state["plan"]
-        except (KeyError, TypeError) as e:
-            raise DataError("this is no state of batches: give what batches.state() returned") from e
-        if plan != self._fingerprint():
-            raise DataError(
-                "the state belongs to other batches (file, cells, size, block, buffer, seed or workers differ): "
-                "make them with the same arguments, or begin the epoch again"
-            )
+        if not isinstance(state, dict) or state.get("plan") != self._fingerprint():
+            raise DataError("this is no state of these batches, but perhaps of other batches: make them alike")
         rest = copy.copy(self)
-        rest._arrange(epoch)
-        rest.start = rest.position = position
+        rest._arrange(state["epoch"])
+        rest.start = rest.position = state["position"]
         return rest
 
     def _fingerprint(self):

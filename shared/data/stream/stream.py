@@ -1,16 +1,15 @@
 """Matrices larger than memory: read an ``.h5ad`` file piece by piece, and shuffle its cells on the way to a network.
 
-``Stream("cells.h5ad")`` reads nothing but the outline of the file. ``chunks()`` gives its cells in order, ``batches()``
-in random order. Memory depends on the buffer and on the number of genes; of each cell only its place in the file is
-kept (8 bytes), and the labels that were asked for. ``.obs`` is read whole, and only when it is used.
+``Stream("cells.h5ad")`` reads the outline of the file; ``chunks()`` gives its cells in order, ``batches()`` in random
+order. Memory depends on the buffer and on the number of genes; of each cell only its place in the file (8 bytes) and
+the labels that were asked for are kept. ``.obs`` is read whole, and only when it is used.
 """
-
-from __future__ import annotations
 
 import os
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from shared.data.constraints import Maybe, OneOf, Whole, require
@@ -28,8 +27,9 @@ STEP_BYTES = 32 << 20  # what a chunk takes, unless its size is named
 class Stream:
     """Cells of an ``.h5ad`` file, read as needed; ``anndata.experimental.concat_on_disk`` makes one file of several.
 
-    :class:`DataError` is raised if the file is missing, damaged, a zarr store, stored by gene (CSC) or without the
-    matrix or the genes asked for. While reading: on NaN, on damage, and when the file changes meanwhile.
+    ``shape`` is (cells, genes), ``genes`` a tuple of str. :class:`DataError` is raised if the file is missing, damaged,
+    a zarr store, stored by gene (CSC) or without the matrix or the genes asked for. While reading: on NaN, on damage,
+    and when the file changes meanwhile.
 
     Parameters
     ----------
@@ -43,43 +43,28 @@ class Stream:
     transform : function, optional
         From cells × genes (CSR or ndarray) to the same shape, each cell by itself, such as log-normalisation. It sees
         all genes of the file, so that a cell's total is its total; `genes` are picked afterwards.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Cells and genes.
-    genes : tuple of str
     """
 
     def __init__(self, path, *, genes=None, missing="refuse", layer=None, transform=None):
         if not isinstance(path, (str, os.PathLike)):
-            raise DataError(
-                f"no file is named by {path}: give the path of one .h5ad file; of several, "
-                "anndata.experimental.concat_on_disk makes one"
-            )
+            raise DataError(f"no file is named by {path}: give one .h5ad file; anndata's concat_on_disk joins several")
         require(OneOf("refuse", "zero"), missing=missing)
         self.transform, self._tried = transform, transform is None
         self.file = Backed(path, layer)
         self.genes = self.file.genes if genes is None else tuple(names_of(genes))
-        if genes is not None and not self.genes:
-            raise DataError("genes names none: give at least one, or leave genes out for all")
         self.shape = (self.file.shape[0], len(self.genes))
         if 0 in self.shape:
-            raise DataError(f"there is nothing to read: {self.shape[0]} cells and {self.shape[1]} genes")
+            raise DataError(f"there is nothing to read: {self.shape[0]} cells, genes names {self.shape[1] or 'none'}")
         self._place = None if self.genes == self.file.genes else self._places(missing)
 
     def _places(self, missing):
-        """The column that each gene of the file goes to."""
         own, name = self.file.genes, self.file.path.name
         once(own, name)
         once(self.genes, "genes")
         known = set(own)
         lost = [g for g in self.genes if g not in known]
         if len(lost) == len(self.genes):
-            raise DataError(
-                f"{name} holds none of the {many(len(lost), 'gene')} asked for; it names {gene_kind(own)} "
-                f"({shown(own)}): bring both to one kind of names, with shared.data.to_symbols"
-            )
+            raise DataError(f"{name} names {gene_kind(own)}, none of the genes asked for: try shared.data.to_symbols")
         if lost and missing == "refuse":
             raise DataError(
                 f"{name} lacks {many(len(lost), 'gene')} of the {len(self.genes):,} asked for ({shown(lost)}): leave "
@@ -89,9 +74,8 @@ class Stream:
 
     def __repr__(self):
         form, packed = "CSR" if self.file.sparse else "dense", self.file.packed or "not compressed"
-        return (
-            f"Stream of {self.shape[0]:,} cells × {self.shape[1]:,} genes in {self.file.path.name} ({form}, {packed})"
-        )
+        cells, genes = self.shape
+        return f"Stream of {cells:,} cells × {genes:,} genes in {self.file.path.name} ({form}, {packed})"
 
     def __len__(self):
         return self.shape[0]
@@ -102,17 +86,11 @@ class Stream:
         return self.file.obs()
 
     def labels(self, name):
-        """One column of obs without reading the others.
+        """One column of obs without reading the others: its values, and its classes.
 
-        Returns
-        -------
-        values : ndarray of shape (n_cells,)
-            Codes into `classes` (int64; -1: not named), or the numbers themselves (int64 or float32).
-        classes : tuple of str or None
-            Sorted; None for a column of numbers.
+        Values are codes into the classes (int64; -1: not named), a sorted tuple of str; or numbers themselves (int64 or
+        float32), with None for classes.
         """
-        import pandas as pd
-
         column = pd.Series(self.file.obs(name))
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             whole = pd.api.types.is_integer_dtype(column) and not column.hasnans
@@ -122,12 +100,8 @@ class Stream:
         return codes.astype(np.int64), tuple(classes)
 
     def read(self, rows, *, dense=False):
-        """Cells by ascending position in ``obs``, aligned to ``genes``.
-
-        Returns
-        -------
-        float32 CSR or ndarray of shape (len(rows), n_genes)
-            As the file is stored, or an ndarray if `dense`.
+        """Cells by ascending position in ``obs``, aligned to ``genes``: float32 (len(rows), n_genes), CSR or ndarray as
+        the file is stored, or an ndarray if `dense`.
         """
         chosen, rows = rows, self._subset(rows)
         if not np.array_equal(chosen, rows):
@@ -145,20 +119,14 @@ class Stream:
             found = self.transform(X)
         except ValueError as e:
             raise DataError(f"{where}: {e}") from e
-        if getattr(found, "shape", None) != X.shape:
-            raise DataError(
-                f"transform made {getattr(found, 'shape', type(found).__name__)} of {X.shape}: it should keep cells "
-                "and genes; pick genes with Stream(genes=...)"
-            )
+        if np.shape(found) != X.shape:
+            raise DataError(f"transform made {np.shape(found)} of {X.shape}: it should keep cells and genes")
         if sparse.issparse(found):
             found = found.tocsr()
         if alone is not None:
             first, alone = (np.asarray(m.todense() if sparse.issparse(m) else m) for m in (found[:1], alone))
             if not np.allclose(first, alone, rtol=1e-4, atol=1e-6):
-                raise DataError(
-                    "transform treats a cell differently beside other cells, so the result would depend on where the "
-                    "file is cut: fit what it learns on the training cells first, chunk by chunk"
-                )
+                raise DataError("transform treats a cell differently beside other cells: fit it on the training cells")
             self._tried = True
         return found
 
@@ -167,20 +135,13 @@ class Stream:
         if cells is None:
             return np.arange(self.shape[0])
         cells = np.asarray(list(cells) if isinstance(cells, (range, set)) else cells)
-        if cells.dtype == bool:
-            if cells.shape != (self.shape[0],):
-                raise DataError(f"cells is a mask of shape {cells.shape}, and there are {self.shape[0]:,} cells")
+        if cells.dtype == bool and cells.shape == self.shape[:1]:
             cells = np.flatnonzero(cells)
-        if not cells.size:
-            raise DataError("cells chooses none: give positions, one at least")
-        if cells.ndim != 1 or not np.issubdtype(cells.dtype, np.integer):
-            raise DataError("cells should be a mask or a list of positions: np.flatnonzero(stream.obs['batch'] == 'a')")
-        cells = np.sort(cells.astype(np.int64))
-        if cells[0] < 0 or cells[-1] >= self.shape[0]:
-            raise DataError(f"positions reach from {cells[0]} to {cells[-1]}, outside 0 to {self.shape[0] - 1}")
-        if (np.diff(cells) == 0).any():
-            raise DataError("positions stand twice: drop the copies with np.unique(cells)")
-        return cells
+        listed = cells.ndim == 1 and cells.dtype.kind in "iu" and cells.size
+        found = np.unique(cells) if listed else cells
+        if not listed or len(found) < len(cells) or found[0] < 0 or found[-1] >= self.shape[0]:
+            raise DataError(f"cells should be a mask of shape {self.shape[:1]}, or different positions, one at least")
+        return found.astype(np.int64)
 
     def _bytes_per_cell(self):
         # An entry of a CSR takes its value and its column.
@@ -188,22 +149,11 @@ class Stream:
         return max(16, int(self.file.entries / self.shape[0] * entry))
 
     def chunks(self, size=None, *, cells=None, dense=False):
-        """Go through the cells in the order of the file.
+        """Go through the cells in the order of the file: yields X, float32 CSR or ndarray (n, n_genes), and int64
+        positions (n,).
 
-        Parameters
-        ----------
-        size : int, optional
-            Cells in a chunk; without it, what takes about 32 MB.
-        cells : int or bool ndarray, optional
-            Only these cells; they come in the order of the file.
-        dense : bool, default False
-            Give ndarrays also where the file is sparse.
-
-        Yields
-        ------
-        X : float32 CSR or ndarray of shape (n, n_genes)
-        rows : int64 ndarray of shape (n,)
-            Positions in ``obs``.
+        `size` are the cells in a chunk; without it, what takes about 32 MB. `cells`, positions or a mask, are the only
+        ones to come. `dense` gives ndarrays also where the file is sparse.
         """
         require(Maybe(Whole(1)), size=size)
         size = int(np.clip(STEP_BYTES // self._bytes_per_cell(), 1, SPAN)) if size is None else int(size)

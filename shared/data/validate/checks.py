@@ -1,14 +1,12 @@
 """Entry checks: what is wrong with a matrix, one clear sentence each, naming the problem and the cure.
 
-:func:`check` looks and changes nothing. What no analysis can use (NaN, words, a gene named twice) is also what
-:func:`shared.data.load` and :func:`shared.data.from_arrays` refuse; the rest are findings to read and judge.
+What no analysis can use (NaN, words, a gene named twice) is also what :func:`shared.data.load` and
+:func:`shared.data.from_arrays` refuse; the rest are findings to read and judge.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
 
 from shared.data.constraints import Maybe, OneOf, Whole, require
@@ -20,9 +18,6 @@ from shared.data.validate.names import of_names, of_overlap
 from shared.data.validate.structure import column_of, layer_of, structural
 from shared.data.validate.values import EXACT, LOGGED_MAX, Values, looks_like, scan, units_of
 
-if TYPE_CHECKING:
-    import anndata as ad
-
 SEVERITIES = ("error", "warning", "note")
 NEEDS = ("counts", "log", "tpm", "z")
 TWICE_MAX = 2.4  # log1p of log1p of ten thousand: all that a cell scaled to that total can reach
@@ -33,8 +28,9 @@ NO_LABEL = {"", "nan", "none", "na", "n/a", "null", "unknown", "unlabelled", "un
 
 
 def check(
-    adata: ad.AnnData, *, need=None, labels=None, per_class=None, genes=None, organism=None, layer=None, strict=False
-) -> CheckReport:
+    adata: ad.AnnData, *, need=None, labels=None, per_class=None, genes=None, organism=None, layer=None, strict=False,
+    values=None,
+) -> CheckReport:  # fmt: skip
     """Look for what could spoil an analysis; nothing is changed.
 
     Parameters
@@ -55,21 +51,10 @@ def check(
     layer : str, optional
         Look at this layer in place of ``X``.
     strict : bool, default False
-        Raise on findings of severity ``"error"``.
-
-    Returns
-    -------
-    CheckReport
-
-    Raises
-    ------
-    SettingError
-        If `need`, `organism` or `per_class` cannot be used.
-    DataError
-        If `per_class` comes without `labels`, or, with `strict`, if there is an error.
+        Raise :class:`DataError` on findings of severity ``"error"``.
+    values : Values, optional
+        What :func:`~shared.data.validate.values.scan` found in the matrix, where it was looked at already.
     """
-    import anndata as ad
-
     if not isinstance(adata, ad.AnnData):
         raise DataError(f"check takes AnnData, not {type(adata).__name__}: shared.data.from_arrays makes one")
     require(Maybe(OneOf(*NEEDS)), need=need)
@@ -77,16 +62,6 @@ def check(
     require(Maybe(Whole(1)), per_class=per_class)
     if per_class is not None and labels is None:
         raise DataError("per_class needs labels: name the column of obs that holds the classes")
-    report = report_of(adata, None, need, labels, per_class, genes, organism, layer)
-    if strict and report.errors:
-        raise DataError("\n".join(f.about("the matrix") for f in report.errors))
-    return report
-
-
-def report_of(
-    adata, values, need=None, labels=None, per_class=None, genes=None, organism=None, layer=None
-) -> CheckReport:
-    """As :func:`check`, of arguments that are in order; `values` are those of the matrix where they are known."""
     X = adata.X if layer is None else layer_of(adata, layer, "the matrix")
     found = list(structural(adata, X))
     looks, kind, row = "unreadable", None, "cell"
@@ -115,7 +90,14 @@ def report_of(
     first = {}  # of findings by the same check, errors before the others
     for f in sorted(found, key=lambda f: SEVERITIES.index(f.severity)):
         first.setdefault(f.check, f)
-    return CheckReport(tuple(first.values()), adata.shape, looks, kind, _facts(adata, values, looks, kind, row))
+    facts = [f"{adata.n_obs:,} {row}s × {adata.n_vars:,} genes", *([] if kind is None else [str(kind)])]
+    if values is not None:
+        empty = values.zeros / (values.shape[0] * values.shape[1])
+        facts.append(f"looks {looks}, from {values.smallest:,.4g} to {values.largest:,.4g}, {empty:.0%} zeros")
+    report = CheckReport(tuple(first.values()), adata.shape, looks, kind, "; ".join(facts))
+    if strict and report.errors:
+        raise DataError("\n".join(f.about("the matrix") for f in report.errors))
+    return report
 
 
 def _row(adata, v, looks) -> str:
@@ -132,7 +114,6 @@ def value_errors(v: Values, units=None) -> list[Finding]:
     holes = " and ".join(f"{n:,} {what}" for n, what in ((v.nan, "NaN"), (v.infinite, "infinite")) if n)
     named = f"{holes} {'value' if v.nan + v.infinite == 1 else 'values'}"
     among = "TPM" if units == "tpm" else "counts"
-    # fmt: off
     return findings(
         (holes, "nan" if v.nan else "infinite", "error",
          f"holds {named}", "fill them or drop those genes before loading"),
@@ -144,8 +125,7 @@ def value_errors(v: Values, units=None) -> list[Finding]:
         (units == "counts" and v.fractions, "not counts", "error",
          f"should hold counts, but has {many(v.fractions, 'fraction')}",
          "load the raw counts, or set uns['units'] to what it holds"),
-    )
-    # fmt: on
+    )  # fmt: skip
 
 
 # What values look like that are not what is needed, and the cure.
@@ -183,7 +163,6 @@ def _of_looks(v, looks, need, units, adata, layer, row) -> list[Finding]:
         cure = "adata.X = adata.layers['counts'].copy()"
     small = v.largest < TWICE_MAX and units != "none" and min(v.shape) > 9 and v.shape[1] > 199
     linear = looks in ("counts", "linear", "expected counts")
-    # fmt: off
     return findings(
         (problem, f"not {need}", "error", problem.format(**said), cure),
         (need == "counts" and looks == "expected counts", "not counts", "warning",
@@ -204,8 +183,7 @@ def _of_looks(v, looks, need, units, adata, layer, row) -> list[Finding]:
         (looks == "logged" and small, "logged twice", "warning",
          f"holds nothing above {v.largest:.3g}, little for values logged once",
          "make sure it was not logged twice or scaled to a range"),
-    )[:1]
-    # fmt: on
+    )[:1]  # fmt: skip
 
 
 def _of_totals(v, looks, adata, row) -> list[Finding]:
@@ -216,7 +194,6 @@ def _of_totals(v, looks, adata, row) -> list[Finding]:
     unseen, top = int((v.cells_of == 0).sum()), int(v.totals.argmax())
     sized = looks in ("counts", "expected counts", "linear") and v.shape[0] >= 10 and not v.beyond
     middle = float(np.median(v.totals[v.totals > 0])) if sized else np.inf
-    # fmt: off
     return findings(
         (len(blank), "empty cells", "warning",
          f"has {many(len(blank), row)} without any expression ({shown(adata.obs_names[blank[:9]])})",
@@ -231,13 +208,11 @@ def _of_totals(v, looks, adata, row) -> list[Finding]:
          f"holds a single {row}", "nothing can be compared or learned from it alone"),
         (looks == "equal", "equal", "warning",
          f"holds the same value everywhere, {v.smallest:g}", "see what was read"),
-    )
-    # fmt: on
+    )  # fmt: skip
 
 
 def _of_storage(X, v) -> list[Finding]:
     form = getattr(X, "format", None) or "csr"
-    # fmt: off
     return findings(
         (v.large, "rounded", "note", f"holds {many(v.large, 'count')} above {EXACT:,} that float32 rounds",
          "harmless for expression; identifiers do not belong into X"),
@@ -249,8 +224,7 @@ def _of_storage(X, v) -> list[Finding]:
          "X.tocsr(); shared.data.load does it"),
         (np.dtype(X.dtype).kind == "b", "truth values", "note",
          "holds true and false", "they are taken as 1 and 0"),
-    )
-    # fmt: on
+    )  # fmt: skip
 
 
 def _of_labels(adata, labels, per_class, row) -> list[Finding]:
@@ -265,7 +239,6 @@ def _of_labels(adata, labels, per_class, row) -> list[Finding]:
     plain = sizes.index.to_series().str.lower().str.replace("_", " ").str.split().str.join(" ")
     same = [c for c in sizes.index[plain.duplicated(keep=False)] if plain[c] == plain[plain.duplicated()].iloc[0]]
     few = sizes[sizes < (per_class or 0)]
-    # fmt: off
     return findings(
         (missing, "missing labels", "error",
          f"has {many(missing, row)} without {labels!r}", "drop them, or label them, first"),
@@ -283,13 +256,4 @@ def _of_labels(adata, labels, per_class, row) -> list[Finding]:
          f"has {len(few):,} of {len(sizes):,} classes with fewer than the {per_class} {row}s asked for "
          f"({shown(f'{c} {n}' for c, n in few.items())})",
          "ask for fewer, or drop or merge these classes"),
-    )
-    # fmt: on
-
-
-def _facts(adata, v, looks, kind, row):
-    said = [f"{adata.n_obs:,} {row}s × {adata.n_vars:,} genes", *([] if kind is None else [str(kind)])]
-    if v is not None:
-        empty = v.zeros / (v.shape[0] * v.shape[1])
-        said.append(f"looks {looks}, from {v.smallest:,.4g} to {v.largest:,.4g}, {empty:.0%} zeros")
-    return "; ".join(said)
+    )  # fmt: skip

@@ -1,34 +1,22 @@
 """What a check says: one problem with its cure, and the report that collects them."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from shared.data.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from shared.data.genes.kinds import GeneKind
+from shared.data.genes.kinds import GeneKind
 
 
 @dataclass(frozen=True)
 class Finding:
     """One problem and its cure.
 
-    Attributes
-    ----------
-    check : str
-        Short name of the check, such as ``"nan"``; the same finding always has the same one.
-    severity : str
-        ``"error"``: nothing should be done with the data before it is cured. ``"warning"``: look before you go on.
-        ``"note"``: good to know.
-    problem : str
-        What the data do or hold, continuing a sentence that begins with their name.
-    cure : str
+    `check` is the short name of the check, such as ``"nan"``. `severity` is ``"error"``: nothing should be done before
+    it is cured; ``"warning"``: look at it first; or ``"note"``: good to know. `problem` is what the data do or hold,
+    continuing a sentence that begins with their name.
     """
 
     check: str
@@ -57,20 +45,10 @@ def refuse(found: Iterable[Finding], what: str, but: str | None = None) -> None:
 class CheckReport:
     """What :func:`check` found; print it, or ask ``report.ok``.
 
-    Attributes
-    ----------
-    findings : tuple of Finding
-        Errors first.
-    shape : tuple of int
-        (cells, genes).
-    looks : str
-        What the values look like: ``"counts"``, ``"binary"``, ``"expected counts"``, ``"logged"``,
-        ``"logged twice"``, ``"per million"``, ``"scaled to one total"``, ``"linear"``, ``"shares"``, ``"signed"``,
-        ``"equal"``, or ``"unreadable"``.
-    genes : GeneKind or None
-        Kind and species of the gene names.
-    facts : str
-        One line that describes the matrix.
+    `findings` are a tuple of Finding, errors first; `shape` is (cells, genes); `genes` the GeneKind of the names, or
+    None; `facts` one line that describes the matrix. `looks` says what the values look like: ``"counts"``,
+    ``"binary"``, ``"expected counts"``, ``"logged"``, ``"logged twice"``, ``"per million"``, ``"scaled to one total"``,
+    ``"linear"``, ``"shares"``, ``"signed"``, ``"equal"``, or ``"unreadable"``.
     """
 
     findings: tuple[Finding, ...]
@@ -101,8 +79,6 @@ class CheckReport:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a finding: severity, check, problem, cure."""
-        import pandas as pd
-
         rows = [(f.severity, f.check, f.problem, f.cure) for f in self.findings]
         return pd.DataFrame(rows, columns=["severity", "check", "problem", "cure"])
 

@@ -1,7 +1,5 @@
 """Findings about the names of genes: their kind, their species, damage, and overlap with a reference list."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -58,7 +56,6 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
     old, new = next(iter(retired.items()), ("", ""))
     tallies = [n for n in names if TALLIES.fullmatch(n)]
     genome = [g for g in GENOMES if any(n.startswith(g) for n in names)]
-    # fmt: off
     yield from findings(
         (described, "no expression", "error", DESCRIBES.format(names=shown(described)), BESIDE),
         (spaced, "spaces", "warning",
@@ -77,14 +74,12 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
          f"{old} is {new} today; the translations here know both"),
         (genome, "genome", "warning", f"has gene names that begin with a genome ({', '.join(genome)})",
          "cut it off, and part the species if there are two"),
-    )
-    # fmt: on
+    )  # fmt: skip
     yield from _of_kind(adata, names, kind, organism)
     stated = adata.uns.get("gene_hash")
     if isinstance(stated, str) and stated != gene_hash(names):
-        problem = "carries the hash of another list of genes in uns['gene_hash']"
         cure = "genes were chosen since; shared.data.genes.lists.stamp(adata) writes it anew"
-        yield Finding("gene hash", "note", problem, cure)
+        yield Finding("gene hash", "note", "carries the hash of another list of genes in uns['gene_hash']", cure)
 
 
 def _transposed(adata, kind) -> bool:
@@ -107,7 +102,6 @@ def _of_kind(adata, names, kind, organism) -> list[Finding]:
         made = [n for n in names if n[-2:-1] in ("-", ".") and n[-1:].isdigit() and n[:-2] in have and n not in known]
     numbered = "Entrez ids" if kind.kind == "entrez" else "probes"
     mixed = "warning" if organism is None else "error"
-    # fmt: off
     return findings(
         (kind.kind == "unknown", "unknown names", "note",
          f"has gene names of a kind not known here ({shown(names)})",
@@ -126,8 +120,7 @@ def _of_kind(adata, names, kind, organism) -> list[Finding]:
         (made, "made unique", "note",
          f"has {many(len(made), 'gene name')} as copies get when made unique ({shown(made)})",
          "take Ensembl ids if there are any, or drop them"),
-    )
-    # fmt: on
+    )  # fmt: skip
 
 
 def of_overlap(adata, genes, kind) -> list[Finding]:
@@ -136,34 +129,14 @@ def of_overlap(adata, genes, kind) -> list[Finding]:
     if not wanted:
         raise DataError("the reference list is empty: give the genes to compare with")
     once(wanted, "the reference list")
-    shared = _common(have, wanted)
+    shared = len({*have} & {*wanted})
     if shared >= len(wanted) / 2:
         return []
+    theirs, cure = gene_kind(wanted), ""
+    if kind.kind != theirs.kind and theirs.kind in ("symbols", "ensembl"):
+        cure = f": {TRANSLATE}.to_{theirs.kind} translates what it knows"
+    elif {kind.organism, theirs.organism} == {"human", "mouse"}:
+        cure = f": {TRANSLATE}.to_{theirs.organism} translates"
+    kinds = f"the data have {kind} such as {have[0]!r}, the list {theirs} such as {wanted[0]!r}"
     problem = f"shares {shared:,} of {many(len(wanted), 'gene')} with the reference list"
-    return [Finding("overlap", "warning" if shared else "error", problem, _why_apart(have, wanted, shared, kind))]
-
-
-def _common(have, wanted, change=str) -> int:
-    """How many names two lists share once each was changed."""
-    return len({*map(change, have)} & {*map(change, wanted)})
-
-
-def _why_apart(have, wanted, shared, kind):
-    theirs, better = gene_kind(wanted), max(2 * shared, shared + len(wanted) / 10, 1)
-    kinds, other = f"the data have {kind}, the list {theirs}", {kind.organism, theirs.organism} == {"human", "mouse"}
-    known = kind.kind != theirs.kind and theirs.kind in ("symbols", "ensembl")
-    reasons = (  # the first that holds is the likeliest
-        (_common(have, wanted, str.strip) >= better, "spaces stand around the names of one of them, strip them"),
-        (
-            _common(have, wanted, cut_version) >= better,
-            f"they differ in Ensembl versions, {TRANSLATE}.to_ensembl cuts them",
-        ),
-        (known, f"{kinds}: {TRANSLATE}.to_{theirs.kind} translates what it knows"),
-        (other, f"{kinds}: {TRANSLATE}.to_{theirs.organism} translates"),
-        (
-            _common(have, wanted, str.upper) >= better,
-            "upper and lower case differ: is one of them of another species?",
-        ),
-        (True, f"{kinds}: compare {have[0]!r} with {wanted[0]!r}"),
-    )
-    return next(cure for holds, cure in reasons if holds)
+    return [Finding("overlap", "warning" if shared else "error", problem, kinds + cure)]

@@ -1,11 +1,8 @@
 """What no analysis can use, whatever the values: no matrix, no numbers, damaged storage, names that clash."""
 
-from __future__ import annotations
-
 import numbers
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,13 +13,10 @@ from shared.data.errors import DataError
 from shared.data.genes.lists import UNWRITABLE, many, shown
 from shared.data.validate.findings import Finding, findings, refuse
 
-if TYPE_CHECKING:
-    import anndata as ad
-
 MERGE = "shared.data.genes.translate.merge_duplicates sums the copies, or drop them"
 
 
-def structure(adata: ad.AnnData, what="the matrix", duplicated_genes=False, cure=MERGE) -> None:
+def structure(adata, what="the matrix", duplicated_genes=False, cure=MERGE) -> None:
     """Refuse AnnData whose shape, type, storage or names no step can work with; values are not looked at.
 
     The first problem is raised as :class:`DataError` about `what`. Genes that are named twice may stand where
@@ -68,8 +62,8 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
 def layer_of(adata, name, what):
     """The layer called `name` of the AnnData `what`; :class:`DataError` where there is none."""
     if name not in adata.layers:
-        have = f"it has {shown(adata.layers) or 'none'}{nearest(name, adata.layers)}"
-        raise DataError(f"{what} has no layer {name!r}; {have}")
+        have = f"{shown(adata.layers) or 'none'}{nearest(name, adata.layers)}"
+        raise DataError(f"{what} has no layer {name!r}; it has {have}")
     return adata.layers[name]
 
 
@@ -100,15 +94,13 @@ def matrix_of(X, what="X"):
         X = X.to_memory() if hasattr(X, "to_memory") else X[:]
     if isinstance(X, pd.DataFrame):
         if words := [c for c, kind in zip(X.columns, X.dtypes) if kind.kind not in "biuf" and not _are_numbers(X[c])]:
-            said = f"{many(len(words), 'column')} of {what} with words in place of numbers ({shown(words)})"
-            raise DataError(f"{said}: drop them")
+            raise DataError(f"{what} has words, no numbers, in {len(words)} columns ({shown(words)}): drop them")
         X = X.to_numpy()
     elif not sparse.issparse(X) and not isinstance(X, np.ma.MaskedArray):
         try:
             X = np.asarray(X)
         except Exception as e:  # rows of several lengths, arrays on another device, ...
-            said = f"{what} cannot be read as a matrix ({e})"
-            raise DataError(f"{said}: give an array, a sparse matrix or a DataFrame") from e
+            raise DataError(f"{what} is no matrix ({e}): give an array, a sparse matrix or a DataFrame") from e
     if type(X) is np.ndarray and X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
         X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
     refuse(matrix_problems(X), what)
@@ -119,7 +111,6 @@ def matrix_of(X, what="X"):
 
 
 def _are_numbers(values) -> bool:
-    """Whether Python objects are numbers, each of them, or missing."""
     return all(isinstance(v, (numbers.Real, np.bool_)) or v is None or v is pd.NA for v in values)
 
 
@@ -143,8 +134,7 @@ WORDS = {"O": "Python objects", "U": "words", "S": "bytes", "c": "complex number
 def matrix_problems(X) -> Iterator[Finding]:
     """What is wrong with a matrix as such: its type, its entries' type, or damaged sparse storage."""
     if not (isinstance(X, np.ndarray) or sparse.issparse(X) or _on_disk(X)):
-        problem = f"is a {type(X).__module__}.{type(X).__name__}, which is not read here"
-        yield Finding("dtype", "error", problem, "make it a NumPy array or a SciPy CSR matrix first")
+        yield Finding("dtype", "error", f"is a {type(X).__module__}.{type(X).__name__}", "make it a NumPy array or CSR")
         return
     dtype = np.dtype(X.dtype)
     if dtype.kind not in "biuf":
@@ -153,18 +143,15 @@ def matrix_problems(X) -> Iterator[Finding]:
         yield Finding("dtype", "error", problem, cure)
         return
     if np.ma.is_masked(X):
-        problem = f"holds {many(int(np.ma.count_masked(X)), 'masked value')}"
-        yield Finding("nan", "error", problem, "fill them, or drop those genes")
+        yield Finding("nan", "error", f"holds {many(int(np.ma.count_masked(X)), 'masked value')}", "fill or drop them")
     if sparse.issparse(X) and X.format in ("csr", "csc", "bsr"):
         try:
             with warnings.catch_warnings(action="ignore"):
                 X.check_format(full_check=True)
         except (ValueError, TypeError, IndexError) as e:
             # Taken at its word, such a matrix makes compiled code read outside its memory.
-            problem = f"is a damaged {X.format.upper()} matrix ({e})"
-            yield Finding("damaged", "error", problem, "its index arrays contradict its shape; write the file again")
+            yield Finding("damaged", "error", f"is a damaged {X.format.upper()} matrix ({e})", "write the file again")
 
 
 def _on_disk(X) -> bool:
-    """True for the matrix of a backed AnnData."""
     return type(X).__module__.partition(".")[0] in ("h5py", "anndata") and hasattr(X, "shape") and hasattr(X, "dtype")

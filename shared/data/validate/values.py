@@ -1,7 +1,5 @@
 """The values of a matrix: looked at once, block by block, and told apart (counts, logged, per million and so on)."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from shared.data.catalogue import UNITS
+from shared.data.errors import DataError
 from shared.data.validate.structure import matrix_problems
 
 BLOCK = 2**20  # values looked at in one go: 8 MB as float64
@@ -17,27 +16,18 @@ EXACT = 2**24  # float32 holds every whole number up to here
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LOGGED = ("log", "z")  # units of values that cannot be summed or logged
 LOGGED_MAX = 30.0  # log2 of the largest count a cell could hold; no depth of sequencing passes it
+UNDONE = (np.expm1, lambda x: np.exp2(x) - 1)  # what undoes log(1 + x), to either base
 STEADY = 0.01  # totals of cells that vary less than this, relative to their mean, were made equal
 
 
 @dataclass(frozen=True)
 class Values:
-    """What one pass over a matrix found.
+    """What one pass over a matrix of `shape` found.
 
-    Attributes
-    ----------
-    shape : tuple of int
-    totals : float64 ndarray of shape (n_cells,)
-    cells_of : int64 ndarray of shape (n_genes,)
-        Cells in which each gene is not zero.
-    smallest, largest : float
-        Of the finite values, zeros that are not stored among them.
-    nan, infinite, negative, fractions, zeros : int
-        How many values are so.
-    beyond, large : int
-        Finite values that float32 cannot hold; whole numbers that it rounds.
-    stored_zeros, parts : int
-        Zeros a sparse matrix stores, and entries beyond one for each place.
+    `totals` (float64) are of the cells, `cells_of` (int64) the cells in which each gene is not zero; `smallest` and
+    `largest` are of the finite values, zeros that are not stored among them. The rest are numbers of values: of NaN,
+    infinite, negative, fractions, zeros; `beyond`, finite values that float32 cannot hold; `large`, whole numbers that
+    it rounds; `stored_zeros` of a sparse matrix; and `parts`, its entries beyond one for each place.
     """
 
     shape: tuple[int, int]
@@ -69,8 +59,8 @@ class Values:
 def blocks(X) -> Iterator[tuple[slice, np.ndarray | sparse.csr_matrix, int]]:
     """Rows of `X` in blocks of about a million values, float64, each place of a sparse block stored once at most.
 
-    The third of each triple is how many entries beyond one for each place were added up to make it so. `X` may be an
-    array, a sparse matrix of any format, or the matrix of a backed AnnData.
+    The third of each triple is how many entries beyond one for each place were added up to make it so. `X` is an array,
+    a sparse matrix of any format, or the matrix of a backed AnnData.
     """
     if hasattr(X, "to_memory") and getattr(X, "format", "csr") != "csr":
         X = X.to_memory()
@@ -118,7 +108,7 @@ def scan(X) -> Values:
             count.update(negative=(v < 0).sum(), fractions=(~whole).sum(), beyond=(size > FLOAT32_MAX).sum())
             if size.max(initial=0) > EXACT:
                 # From 2^53 on float64 rounds, too, and what was read may be another number than the one compared.
-                lost = (v.astype(np.float32) != v) | (wide & (size >= 2**53))
+                lost = (stored_as != v) | (wide & (size >= 2**53))
                 count["large"] += (lost & whole & (size > EXACT) & (size <= FLOAT32_MAX)).sum()
         smallest, largest = min(smallest, v.min(initial=np.inf)), max(largest, v.max(initial=-np.inf))
     places, stored, nonzero = X.shape[0] * X.shape[1], count.pop("stored", 0), count.pop("nonzero", 0)
@@ -133,9 +123,9 @@ def scan(X) -> Values:
 def units_of(adata, values: Values | None = None) -> str | None:
     """What ``X`` of an AnnData holds by ``uns["units"]``; None where that is not among :data:`UNITS`.
 
-    Words that were written before the values were logged are not repeated: ``"counts"`` and ``"tpm"`` become
-    ``"log"`` where undoing log(1 + x) gives every cell the same total, or the cell's own ``layers["counts"]`` times one
-    number. `values` are those of ``X``, where they were looked at already.
+    ``"counts"`` and ``"tpm"`` that were written before the values were logged become ``"log"``: where undoing log(1 +
+    x) gives every cell the same total, or the cell's own ``layers["counts"]`` times one number. `values` are those of
+    ``X``, where they were looked at already.
     """
     units = adata.uns.get("units")
     if not isinstance(units, str) or units not in UNITS:
@@ -195,6 +185,15 @@ def is_whole(values) -> np.ndarray:
     return np.abs(values - nearest) <= 1e-9 * np.abs(nearest)
 
 
+def refuse_logs(values, units, what: str, cure: str) -> None:
+    """Refuse what its `units` call logarithms, or what may be by its `values` (ndarray), whatever the units say."""
+    if isinstance(units, str) and units in LOGGED:
+        raise DataError(f"{what} looks logged already (uns['units'] says {units!r}): {cure}")
+    if may_be_logged(values):
+        cure += "; if these are counts, put them into adata.layers['counts']"
+        raise DataError(f"{what} looks logged already (fractions, none above {values.max():.3g}): {cure}")
+
+
 def looks_like(values: Values, X) -> str:
     """What the values look like; the words are listed at :class:`~shared.data.validate.findings.CheckReport`."""
     if not values.finite:
@@ -208,8 +207,8 @@ def looks_like(values: Values, X) -> str:
     if values.largest < LOGGED_MAX:
         # Undoing it twice gives cells one total, and undoing it once does not; log2 of log2 of ten thousand is 3.8.
         if values.largest < 4 and min(values.shape) > 2 and not _steady(values.totals):
-            once = any(_steady(_totals(X, f)) for f in (np.expm1, _exp2m1))
-            if not once and any(_steady(_totals(X, f, f)) for f in (np.expm1, _exp2m1)):
+            once = any(_steady(_totals(X, f)) for f in UNDONE)
+            if not once and any(_steady(_totals(X, f, f)) for f in UNDONE):
                 return "logged twice"
         return "logged" if values.largest > 1 else "shares"
     if _steady(values.totals) and len(values.totals) > 1:
@@ -218,10 +217,6 @@ def looks_like(values: Values, X) -> str:
     # Read counts shared out among genes are mostly whole; concentrations and intensities hardly ever are.
     filled = max(places - values.zeros, 1)
     return "expected counts" if values.fractions < filled / 2 else "linear"
-
-
-def _exp2m1(x):
-    return np.exp2(x) - 1
 
 
 def _steady(totals) -> bool:

@@ -123,7 +123,7 @@ def pickled(tensors):
         (other("GDSC_EXP.pkl", b"<html>"), r"GDSC_EXP\.pkl is damaged"),
         (other("GDSC1_IC50.csv", ""), r"GDSC1_IC50\.csv cannot be read"),
         (other("GDSC1_IC50.csv", "<html>\n"), r"GDSC1_IC50\.csv cannot be read"),
-        (other("GDSC1_IC50.csv", "CELL_LINE_NAME,DRUG_NAME,LN_IC50\n"), "has no rows"),
+        (other("GDSC1_IC50.csv", "CELL_LINE_NAME,DRUG_NAME,LN_IC50\n"), "names none of the lines"),
         (other("GDSC2_IC50.csv", SCREEN.replace("-3.0", "low")), "LN_IC50 holds words"),
         (other("GDSC2_IC50.csv", SCREEN.replace("-3.0", "")), "LN_IC50 holds words, NaN"),
         (other("GDSC2_IC50.csv", SCREEN.replace("-3.0", "inf")), "infinities"),

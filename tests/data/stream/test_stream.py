@@ -100,20 +100,9 @@ def test_only_the_cells_asked_for(path, X):
     np.testing.assert_array_equal(np.concatenate([x for x, _ in s.chunks(7, cells=mask, dense=True)]), X[mask])
 
 
-@pytest.mark.parametrize(
-    ("cells", "says"),
-    [
-        ([], "chooses none"),
-        ([1, 1], "twice"),
-        ([-1], "outside 0 to 229"),
-        ([N], "outside 0 to 229"),
-        ([0.5], "mask or a list"),
-        (np.ones(3, bool), "mask of shape"),
-        (np.ones((2, 2), int), "mask or a list"),
-    ],
-)
-def test_a_wrong_choice_of_cells(path, cells, says):
-    with pytest.raises(DataError, match=says):
+@pytest.mark.parametrize("cells", [[], [1, 1], [-1], [N], [0.5], np.ones(3, bool), np.ones((2, 2), int), ["a"]])
+def test_a_wrong_choice_of_cells(path, cells):
+    with pytest.raises(DataError, match=r"should be a mask of shape \(230,\), or different positions, one at least"):
         Stream(path).chunks(cells=cells)
 
 
@@ -352,7 +341,9 @@ def test_genes_are_brought_into_one_order(tmp_path, X, form):
 
 def test_genes_that_are_not_there(tmp_path, X):
     path = written(tmp_path / "a.h5ad", X[:, :3], genes=["CD4", "ACTB", "GAPDH"])
-    with pytest.raises(DataError, match=r"holds none of the 1 gene asked for; it names human symbols.*to_symbols"):
+    with pytest.raises(
+        DataError, match=r"names human symbols.*, none of the genes asked for: try shared.data.to_symbols"
+    ):
         Stream(path, genes=["Sox2"], missing="zero")
     with pytest.raises(DataError, match="more than once"):
         Stream(path, genes=["CD4", "CD4"])
@@ -381,7 +372,7 @@ def test_what_is_no_file_of_this_kind(tmp_path, X, path):
         Stream(tmp_path / "text.h5ad")
     with h5py.File(tmp_path / "other.h5ad", "w") as f:
         f["X"] = X
-    with pytest.raises(DataError, match="no obs or no var"):
+    with pytest.raises(DataError, match="no sound"):
         Stream(tmp_path / "other.h5ad")
 
 

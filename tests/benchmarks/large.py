@@ -1,6 +1,4 @@
-"""Simulated files of any length, written chunk by chunk."""
-
-from pathlib import Path
+"""A simulated file of any length, written chunk by chunk, for benchmarks."""
 
 import anndata as ad
 import numpy as np
@@ -9,8 +7,6 @@ from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 from scipy.special import softmax
 
-from shared.data.constraints import Positive, Whole, require
-from shared.data.errors import DataError
 from shared.data.simulate.model import NAMES, draw_programmes, gene_names
 
 TYPES, BATCHES = NAMES[:6], ["batch1", "batch2", "batch3", "batch4"]
@@ -19,29 +15,12 @@ TYPES, BATCHES = NAMES[:6], ["batch1", "batch2", "batch3", "batch4"]
 def write_large(path, n_cells=1_000_000, n_genes=2000, *, depth=120.0, chunk=20_000, seed=0) -> None:
     """Write an ``.h5ad`` of any length chunk by chunk: counts as CSR, ``obs`` with ``cell_type`` and ``batch``.
 
-    Memory does not grow with `n_cells`, but for two bytes a cell and their names. Counts are multinomial draws from the
-    profile of the cell's type (six) and batch (four).
-
-    Parameters
-    ----------
-    path : path
-        Must not exist.
-    n_cells, n_genes : int
-        Shape.
-    depth : float
-        Median counts a cell.
-    chunk : int
-        Cells made and written at a time.
-    seed : int
-        Of everything.
+    Counts are multinomial draws, of median `depth`, from the profile of the cell's type (six)
+    and batch (four); `chunk` cells are made and written at a time, so that memory does not grow with `n_cells`, but for
+    two bytes a cell and their names.
     """
     import h5py
 
-    require(Whole(1), n_cells=n_cells, n_genes=n_genes, chunk=chunk)
-    require(Positive(), depth=depth)
-    path = Path(path)
-    if path.exists():
-        raise DataError(f"{path} exists: choose another name, or remove it first")
     rng = np.random.default_rng(seed)
     truth = draw_programmes(rng, n_genes, len(TYPES), 1.5)
     eta = truth["base"] + truth["types"] + 0.3 * rng.normal(size=(len(BATCHES), 1, n_genes))
@@ -50,22 +29,16 @@ def write_large(path, n_cells=1_000_000, n_genes=2000, *, depth=120.0, chunk=20_
     obs = {"cell_type": pd.Categorical.from_codes(kind, TYPES), "batch": pd.Categorical.from_codes(batch, BATCHES)}
     obs = pd.DataFrame(obs, index=[f"cell{i}" for i in range(n_cells)])
     uns = {"simulated": True, "units": "counts"}
-    part = path.with_name(path.name + ".part")
-    try:
-        ad.AnnData(obs=obs, var=pd.DataFrame(index=gene_names(n_genes)), uns=uns).write_h5ad(part)
-        with h5py.File(part, "a") as file:
-            stored = max(1024, min(int(depth * chunk), 1 << 18))
-            how = {"chunks": (stored,), "indptr_dtype": np.int64}
-            for start in range(0, n_cells, chunk):
-                rows = slice(start, start + chunk)
-                X = _multinomial(rng, cumulated, kind[rows], batch[rows], depth)
-                if start:
-                    sparse_dataset(file["X"]).append(X)
-                else:
-                    write_elem(file, "X", X, dataset_kwargs=how)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    ad.AnnData(obs=obs, var=pd.DataFrame(index=gene_names(n_genes)), uns=uns).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        how = {"chunks": (max(1024, min(int(depth * chunk), 1 << 18)),), "indptr_dtype": np.int64}
+        for start in range(0, n_cells, chunk):
+            rows = slice(start, start + chunk)
+            X = _multinomial(rng, cumulated, kind[rows], batch[rows], depth)
+            if start:
+                sparse_dataset(file["X"]).append(X)
+            else:
+                write_elem(file, "X", X, dataset_kwargs=how)
 
 
 def _multinomial(rng, cumulated, kind, batch, depth):
