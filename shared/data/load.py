@@ -43,11 +43,6 @@ def load(
 ) -> ad.AnnData:
     """Load a data set of the catalogue by name, or a file of your own by path.
 
-    :class:`DataError` is raised if the name is unknown, the file is missing, damaged, altered, unverified (nobody has
-    seen its sha256; the message says how to fetch it knowingly) or of a kind that is not read, or the matrix is empty,
-    holds NaN, infinities, words or negative counts, or names a cell twice, or a gene without a word on `duplicates`. A
-    :class:`DataWarning` says it if :func:`shared.data.check` finds more than a note in a file of your own.
-
     Parameters
     ----------
     name : str or path
@@ -66,8 +61,8 @@ def load(
         Of ``.h5`` files of 10x Genomics, version 2, that hold several: the one to read.
     duplicates : {"refuse", "sum", "first"}, default "refuse"
         What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
-        of logged and centred values, and are refused), or the first of them. Genes that share a symbol in files of 10x
-        Genomics keep apart: they go by their Ensembl ids.
+        of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
+        were. Genes that share a symbol in files of 10x Genomics keep apart: they go by their Ensembl ids.
     transpose : bool, default False
         A file of your own has genes in rows and cells in columns, as most tables of GEO do: turn it.
     units : {"counts", "log", "tpm", "z", "none"}, optional
@@ -76,10 +71,22 @@ def load(
     Returns
     -------
     AnnData
-        ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes; a copy of counts is in
-        ``layers["counts"]``. In ``uns``: ``"sha256"`` of the file; ``"source"``, where it came from; ``"units"``, one
-        of those above, or ``"unknown"`` where neither the file nor the values tell; ``"gene_hash"`` of the ordered
-        genes; ``"notes"``, what was changed, in words.
+        ``X`` : float32, CSR (each entry once, no zero stored) or ndarray, cells × genes. Where ``X`` holds counts,
+        ``layers["counts"]`` holds a copy, so that normalising ``X`` loses nothing. In ``uns``: ``"sha256"`` of the
+        file; ``"source"``, where it came from; ``"units"``, one of those above, or ``"unknown"`` where neither the file
+        nor the values tell; ``"gene_hash"`` of the ordered genes; ``"notes"``, what was changed, in words.
+
+    Warns
+    -----
+    DataWarning
+        If :func:`shared.data.check` finds more than a note in a file of your own.
+
+    Raises
+    ------
+    DataError
+        If the name is unknown, the file is missing, damaged, altered, unverified (nobody has seen its sha256; the
+        message says how to fetch it knowingly) or of a kind that is not read, or the matrix is empty, holds NaN,
+        infinities, words or negative counts, or names a cell twice, or a gene without a word on `duplicates`.
     """
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Flag(), transpose=transpose)
@@ -253,11 +260,26 @@ def _as_float32(X, units, values, copy=False):
 
 
 def to_arrays(adata, labels="cell_type"):
-    """AnnData of cells × genes, with labels in the column `labels` of ``obs``, to what estimators take: X, y, genes.
+    """AnnData to what estimators take.
 
-    X is float32 (n_cells, n_genes), CSR or ndarray, and shares memory with ``adata.X`` where that has this form
-    already; y is an ndarray of str (n_cells,), genes a list of str. :class:`DataError` if ``obs`` has no such column, a
-    cell has no label, or the matrix is one that :func:`load` would refuse.
+    Parameters
+    ----------
+    adata : AnnData
+        cells × genes.
+    labels : str
+        Column of ``obs``.
+
+    Returns
+    -------
+    X : float32, CSR or ndarray of shape (n_cells, n_genes)
+        Shares memory with ``adata.X`` where that has this form already.
+    y : ndarray of str, shape (n_cells,)
+    genes : list of str
+
+    Raises
+    ------
+    DataError
+        If ``obs`` has no such column, a cell has no label, or the matrix is one that :func:`load` would refuse.
     """
     structure(adata)
     column = column_of(adata.obs, labels)
@@ -273,12 +295,30 @@ def to_arrays(adata, labels="cell_type"):
 
 
 def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.AnnData:
-    """Arrays to AnnData as :func:`load` returns it: the way in for a matrix that is not in a file.
+    """Arrays to AnnData: the way back, and the way in for a matrix that is not in a file.
 
-    `X`, a CSR, ndarray or DataFrame of shape (n_cells, n_genes), whose own names are not read, is copied. `genes` has
-    one name a column; `obs`, a DataFrame or dict of columns, one row a cell, and its index names the cells. `units` and
-    `duplicates` are as in :func:`load`; whole numbers are taken for counts where no units are named. :class:`DataError`
-    is raised as by :func:`load`, and if lengths do not match.
+    Parameters
+    ----------
+    X : CSR, ndarray or DataFrame of shape (n_cells, n_genes)
+        Counts or logged values; copied. The names of a DataFrame are not read.
+    genes : sequence of str
+        One name a column.
+    obs : DataFrame or dict of column to values, optional
+        One row a cell; its index names the cells.
+    units : {"counts", "log", "tpm", "z", "none"}, optional
+        What `X` holds; whole numbers are taken for counts otherwise.
+    duplicates : {"refuse", "sum", "first"}, default "refuse"
+        What becomes of genes that are named twice, as in :func:`load`.
+
+    Returns
+    -------
+    AnnData
+        As :func:`load` returns it.
+
+    Raises
+    ------
+    DataError
+        As :func:`load`, and if lengths do not match.
     """
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Maybe(OneOf(*UNITS)), units=units)

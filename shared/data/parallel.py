@@ -53,10 +53,7 @@ def each(
     function: Callable, items: Iterable | Mapping, *, client=None, workers: int | None = None, threads: int = 1,
     out=None, version: str | Mapping[str, str] = "1", errors: str = "keep", progress: bool = True,
 ) -> dict:  # fmt: skip
-    """Run ``function(item)`` for every item, several at a time: the results by name, in the order of `items`.
-
-    :class:`DataError` is raised if the cluster goes away, `out` cannot be written or holds results of another function,
-    two items have one name, a result does not fit in JSON, or something cannot be sent to another process.
+    """Run ``function(item)`` for every item, several at a time.
 
     Parameters
     ----------
@@ -83,6 +80,17 @@ def each(
         :class:`SweepWarning` says so. ``"raise"`` raises the first error.
     progress : bool, default True
         Show a bar, on a terminal.
+
+    Returns
+    -------
+    dict
+        The result of each item by its name, in the order of `items`.
+
+    Raises
+    ------
+    DataError
+        If the cluster goes away, `out` cannot be written or holds results of another function, two items have one name,
+        a result does not fit in JSON, or something cannot be sent to another process.
     """
     from tqdm import tqdm
 

@@ -25,14 +25,10 @@ MEMORY = 4 * BUFFER_BYTES  # for the buffers of all files together
 
 
 class Corpus:
-    """Data sets aligned to one list of genes: ``Corpus({"a": adata, "b": "atlas.h5ad"})``.
+    """Data sets aligned to one list of genes.
 
-    ``genes`` is a tuple of str. ``matrices`` are log(1 + count) by name, float32, cells × genes: CSR in memory, on disk
-    an :class:`~shared.data.corpus.aligned.OnDisk`, which gives CSR for the rows it is asked for; ``counts`` are the
-    same before the logarithm. ``left_out`` is what :meth:`without` left out; ``memo`` holds what was computed from one
-    data set and its name tells, for parts of the corpus to share. Memory is 12 bytes an entry: its column, the count
-    and the logarithm. :class:`DataError` is raised if there is no set, a set is no counts, sets share no gene, or a
-    list names a gene twice.
+    :class:`DataError` is raised if there is no set, a set is no counts, sets share no gene, or a list names a gene
+    twice.
 
     Parameters
     ----------
@@ -41,6 +37,23 @@ class Corpus:
         counts they would be on another scale. A path to an ``.h5ad`` file stays on disk.
     genes : {"common", "union"} or sequence of str, default "common"
         Genes that all sets have, or that any has, sorted; or these, in this order. A gene that a set lacks is zero.
+
+    Attributes
+    ----------
+    genes : tuple of str
+    matrices : dict of str to matrix
+        log(1 + count) by name, float32, cells × genes. CSR in memory. On disk a
+        :class:`~shared.data.corpus.aligned.OnDisk`, which gives CSR for the rows it is asked for.
+    counts : dict of str to matrix
+        The same before the logarithm.
+    left_out : tuple of str
+        What :meth:`without` left out.
+    memo : dict
+        What was computed from one data set and its name tells, for parts of the corpus to share.
+
+    Notes
+    -----
+    Memory is 12 bytes an entry: its column, the count and the logarithm.
     """
 
     def __init__(self, sets, *, genes="common"):
@@ -123,12 +136,17 @@ class Corpus:
         return {name: share for name, share in shares.items() if share >= SHARE}
 
     def without(self, name) -> Self:
-        """The corpus without one data set and without every other that holds its cells; the genes stay, so results
-        compare.
+        """The corpus without one data set and without every other that holds its cells.
 
-        `name` is a set of the corpus, or an AnnData to be tested on that may be in it under any name. A set goes if it
-        shares at least 5 % of the smaller one's cells; ``left_out`` says which did. :class:`DataError` if there is no
-        such set, or none is left.
+        A set goes if it shares at least 5 % of the smaller one's cells; ``left_out`` says which did. The genes stay, so
+        that results compare.
+
+        :class:`DataError` is raised if there is no such set, or none is left.
+
+        Parameters
+        ----------
+        name : str or AnnData
+            A set of the corpus, or one to be tested on that may be in it under any name.
         """
         named = isinstance(name, str)
         one = self.select(name)._sets[name] if named else self._outside(name)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 from shared.data.genes.lists import names_of, symbols
 
@@ -36,12 +37,15 @@ WRITTEN = {
     12: "dec december dez dezember déc décembre dic diciembre dicembre dezembro",
 }
 MONTHS = {name: month for month, names in WRITTEN.items() for name in names.split()}
+YEARS = range(1990, 2041)  # a date without a year is of the year in which the file was opened
+EPOCHS = (date(1899, 12, 30), date(1904, 1, 1))  # day 0 of spreadsheets' calendars
 # Day and month in words in either order, perhaps with a year; then in numbers, year, month or day first.
 WORDS = re.compile(
     r"(\d{1,2})[-. /]{0,2}([^\W\d_]{3,10})\.?(?:[-. /](?:\d\d){1,2})?|([^\W\d_]{3,10})\.?[-. /](\d{1,2})"
 )
 ISO = re.compile(r"(?:19|20)\d\d[-/.](\d{1,2})[-/.](\d{1,2})(?:[ T]00:00:00)?")
 NUMBERS = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(?:\d\d){1,2}(?: 0?0:00(?::00)?)?")
+SERIAL = re.compile(r"(\d{5})(?:\.0+)?")
 
 
 @dataclass(frozen=True)
@@ -139,18 +143,20 @@ def damaged_names(genes) -> dict[str, tuple[str, ...]]:
     """Names a spreadsheet has damaged, and what each may have been.
 
     ``1-Mar`` was MARCHF1 or MTARC1, ``2-Sep`` was SEPTIN2, and ``2.31E+19`` was a clone such as 2310009E13Rik that
-    cannot be known any more (an empty tuple). Months are known in seven languages.
+    cannot be known any more (an empty tuple). Months are known in seven languages, and ``43891``, the number that a
+    spreadsheet keeps for 1 March 2020, where most names are no numbers.
     """
-    found = {}
-    for name in names_of(genes):
-        dates = _dates(name)
+    found, names = {}, names_of(genes)
+    few = 2 * sum(name.isdigit() for name in names) <= len(names)  # Entrez ids are numbers, too
+    for name in names:
+        dates = _dates(name, few)
         options = [new + str(n) for date in dates for _, new, month, ns in FAMILIES for n in ns if date == (month, n)]
         if options or re.fullmatch(r"\d+(?:[.,]\d+)?E\+\d+", name, re.IGNORECASE):
             found[name] = tuple(dict.fromkeys(options))
     return found
 
 
-def _dates(name) -> list[tuple[int, int]]:
+def _dates(name, serial) -> list[tuple[int, int]]:
     """Month and day that a name may stand for; in numbers either may come first."""
     if found := WORDS.fullmatch(name):
         return [(MONTHS.get((found[2] or found[3]).lower(), 0), int(found[1] or found[4]))]
@@ -158,6 +164,9 @@ def _dates(name) -> list[tuple[int, int]]:
         return [(int(found[1]), int(found[2]))]
     if found := NUMBERS.fullmatch(name):
         return [(int(found[3]), int(found[1])), (int(found[1]), int(found[3]))]
+    if serial and (found := SERIAL.fullmatch(name)):
+        days = [start + timedelta(int(found[1])) for start in EPOCHS]
+        return [(day.month, day.day) for day in days if day.year in YEARS]
     return []
 
 

@@ -54,11 +54,10 @@ class GeneReport:
 
 
 def to_symbols(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum") -> tuple[ad.AnnData, GeneReport]:
-    """Name the genes by symbols: a copy, its genes in the order of their first appearance, and a :class:`GeneReport`.
+    """Name the genes by symbols.
 
-    ``var["before"]`` holds the names before, ``uns["gene_hash"]`` the hash of the new list, ``uns["gene_report"]`` the
-    report. :class:`DataError` is raised if no gene can be mapped, the species is another, or duplicates cannot be
-    treated as asked.
+    :class:`DataError` is raised if no gene can be mapped, the species is another, or duplicates cannot be treated as
+    asked.
 
     Parameters
     ----------
@@ -71,6 +70,13 @@ def to_symbols(adata: ad.AnnData, *, organism=None, column=None, duplicates="sum
         table here.
     duplicates : {"sum", "refuse", "first"}, default "sum"
         What becomes of genes with the same symbol. Sums make no sense of logged and centred values, and are refused.
+
+    Returns
+    -------
+    renamed : AnnData
+        A copy, its genes in the order of their first appearance. ``var["before"]`` holds the names before,
+        ``uns["gene_hash"]`` the hash of the new list, ``uns["gene_report"]`` the report.
+    report : GeneReport
     """
     names = _start(adata, organism)
     if column is not None:

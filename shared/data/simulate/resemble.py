@@ -17,9 +17,18 @@ def like(adata, n_cells: int | None = None, *, label: str = "cell_type", seed: i
     """Counts that resemble real ones: depth, means, dispersions and the genes of each type are estimated from `adata`.
 
     Each simulated cell takes a real cell's label and depth, the mean profile of its label, and for each gene a
-    dispersion estimated within labels by moments and smoothed over genes of similar mean. `adata` holds counts, cells ×
-    genes, in ``layers["counts"]`` or ``X``. There are `n_cells` of them, or as many as in `adata`; without the column
-    `label` of ``obs`` all are of one type. `seed` is of everything.
+    dispersion estimated within labels by moments and smoothed over genes of similar mean.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Counts, cells × genes, in ``layers["counts"]`` or ``X``.
+    n_cells : int, optional
+        As many as there are, without it.
+    label : str
+        Column of ``obs``; where it is missing all cells are of one type.
+    seed : int
+        Of everything.
     """
     X, totals = count_matrix(adata)
     X = sparse.csr_matrix(X)
@@ -62,12 +71,20 @@ def _dispersions(X, totals, kind, share):
 
 
 def compare(real, simulated) -> pd.DataFrame:
-    """How far a simulated set of counts is from a real one of the same genes, statistic by statistic.
+    """How far a simulated set of counts is from a real one, statistic by statistic.
 
-    A DataFrame indexed by statistic: ``distance`` and ``within``, the same between two random halves of the real cells,
-    which is what chance alone does. ``mean``: mean absolute difference of the genes' log10 means; ``variance`` and
-    ``zeros``: of log10 variance and of the share of zeros, among genes of the same mean; ``depth``: Wasserstein
-    distance of log10 counts a cell; ``correlation``: of the correlations between genes, Wasserstein.
+    Parameters
+    ----------
+    real, simulated : AnnData
+        Counts of the same genes.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by statistic: ``distance`` and ``within``, the same between two random halves of the real cells, which
+        is what chance alone does. ``mean``: mean absolute difference of the genes' log10 means; ``variance`` and
+        ``zeros``: of log10 variance and of the share of zeros, among genes of the same mean; ``depth``: Wasserstein
+        distance of log10 counts a cell; ``correlation``: of the correlations between genes, Wasserstein.
     """
     if list(real.var_names) != list(simulated.var_names):
         raise DataError("the two sets have different genes: simulate with like(real), or align them first")

@@ -39,15 +39,14 @@ def cells(
 ) -> ad.AnnData:
     """Single cells with types, depth, zeros and batches.
 
-    :class:`SettingError` is raised if a number, or a choice, is impossible, :class:`DataError` if options do not fit
-    together.
-
     Parameters
     ----------
-    n_cells, n_genes, n_batches : int
-        Shape, and batches, of equal size up to one cell.
+    n_cells, n_genes : int
+        Shape.
     labels : int or sequence of str
         How many types, or their names.
+    n_batches : int
+        Batches, of equal size up to one cell.
     depth, depth_sd : float
         Median counts a cell, and the standard deviation of their natural logarithm.
     dispersion : float
@@ -72,6 +71,13 @@ def cells(
         ``X`` : float32 CSR of counts, ``layers["counts"]`` the same. ``obs``: ``cell_type``, ``batch``, ``depth``.
         ``uns["truth"]``: ``base``, ``types`` (log rates), ``shift``, ``stretch``, ``own``, ``proportions`` (batches ×
         types), ``dispersion``, ``names``.
+
+    Raises
+    ------
+    SettingError
+        If a number, or a choice, is impossible.
+    DataError
+        If options do not fit together.
     """
     options = locals()
     check(options, CELLS)
@@ -126,9 +132,6 @@ def bulk(
 ) -> ad.AnnData:
     """Bulk samples: each a mixture in which its own tissue has the share `purity`, the rest drawn at random.
 
-    ``X`` is a float32 ndarray, ``obsm["mixture"]`` samples × tissues, and ``uns["truth"]`` as in :func:`cells`, with
-    ``lengths`` in bases and without ``own``.
-
     Parameters
     ----------
     n_samples, n_genes, labels, n_batches, dispersion, effect, location, scale, confounding, seed
@@ -138,9 +141,15 @@ def bulk(
     depth : float
         Median counts a sample.
     purity : float
-        From 0 to 1.
+        Share of the sample's own tissue, 0 to 1.
     label : str
         Column of ``obs`` that holds the tissue.
+
+    Returns
+    -------
+    AnnData
+        ``X`` : float32 ndarray. ``obsm["mixture"]``: samples × tissues. ``uns["truth"]`` as in :func:`cells`, with
+        ``lengths`` in bases and without ``own``.
     """
     options = locals()
     check(options, BULK)
@@ -170,10 +179,29 @@ def bulk(
 def multiome(n_cells=1000, n_genes=1000, n_peaks=3000, *, links=2, open_share=0.1, seed=0, **options) -> ad.AnnData:
     """RNA and open chromatin of the same cells.
 
-    The RNA, counts, is that of :func:`cells` with `options`; ``obsm["atac"]`` is float32 CSR (n_cells, n_peaks), 0 or
-    1. Each of ``links * n_genes`` peaks follows one gene, ``uns["truth"]["links"]`` (-1 for none): its log odds of
-    being open are the gene's log rate in the cell's type, centred, plus a constant that makes a share `open_share` of
-    peaks open on average; the other peaks are open at random.
+    Each of ``links * n_genes`` peaks follows one gene: its log odds of being open are the gene's log rate in the cell's
+    type, centred, plus a constant; the other peaks are open at random. What is counted is 0 or 1.
+
+    Parameters
+    ----------
+    n_cells, n_genes : int
+        Of the RNA, which is that of :func:`cells` with `options`.
+    n_peaks : int
+        Regions.
+    links : int
+        Peaks a gene, where there are peaks enough.
+    open_share : float
+        Mean share of peaks open in a cell.
+    seed : int
+        Of everything.
+    **options
+        Of :func:`cells`.
+
+    Returns
+    -------
+    AnnData
+        Counts of genes; ``obsm["atac"]``: float32 CSR (n_cells, n_peaks). ``uns["truth"]["links"]``: gene of each
+        peak, -1 for none.
     """
     require(Whole(1), n_peaks=n_peaks, links=links)
     require(Probability(), open_share=open_share)

@@ -27,9 +27,8 @@ STEP_BYTES = 32 << 20  # what a chunk takes, unless its size is named
 class Stream:
     """Cells of an ``.h5ad`` file, read as needed; ``anndata.experimental.concat_on_disk`` makes one file of several.
 
-    ``shape`` is (cells, genes), ``genes`` a tuple of str. :class:`DataError` is raised if the file is missing, damaged,
-    a zarr store, stored by gene (CSC) or without the matrix or the genes asked for. While reading: on NaN, on damage,
-    and when the file changes meanwhile.
+    :class:`DataError` is raised if the file is missing, damaged, a zarr store, stored by gene (CSC) or without the
+    matrix or the genes asked for. While reading: on NaN, on damage, and when the file changes meanwhile.
 
     Parameters
     ----------
@@ -43,6 +42,12 @@ class Stream:
     transform : function, optional
         From cells × genes (CSR or ndarray) to the same shape, each cell by itself, such as log-normalisation. It sees
         all genes of the file, so that a cell's total is its total; `genes` are picked afterwards.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Cells and genes.
+    genes : tuple of str
     """
 
     def __init__(self, path, *, genes=None, missing="refuse", layer=None, transform=None):

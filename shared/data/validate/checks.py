@@ -51,9 +51,20 @@ def check(
     layer : str, optional
         Look at this layer in place of ``X``.
     strict : bool, default False
-        Raise :class:`DataError` on findings of severity ``"error"``.
+        Raise on findings of severity ``"error"``.
     values : Values, optional
-        What :func:`~shared.data.validate.values.scan` found in the matrix, where it was looked at already.
+        What :func:`~shared.data.validate.values.scan` found of ``X``, where it was looked at already.
+
+    Returns
+    -------
+    CheckReport
+
+    Raises
+    ------
+    SettingError
+        If `need`, `organism` or `per_class` cannot be used.
+    DataError
+        If `per_class` comes without `labels`, or, with `strict`, if there is an error.
     """
     if not isinstance(adata, ad.AnnData):
         raise DataError(f"check takes AnnData, not {type(adata).__name__}: shared.data.from_arrays makes one")

@@ -108,7 +108,7 @@ def scan(X) -> Values:
             count.update(negative=(v < 0).sum(), fractions=(~whole).sum(), beyond=(size > FLOAT32_MAX).sum())
             if size.max(initial=0) > EXACT:
                 # From 2^53 on float64 rounds, too, and what was read may be another number than the one compared.
-                lost = (stored_as != v) | (wide & (size >= 2**53))
+                lost = (v.astype(np.float32) != v) | (wide & (size >= 2**53))
                 count["large"] += (lost & whole & (size > EXACT) & (size <= FLOAT32_MAX)).sum()
         smallest, largest = min(smallest, v.min(initial=np.inf)), max(largest, v.max(initial=-np.inf))
     places, stored, nonzero = X.shape[0] * X.shape[1], count.pop("stored", 0), count.pop("nonzero", 0)

@@ -106,6 +106,8 @@ def test_versions_are_cut_from_ids_only(name, cut):
         ("2019-03-01 00:00:00", ("MARCHF1", "MTARC1")),
         ("2.31E+19", ()),
         ("9.00E+05", ()),
+        ("43891", ("MARCHF1", "MTARC1", "MARCHF2", "MTARC2")),  # 1 March 2020; 2 March 2024 where days count from 1904
+        ("43891.0", ("MARCHF1", "MTARC1", "MARCHF2", "MTARC2")),
         ("02/09/2019", ("SEPTIN2",)),
         ("9/2/2019", ("SEPTIN2",)),
         ("1.3.20", ("MARCHF1", "MTARC1")),
@@ -119,8 +121,8 @@ def test_spreadsheet_damage_is_noticed(name, was):
     assert damaged_names([name, "TP53"]) == {name: was}
 
 
-def test_numbers_and_other_dates_are_no_damage():
-    assert damaged_names(["43891", "7157", "672", "675"]) == {} == damaged_names(["12-Apr", "1-Jan"])
+def test_numbers_among_numbers_are_no_dates():
+    assert damaged_names(["43891", "7157", "672", "675"]) == {} == damaged_names(["43891", "12-Apr", "1-Jan"][1:])
 
 
 def test_no_real_symbol_is_called_damaged():
