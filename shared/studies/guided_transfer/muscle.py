@@ -35,7 +35,7 @@ ARMS = SCRATCH, PRETRAINED, GRADIENT, UPDATE, SHUFFLED
 FILES = {"kidney": "tabula_muris_kidney_facs_215", "pollen": "pollen_11types_299", "myoblasts": "hsmm_myoblast_271"}
 SIZES = {
     "bins": 7, "logged": True, "attention": "favor", "dim": 32, "depth": 6, "heads": 2, "width": 16,
-    "gene_vectors": "none", "length": 256, "lr": 2e-3, "schedule": "cosine", "device": "cpu",
+    "gene_vectors": "none", "length": 128, "lr": 2e-3, "schedule": "cosine", "device": "cpu",
 }  # fmt: skip
 HEAD = "net.number", "net.classify"  # of the network, which no guide holds
 
@@ -256,6 +256,11 @@ def chosen_epoch(right: np.ndarray, last: bool = True) -> int:
     return int(best[-1] if last else best[0])
 
 
+def of_classes(right, some, samples: Samples, rows) -> float:
+    """Balanced accuracy of some of the rows: new mice are not as many of flight as of ground."""
+    return np.mean([right[some & (samples.y[rows] == c)].mean() for c in np.unique(samples.y)])
+
+
 def table_1(learned: Learned, seed: int, arms=ARMS, **how) -> list[dict]:
     """Train on OSD-105. Published: the epoch is chosen by OSD-104, all of OSD-99 is tested. Fair: last epoch, new mice.
 
@@ -273,7 +278,11 @@ def table_1(learned: Learned, seed: int, arms=ARMS, **how) -> list[dict]:
         row |= {"chosen_by": int(by.sum(1).max())}
         row |= {"right": int(right[chosen_epoch(by)].sum()), "right_first": int(right[chosen_epoch(by, False)].sum())}
         row |= {"right_best": int(right.sum(1).max()), "right_last": int(right[-1].sum())}
-        rows.append(row | {"right_new": int(right[-1][new].sum()), "cpu": one.cpu, "moved": float(one.moved.norm())})
+        row |= {
+            "right_new": int(right[-1][new].sum()),
+            "balanced_new": float(of_classes(right[-1], new, samples, test)),
+        }
+        rows.append(row | {"cpu": one.cpu, "moved": float(one.moved.norm())})
     full = away.get(PRETRAINED)
     for row in rows if full is not None else ():
         row["cosine"] = float(torch.nn.functional.cosine_similarity(away[row["arm"]], full, dim=0))
@@ -281,7 +290,7 @@ def table_1(learned: Learned, seed: int, arms=ARMS, **how) -> list[dict]:
     return rows
 
 
-def two_shots(learned: Learned, seed: int, arms=(SCRATCH, PRETRAINED, GRADIENT), **how) -> list[dict]:
+def two_shots(learned: Learned, seed: int, arms=(SCRATCH, PRETRAINED), **how) -> list[dict]:
     """One flight and one ground mouse of OSD-105 to train on, the ten others to test on."""
     samples, rng, rows = learned.task.samples, np.random.default_rng((seed, 2)), []
     known = np.flatnonzero(samples.study == TRAIN)
@@ -295,7 +304,7 @@ def two_shots(learned: Learned, seed: int, arms=(SCRATCH, PRETRAINED, GRADIENT),
     return rows
 
 
-def mixed(learned: Learned, seed: int, arms=(SCRATCH, PRETRAINED), **how) -> list[dict]:
+def mixed(learned: Learned, seed: int, arms=(SCRATCH,), **how) -> list[dict]:
     """OSD-105 and OSD-104 together, half to train on: samples at random, as the logs tell; and whole mice."""
     samples, rng, rows = learned.task.samples, np.random.default_rng((seed, 7)), []
     both = np.flatnonzero(np.isin(samples.study, [TRAIN, CHOOSE]))

@@ -41,7 +41,7 @@ MODULES = AUTOENCODER, TRANSFORMER, RELATION
 FULL, FROZEN, UPDATE, GRADIENT = "full", "frozen", "guide, update", "guide, gradient"
 SHUFFLED, UNIFORM = "shuffled guide, update", "uniform guide, update"
 ARMS = FULL, FROZEN, "L2-SP", "EWC", "LoRA", "BitFit", UPDATE, GRADIENT, SHUFFLED, UNIFORM
-LRS = 1e-3, 1e-2
+LRS = 3e-3, 3e-2
 BINS = 7
 
 
@@ -178,7 +178,7 @@ class _Shape(NamedTuple):
     n_classes: int = 0
 
 
-SIZES = {"widths": (64, 32), "transformer": {"dim": 16, "depth": 2, "heads": 2, "width": 8, "length": 48}}
+SIZES = {"widths": (64, 32), "transformer": {"dim": 16, "depth": 2, "heads": 2, "width": 8, "length": 32}}
 
 
 def learn(blood: Blood, seed: int, *, name: str, epochs: int, scouts: int, scout_epochs: int = 10, sizes=None):

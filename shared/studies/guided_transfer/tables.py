@@ -46,15 +46,16 @@ def direction(rows: pd.DataFrame, arm: str = GRADIENT) -> Interval:
     return level(rows, "cosine", arm)
 
 
-def share(rows: pd.DataFrame, arm: str, right: str = "right", n: str = "n") -> Interval:
-    """Share of samples that are right, over seeds; all seeds test the same samples."""
+def share(rows: pd.DataFrame, arm: str, right: str = "right", n: str | None = "n") -> Interval:
+    """Share of samples that are right, over seeds; without `n` the column holds shares."""
     rows = rows[rows["arm"] == arm]
-    return over_seeds((rows[right] / rows[n]).groupby(rows["seed"]).mean())
+    found = rows[right] if n is None else rows[right] / rows[n]
+    return over_seeds(found.groupby(rows["seed"]).mean())
 
 
-def pretraining_adds(rows: pd.DataFrame, right: str = "right", n: str = "n") -> Interval:
-    """Share of samples that are right with pre-training, minus that without, over seeds."""
-    return gain(rows.assign(share=rows[right] / rows[n]), PRETRAINED, SCRATCH, "share")
+def pretraining_adds(rows: pd.DataFrame, right: str = "right", n: str | None = "n") -> Interval:
+    """Share of samples that are right with pre-training, minus that without, over seeds; columns as in :func:`share`."""
+    return gain(rows.assign(share=rows[right] if n is None else rows[right] / rows[n]), PRETRAINED, SCRATCH, "share")
 
 
 def cost_ratio(learned: pd.DataFrame, fits: pd.DataFrame, arm: str = FULL) -> Interval:
