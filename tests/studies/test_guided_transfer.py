@@ -255,7 +255,7 @@ def test_every_rival_trains_every_module_with_as_many_tries(blood, name, monkeyp
         return found[:1]
 
     monkeypatch.setattr(rivals, "candidates", spy)
-    learned = rivals.learn(blood, 0, name=name, epochs=2, scouts=2, scout_epochs=2, sizes=SMALL)
+    learned = rivals.learn(blood, 0, name=name, epochs=2, scouts=2, scout_epochs=2, n_clusters=4, sizes=SMALL)
     assert {*learned.guide} and all(not k.startswith("classify") for k in learned.guide)
     rows = pd.DataFrame(rivals.all_rows(learned, None, 0, epochs=2, budget=8))
     assert tried == [8] * len(rivals.ARMS) and [*rows["arm"][1:]] == [*rivals.ARMS]

@@ -157,7 +157,9 @@ def module_of(name: str, X, clusters, seed: int, *, epochs: int, sizes) -> tuple
         return net.encoder, None, same
     if name == RELATION:
         model = TMP(sizes["widths"], (16,), episodes=10 * epochs, scale=False, norm="running", random_state=seed)
-        model.set_params(device="cpu", k_shot=3, n_query=5, log_every=10 * epochs)
+        model.set_params(
+            device="cpu", n_way=min(5, len(np.unique(clusters))), k_shot=3, n_query=5, log_every=10 * epochs
+        )
         model.pretrain(X, clusters)
         net = seeded(lambda: model.build(_Shape(X.shape[1])), seed)
         net.load_state_dict(model.pretrained_["state"])
@@ -181,10 +183,20 @@ class _Shape(NamedTuple):
 SIZES = {"widths": (64, 32), "transformer": {"dim": 16, "depth": 2, "heads": 2, "width": 8, "length": 32}}
 
 
-def learn(blood: Blood, seed: int, *, name: str, epochs: int, scouts: int, scout_epochs: int = 10, sizes=None):
+def learn(
+    blood: Blood,
+    seed: int,
+    *,
+    name: str,
+    epochs: int,
+    scouts: int,
+    scout_epochs: int = 10,
+    n_clusters: int = 10,
+    sizes=None,
+) -> Learned:
     """Pre-train a module on run 1, send scouts to pairs of its clusters, and measure its Fisher information."""
     cpu, sizes, start = {}, SIZES | (sizes or {}), time.process_time()
-    clusters = cluster(blood.X, 10, 20, seed)
+    clusters = cluster(blood.X, n_clusters, 20, seed)
     module, head, columns = module_of(name, blood.X, clusters, seed, epochs=epochs, sizes=sizes)
     module = module.eval()
     cpu["pre-training"], start = time.process_time() - start, time.process_time()

@@ -54,7 +54,7 @@ def share(rows: pd.DataFrame, arm: str, right: str = "right", n: str | None = "n
 
 
 def pretraining_adds(rows: pd.DataFrame, right: str = "right", n: str | None = "n") -> Interval:
-    """Share of samples that are right with pre-training, minus that without, over seeds; columns as in :func:`share`."""
+    """Share of samples that are right with pre-training, minus that without, over seeds; see :func:`share`."""
     return gain(rows.assign(share=rows[right] if n is None else rows[right] / rows[n]), PRETRAINED, SCRATCH, "share")
 
 
