@@ -18,7 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from shared.data.errors import DataError
 from shared.evaluate.intervals import Interval, clopper_pearson, over_seeds
-from shared.evaluate.splits import LeakError, check_disjoint
+from shared.evaluate.splits import check_disjoint
 from shared.methods.scbert.tokens import tokenize
 
 CPM, TOKENS = "log2 CPM", "tokens of the code"
@@ -151,15 +151,6 @@ def meetings(samples: Samples) -> pd.DataFrame:
     return pd.DataFrame({a: {b: len(mice[a] & mice[b]) for b in mice} for a in mice})
 
 
-def refusal(samples: Samples, train: str, test: str) -> str:
-    """What the package's splits say of training on one study and testing on another; empty where they agree."""
-    try:
-        check_disjoint(*(samples.mouse[samples.study == s] for s in (train, test)), what="mouse")
-    except LeakError as error:
-        return str(error)
-    return ""
-
-
 def as_published(samples: Samples, how: str, train: str, test: str, **more) -> list[dict]:
     """Train on one study, test on another, mice as they come; a row a model, centred and not.
 
@@ -236,7 +227,7 @@ def by_mouse(samples: Samples, sources: Callable, how: str = CPM, y=None, models
             train = np.flatnonzero(np.isin(samples.study, studies) & (samples.mouse != mouse))
             if len(np.unique(y[train])) < 2:
                 continue
-            check_disjoint(samples.mouse[train], [mouse], what="mouse")
+            check_disjoint(samples.mouse[train], [mouse], what="animal")
             for model in models:
                 called = predicted(X, samples, train, np.array([i]), model, y, **more)[0]
                 row = {"source": name, "test": study, "mouse": mouse, "arm": model, "right": int(called == y[i])}

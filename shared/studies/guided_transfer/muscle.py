@@ -269,7 +269,7 @@ def table_1(learned: Learned, seed: int, arms=ARMS, **how) -> list[dict]:
     samples, rows, away = learned.task.samples, [], {}
     known, judge, test = (np.flatnonzero(samples.study == s) for s in (TRAIN, CHOOSE, TEST))
     new = ~np.isin(samples.mouse[test], samples.mouse[known])
-    check_disjoint(samples.mouse[known], samples.mouse[test][new], what="mouse")
+    check_disjoint(samples.mouse[known], samples.mouse[test][new], what="animal")
     for arm in arms:
         one = course(learned, arm, known, np.concatenate([judge, test]), seed, **how)
         by, right = one.right[:, : len(judge)], one.right[:, len(judge) :]
@@ -296,7 +296,7 @@ def two_shots(learned: Learned, seed: int, arms=(SCRATCH, PRETRAINED), **how) ->
     known = np.flatnonzero(samples.study == TRAIN)
     two = np.array([rng.choice(known[samples.y[known] == c]) for c in ("flight", "ground")])
     asked = np.setdiff1d(known, two)
-    check_disjoint(samples.mouse[two], samples.mouse[asked], what="mouse")
+    check_disjoint(samples.mouse[two], samples.mouse[asked], what="animal")
     for arm in arms:
         one = course(learned, arm, two, asked, seed, **how)
         row = {"what": "two shots", "arm": arm, "right": int(one.right[-1].sum()), "n": len(asked)}
@@ -309,7 +309,7 @@ def mixed(learned: Learned, seed: int, arms=(SCRATCH,), **how) -> list[dict]:
     samples, rng, rows = learned.task.samples, np.random.default_rng((seed, 7)), []
     both = np.flatnonzero(np.isin(samples.study, [TRAIN, CHOOSE]))
     order = rng.permutation(both)
-    train, test = grouped_split(samples.y[both], samples.mouse[both], 0.5, random_state=seed, what="mouse")
+    train, test = grouped_split(samples.y[both], samples.mouse[both], 0.5, random_state=seed, what="animal")
     splits = {"samples": (order[: len(both) // 2], order[len(both) // 2 :]), "mice": (both[train], both[test])}
     for split, (mine, asked) in splits.items():
         met = float(np.isin(samples.mouse[asked], samples.mouse[mine]).mean())
