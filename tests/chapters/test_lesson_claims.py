@@ -215,3 +215,47 @@ def test_scberts_gain_and_lead_turn_where_the_pretrained_network_is_right():
     found = known["leads"](scores)
     assert refused("scbert", "gain", found), found["gain"]
     assert refused("scbert", "logistic", found), found["logistic_lead"]
+
+
+# Guided transfer
+
+
+def guided(optimizer=torch.optim.Adam):
+    """How far a guide on the gradient, or the update, moves the end of twenty updates of a network on planted cells."""
+    known, (X, y) = functions("guided-transfer"), mixed(12, 4, 0)
+    known |= {"X": torch.from_numpy(X), "y": torch.from_numpy(np.unique(y, return_inverse=True)[1])}
+    known |= {"n_genes": X.shape[1], "kinds": np.unique(y), "pool": np.arange(len(y))}
+    torch.manual_seed(0)
+    start = known["encoder"]()
+    guide = [torch.rand(p.shape) ** 4 for p in start.parameters()]
+    known["prepared"] = lambda seed: (torch.nn.Sequential(start), [], guide)
+    found = pd.DataFrame([known["against"](s, optimizer, 0.001) for s in range(3)])
+    places = "gradient", "update"
+    return {place: {"adam_distance": evaluate.over_seeds(found[f"{place}_distance"])} for place in places}
+
+
+def test_a_guide_moves_the_end_on_the_update_and_where_the_optimiser_does_not_divide():
+    adam = guided()
+    assert not refused("guided-transfer", "adam", adam["gradient"])
+    assert refused("guided-transfer", "adam", adam["update"])
+    assert refused("guided-transfer", "adam", guided(torch.optim.SGD)["gradient"])
+
+
+def test_a_guides_gains_are_no_null_where_only_the_guided_network_is_right():
+    known = functions("guided-transfer", ("own =", "guided, ", "pairs ="))
+    table = [(arm, s, lane) for arm in known["own"] for s in range(3) for lane in "ab"]
+    scores = pd.DataFrame(table, columns=["arm", "seed", "lane"])
+    scores["accuracy"] = np.where(scores["arm"] == known["guided"], 0.9, 0.5) + 0.01 * scores["seed"]
+    found = known["leads"](scores)
+    assert refused("guided-transfer", "gain", found) and refused("guided-transfer", "which", found)
+
+
+def test_neighbours_know_neither_mice_nor_flight_where_expression_depends_on_neither():
+    known, values = functions("guided-transfer"), np.random.default_rng(0).normal(size=(24, 200))
+    known |= {"tibialis": np.arange(12), "mouse": np.tile(np.arange(12), 2), "flew": np.tile(np.arange(12) % 2 == 0, 2)}
+    test = np.arange(12, 24)
+    near = known["nearest"](values, test)
+    same, right = known["mouse"][near[:, 0]] == known["mouse"][test], known["flew"][near[:, 0]] == known["flew"][test]
+    p = (known["dealt"](near, test, 200) >= right.mean()).mean()
+    assert claim_holds(claims("guided-transfer")["same"], {"soleus_same": {"value": int(same.sum())}})
+    assert claim_holds(claims("guided-transfer")["mice"], {"p_new": {"value": float(p)}})

@@ -437,6 +437,14 @@ def test_lora_changes_a_weight_by_a_matrix_of_its_rank(rank):
     assert torch.equal(start(X), wanted), "at first it changes nothing"
 
 
+@pytest.mark.parametrize("inputs", [20, 500, 5000])
+def test_what_lora_draws_suits_the_inputs_of_a_layer(inputs):
+    net, bound = nn.Sequential(mlp(inputs, 10), nn.Linear(10, 2)), inputs**-0.5
+    seeded(lambda: LoRA()(net, net[0]), 0)
+    A = net[0][0].parametrizations.weight[0].A.detach()
+    assert float(A.abs().max()) <= bound and float(A.std()) == pytest.approx(bound / 3**0.5, rel=0.2)
+
+
 def test_a_frozen_encoder_keeps_its_statistics_and_so_do_the_others_unless_told():
     def run(strategy, **how):
         net = nn.Sequential(nn.Sequential(nn.Linear(12, 6), nn.BatchNorm1d(6)), nn.Linear(6, 4))

@@ -137,8 +137,8 @@ class EWC(Full):
 class LoRA(Full):
     """Train a product of two thin matrices beside each linear layer of the encoder, nothing else (Hu et al. 2022).
 
-    The layer's weight is W + (alpha / rank) B A, with A random and B zero at first. Biases and layers of other kinds
-    stay as they are.
+    The layer's weight is W + (alpha / rank) B A. At first B is zero, and A is drawn as torch draws a linear layer,
+    evenly between ±1 / √inputs. Biases and layers of other kinds stay as they are.
 
     Parameters
     ----------
@@ -169,7 +169,8 @@ class LowRank(torch.nn.Module):
     def __init__(self, weight, rank, alpha):
         super().__init__()
         rank = min(rank, *weight.shape)
-        self.A = torch.nn.Parameter(torch.randn(rank, weight.shape[1], device=weight.device) / math.sqrt(rank))
+        self.A = torch.nn.Parameter(torch.empty(rank, weight.shape[1], device=weight.device))
+        torch.nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
         self.B = torch.nn.Parameter(torch.zeros(weight.shape[0], rank, device=weight.device))
         self.scale = alpha / rank
 
