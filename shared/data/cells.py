@@ -345,7 +345,10 @@ def _domains(domain, n):
     except (TypeError, ValueError):
         found = np.empty(0)
     if found.shape != (n,) or not np.isfinite(found).all() or not found.all() or (found % 1).any():
-        raise DataError("sample_domain is one whole number a cell, positive for source and negative for target")
+        raise DataError(
+            f"sample_domain must hold one whole number for each of the {n} cells, positive for source and negative for "
+            "target"
+        )
     return found.astype(np.int64)
 
 

@@ -81,7 +81,7 @@ def test_bundled_sets_show_two_drawings_and_count_their_labels(made, text, name)
         assert re.search(r"\d", alt) and alt.endswith(".") and len(alt) > 40
         assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) < 260, "wider than a phone"
     obs = data.load(name).obs
-    column = "cell_type" if "cell_type" in obs else "site"
+    column = next(c for c in ("cell_type", "site", "condition") if c in obs)
     for label, n in obs[column].value_counts().items():
         assert f"{data_page.plain(str(label))} {n:,}" in card
 
