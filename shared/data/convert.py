@@ -3,14 +3,16 @@
 ``python -m shared.data check FILE`` and ``convert FILE OUT.h5ad`` print what :func:`judge` and :func:`convert` return.
 """
 
+from __future__ import annotations
+
 import re
 import shlex
 import textwrap
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
@@ -24,6 +26,9 @@ from shared.data.io.tables import holds_words, opened, separator_of
 from shared.data.load import load_own
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 ANNOTATIONS = 20  # columns of words in a table of expression; a table with more is another table
 # Of a gene, in what counts reads of genes.

@@ -1,5 +1,7 @@
 """The door: a name or a path in, checked AnnData out."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import os
@@ -7,8 +9,8 @@ import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
@@ -24,6 +26,9 @@ from shared.data.validate.checks import check, value_errors
 from shared.data.validate.findings import refuse
 from shared.data.validate.structure import column_of, layer_of, matrix_of, narrow, structure
 from shared.data.validate.values import scan, units_of
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 # How a file of your own is read, by what its name ends in, .gz aside; a folder is one of 10x Genomics.
 KINDS = dict.fromkeys((".csv", ".tsv", ".txt", ".tab"), "table") | {".gct": "gct", ".mtx": "tenx_mtx"}
@@ -320,6 +325,8 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     DataError
         As :func:`load`, and if lengths do not match.
     """
+    import anndata as ad
+
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Maybe(OneOf(*UNITS)), units=units)
     if isinstance(X, ad.AnnData):

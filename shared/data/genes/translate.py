@@ -1,9 +1,11 @@
 """Genes by other names: from one kind to another, from mouse to human and back, and what got lost on the way."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -14,6 +16,9 @@ from shared.data.genes.kinds import ENSEMBL, cut_version, damaged_names, gene_ki
 from shared.data.genes.lists import lookup, many, names_of, shown, stamp, symbols
 from shared.data.validate.structure import column_of, matrix_of, structure, widened
 from shared.data.validate.values import summable, units_of
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 KEPT = 20  # names of lost genes that a report keeps
 DUPLICATES = ("sum", "refuse", "first")
@@ -217,6 +222,8 @@ def _rename(adata, new, why, step, duplicates, kind=None):
 
 def _summed(adata, code, mapped, first):
     """The genes of each code summed; what cannot be summed is left behind, and told."""
+    import anndata as ad
+
     adata = adata.to_memory() if adata.isbacked else adata
     units = units_of(adata)
     if adata.X is not None and not summable(adata.X, units):

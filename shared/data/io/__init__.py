@@ -2,7 +2,6 @@
 
 import warnings
 
-import anndata as ad
 import pandas as pd
 
 from shared.data.genes.lists import shown
@@ -14,6 +13,8 @@ MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "not applica
 
 def named(X, genes, cells, what: str, *, duplicated_genes=False, obs=None, var=None, notes=(), units=None):
     """AnnData of a file: names as written, twice the same only where `duplicated_genes`, for the door to judge."""
+    import anndata as ad
+
     genes, cells = genes.rename(None), cells.rename(None)
     refuse(name_problems(genes, cells), what, but="genes twice" if duplicated_genes else None)
     obs = pd.DataFrame(index=cells) if obs is None else pd.DataFrame(obs).set_axis(cells, axis=0)

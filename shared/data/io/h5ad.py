@@ -2,7 +2,6 @@
 
 import warnings
 
-import anndata as ad
 import h5py
 
 from shared.data.errors import DataError
@@ -17,6 +16,8 @@ def read(paths, *, layer=None, obs=None, units=None):
     names to columns of ``obs``, beside the old ones: ``{"cell_type": "celltype", "batch": "tech"}`` gives scIB's
     pancreas the names the book uses.
     """
+    import anndata as ad
+
     (path,) = paths
     with refused(path, ".h5ad"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)  # the door refuses
@@ -41,6 +42,8 @@ def read(paths, *, layer=None, obs=None, units=None):
 
 def _widened(path):
     """A file whose sparse values are float16 or big-endian, of which SciPy makes no matrix; widened in memory."""
+    import anndata as ad
+
     with h5py.File(path, "r+", driver="core", backing_store=False) as file:  # the file itself stays as it is
         sparse = []
         file.visit(lambda name: sparse.append(file[name]) if "indptr" in getattr(file[name], "keys", list)() else None)
@@ -53,6 +56,8 @@ def _widened(path):
 
 def write(adata, path, packing: str) -> None:
     """Write AnnData with its arrays packed by ``"gzip"`` or ``"lzf"``; what anndata and h5py raise is passed on."""
+    import anndata as ad
+
     # pandas 3 keeps words in arrays that anndata writes only when told to.
     told = {name: True for name in ("allow_write_nullable_strings",) if name in dir(ad.settings)}
     with ad.settings.override(**told):

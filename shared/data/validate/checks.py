@@ -4,9 +4,11 @@ What no analysis can use (NaN, words, a gene named twice) is also what :func:`sh
 :func:`shared.data.from_arrays` refuse; the rest are findings to read and judge.
 """
 
-import re
+from __future__ import annotations
 
-import anndata as ad
+import re
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from shared.data.constraints import Maybe, OneOf, Whole, require
@@ -17,6 +19,9 @@ from shared.data.validate.findings import CheckReport, Finding, findings
 from shared.data.validate.names import of_names, of_overlap
 from shared.data.validate.structure import column_of, layer_of, structural
 from shared.data.validate.values import EXACT, LOGGED_MAX, Values, looks_like, scan, units_of
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 SEVERITIES = ("error", "warning", "note")
 NEEDS = ("counts", "log", "tpm", "z")
@@ -66,6 +71,8 @@ def check(
     DataError
         If `per_class` comes without `labels`, or, with `strict`, if there is an error.
     """
+    import anndata as ad
+
     if not isinstance(adata, ad.AnnData):
         raise DataError(f"check takes AnnData, not {type(adata).__name__}: shared.data.from_arrays makes one")
     require(Maybe(OneOf(*NEEDS)), need=need)
