@@ -10,7 +10,6 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from shared.data.cells import column, table_of_cells
 from shared.data.constraints import Constraint, Maybe
 from shared.data.errors import DataError
 from shared.methods.base import Example, TransferEstimator, example_cells
@@ -175,11 +174,11 @@ class AdaptedClassifier(DomainAware, Classifier, TransferEstimator):
         """
         source, _ = self._read_domains(X, y, sample_domain, genes=genes)
         self.adapter_ = clone(self.adapter).fit(X, None, sample_domain, genes=genes)
-        moved = self.adapter_.transform(X, sample_domain, genes=genes)
-        if sample_domain is not None:
-            moved = moved[np.asarray(column(table_of_cells(X), sample_domain)) > 0]
+        moved = _dense(source.X)
+        if self.adapter_.adapts_:
+            moved = self.adapter_.move_source(moved)
         last = LogisticRegression(max_iter=1000) if self.classifier is None else clone(self.classifier)
-        self.classifier_ = last.fit(moved, source.y)
+        self.classifier_ = last.fit(moved.astype(np.float32), source.y)
         return self
 
     def predict_proba(self, X, sample_domain=None, *, genes=None):
