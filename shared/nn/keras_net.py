@@ -148,10 +148,10 @@ def relu_layers(x, widths, name):
     return x
 
 
-def compiled(inputs, outputs, loss, jit=False, optimizer=None):
+def compiled(inputs, outputs, loss, jit=False):
     """The network from `inputs` to `outputs`, ready for :func:`train`."""
     net = keras.Model(inputs, outputs)
-    net.compile(optimizer or LayerwiseAdam(), loss, jit_compile=jit)
+    net.compile(LayerwiseAdam(), loss, jit_compile=jit)
     return net
 
 

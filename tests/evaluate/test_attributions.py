@@ -102,15 +102,18 @@ def test_scores_that_are_all_alike_make_no_set_stand_out():
 
 GRADIENT = """
 import numpy as np
-from shared.evaluate.attributions import gradient
+from shared.evaluate.attributions import gradient, integrated_gradients
 from shared.nn.keras_net import keras
 net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
 net.set_weights([np.arange(6.0).reshape(3, 2), np.zeros(2)])
 assert gradient(net, np.ones((4, 3), np.float32), 1).tolist() == [[1, 3, 5]] * 4
+keras.utils.set_random_seed(0)
+net, X = keras.Sequential([net, keras.layers.Dense(9, "relu"), keras.layers.Dense(2)]), np.eye(3, dtype=np.float32)
+given = integrated_gradients(net, X, steps=500, output=1).sum(1)
+assert np.allclose(given, keras.ops.convert_to_numpy(net(X) - net(0 * X))[:, 1], atol=2e-3), given
 """
 
 
-# The gradients of tests/methods/test_beyond_fine_tuning.py are taken on every back end each time.
 @pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_gradients_are_the_same_on_every_back_end(backend, root):

@@ -379,14 +379,6 @@ def test_the_step_of_the_discrepancy_is_cross_entropy_and_weighted_mmd(adversari
     assert torch.allclose(mmd_step(net, X, y, T, weight=0.5), wanted)
 
 
-def test_the_discrepancy_is_that_of_the_chapter_on_keras(clouds):
-    theirs = pytest.importorskip("shared.methods.beyond_fine_tuning", reason="install the extra keras")
-    a, b = clouds
-    for unbiased in (True, False):
-        ours = float(mmd2(torch.tensor(a), torch.tensor(b), unbiased=unbiased))
-        assert ours == pytest.approx(theirs.mmd2(a, b, unbiased=unbiased), abs=1e-12)
-
-
 def test_the_encoder_goes_against_the_discriminator_and_the_head_does_not_see_it(adversarial):
     make, (X, y, T) = adversarial
     net = make(4)

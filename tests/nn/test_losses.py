@@ -52,6 +52,13 @@ def test_the_discrepancy_of_one_sample_with_itself_is_zero_and_has_a_gradient():
     assert float(mmd2(torch.ones(4, 2), torch.ones(3, 2))) == 0, "rows that are all alike"
 
 
+def test_the_unbiased_discrepancy_is_zero_on_average_for_one_distribution():
+    drawn = np.random.default_rng(0).normal(size=(200, 2, 20, 2))
+    unbiased, biased = ([float(mmd2(*map(torch.tensor, pair), unbiased=u)) for pair in drawn] for u in (True, False))
+    assert abs(np.mean(unbiased)) < 3 * np.std(unbiased) / np.sqrt(len(drawn)) and min(unbiased) < 0
+    assert min(biased) > 0
+
+
 def test_the_gradient_is_that_of_the_discrepancy(clouds):
     a, b = (x.clone().requires_grad_() for x in clouds)
     assert torch.autograd.gradcheck(lambda a, b: mmd2(a, b, [0.7, 2.0]), (a, b))
