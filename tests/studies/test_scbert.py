@@ -109,7 +109,7 @@ def test_regressions_train_on_the_cells_that_networks_train_on(learned, monkeypa
     arms.fitted(learned, study.SCRATCH, 1e-3, np.arange(len(y)), 5)
     for mine, theirs in zip(arms.parts_of(y, 5), seen[0], strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert {len(tries) for tries in study.TRIES.values()} == {3} and {*study.TRIES} == {
+    assert {len(tries) for tries in study.TRIES.values()} == {4} and {*study.TRIES} == {
         *study.NETWORKS,
         *study.REGRESSIONS,
     }
@@ -168,7 +168,7 @@ def test_a_value_is_chosen_by_held_out_labels_of_the_smallest_share(learned, mon
     monkeypatch.setattr(arms, "fitted", spy)
     rows = pd.DataFrame(arms.label_rows(learned, 0, (1.0, 0.6), arms=(study.L1,)))
     few, most = rows["labels"].astype(int)
-    assert asked == [(study.L1, 0.1, few), (study.L1, 0.3, few), (study.L1, 1.0, few), (study.L1, 0.3, most)]
+    assert asked == [*((study.L1, C, few) for C in (0.1, 0.3, 1.0, 3.0)), (study.L1, 0.3, most)]
     assert (rows["value"] == 0.3).all() and most == len(learned.split.train.y)
 
 
