@@ -73,6 +73,17 @@ def test_a_gene_of_one_type_varies_beyond_depth_and_chance():
     np.testing.assert_allclose(found, blood.residual_variance(sparse.csr_matrix(logs)), rtol=1e-6)
 
 
+def test_types_of_two_sets_are_those_that_both_have(cells):
+    one, names = cells["pbmc3k"]
+    kinds = np.unique(one.y)
+    lacking = cells | {"pbmc3k": (one.at(np.flatnonzero(one.y != kinds[0])), names)}
+    found = study.split(lacking, 0, task=study.UNSORTED, n_genes=40)
+    assert set(found.train.y) == set(found.test.y) == {*kinds[1:]}
+    whole = cells[study.SORTED][0]
+    assert found.corpus.shape[0] == len(whole.y) + sum(len(cells[n][0].y) for n in blood.SMALL), "all types, unseen"
+    assert len(found.train.y) == (whole.y != kinds[0]).sum()
+
+
 def test_files_are_needed_and_named(tmp_path):
     with pytest.raises(DataError, match="pbmc_zheng_facs_3774 and pbmc3k_2638 are in no folder"):
         study.of_files([tmp_path / "pbmc.h5ad"], None)
@@ -98,7 +109,7 @@ def test_regressions_train_on_the_cells_that_networks_train_on(learned, monkeypa
     arms.fitted(learned, study.SCRATCH, 1e-3, np.arange(len(y)), 5)
     for mine, theirs in zip(arms.parts_of(y, 5), seen[0], strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert {len(tries) for tries in study.TRIES.values()} == {3} and {*study.TRIES} == {
+    assert {len(tries) for tries in study.TRIES.values()} == {4} and {*study.TRIES} == {
         *study.NETWORKS,
         *study.REGRESSIONS,
     }
@@ -157,7 +168,7 @@ def test_a_value_is_chosen_by_held_out_labels_of_the_smallest_share(learned, mon
     monkeypatch.setattr(arms, "fitted", spy)
     rows = pd.DataFrame(arms.label_rows(learned, 0, (1.0, 0.6), arms=(study.L1,)))
     few, most = rows["labels"].astype(int)
-    assert asked == [(study.L1, 0.1, few), (study.L1, 0.3, few), (study.L1, 1.0, few), (study.L1, 0.3, most)]
+    assert asked == [*((study.L1, C, few) for C in (0.1, 0.3, 1.0, 3.0)), (study.L1, 0.3, most)]
     assert (rows["value"] == 0.3).all() and most == len(learned.split.train.y)
 
 
@@ -245,24 +256,26 @@ def test_without_training_masked_genes_are_no_better_than_the_rule(parts, claims
     rows = pd.concat(
         [pd.DataFrame(beyond.masked_rows(idle(parts[study.OTHER], seed), seed)).assign(seed=seed) for seed in (0, 1)]
     )
-    got = study.gain(rows, study.PRETRAINED, "most_common_of_gene", "masked")
-    assert fails(claims["rule"], got)
+    for claim, rule in (("rule", "most_common_of_gene"), ("table", "most_common_of_gene_in_cell")):
+        assert fails(claims[claim], study.gain(rows, study.PRETRAINED, rule, "masked")), claim
     assert fails(claims["names"], study.gain(rows, study.PRETRAINED, study.NAMELESS, "masked"))
 
 
 def test_regression_loses_where_it_may_not_fit(learned, claims, monkeypatch):
     """A penalty that leaves no gene, against a network that is trained."""
-    monkeypatch.setitem(arms.TRIES, study.L1, (1e-6,))
+    for arm in (study.L1, study.L2):
+        monkeypatch.setitem(arms.TRIES, arm, (1e-6,))
     monkeypatch.setitem(arms.TRIES, study.PRETRAINED, (1e-2,))
     one = learned._replace(named=learned.named.set_params(fit_epochs=30))
     rows = pd.concat(
         [
-            pd.DataFrame(arms.label_rows(one, seed, (1.0,), (study.L1, study.PRETRAINED))).assign(seed=seed)
+            pd.DataFrame(arms.label_rows(one, seed, (1.0,), (study.L1, study.L2, study.PRETRAINED))).assign(seed=seed)
             for seed in (0, 1)
         ]
     )
-    got = study.gain(rows, study.L1, study.PRETRAINED)
-    assert got.value < 0 and fails(claims["lead"], got)
+    for claim, arm in (("lead", study.L1), ("unsorted", study.L2)):
+        got = study.gain(rows, arm, study.PRETRAINED)
+        assert got.value < 0 and fails(claims[claim], got), claim
 
 
 def test_a_quick_network_is_seen(claims):

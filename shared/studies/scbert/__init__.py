@@ -22,7 +22,7 @@ from shared.studies.scbert.arms import (
     pretrained,
 )
 from shared.studies.scbert.beyond import MARKERS, all_rows
-from shared.studies.scbert.blood import OTHER, SORTED, TASKS, logs, of_files, parted, simulated, split
+from shared.studies.scbert.blood import OTHER, SORTED, TASKS, UNSORTED, logs, of_files, parted, simulated, split
 from shared.studies.scbert.tables import (
     by_groups,
     cost_ratio,
@@ -54,6 +54,7 @@ __all__ = [
     "SORTED",
     "TASKS",
     "TRIES",
+    "UNSORTED",
     "all_rows",
     "by_groups",
     "cost_ratio",
