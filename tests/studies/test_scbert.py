@@ -16,9 +16,10 @@ from chapter_rules import claim_holds
 from book import notebooks
 from shared.data.errors import DataError
 from shared.methods.scbert import estimator
+from shared.methods.scbert.tokens import Tokenizer
 from shared.studies import run
 from shared.studies import scbert as study
-from shared.studies.scbert import arms, beyond, blood
+from shared.studies.scbert import arms, beyond, blood, checks
 
 TINY = {"dim": 8, "width": 4, "length": 16, "fit_epochs": 6}
 LEARN = functools.partial(study.pretrained, epochs=2, sizes=TINY, fit_length=24)
@@ -73,6 +74,17 @@ def test_a_gene_of_one_type_varies_beyond_depth_and_chance():
     np.testing.assert_allclose(found, blood.residual_variance(sparse.csr_matrix(logs)), rtol=1e-6)
 
 
+def test_types_of_two_sets_are_those_that_both_have(cells):
+    one, names = cells["pbmc3k"]
+    kinds = np.unique(one.y)
+    lacking = cells | {"pbmc3k": (one.at(np.flatnonzero(one.y != kinds[0])), names)}
+    found = study.split(lacking, 0, task=study.UNSORTED, n_genes=40)
+    assert set(found.train.y) == set(found.test.y) == {*kinds[1:]}
+    whole = cells[study.SORTED][0]
+    assert found.corpus.shape[0] == len(whole.y) + sum(len(cells[n][0].y) for n in blood.SMALL), "all types, unseen"
+    assert len(found.train.y) == (whole.y != kinds[0]).sum()
+
+
 def test_files_are_needed_and_named(tmp_path):
     with pytest.raises(DataError, match="pbmc_zheng_facs_3774 and pbmc3k_2638 are in no folder"):
         study.of_files([tmp_path / "pbmc.h5ad"], None)
@@ -98,7 +110,7 @@ def test_regressions_train_on_the_cells_that_networks_train_on(learned, monkeypa
     arms.fitted(learned, study.SCRATCH, 1e-3, np.arange(len(y)), 5)
     for mine, theirs in zip(arms.parts_of(y, 5), seen[0], strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert {len(tries) for tries in study.TRIES.values()} == {3} and {*study.TRIES} == {
+    assert {len(tries) for tries in study.TRIES.values()} == {4} and {*study.TRIES} == {
         *study.NETWORKS,
         *study.REGRESSIONS,
     }
@@ -157,7 +169,7 @@ def test_a_value_is_chosen_by_held_out_labels_of_the_smallest_share(learned, mon
     monkeypatch.setattr(arms, "fitted", spy)
     rows = pd.DataFrame(arms.label_rows(learned, 0, (1.0, 0.6), arms=(study.L1,)))
     few, most = rows["labels"].astype(int)
-    assert asked == [(study.L1, 0.1, few), (study.L1, 0.3, few), (study.L1, 1.0, few), (study.L1, 0.3, most)]
+    assert asked == [*((study.L1, C, few) for C in (0.1, 0.3, 1.0, 3.0)), (study.L1, 0.3, most)]
     assert (rows["value"] == 0.3).all() and most == len(learned.split.train.y)
 
 
@@ -209,6 +221,113 @@ def test_more_patience_never_raises_the_held_out_loss(parts):
     assert same == {"loss": 0, "accuracy": 0}
 
 
+def test_counts_without_pairs_are_the_table_that_networks_are_held_against(learned, monkeypatch):
+    """By the same masks of the same cells, so rows may stand in one table."""
+    monkeypatch.setattr(checks, "WEIGHTS", (0.0,))
+    monkeypatch.setattr(checks.guesses, "__defaults__", ((0.0,),))
+    own = {row["group"]: row["masked"] for row in checks.pair_rows(learned.split, 3, TINY)}
+    rows = pd.DataFrame(beyond.masked_rows(learned, 3)).set_index(["arm", "group"])["masked"]
+    assert own == pytest.approx(rows["most_common_of_gene_in_cell"].to_dict())
+
+
+def test_odds_by_hand():
+    tokens = np.array([[1, 1, 2], [1, 1, 2], [2, 2, 2], [2, 2, 1]])
+    tokenizer = Tokenizer(3, bins=2, logged=True)
+    table, pairs = checks.counted(tokens * np.log(2) + 1e-3, tokenizer)
+    assert pairs[0, 1, 1, 1] == 2 and pairs[0, 2, 2, 1] == 1 and pairs[0, 2, 1, 1] == 0
+    # Gene 0 in cells whose most common bin is 1: 1 in both, and 1 and 2 alike in all; as two cells more.
+    np.testing.assert_allclose(table[0, :, 0], [3 / 4, 1 / 4])
+    got = checks.log_odds(table, pairs, np.array([3, 1, 2]), np.arange(3), np.array([True, False, False]))
+    np.testing.assert_allclose(got[0], np.log([[3 / 4 + 1 / 400, 1 / 4 + 1 / 400]]))
+    one, two = 2.5 / 5.5, 3.5 / 5.5  # shares of gene 1's token 1 and of gene 2's token 2
+    by_bin = [(2 + 2 * one) / 4 * (2 + 2 * two) / 4, (0 + 2 * one) / 4 * (1 + 2 * two) / 4]
+    np.testing.assert_allclose(got[1], np.log([by_bin]), rtol=1e-6)
+
+
+def planted(together, seed=0):
+    """Forty genes whose bins are drawn for each pair of genes together, or for each gene alone."""
+    rng = np.random.default_rng(seed)
+    bins = rng.integers(1, 4, (400, 20 if together else 40))
+    X = sparse.csr_matrix((np.repeat(bins, 2, 1) if together else bins) * np.log(2) + 1e-3, dtype=np.float32)
+    test = blood.Cells(X[300:], np.full(100, "a"), np.full(100, "b"))
+    return blood.Split(X[:300], test, test, np.arange(40), [*map(str, range(40))])
+
+
+def test_pairs_are_counted_where_there_are_any():
+    whole = TINY | {"length": 40}
+    (found,), (none,) = (checks.pair_rows(planted(t), 0, whole) for t in (True, False))
+    assert found["masked"] > 0.8 and found["value"] > 0
+    assert none["masked"] == pytest.approx(1 / 3, abs=0.08), "bins of other genes say nothing"
+
+
+def test_test_cells_do_not_weigh_the_pairs():
+    one = planted(True)
+    empty = one._replace(test=one.test._replace(X=planted(False).test.X))
+    (mine,), (other,) = (checks.pair_rows(split, 0, TINY | {"length": 40}) for split in (one, empty))
+    assert mine["value"] == other["value"] and mine["masked"] > other["masked"]
+
+
+def test_a_regression_reads_what_a_network_reads(learned):
+    split = learned.split
+    seen, lost = checks.as_read(split, 24)
+    whole, read = split.test.X[:, split.chosen].toarray(), seen.test.X.toarray()
+    n = (whole > 0).sum(1)
+    np.testing.assert_array_equal((read > 0).sum(1), np.minimum(n, 24))
+    assert (read[read > 0] == whole[read > 0]).all() and seen.train.X.shape == (len(split.train.y), 40)
+    assert lost == {"over": (n > 24).mean(), "cut": pytest.approx(1 - np.minimum(n, 24).sum() / n.sum())}
+    tokenizer = learned.named.set_params(length=24)._tokenizer(40)
+    genes = tokenizer(split.test.X[:, split.chosen])[1].numpy()
+    assert all(set(np.flatnonzero(row)) <= set(mine) for row, mine in zip(read, genes, strict=True))
+    every, none = checks.as_read(split, 40)
+    assert (every.test.X.toarray() == whole).all() and none == {"over": 0, "cut": 0}
+    learned.named.set_params(length=TINY["length"])
+
+
+def test_types_with_labels_are_those_that_are_left_out(learned):
+    values = {study.L2: 1.0}
+    own, out = (
+        pd.DataFrame(rows(learned, 1, values, 1.0)).set_index("type")
+        for rows in (checks.labelled_rows, beyond.unknown_rows)
+    )
+    assert [*own.index] == [*out.index] and own["auroc"].mean() < out["auroc"].mean(), "simulated types are told apart"
+
+
+def test_what_is_checked_beside_a_study(cells):
+    """As the page makes it, with types named as in blood: six, three of them T cells."""
+    names = dict(zip(np.unique(cells[study.SORTED][0].y), ("CD19+ B", *checks.T_CELLS[:2]), strict=True))
+    named = {
+        k: (one._replace(y=np.array([names.get(y, y) for y in one.y])), genes) for k, (one, genes) in cells.items()
+    }
+    data = {task: functools.partial(study.parted, named, task=task, n_genes=40) for task in study.TASKS}
+    for task, part in data.items():
+        measure = functools.partial(study.check_rows, shares=(0.3, 1.0), task=task, sizes=TINY, lengths=(24,))
+        found = run({"": study.unlearned}, {task: part}, (0,), measure, unit="seed", errors="raise")
+        kinds = {"masked", "cut", "labels, at 24"} | ({"group, at 24"} if task == study.OTHER else set())
+        kinds |= {"labelled", "labels, six types"} if task == study.SORTED else set()
+        kinds |= {"T cells as one"} if task == study.UNSORTED else set()
+        assert {*found["what"]} == kinds
+    done: dict = {}
+    part = study.split(named, 0, task=study.UNSORTED, n_genes=40)
+    arms.label_rows(study.unlearned(part, 0), 0, (0.3, 1.0), (study.L2,), done)
+    right = (done[study.L2][0].predict(part.test.X[:, part.chosen]) == part.test.y).mean()
+    one = found[(found["what"] == "T cells as one") & (found["arm"] == study.L2)]
+    assert one["accuracy"].item() >= right
+
+
+def test_networks_are_fitted_at_the_length_that_they_are_given(learned, monkeypatch):
+    lengths, real = [], arms.network
+
+    def spy(*args):
+        lengths.append((args[1], real(*args).length))
+        return real(*args)
+
+    monkeypatch.setattr(arms, "network", spy)
+    monkeypatch.setattr(arms, "TRIES", dict.fromkeys(study.NETWORKS, (1e-3,)))
+    rows = study.length_rows(learned._replace(fit_length=30), None, 0, shares=(1.0,))
+    assert {*lengths} == {(study.PRETRAINED, 30), (study.SCRATCH, 30)}
+    assert {row["what"] for row in rows} == {"labels, at 30"}
+
+
 @pytest.fixture(scope="module")
 def table(cells):
     """As the page makes it, of simulated cells."""
@@ -245,8 +364,8 @@ def test_without_training_masked_genes_are_no_better_than_the_rule(parts, claims
     rows = pd.concat(
         [pd.DataFrame(beyond.masked_rows(idle(parts[study.OTHER], seed), seed)).assign(seed=seed) for seed in (0, 1)]
     )
-    got = study.gain(rows, study.PRETRAINED, "most_common_of_gene", "masked")
-    assert fails(claims["rule"], got)
+    for claim, rule in (("rule", "most_common_of_gene"), ("table", "most_common_of_gene_in_cell")):
+        assert fails(claims[claim], study.gain(rows, study.PRETRAINED, rule, "masked")), claim
     assert fails(claims["names"], study.gain(rows, study.PRETRAINED, study.NAMELESS, "masked"))
 
 

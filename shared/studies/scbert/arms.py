@@ -23,8 +23,11 @@ PRETRAINED, SCRATCH = "pre-trained", "from scratch"
 NAMELESS, CONTROL = "without gene vectors", "nameless pre-training"
 L1, L2, ALL = "L1 regression", "L2 regression", "L1 regression, all genes"
 NETWORKS, REGRESSIONS = (PRETRAINED, SCRATCH, NAMELESS, CONTROL), (L1, L2, ALL)
-# Three tries for each arm: the learning rate of fine-tuning, and C.
-TRIES = {**dict.fromkeys(NETWORKS, (3e-4, 1e-3, 3e-3)), L1: (0.1, 0.3, 1.0), ALL: (0.1, 0.3, 1.0), L2: (0.01, 0.1, 1.0)}
+# Four tries for each arm: the learning rate of fine-tuning, and C.
+TRIES = {
+    **dict.fromkeys(NETWORKS, (1e-4, 3e-4, 1e-3, 3e-3)), **dict.fromkeys((L1, ALL), (0.1, 0.3, 1.0, 3.0)),
+    L2: (0.01, 0.1, 1.0, 10.0),
+}  # fmt: skip
 SIZES = {
     "bins": 7, "dim": 32, "depth": 2, "heads": 2, "width": 16, "length": 64, "lr": 3e-3, "schedule": "cosine",
     "unfreeze": "all", "patience": 3, "fit_epochs": 60, "validation": 0.2, "device": "cpu",

@@ -42,7 +42,7 @@ def masked_rows(learned: Learned, seed: int) -> list[dict]:
         X = test.X[test.groups == group][:, learned.split.chosen]
         for name, model in ((PRETRAINED, learned.named), (NAMELESS, learned.nameless)):
             found = model.masked_scores(X, seed=seed)
-            rules = {} if name == NAMELESS else {k: found[k] for k in ("most_common", "most_common_of_gene")}
+            rules = {k: v for k, v in found.items() if k != "network" and name == PRETRAINED}
             for arm, value in {name: found["network"], **rules}.items():
                 rows.append({"what": "masked", "arm": arm, "group": group, "masked": value, "cells": X.shape[0]})
     return rows

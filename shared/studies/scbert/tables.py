@@ -74,16 +74,19 @@ def minutes(table: pd.DataFrame) -> float:
     return float(before + tries + labels.loc[larger, "cpu"].sum()) / 60
 
 
-def expression_rows(split: Split, seed: int, top: int = 20) -> list[dict]:
+def expression_rows(split: Split, seed: int, cells: int = 10, top: int = 20) -> list[dict]:
     """Markers found by mean expression above its mean over types: what a score may find without any model.
 
-    Rows are those of :func:`shared.studies.scbert.beyond.marker_rows`.
+    Rows and cells are those of :func:`shared.studies.scbert.beyond.marker_rows`; so is chance, of all cells of a type.
     """
     X, y = split.test.X[:, split.chosen], split.test.y
-    level = {kind: np.asarray(X[y == kind].mean(0)).ravel() for kind in np.unique(y) if kind in MARKERS}
+    kinds, rng = [kind for kind in np.unique(y) if kind in MARKERS], np.random.default_rng((seed, 11))
+    some = {kind: rng.permutation(np.flatnonzero(y == kind))[:cells] for kind in kinds}
+    level = {kind: np.asarray(X[some[kind]].mean(0)).ravel() for kind in kinds}
     middle, rows = np.mean([*level.values()], 0) if level else 0, []
     for kind, mean in level.items():
-        share, chance, n = found_markers(mean - middle, mean, split.genes, MARKERS[kind], top)
+        whole = np.asarray(X[y == kind].mean(0)).ravel()
+        share, chance, n = found_markers(mean - middle, whole, split.genes, MARKERS[kind], top)
         row = {"what": "markers", "arm": "expression above its mean", "type": kind, "seed": seed, "data": SORTED}
         rows.append(row | {"found": share, "chance": chance, "markers": n})
     return rows
