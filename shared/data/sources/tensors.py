@@ -56,7 +56,5 @@ def read_tensors(path) -> dict[str, np.ndarray]:
         if {*map(type, found.values())} != {np.ndarray} or sum(v.nbytes for v in found.values()) > size:
             raise ValueError("it holds something else, or more numbers than bytes")
     except Exception as e:  # a cut or changed file makes the reader fail in many ways
-        raise DataError(
-            f"{path.name} is damaged, or asks for more than a dict of tensors needs ({e!r:.200}): fetch it again"
-        ) from e
+        raise DataError(f"{path.name} is damaged, or more than a dict of tensors ({e!r:.200}): fetch it again") from e
     return dict(found)
