@@ -20,7 +20,7 @@ import pandas as pd
 from shared.data.cache import written_whole
 from shared.data.constraints import near
 from shared.data.errors import DataError, DataWarning
-from shared.data.genes.lists import many, shown, stamp
+from shared.data.genes.lists import many, shown, stamp, tidy
 from shared.data.io import h5ad
 from shared.data.io.tables import holds_words, opened, separator_of
 from shared.data.load import load_own
@@ -152,10 +152,11 @@ def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
         changes.append(f"units are {options.units}, as asked for")
     if options.annotation:
         changes.append(f"{shown(options.annotation)} went to {'var' if options.transpose else 'obs'}")
-    stripped = adata.var_names.str.strip()
-    if stripped.is_unique and (stripped != adata.var_names).any():
-        changes.append(f"spaces around {many(int((stripped != adata.var_names).sum()), 'gene name')} taken off")
-        adata.var_names = stripped
+    for axis, what in (("var_names", "gene name"), ("obs_names", "cell name")):
+        names, tidied = getattr(adata, axis), getattr(adata, axis).map(tidy)
+        if tidied.is_unique and (tidied != names).any():
+            changes.append(f"spaces around {many(int((tidied != names).sum()), what)} taken off")
+            setattr(adata, axis, tidied)
     if options.drop_empty:
         there = np.asarray(np.abs(adata.X).sum(1)).ravel() > 0
         if not there.all():

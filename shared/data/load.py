@@ -93,6 +93,9 @@ def load(
         message says how to fetch it knowingly) or of a kind that is not read, or the matrix is empty, holds NaN,
         infinities, words or negative counts, or names a cell twice, or a gene without a word on `duplicates`.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        what = f"name is a {type(name).__name__}, and a name of the catalogue or the path of a file is needed"
+        raise DataError(f"{what}: shared.data.from_arrays takes a matrix in memory, shared.data.check an AnnData")
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Flag(), transpose=transpose)
     require(Maybe(OneOf(*UNITS)), units=units)
@@ -156,8 +159,9 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     values, said = scan(adata.X), adata.uns.get("units")
     units = units_of(adata, values)
     _finished(adata, path.name, units, values, joined_sha256([sha256(f) for f in files]), str(path))
-    if units is not None and units != said:
-        stamp(adata, [f"uns['units'] said {said!r} of values that were logged since; it says {units!r} now"])
+    if said is not None and str(said) != adata.uns["units"]:
+        why = "of values that were logged since" if units else "which is none that is known here"
+        stamp(adata, [f"uns['units'] said {said!r}, {why}; it says {adata.uns['units']!r} now"])
     if transpose:
         stamp(adata, ["genes stood in rows, and were turned into columns"])
     # What was mended is no longer there to be found.
@@ -173,7 +177,7 @@ def _kind(path: Path) -> tuple[str, list[Path]]:
         return "series_matrix", [path]
     kind = "tenx_mtx" if path.is_dir() else KINDS.get(Path(name.removesuffix(".gz")).suffix)
     if kind is None:
-        raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")
+        raise DataError(f"{path.name} is no file that is read here: save it as {', '.join(KINDS)}, or a folder of 10x")
     if kind == "tenx_mtx":
         return kind, _beside(path)
     if kind != "hdf5":
@@ -331,10 +335,18 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     require(Maybe(OneOf(*UNITS)), units=units)
     if isinstance(X, ad.AnnData):
         raise DataError("this is AnnData already: shared.data.check looks at it, to_arrays takes it apart")
-    X, genes = matrix_of(X), names_of(genes)
+    given, X, genes = X, matrix_of(X), names_of(genes)
     if X.ndim != 2 or X.shape[1] != len(genes):
         raise DataError(f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: give cells × genes")
     obs, values = _obs(obs, X.shape[0]), scan(X)
+    if isinstance(given, pd.DataFrame):
+        for what, own, names in (("genes", given.columns, genes), ("obs", given.index, obs.index)):
+            own = list(map(str, own))
+            if own != list(names) and sorted(own) == sorted(names):
+                raise DataError(
+                    f"X names its {'columns' if what == 'genes' else 'rows'} in another order than {what}: "
+                    "bring them into one order, a DataFrame by its own names"
+                )
     refuse(value_errors(values, units), "the matrix")
     X, units, notes = _as_float32(X, units, values, copy=True)
     with warnings.catch_warnings():
@@ -369,4 +381,5 @@ def _obs(obs, n) -> pd.DataFrame:
         raise DataError(f"obs cannot be read as a table ({e}): give one value for each cell") from e
     if len(obs) != n:
         raise DataError(f"X has {many(n, 'cell')} and obs {many(len(obs), 'row')}: give one row for each cell")
+    obs.columns = obs.columns.map(str)
     return obs.set_axis(pd.Index(names_of(obs.index, "the index of obs"), dtype=object), axis=0)

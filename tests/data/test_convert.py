@@ -192,9 +192,11 @@ def test_any_bytes_end_in_words(here, blood):
 def test_spaces_around_names_are_taken_off(blood, tmp_path):
     other = blood.copy()
     other.var_names = [f" {name}" if i < 3 else name for i, name in enumerate(other.var_names)]
+    other.obs_names = [f"{name}\u200b" if i < 1 else name for i, name in enumerate(other.obs_names)]
     other.write_h5ad(tmp_path / "f.h5ad")
     found = judge(tmp_path / "f.h5ad")
     assert found.status == 0 and "spaces around 3 gene names taken off" in found.changes
+    assert "spaces around 1 cell name taken off" in found.changes
     with pytest.raises(DataError, match=r"does not end in \.h5ad: name the copy g\.h5ad"):
         convert(tmp_path / "f.h5ad", tmp_path / "g.csv")
 

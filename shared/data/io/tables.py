@@ -30,6 +30,7 @@ BLOCK = 4_000_000  # numbers a block
 PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 FOREIGN = {
     b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\x1f\x8b": "packed twice by gzip",
     b"\xd0\xcf\x11\xe0": "a spreadsheet",
     b"\x89HDF": "an HDF5 file",
     b"%PDF": "a PDF",
@@ -50,6 +51,7 @@ ODD = r'["\x00-\x1f]'
 LARGEST = float(np.finfo(np.float32).max)
 MARK = b"\xef\xbb\xbf"  # what some programs write in front of UTF-8
 AGAIN = "fetch it again"
+ASIDE = (b"#", b"sep=")  # how lines begin that are no row: comments, and what a spreadsheet is told by
 
 
 class _Checked(io.RawIOBase):
@@ -143,11 +145,11 @@ def measure(line: bytes, separator: str) -> int:
 
 
 def separator_of(path) -> str:
-    """What parts the fields: a tab, comma, semicolon or blank that stands as often in the first two lines."""
+    """What parts the fields: a tab, comma, semicolon, blank or bar that stands as often in the first two lines."""
     with opened(path, to_end=False) as stream:
-        lines = (line for line in stream if line.strip() and not line.startswith(b"#"))
+        lines = (line for line in stream if line.strip() and not line.startswith(ASIDE))
         header, row = [*islice(lines, 2), b"", b""][:2]
-    known = ",\t; " if ".csv" in path.name.lower() else "\t,; "
+    known = ",\t; |" if ".csv" in path.name.lower() else "\t,; |"
     widths = {s: (measure(header, s), measure(row, s)) for s in known}
     # R leaves out the first field of a header.
     fits = [s for short in (0, 1) for s, (above, below) in widths.items() if above + short == below > 1]
@@ -287,7 +289,7 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
 def read(paths, *, transposed: bool = False, annotation=()):
     """A table of numbers: the first column names the cells, the first row the genes.
 
-    One file, gzipped or not, its fields parted by commas, tabs, semicolons or blanks. A table written by R, whose
+    One file, gzipped or not, its fields parted by commas, tabs, semicolons, blanks or bars. A table written by R, whose
     header names the genes only, is read as well; so is one under lines of comment that begin with ``#``.
     :class:`DataError` if it is damaged, describes cells and holds no expression, a cell stands twice, or a column holds
     words.
@@ -303,7 +305,7 @@ def read(paths, *, transposed: bool = False, annotation=()):
         lines = (line for line in stream if line != b"\n")
         head, row = next(lines, b""), next(lines, b"")
         # "#id" begins a header: the next line is as long and ends in a number. Other lines with # are comments.
-        while head.startswith(b"#") and row and not _heads(head, row, separator):
+        while head.startswith(ASIDE) and row and not _heads(head, row, separator):
             head, row, comments = row, next(lines, b""), comments + 1
         if not row:
             raise DataError(f"{path.name} is empty, 0 cells below its first line: it was cut short, {AGAIN}")

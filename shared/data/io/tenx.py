@@ -39,7 +39,8 @@ def counted(path, notes: list | None = None):
         head, size = stream.readline(200), next((line for line in stream if not line.startswith(b"%")), b"")
         stated = SIZES.fullmatch(size)
         if not (stated and HEAD.fullmatch(head)):
-            raise DataError(f"{path.name} is no Matrix Market file of coordinates that states its size: {AGAIN}")
+            needed = "a general Matrix Market file of coordinates and whole or real numbers that states its size"
+            raise DataError(f"{path.name} is not {needed}: write it so (scipy.io.mmwrite does), or {AGAIN}")
         n_rows, n_columns, n = map(int, stated.groups())
         rule = {"sep": r"\s+", "header": None, "na_filter": False, "low_memory": False, "chunksize": BLOCK}
         parts = [_entries(part, n_rows, n_columns, path) for part in pd.read_csv(stream, **rule)]

@@ -7,7 +7,7 @@ from scipy.special import expit
 from sklearn.decomposition import PCA
 
 from shared.data.cells import array_of, label_array, table_of_cells
-from shared.data.constraints import NotNegative, Probability, require
+from shared.data.constraints import NotNegative, Probability, Whole, require
 from shared.data.errors import DataError
 
 
@@ -60,6 +60,7 @@ def domains(
     """
     require(NotNegative(), covariate=covariate, prior=prior)
     require(Probability(), concept=concept)
+    require(Whole(), seed=seed)
     if table_of_cells(adata) is None or label not in adata.obs:
         raise DataError(f"an AnnData with obs[{label!r}] is needed: pass the column's name as label=")
     rng, out = np.random.default_rng(seed), adata.copy()

@@ -12,6 +12,7 @@ from shared.data.constraints import NotNegative, OneOf, Positive, Probability, W
 from shared.data.simulate import model
 
 BOTH = dict.fromkeys(("n_genes", "n_batches"), Whole(1)) | {"depth": Positive(), "confounding": Probability()}
+BOTH |= {"seed": Whole()}
 BOTH |= dict.fromkeys(("dispersion", "effect", "location", "scale"), NotNegative())
 CELLS = BOTH | {"n_cells": Whole(1), "composition": Probability()}
 CELLS |= dict.fromkeys(("depth_sd", "gene_specific"), NotNegative())
@@ -103,6 +104,7 @@ def many(n_sets: int = 60, *, seed: int = 0, **options) -> Iterator[ad.AnnData]:
     like, its own batch effect.
     """
     require(Whole(1), n_sets=n_sets)
+    require(Whole(), seed=seed)
     names = model.type_names(options.get("labels", 6))
     rng = np.random.default_rng(seed)
     shared = model.draw_programmes(rng, options.get("n_genes", 2000), len(names), options.get("effect", 1.5))

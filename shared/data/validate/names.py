@@ -13,7 +13,7 @@ from shared.data.genes.kinds import (
     shouted_mouse,
     wrong_species,
 )
-from shared.data.genes.lists import UNWRITABLE, gene_hash, many, names_of, once, shown, symbols
+from shared.data.genes.lists import UNWRITABLE, gene_hash, many, names_of, once, shown, symbols, tidy
 from shared.data.validate.findings import Finding, findings
 
 SHOUTED = 0.03  # share of mouse-only names in upper case; human sets hold 0.004, mouse ones written so 0.08
@@ -49,7 +49,8 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
         problem = f"names genes where cells should be ({shown(adata.obs_names[:3])}: {gene_kind(adata.obs_names)})"
         yield Finding("transposed", "error", problem, "it is genes × cells, turn it with adata = adata.T")
         return
-    spaced, described = [n for n in names if n != n.strip()], describing(names)
+    described, told = describing(names), [n for n in names if DESCRIPTIONS.fullmatch(n)]
+    spaced, apart = ([n for n in map(str, own) if n != tidy(n)] for own in (names, adata.obs_names))
     nameless = [n for n in names if n.strip().lower() in ("", "nan", "none", "<na>", "nat")]
     damaged, retired = damaged_names(names), renamed_names(names)
     first, was = next(iter(damaged.items()), ("", ()))
@@ -58,9 +59,14 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
     genome = [g for g in GENOMES if any(n.startswith(g) for n in names)]
     yield from findings(
         (described, "no expression", "error", DESCRIBES.format(names=shown(described)), BESIDE),
+        (told and not described, "descriptions", "warning",
+         f"has {many(len(told), 'gene')} named as what describes a cell ({shown(told)})", "move them into obs"),
         (spaced, "spaces", "warning",
-         f"has {many(len(spaced), 'gene name')} with spaces around ({shown(map(repr, spaced))})",
-         "adata.var_names = adata.var_names.str.strip()"),
+         f"has {many(len(spaced), 'gene name')} with spaces around or unseen signs ({shown(map(ascii, spaced))})",
+         "adata.var_names = adata.var_names.map(shared.data.genes.lists.tidy)"),
+        (apart, "spaces of cells", "warning",
+         f"has {many(len(apart), 'cell name')} with spaces around or unseen signs ({shown(map(ascii, apart))})",
+         "adata.obs_names = adata.obs_names.map(shared.data.genes.lists.tidy)"),
         (nameless, "nameless genes", "warning",
          f"has {many(len(nameless), 'gene')} without a name ({shown(map(repr, nameless))})", "name or drop them"),
         (tallies, "tallies", "warning",

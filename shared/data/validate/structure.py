@@ -101,6 +101,8 @@ def matrix_of(X, what="X"):
             X = np.asarray(X)
         except Exception as e:  # rows of several lengths, arrays on another device, ...
             raise DataError(f"{what} is no matrix ({e}): give an array, a sparse matrix or a DataFrame") from e
+        if X.ndim == 0:
+            raise DataError(f"{what} is no matrix ({X.item()!r:.40}): give an array, a sparse matrix or a DataFrame")
     if type(X) is np.ndarray and X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
         X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
     refuse(matrix_problems(X), what)
