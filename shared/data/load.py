@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import warnings
@@ -365,11 +364,10 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
 
 def matrix_sha256(X, genes=()) -> str:
     """Of the names of genes and of a matrix, CSR or ndarray, for data that are in no file."""
-    digest = hashlib.sha256("\n".join(genes).encode())
-    digest.update(str(X.shape).encode())
-    for part in (X.data, X.indices, X.indptr) if sparse.issparse(X) else (X,):
-        digest.update(np.ravel(part))
-    return digest.hexdigest()
+    from shared.data.cells import digest  # scikit-learn takes a while
+
+    names = np.array([*"\n".join(genes).encode()], np.uint8)
+    return digest([names, X.shape, *((X.data, X.indices, X.indptr) if sparse.issparse(X) else (X,))])
 
 
 def _obs(obs, n) -> pd.DataFrame:
