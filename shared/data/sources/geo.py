@@ -11,8 +11,8 @@ from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
 from shared.data.io import names_of_files
 from shared.data.io.tables import AGAIN, blocks, fields, joined, opened
-from shared.data.io.tenx import distinct
 from shared.data.sources.common import assembled, facts, labels, numbers, plain, together
+from shared.data.validate.names import distinct
 from shared.data.validate.structure import column_of
 
 

@@ -3,8 +3,12 @@
 import re
 from collections.abc import Iterator
 
-from shared.data.errors import DataError
+import numpy as np
+import pandas as pd
+
+from shared.data.errors import DataError, warn
 from shared.data.genes.kinds import (
+    ENSEMBL,
     TRANSLATE,
     cut_version,
     damaged_names,
@@ -16,6 +20,8 @@ from shared.data.genes.kinds import (
 from shared.data.genes.lists import UNWRITABLE, gene_hash, many, names_of, once, shown, symbols, tidy
 from shared.data.validate.findings import Finding, findings
 
+# What stands where a name or a value is not known.
+MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "not applicable", "not available", "--"})
 SHOUTED = 0.03  # share of mouse-only names in upper case; human sets hold 0.004, mouse ones written so 0.08
 # What HTSeq, STAR and featureCounts write below the genes: reads that they could not count.
 TALLIES = re.compile(
@@ -29,6 +35,12 @@ DESCRIPTIONS = re.compile(
     r"|(cell|sample|tissue|library|donor|patient|subject)([_.]?(type|id|name|labels?|annotation))?s?"
     r"|(age|sex|gender|bmi|batch|organ|disease|diagnosis|condition|treatment|group|status|stage|barcode|weight|height)"
     r"([_.](years?|days|id|name))?",
+    re.IGNORECASE,
+)
+# Names of a first column: a header that begins so and is one short has lost another column.
+CORNERS = re.compile(
+    r"#?(|x|id|index|names?|row\W?names?|unnamed: 0(\.\d+)?|genes?|probe.*|transcript.*|sample.*|cells?|barcodes?"
+    r"|symbols?|obs|well|(gene|cell|barcode|spot|donor|patient)[._ ]?(id|name|symbol|barcode)s?)",
     re.IGNORECASE,
 )
 DESCRIBES = "describes cells or samples ({names}) and holds no expression"
@@ -146,3 +158,36 @@ def of_overlap(adata, genes, kind) -> list[Finding]:
     kinds = f"the data have {kind} such as {have[0]!r}, the list {theirs} such as {wanted[0]!r}"
     problem = f"shares {shared:,} of {many(len(wanted), 'gene')} with the reference list"
     return [Finding("overlap", "warning" if shared else "error", problem, kinds + cure)]
+
+
+def distinct(short, full, what: str) -> np.ndarray:
+    """The short name of each gene where no other gene has it, else its full name; full names must differ.
+
+    Renaming the second of two that share a symbol by a number makes a gene that no other data set has, and summing them
+    is the reader's choice (:func:`~shared.data.genes.translate.merge_duplicates`).
+    """
+    short, full = pd.Series(np.asarray(short, dtype=object)), pd.Series(np.asarray(full, dtype=object))
+    names = short.where(~(short.duplicated(keep=False) | short.isin(MISSING)), full)
+    # A full name may be another gene's short name: "1-Dec" the symbol, and "1-Dec" the label of an unnamed row.
+    names = names.where(~(names.duplicated(keep=False) & (names != full)), full)
+    twice = names[names.duplicated()].unique()
+    if len(twice):
+        raise DataError(
+            f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): damaged, fetch it again"
+        )
+    return names.to_numpy(dtype=object)
+
+
+def unnamed(cells, corner, path) -> bool:
+    """Whether the first column is a gene's, as in a table saved without the names of its cells; doubt is told."""
+    if (cells == "").any():
+        raise DataError(f"{path.name} has {many(int((cells == '').sum()), 'cell')} without a name: write one for each")
+    if not corner or CORNERS.fullmatch(corner[0]) or pd.to_numeric(cells, errors="coerce").isna().any():
+        return False
+    if corner[0] in symbols("human") | symbols("mouse") or ENSEMBL.match(corner[0]):
+        return True
+    cure = "save it with a first column of cell names (in pandas, without index=False)"
+    if cells.has_duplicates:
+        raise DataError(f"{path.name} has no names of cells: under {corner[0]!r} stand numbers, as of a gene; {cure}")
+    warn(f"{path.name} names cells by the numbers under {corner[0]!r}: if that is a gene, {cure}")
+    return False

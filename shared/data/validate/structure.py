@@ -13,6 +13,7 @@ from shared.data.errors import DataError
 from shared.data.genes.lists import UNWRITABLE, many, shown
 from shared.data.validate.findings import Finding, findings, refuse
 
+BARCODE = r"(?:.*[#_:])?[ACGTN]{8,}(?:-\d+)?"
 MERGE = "shared.data.genes.translate.merge_duplicates sums the copies, or drop them"
 
 
@@ -157,3 +158,16 @@ def matrix_problems(X) -> Iterator[Finding]:
 
 def _on_disk(X) -> bool:
     return type(X).__module__.partition(".")[0] in ("h5py", "anndata") and hasattr(X, "shape") and hasattr(X, "dtype")
+
+
+def fitted(X, genes: pd.DataFrame, cells: pd.Index, what: str) -> None:
+    """Refuse names that do not fit the matrix, or stand in each other's place."""
+    if X.shape == (len(cells), len(genes)):
+        like = [pd.Series(n, dtype=object).astype(str).str.fullmatch(BARCODE).mean() for n in (genes["id"], cells)]
+        if like[0] > 0.5 > like[1]:  # a square matrix has room for its names either way
+            raise DataError(f"{what}: the genes look like barcodes, and the barcodes do not: the two files are swapped")
+        return
+    swapped = X.shape == (len(genes), len(cells))
+    cure = "the two files are swapped, or the matrix lies on its side" if swapped else "they do not belong together"
+    names, shape = (f"{g:,} genes and {c:,} cells" for g, c in ((len(genes), len(cells)), X.shape[::-1]))
+    raise DataError(f"{what}: the matrix is of {shape}, and there are names of {names}: {cure}, or one was cut short")
