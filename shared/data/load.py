@@ -59,10 +59,9 @@ def load(
         Take a data set of the catalogue by this route only.
     layer : str, optional
         Take ``X`` from this layer of an ``.h5ad`` file.
-    feature_type : str, optional
-        Of files of 10x Genomics: the kind of features to read, ``"Gene Expression"`` where not given; ``"all"``.
-    genome : str, optional
-        Of ``.h5`` files of 10x Genomics, version 2, that hold several: the one to read.
+    feature_type, genome : str, optional
+        Of files of 10x Genomics: the kind of features to read, ``"Gene Expression"`` where not given, or ``"all"``; and
+        the genome, where an ``.h5`` file of version 2 holds several.
     duplicates : {"refuse", "sum", "first"}, default "refuse"
         What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
         of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
@@ -88,9 +87,9 @@ def load(
     Raises
     ------
     DataError
-        If the name is unknown, the file is missing, damaged, altered, unverified (nobody has seen its sha256; the
-        message says how to fetch it knowingly) or of a kind that is not read, or the matrix is empty, holds NaN,
-        infinities, words or negative counts, or names a cell twice, or a gene without a word on `duplicates`.
+        If the name is unknown, the file is missing, damaged, altered, unverified (of no known sha256) or of a kind that
+        is not read, or the matrix is empty, holds NaN, infinities, words or negative counts, or names a cell twice, or
+        a gene without a word on `duplicates`.
     """
     if not isinstance(name, (str, os.PathLike)):
         what = f"name is a {type(name).__name__}, and a name of the catalogue or the path of a file is needed"
@@ -342,10 +341,8 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
         for what, own, names in (("genes", given.columns, genes), ("obs", given.index, obs.index)):
             own = list(map(str, own))
             if own != list(names) and sorted(own) == sorted(names):
-                raise DataError(
-                    f"X names its {'columns' if what == 'genes' else 'rows'} in another order than {what}: "
-                    "bring them into one order, a DataFrame by its own names"
-                )
+                axis = "columns" if what == "genes" else "rows"
+                raise DataError(f"X names its {axis} in another order than {what}: bring them into one order")
     refuse(value_errors(values, units), "the matrix")
     X, units, notes = _as_float32(X, units, values, copy=True)
     with warnings.catch_warnings():

@@ -193,10 +193,8 @@ def _rename(adata, new, why, step, duplicates, kind=None):
     merged = len(mapped) - len(names)
     if merged and duplicates == "refuse":
         twice = names[np.bincount(code[mapped]) > 1]
-        raise DataError(
-            f"{many(len(twice), 'name')} would stand for several genes ({shown(twice)}): "
-            "choose duplicates='sum' for counts, or 'first'"
-        )
+        said = f"{many(len(twice), 'name')} would stand for several genes ({shown(twice)})"
+        raise DataError(f"{said}: choose duplicates='sum' for counts, or 'first'")
     with warnings.catch_warnings():
         # Genes may come in twice of a name: that is what is cured here.
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)

@@ -196,10 +196,8 @@ def _numbers(values, names, path, columns, cure):
             cure += "; or, as most of its columns are words, this is no matrix of expression"
         if re.fullmatch(r"-?\d+(,\d+)+", value):
             cure = "write numbers with a point before the decimals and nothing between the thousands"
-        raise DataError(
-            f"{path.name}: {many(len(words), 'column')} with words in place of numbers "
-            f"({shown(columns[i] for i in words)}; {stands} in row {shown(names.iloc[row, :1]) or row + 1}): {cure}"
-        )
+        found = f"{many(len(words), 'column')} with words in place of numbers ({shown(columns[i] for i in words)}"
+        raise DataError(f"{path.name}: {found}; {stands} in row {shown(names.iloc[row, :1]) or row + 1}): {cure}")
     return values.astype({values.columns[i]: float for i in words}).to_numpy()
 
 

@@ -23,12 +23,10 @@ def like(adata, n_cells: int | None = None, *, label: str = "cell_type", seed: i
     ----------
     adata : AnnData
         Counts, cells × genes, in ``layers["counts"]`` or ``X``.
-    n_cells : int, optional
-        As many as there are, without it.
+    n_cells, seed : int
+        As many cells as there are, where `n_cells` is not given.
     label : str
         Column of ``obs``; where it is missing all cells are of one type.
-    seed : int
-        Of everything.
     """
     X, totals = count_matrix(adata)
     X = sparse.csr_matrix(X)

@@ -133,12 +133,9 @@ class Backed:
     def _refuse_holes(self, X, rows):
         stored = sparse.coo_matrix(X)
         bad = ~np.isfinite(stored.data)
-        cells, genes = stored.row[bad], stored.col[bad]
-        raise DataError(
-            f"{self.path.name} holds NaN or infinity: {many(len(cells), 'value')} between cells {rows[0]:,} and "
-            f"{rows[-1]:,}, first in cell {rows[cells[0]]:,}, gene {self.genes[genes[0]]}: fill them or drop "
-            "those genes"
-        )
+        first = f"first in cell {rows[stored.row[bad][0]]:,}, gene {self.genes[stored.col[bad][0]]}"
+        said = f"{many(int(bad.sum()), 'value')} between cells {rows[0]:,} and {rows[-1]:,}, {first}"
+        raise DataError(f"{self.path.name} holds NaN or infinity: {said}: fill them or drop those genes")
 
     def obs(self, name=None):
         """The table of cells, or one column of it."""

@@ -71,10 +71,8 @@ class Stream:
         if len(lost) == len(self.genes):
             raise DataError(f"{name} names {gene_kind(own)}, none of the genes asked for: try shared.data.to_symbols")
         if lost and missing == "refuse":
-            raise DataError(
-                f"{name} lacks {many(len(lost), 'gene')} of the {len(self.genes):,} asked for ({shown(lost)}): leave "
-                "them out, or fill them with zeros by missing='zero'"
-            )
+            said = f"{name} lacks {many(len(lost), 'gene')} of the {len(self.genes):,} asked for ({shown(lost)})"
+            raise DataError(f"{said}: leave them out, or fill them with zeros by missing='zero'")
         return places(own, self.genes)
 
     def __repr__(self):

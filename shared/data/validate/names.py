@@ -7,16 +7,7 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError, warn
-from shared.data.genes.kinds import (
-    ENSEMBL,
-    TRANSLATE,
-    cut_version,
-    damaged_names,
-    gene_kind,
-    renamed_names,
-    shouted_mouse,
-    wrong_species,
-)
+from shared.data.genes import kinds
 from shared.data.genes.lists import UNWRITABLE, gene_hash, many, names_of, once, shown, symbols, tidy
 from shared.data.validate.findings import Finding, findings
 
@@ -58,13 +49,15 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
     """What deserves a look in the names of genes, which are of `kind` and should be of `organism`."""
     names = names_of(adata)
     if _transposed(adata, kind):
-        problem = f"names genes where cells should be ({shown(adata.obs_names[:3])}: {gene_kind(adata.obs_names)})"
+        problem = (
+            f"names genes where cells should be ({shown(adata.obs_names[:3])}: {kinds.gene_kind(adata.obs_names)})"
+        )
         yield Finding("transposed", "error", problem, "it is genes × cells, turn it with adata = adata.T")
         return
     described, told = describing(names), [n for n in names if DESCRIPTIONS.fullmatch(n)]
     spaced, apart = ([n for n in map(str, own) if n != tidy(n)] for own in (names, adata.obs_names))
     nameless = [n for n in names if n.strip().lower() in ("", "nan", "none", "<na>", "nat")]
-    damaged, retired = damaged_names(names), renamed_names(names)
+    damaged, retired = kinds.damaged_names(names), kinds.renamed_names(names)
     first, was = next(iter(damaged.items()), ("", ()))
     old, new = next(iter(retired.items()), ("", ""))
     tallies = [n for n in names if TALLIES.fullmatch(n)]
@@ -106,13 +99,13 @@ def _transposed(adata, kind) -> bool:
         return False
     cells = [str(n) for n in adata.obs_names]
     writable = not any(UNWRITABLE.search(n) for n in cells)
-    return writable and gene_kind(cells).kind in ("symbols", "ensembl", "transcripts", "probes")
+    return writable and kinds.gene_kind(cells).kind in ("symbols", "ensembl", "transcripts", "probes")
 
 
 def _of_kind(adata, names, kind, organism) -> list[Finding]:
     columns = adata.var.columns
-    wrong = wrong_species(kind, organism)
-    shouted = shouted_mouse(names) if (kind.kind, kind.organism, wrong) == ("symbols", "human", None) else 0
+    wrong = kinds.wrong_species(kind, organism)
+    shouted = kinds.shouted_mouse(names) if (kind.kind, kind.organism, wrong) == ("symbols", "human", None) else 0
     made = []
     if kind.kind == "symbols" and kind.organism in ("human", "mouse"):
         known = symbols(kind.organism)
@@ -128,13 +121,13 @@ def _of_kind(adata, names, kind, organism) -> list[Finding]:
          "sum them to genes first, with the table they were made with"),
         (kind.kind in ("entrez", "probes") and not columns.empty, "ids", "note", f"names genes by {numbered}",
          f"if a column of var holds symbols ({shown(columns)}), to_symbols(adata, column=...)"),
-        (kind.kind == "ensembl" and any(cut_version(n) != n and "." in n for n in names), "versions", "note",
+        (kind.kind == "ensembl" and any(kinds.cut_version(n) != n and "." in n for n in names), "versions", "note",
          "has Ensembl ids with versions", "to_ensembl and to_symbols cut them"),
         (kind.organism == "mixed", "species", mixed, "has genes of human and mouse", "part them before anything else"),
         (wrong, "species", "error", f"has {kind}, not {organism} genes", wrong),
         (shouted > SHOUTED, "species", "warning",
          f"has mouse symbols in upper case ({shouted:.0%} of the names)",
-         f"write them as mouse symbols are, then {TRANSLATE}.to_human"),
+         f"write them as mouse symbols are, then {kinds.TRANSLATE}.to_human"),
         (made, "made unique", "note",
          f"has {many(len(made), 'gene name')} as copies get when made unique ({shown(made)})",
          "take Ensembl ids if there are any, or drop them"),
@@ -150,14 +143,14 @@ def of_overlap(adata, genes, kind) -> list[Finding]:
     shared = len({*have} & {*wanted})
     if shared >= len(wanted) / 2:
         return []
-    theirs, cure = gene_kind(wanted), ""
+    theirs, cure = kinds.gene_kind(wanted), ""
     if kind.kind != theirs.kind and theirs.kind in ("symbols", "ensembl"):
-        cure = f": {TRANSLATE}.to_{theirs.kind} translates what it knows"
+        cure = f": {kinds.TRANSLATE}.to_{theirs.kind} translates what it knows"
     elif {kind.organism, theirs.organism} == {"human", "mouse"}:
-        cure = f": {TRANSLATE}.to_{theirs.organism} translates"
-    kinds = f"the data have {kind} such as {have[0]!r}, the list {theirs} such as {wanted[0]!r}"
+        cure = f": {kinds.TRANSLATE}.to_{theirs.organism} translates"
+    said = f"the data have {kind} such as {have[0]!r}, the list {theirs} such as {wanted[0]!r}"
     problem = f"shares {shared:,} of {many(len(wanted), 'gene')} with the reference list"
-    return [Finding("overlap", "warning" if shared else "error", problem, kinds + cure)]
+    return [Finding("overlap", "warning" if shared else "error", problem, said + cure)]
 
 
 def distinct(short, full, what: str) -> np.ndarray:
@@ -172,9 +165,7 @@ def distinct(short, full, what: str) -> np.ndarray:
     names = names.where(~(names.duplicated(keep=False) & (names != full)), full)
     twice = names[names.duplicated()].unique()
     if len(twice):
-        raise DataError(
-            f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): damaged, fetch it again"
-        )
+        raise DataError(f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): fetch it again")
     return names.to_numpy(dtype=object)
 
 
@@ -184,7 +175,7 @@ def unnamed(cells, corner, path) -> bool:
         raise DataError(f"{path.name} has {many(int((cells == '').sum()), 'cell')} without a name: write one for each")
     if not corner or CORNERS.fullmatch(corner[0]) or pd.to_numeric(cells, errors="coerce").isna().any():
         return False
-    if corner[0] in symbols("human") | symbols("mouse") or ENSEMBL.match(corner[0]):
+    if corner[0] in symbols("human") | symbols("mouse") or kinds.ENSEMBL.match(corner[0]):
         return True
     cure = "save it with a first column of cell names (in pandas, without index=False)"
     if cells.has_duplicates:
