@@ -10,6 +10,7 @@ import shlex
 import textwrap
 import warnings
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from shared.data.constraints import near
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes.lists import many, shown, stamp, tidy
 from shared.data.io import h5ad
-from shared.data.io.tables import holds_words, opened, separator_of
+from shared.data.io.tables import beginning, fields, holds_words, opened, separator_of
 from shared.data.load import load_own
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
@@ -174,13 +175,14 @@ def _described_by(path) -> tuple[str, ...]:
     try:
         separator = separator_of(path)
         with opened(path, to_end=False) as stream:
-            head = pd.read_csv(stream, sep=separator, nrows=50, dtype=str, keep_default_na=False, na_values=[""])
+            head, row, lines, _ = beginning(stream, separator)
+            table = pd.DataFrame([fields(line, separator) for line in (row, *islice(lines, 49))]).iloc[:, 1:]
+        table = table.replace("", np.nan).set_axis(fields(head, separator)[-table.shape[1] :], axis=1)
     except (DataError, ValueError):
         return ()
-    # pandas takes the first field for an index where R leaves its name out.
-    columns = head.columns[isinstance(head.index, pd.RangeIndex) :]
-    words = tuple(str(c) for c in columns if holds_words(head[c]) or c.lower() in OF_GENES)
-    return words if len(words) <= min(ANNOTATIONS, len(columns) // 2) else ()
+    words = tuple(c for i, c in enumerate(table) if holds_words(table.iloc[:, i]) or c.lower() in OF_GENES)
+    few = len(words) <= min(ANNOTATIONS, table.shape[1] // 2) or {c.lower() for c in words} <= OF_GENES
+    return words if few and len(words) < table.shape[1] else ()
 
 
 def _for_refused(path, options):

@@ -220,3 +220,15 @@ def test_columns_of_words_are_found_whatever_parts_the_fields(tmp_path):
     (tmp_path / "f.csv").write_text("id;kind;TP53;CD3E\na;T;1;2\nb;B;4;10\n")
     found = judge(tmp_path / "f.csv")
     assert found.status == 2 and found.mend.annotation == ("kind",) and found.mend.labels == "kind"
+
+
+def test_a_table_of_featurecounts_is_mended_by_one_command(tmp_path):
+    """A line of comment, five columns that describe a gene, two samples."""
+    path, head = tmp_path / "counts.txt", "Geneid\tChr\tStart\tEnd\tStrand\tLength\ta.bam\tb.bam\n"
+    rows = (f"{gene}\t1;1\t2;3\t4;5\t+;+\t90\t{i}\t{3 * i}\n" for i, gene in enumerate(("TP53", "CD3E", "GNLY")))
+    path.write_text("# Program:featureCounts v2.0\n" + head + "".join(rows))
+    mend = judge(path).mend
+    assert mend.transpose and mend.annotation == ("Chr", "Start", "End", "Strand", "Length")
+    convert(path, tmp_path / "a.h5ad", mend)
+    found = load(tmp_path / "a.h5ad")
+    assert list(found.obs_names) == ["a.bam", "b.bam"] and found.X.tolist() == [[0, 1, 2], [0, 3, 6]]

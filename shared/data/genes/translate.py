@@ -238,13 +238,6 @@ def _summed(adata, code, mapped, first):
     layers = {name: total(layer) for name, layer in adata.layers.items() if summable(layer)}
     notes = [f"layer {name!r} dropped, its values cannot be summed" for name in adata.layers if name not in layers]
     notes += [f"{what} dropped, genes were merged" for what in ("varm", "varp") if len(getattr(adata, what))]
-    out = ad.AnnData(
-        None if adata.X is None else total(adata.X),
-        obs=adata.obs.copy(),
-        var=adata.var.iloc[first].copy(),
-        uns=dict(adata.uns),
-        obsm=dict(adata.obsm),
-        obsp=dict(adata.obsp),
-        layers=layers,
-    )
-    return out, notes
+    X, var = None if adata.X is None else total(adata.X), adata.var.iloc[first].copy()
+    kept = {name: dict(getattr(adata, name)) for name in ("uns", "obsm", "obsp")}
+    return ad.AnnData(X, obs=adata.obs.copy(), var=var, layers=layers, **kept), notes

@@ -21,7 +21,7 @@ from scipy import sparse
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
 from shared.data.io import named
-from shared.data.validate.names import BESIDE, CORNERS, DESCRIBES, MISSING, describing, unnamed
+from shared.data.validate.names import BESIDE, CORNERS, DESCRIBES, MISSING, describing, headless, unnamed
 from shared.data.validate.values import sound
 
 BLOCK = 4_000_000  # numbers a block
@@ -248,6 +248,16 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
     return pd.DataFrame(rows, columns=pd.Index(names, dtype=object), dtype=object)
 
 
+def beginning(stream, separator: str) -> tuple[bytes, bytes, Iterator[bytes], int]:
+    """The header of a table, its first row (empty where there is none), the other lines, and how many were comments."""
+    lines, comments = (line for line in stream if line != b"\n"), 0
+    head, row = next(lines, b""), next(lines, b"")
+    # "#id" begins a header: the next line is as long and ends in a number. Other lines with # are comments.
+    while head.startswith(ASIDE) and row and not _heads(head, row, separator):
+        head, row, comments = row, next(lines, b""), comments + 1
+    return head, row, lines, comments
+
+
 def read(paths, *, transposed: bool = False, annotation=()):
     """A table of numbers: the first column names the cells, the first row the genes.
 
@@ -260,16 +270,14 @@ def read(paths, *, transposed: bool = False, annotation=()):
     perhaps twice, for the door to judge. ``uns["notes"]``: columns that only count the rows and were left out.
     """
     (path,) = paths
-    separator, comments = separator_of(path), 0
+    separator = separator_of(path)
     with opened(path) as stream:
-        lines = (line for line in stream if line != b"\n")
-        head, row = next(lines, b""), next(lines, b"")
-        # "#id" begins a header: the next line is as long and ends in a number. Other lines with # are comments.
-        while head.startswith(ASIDE) and row and not _heads(head, row, separator):
-            head, row, comments = row, next(lines, b""), comments + 1
+        head, row, lines, comments = beginning(stream, separator)
         if not row:
             raise DataError(f"{path.name} is empty, 0 cells below its first line: it was cut short, {AGAIN}")
         corner, genes = parted(fields(head, separator), measure(row, separator), 1, path, any_corner=True)
+        if headless(corner, genes):
+            raise DataError(f"{path.name} begins with the row of a gene, {corner[0]!r}: write the names above it")
         if missing := [c for c in annotation if c not in genes]:
             raise DataError(f"{path.name} has no column {missing[0]!r}; it has {shown(genes)}: name another")
         at = (0, *(1 + genes.index(c) for c in annotation))

@@ -21,7 +21,7 @@ TALLIES = re.compile(
 )
 # What describes a cell or sample in a table beside the matrix.
 DESCRIPTIONS = re.compile(
-    r"orig[._]ident|n_?(counts?|features?|genes?|umis?|reads)([_.]\w+)?|(total|pct|percent|log1p|frac)[._]\w+"
+    r"orig[._]ident|n_?(counts?|features?|genes?|umis?|reads)([_.]\w+)?|((total|pct|percent|log1p|frac)[._]\w+|totals?|sums?)"
     r"|(doublet|s|g2m)[._]?scores?|phase|seurat_clusters|leiden|louvain|clusters?|(umap|t?sne|pca?)[_.]\d+"
     r"|(cell|sample|tissue|library|donor|patient|subject)([_.]?(type|id|name|labels?|annotation))?s?"
     r"|(age|sex|gender|bmi|batch|organ|disease|diagnosis|condition|treatment|group|status|stage|barcode|weight|height)"
@@ -49,9 +49,8 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
     """What deserves a look in the names of genes, which are of `kind` and should be of `organism`."""
     names = names_of(adata)
     if _transposed(adata, kind):
-        problem = (
-            f"names genes where cells should be ({shown(adata.obs_names[:3])}: {kinds.gene_kind(adata.obs_names)})"
-        )
+        rows = f"{shown(adata.obs_names[:3])}: {kinds.gene_kind(adata.obs_names)}"
+        problem = f"names genes where cells should be ({rows})"
         yield Finding("transposed", "error", problem, "it is genes × cells, turn it with adata = adata.T")
         return
     described, told = describing(names), [n for n in names if DESCRIPTIONS.fullmatch(n)]
@@ -167,6 +166,13 @@ def distinct(short, full, what: str) -> np.ndarray:
     if len(twice):
         raise DataError(f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): fetch it again")
     return names.to_numpy(dtype=object)
+
+
+def headless(corner, names) -> bool:
+    """Whether a table's first line is no header but the row of a gene, as where a program counts reads."""
+    first = corner[0] if corner else ""
+    known = kinds.ENSEMBL.match(first) or TALLIES.fullmatch(first) or first in symbols("human") | symbols("mouse")
+    return bool(known and names and pd.to_numeric(pd.Series(names), errors="coerce").notna().all())
 
 
 def unnamed(cells, corner, path) -> bool:

@@ -55,9 +55,8 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
         odd = f"has {many(len(bad), f'{what} name')} with line breaks or control characters ({shown(map(ascii, bad))})"
         twice = names[names.duplicated()].unique()
         again = f"names {many(len(twice), what)} more than once ({shown(twice)})"
-        yield from findings(
-            (bad, "names", "error", odd, "rename them"), (len(twice), f"{what}s twice", "error", again, todo)
-        )
+        yield from findings((bad, "names", "error", odd, "rename them"))
+        yield from findings((len(twice), f"{what}s twice", "error", again, todo))
 
 
 def layer_of(adata, name, what):
