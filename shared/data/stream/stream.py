@@ -53,6 +53,8 @@ class Stream:
     def __init__(self, path, *, genes=None, missing="refuse", layer=None, transform=None):
         if not isinstance(path, (str, os.PathLike)):
             raise DataError(f"no file is named by {path}: give one .h5ad file; anndata's concat_on_disk joins several")
+        if transform is not None and not callable(transform):
+            raise DataError(f"transform={transform!r} is no function: give one from cells × genes to the same shape")
         require(OneOf("refuse", "zero"), missing=missing)
         self.transform, self._tried = transform, transform is None
         self.file = Backed(path, layer)
