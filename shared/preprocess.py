@@ -298,6 +298,8 @@ def align_genes(adata, genes, fill=0.0):
 
     Raises
     ------
+    SettingError
+        If `fill` is no finite number.
     DataError
         If a list is empty or names a gene twice, `genes` is no list of names, or no gene is shared (another species or
         another kind of name).
@@ -369,6 +371,8 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
 
     Raises
     ------
+    SettingError
+        If a limit is no number of its kind: genes and cells are whole, and `max_mito` is a share, not per cent.
     DataError
         If no cell or no gene is left, naming the limit that took most, `adata` is no AnnData, or ``X`` is no counts.
 

@@ -28,7 +28,8 @@ class Stream:
     """Cells of an ``.h5ad`` file, read as needed; ``anndata.experimental.concat_on_disk`` makes one file of several.
 
     :class:`DataError` is raised if the file is missing, damaged, a zarr store, stored by gene (CSC) or without the
-    matrix or the genes asked for. While reading: on NaN, on damage, and when the file changes meanwhile.
+    matrix or the genes asked for. While reading: on NaN, on damage, and when the file changes meanwhile. Entries stored
+    in several parts are summed.
 
     Parameters
     ----------
