@@ -307,7 +307,7 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     Parameters
     ----------
     X : CSR, ndarray or DataFrame of shape (n_cells, n_genes)
-        Counts or logged values; copied. The names of a DataFrame are not taken, but refused in another order than given.
+        Counts or logged values; copied. The names of a DataFrame are not taken; in another order they are refused.
     genes : sequence of str
         One name a column.
     obs : DataFrame or dict of column to values, optional

@@ -191,6 +191,7 @@ def _numbers(values, names, path, columns, cure):
         row = int(wrong.argmax())
         value = text.iloc[row]
         stands = f"{value[:40]!r} stands" if value else "nothing stands"
+        cure = "write a number there" if cure and wrong.mean() < 0.5 else cure
         cure = cure or f"a row is damaged, or this is another table; {AGAIN}"
         if 2 * len(words) > len(columns):
             cure += "; or, as most of its columns are words, this is no matrix of expression"

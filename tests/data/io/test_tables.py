@@ -85,6 +85,7 @@ OWN = {
     "cells that are numbered": ("a.csv", ",0,1\nTP53,1,2\nCD3E,4,0\n", (["TP53", "CD3E"], ["0", "1"], PLAIN[2])),
     "decimal commas": ("a.csv", "id;TP53;CD3E\nc1;1,5;2,0\nc2;4,0;0,5\n", "with a point before the decimals"),
     "decimal commas between commas": ("a.csv", "id,TP53,CD3E\nc1,1,5,2,0\nc2,4,0,0,5\n", "numbers hold the sign"),
+    "a word among numbers": ("a.csv", CSV + "c3,n.d.,2\n", "(TP53; 'n.d.' stands in row c3): write a number there"),
     "thousands": ("a.csv", 'id,TP53,CD3E\nc1,"1,234",2\nc2,4,0\n', "nothing between the thousands"),
     "UTF-16": ("a.csv", CSV.encode("utf-16"), "UTF-16"),
     "UTF-16 without a mark": ("a.csv", CSV.encode("utf-16-le"), "UTF-16"),
