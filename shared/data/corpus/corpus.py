@@ -100,12 +100,7 @@ class Corpus:
         rng, sets = np.random.default_rng(rng), list(self.matrices.values())
         sizes = [max(1, X.shape[0] // n_batches) for X in sets]
         memory = MEMORY // max(1, sum(isinstance(X, OnDisk) for X in sets))
-        drawn = [
-            X.shuffled(size, int(rng.integers(2**31)), memory)
-            if isinstance(X, OnDisk)
-            else _by_row(X, size, rng.permutation(X.shape[0]))
-            for X, size in zip(sets, sizes)
-        ]
+        drawn = [_drawn(X, size, rng, memory) for X, size in zip(sets, sizes)]
         n_steps = min(-(-X.shape[0] // size) for X, size in zip(sets, sizes))
         return (tuple(zip(*(next(batches) for batches in drawn))) for _ in range(n_steps))
 
@@ -188,7 +183,9 @@ def _overlap(a, b):
     return n, n / min(a.n_cells, b.n_cells)
 
 
-def _by_row(X, size, order):
-    for at in range(0, len(order), size):
-        rows = order[at : at + size]
-        yield X[rows], rows
+def _drawn(X, size, rng, memory):
+    if isinstance(X, OnDisk):
+        return X.shuffled(size, int(rng.integers(2**31)), memory)
+    order = rng.permutation(X.shape[0])
+    parts = (order[at : at + size] for at in range(0, len(order), size))
+    return ((X[rows], rows) for rows in parts)

@@ -65,9 +65,8 @@ class GeneKind:
         if self.kind == "unknown":
             return "names of an unknown kind"
         words = {"ensembl": "Ensembl ids", "entrez": "Entrez ids", "transcripts": "transcript ids"}
-        return " ".join(
-            [*filter(None, [self.organism]), words.get(self.kind, self.kind), f"({self.confidence:.0%} of the names)"]
-        )
+        kind = f"{self.organism or ''} {words.get(self.kind, self.kind)}".strip()
+        return f"{kind} ({self.confidence:.0%} of the names)"
 
 
 def gene_kind(genes) -> GeneKind:

@@ -32,8 +32,8 @@ def umi(paths):
         species = re.match(r"human|mouse", donor)
         ids, genes, X = numbers(path, ids=3, units="counts")
         said = labels(ids.set_index(ids.columns[0]))
-        obs = pd.DataFrame(
-            {"cell_type": column_of(said, "assigned_cluster", path.name), "donor": donor, "batch": donor}
+        obs = pd.DataFrame({"cell_type": column_of(said, "assigned_cluster", path.name)}).assign(
+            donor=donor, batch=donor
         )
         obs = obs.assign(species=species and species[0], barcode=column_of(said, "barcode", path.name))
         parts.append((X, genes, obs, path.name))
