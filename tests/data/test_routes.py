@@ -55,7 +55,7 @@ def place(tmp_path, monkeypatch):
         "refuses": lambda paths: (_ for _ in ()).throw(DataError("row 7 is damaged: fetch it again")),
         "unwritable": lambda paths: ad.AnnData(np.ones((1, 1), np.float32), uns={"x": object()}),
     }
-    monkeypatch.setattr(routes, "readers", lambda: known)
+    monkeypatch.setattr("shared.data.sources.READERS", known)
     simulate = types.SimpleNamespace(pretend=lambda **options: matrix(9.0))
     monkeypatch.setitem(sys.modules, "shared.data.simulate", simulate)
     monkeypatch.setattr("shared.data.simulate", simulate, raising=False)
