@@ -104,12 +104,12 @@ def sweep(path: Path) -> None:
         shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
 
 
-def made(folder: Path) -> Path:
-    """`folder`, made where it is missing; :class:`DataError` where it cannot be."""
+def made(folder: Path, cure: str = CURE) -> Path:
+    """`folder`, made where it is missing; :class:`DataError` with the `cure` where it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise DataError(f"{folder} cannot be made ({e.strerror}): {CURE}") from e
+        raise DataError(f"{folder} cannot be made ({e.strerror}): {cure}") from e
     return folder
 
 

@@ -101,7 +101,10 @@ def each(
     check({"workers": workers, "threads": threads, "errors": errors}, SETTINGS)
     arguments = _named(items)
     versions = version if isinstance(version, Mapping) else dict.fromkeys(arguments, version)
-    store = None if out is None else _Store(made(Path(out)), versions, function_name(function))
+    if lost := shown(name for name in arguments if name not in versions):
+        raise DataError(f"version names no version of {lost}: give one of each item, or one of all")
+    folder = None if out is None else made(Path(out), "name another folder as out=")
+    store = None if out is None else _Store(folder, versions, function_name(function))
     found = {} if store is None else store.read(arguments)
     waiting = {name: item for name, item in arguments.items() if name not in found}
     run = functools.partial(_attempt, function, store is not None, errors == "raise")
@@ -133,8 +136,8 @@ def each(
 
 
 def _named(items) -> dict:
-    if isinstance(items, (str, bytes)):
-        raise DataError(f"items is one word, {items!r}: give a list of names")
+    if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
+        raise DataError(f"items is {items!r:.80}: give a list of names, or a dict of names and arguments")
     arguments, mapping = {}, isinstance(items, Mapping)
     for item in items:
         if isinstance(item, bool) or not isinstance(item, (str, int, os.PathLike)):

@@ -152,7 +152,8 @@ class Batches:
 
         The state may be of another epoch. :class:`DataError` says that it is of batches that come in another order.
         """
-        if not isinstance(state, dict) or state.get("plan") != self._fingerprint():
+        known = isinstance(state, dict) and state.get("plan") == self._fingerprint()
+        if not known or not all(Whole().accepts(state.get(name)) for name in ("epoch", "position")):
             raise DataError("this is no state of these batches, but perhaps of other batches: make them alike")
         rest = copy.copy(self)
         rest._arrange(state["epoch"])

@@ -264,6 +264,9 @@ def test_interrupted_and_gone_on(path, monkeypatch):
             s.batches(**options | other).resume(state)
     with pytest.raises(DataError, match="no state"):
         b.resume({"epoch": 1})
+    for wrong in ({"position": -1}, {"position": "1"}, {"epoch": None}):
+        with pytest.raises(DataError, match="this is no state of these batches"):
+            b.resume(b.state() | wrong)
     list(b)
     assert rows_of(b.resume(b.state())) == []
 
