@@ -170,9 +170,10 @@ def distinct(short, full, what: str) -> np.ndarray:
 
 def headless(corner, names) -> bool:
     """Whether a table's first line is no header but the row of a gene, as where a program counts reads."""
-    first = corner[0] if corner else ""
-    known = kinds.ENSEMBL.match(first) or TALLIES.fullmatch(first) or first in symbols("human") | symbols("mouse")
-    return bool(known and names and pd.to_numeric(pd.Series(names), errors="coerce").notna().all())
+    if not corner or not names or not all(re.fullmatch(r"[-+.eE]*\d[-+.\deE]*", name.strip()) for name in names):
+        return False
+    first = corner[0]
+    return bool(kinds.ENSEMBL.match(first) or TALLIES.fullmatch(first) or first in symbols("human") | symbols("mouse"))
 
 
 def unnamed(cells, corner, path) -> bool:
