@@ -23,7 +23,7 @@ from shared.data.constraints import near
 from shared.data.errors import DataError, DataWarning
 from shared.data.genes.lists import many, shown, stamp, tidy
 from shared.data.io import h5ad
-from shared.data.io.tables import beginning, fields, holds_words, opened, separator_of
+from shared.data.io.tables import beginning, fields, opened, separator_of
 from shared.data.load import load_own
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
@@ -180,7 +180,9 @@ def _described_by(path) -> tuple[str, ...]:
         table = table.replace("", np.nan).set_axis(fields(head, separator)[-table.shape[1] :], axis=1)
     except (DataError, ValueError):
         return ()
-    words = tuple(c for i, c in enumerate(table) if holds_words(table.iloc[:, i]) or c.lower() in OF_GENES)
+    # A gene with a word in some rows is damaged, and no column that describes them.
+    wordy = [pd.to_numeric(table.iloc[:, i].dropna(), errors="coerce").isna().mean() > 0.5 for i in range(len(table.T))]
+    words = tuple(c for c, is_word in zip(table, wordy) if is_word or c.lower() in OF_GENES)
     few = len(words) <= min(ANNOTATIONS, table.shape[1] // 2) or {c.lower() for c in words} <= OF_GENES
     return words if few and len(words) < table.shape[1] else ()
 

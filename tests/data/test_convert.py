@@ -232,3 +232,9 @@ def test_a_table_of_featurecounts_is_mended_by_one_command(tmp_path):
     convert(path, tmp_path / "a.h5ad", mend)
     found = load(tmp_path / "a.h5ad")
     assert list(found.obs_names) == ["a.bam", "b.bam"] and found.X.tolist() == [[0, 1, 2], [0, 3, 6]]
+
+
+def test_a_gene_with_one_word_is_not_moved_to_obs(tmp_path):
+    (tmp_path / "f.csv").write_text("id,TP53,CD3E,GNLY\na,1,2,3\nb,n.d.,4,1\nc,1,0,2\nd,2,2,1\n")
+    found = judge(tmp_path / "f.csv")
+    assert found.status == 2 and found.mend is None and "write a number there" in found.refused
