@@ -8,6 +8,7 @@ on training cells alone; what treats each cell by itself (:func:`log_normalize`)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +20,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.cells import column, count_matrix, finite_matrix, label_array, read, table_of_cells
-from shared.data.constraints import OneOf, Positive, Whole, require
+from shared.data.constraints import Between, Flag, OneOf, Probability, Whole, require
 from shared.data.errors import DataError, warn
 from shared.data.genes.lists import names_of, stamp
 from shared.data.validate.structure import matrix_of
@@ -70,7 +71,7 @@ def log_normalize(X, target_sum=1e4):
     DataError
         On negative values, NaN or infinities, cells without any count, or values that are logged already.
     """
-    require(Positive(), target_sum=target_sum)
+    require(Between(1e-30, 1e30), target_sum=target_sum)  # within what float32 holds
     made, totals = count_matrix(X, np.float32, layer=None)
     scale = (target_sum / totals).astype(np.float32)
     if sparse.issparse(made):
@@ -240,6 +241,7 @@ def center_by(X, groups, scale=False):
     float32 ndarray of shape (n_cells, n_genes)
         Dense: centred zeros are no longer zero. Of an AnnData a copy, whose ``uns["units"]`` is ``"z"``.
     """
+    require(Flag(), scale=scale)
     given, X = X, _matrix(X)
     X = X.toarray() if sparse.issparse(X) else X
     groups = label_array(column(table_of_cells(given), groups), X.shape[0], "group")
@@ -296,6 +298,8 @@ def align_genes(adata, genes, fill=0.0):
 
     Raises
     ------
+    SettingError
+        If `fill` is no finite number.
     DataError
         If a list is empty or names a gene twice, `genes` is no list of names, or no gene is shared (another species or
         another kind of name).
@@ -303,6 +307,7 @@ def align_genes(adata, genes, fill=0.0):
     import anndata as ad
 
     _cells(adata)
+    require(Between(-math.inf, math.inf), fill=fill)
     wanted, have = pd.Index(names_of(genes, "the reference list")), pd.Index(names_of(adata, "the data"))
     for names, whose in ((wanted, "the reference list"), (have, "the data")):
         if not len(names):
@@ -366,6 +371,8 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
 
     Raises
     ------
+    SettingError
+        If a limit is no number of its kind: genes and cells are whole, and `max_mito` is a share, not per cent.
     DataError
         If no cell or no gene is left, naming the limit that took most, `adata` is no AnnData, or ``X`` is no counts.
 
@@ -375,6 +382,10 @@ def quality_control(adata, min_genes=200, min_cells=3, max_mito=0.2, mito_prefix
         If no gene's name begins with `mito_prefix`, and `max_mito` is below 1.
     """
     _cells(adata)
+    require(Whole(), min_genes=min_genes, min_cells=min_cells)
+    require(Probability(), max_mito=max_mito)
+    if not isinstance(mito_prefix, str) or not mito_prefix:
+        raise DataError(f"mito_prefix={mito_prefix!r} begins no name: give the letters, such as 'MT-' or 'mt-'")
     X, totals = count_matrix(adata, np.float32, layer=None, empty=True)
     names = pd.Index(names_of(adata))
     mitochondrial = names.str.startswith(mito_prefix)

@@ -160,6 +160,23 @@ def test_normalising_twice_is_noticed(logged):
         log_normalize(logged)
 
 
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        (lambda a: log_normalize(a, 1e300), r"target_sum=1e\+300 is not a number between"),
+        (lambda a: align_genes(a, ["g1"], fill=float("nan")), "fill=nan is not a number"),
+        (lambda a: align_genes(a, ["g1"], fill="a"), "fill='a'"),
+        (lambda a: preprocess.quality_control(a, max_mito=20), "max_mito=20 is not a number from 0 to 1"),
+        (lambda a: preprocess.quality_control(a, min_genes=0.05), "min_genes=0.05 is not a whole number"),
+        (lambda a: preprocess.quality_control(a, mito_prefix=""), "mito_prefix='' begins no name"),
+        (lambda a: center_by(a, ["a"] * 20, scale="no"), "scale='no' is neither True nor False"),
+    ],
+)
+def test_settings_that_would_do_something_else_are_refused(step, says):
+    with pytest.raises((SettingError, DataError), match=says):
+        step(counted())
+
+
 @pytest.mark.parametrize(("bad", "says"), [({"flavor": "spicy"}, "spicy"), ({"n_top": 0}, "n_top=0")])
 def test_variable_genes_refuse_bad_settings(logged, bad, says):
     with pytest.raises(SettingError, match=says):
@@ -228,6 +245,7 @@ def test_align_refuses_other_species_and_duplicates():
         ([], "the reference list names no gene"),
         ("ab", "the reference list should be a list of names, not str"),
         (3, "should be a list of names, not int"),
+        ({"a", "b"}, "should be a list of names, not set"),
         (["a", None], "holds 1 missing name"),
     ],
 )
@@ -260,7 +278,7 @@ def test_quality_control_drops_what_it_says(pbmc):
     ("limits", "says"),
     [
         ({"min_genes": 10**6}, "min_genes=1000000"),
-        ({"max_mito": -1}, "max_mito=-1"),
+        ({"max_mito": 0}, "max_mito=0"),
         ({"min_cells": 10**6}, "min_cells"),
     ],
 )

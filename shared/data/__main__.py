@@ -206,6 +206,8 @@ def options_of(args) -> Options:
 def mirror(args) -> int:
     """Copy files into a folder for machines without a network (BORROWED_MIRROR=FOLDER)."""
     folder, entries = Path(args.folder).expanduser(), chosen(args.names)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file: name the folder to copy to")
 
     def one(entry):
         first = entry.routes[0].kind

@@ -22,23 +22,16 @@ CURE = "name a folder of yours in BORROWED_CACHE"
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-@functools.cache
-def quiet_pooch():
-    """The library pooch, loaded when it is needed; it tells of every file it touches unless it is told not to."""
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")
-    return pooch
-
-
 @functools.cache  # a relative folder stays where it is when the working directory changes
 def _absolute(folder: str) -> Path:
     return Path(folder).expanduser().absolute()
 
 
 def _folder(variable: str, named: str | None) -> Path:
+    import pooch
+
     try:
-        return _absolute(named or str(quiet_pooch().os_cache("borrowed-strength")))
+        return _absolute(named or str(pooch.os_cache("borrowed-strength")))
     except RuntimeError as e:  # of pathlib and of the library below pooch
         raise DataError(f"no home folder is known here ({e}): name a folder of yours in {variable}") from e
 
@@ -57,10 +50,7 @@ def place(file: File) -> Path:
 
 
 def in_mirror(pattern: str) -> list[Path]:
-    """Files in the folders of ``BORROWED_MIRROR``, at any depth, by a pattern of their names, sorted.
-
-    :class:`DataError` is raised if the variable names what is not a folder.
-    """
+    """Files in the folders of ``BORROWED_MIRROR``, by a pattern of their names; :class:`DataError` for others."""
     found = []
     for named in filter(None, os.environ.get("BORROWED_MIRROR", "").split(os.pathsep)):
         folder = _folder("BORROWED_MIRROR", named)
@@ -72,7 +62,8 @@ def in_mirror(pattern: str) -> list[Path]:
 
 def sha256(path: Path) -> str:
     """Of a file's bytes."""
-    return quiet_pooch().file_hash(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def known_sha256(file: File) -> str | None:
@@ -113,12 +104,12 @@ def sweep(path: Path) -> None:
         shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
 
 
-def made(folder: Path) -> Path:
-    """`folder`, made where it is missing; :class:`DataError` where it cannot be."""
+def made(folder: Path, cure: str = CURE) -> Path:
+    """`folder`, made where it is missing; :class:`DataError` with the `cure` where it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise DataError(f"{folder} cannot be made ({e.strerror}): {CURE}") from e
+        raise DataError(f"{folder} cannot be made ({e.strerror}): {cure}") from e
     return folder
 
 

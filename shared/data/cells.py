@@ -147,9 +147,8 @@ def read(
     """Read cells from whatever holds them.
 
     :class:`DataError` is raised if labels have gaps, names do not fit the columns or come twice, a column of ``obs`` is
-    missing, domains are not one non-zero number a cell, or genes are not those of `like`; ValueError is what
-    scikit-learn says of NaN, other shapes, and another number of genes than the estimator knows. Entries that a sparse
-    matrix stores twice are summed. Memory may be shared with `X`: do not write to it.
+    missing, domains are not one non-zero number a cell, or genes are not those of `like`; ValueError by scikit-learn
+    for NaN, other shapes, and another number of genes. Memory may be shared with `X`: do not write to it.
 
     Parameters
     ----------
@@ -202,15 +201,11 @@ def read(
         _like(like, names, len(names))
         if np.ndim(X) == 2 and len(names) != np.shape(X)[1]:
             raise DataError(f"{len(names)} genes are named and X has {np.shape(X)[1]} columns: name each column once")
-        validate_data(
-            estimator, pd.DataFrame(np.empty((0, len(names))), columns=names), reset=reset, skip_check_array=True
-        )
-    checks = {
-        "accept_sparse": "csr" if accept_sparse else False,
-        "dtype": list(dtype) if isinstance(dtype, tuple) else dtype,
-        "ensure_all_finite": "allow-nan" if allow_nan is True else True,
-        "estimator": estimator,
-    }
+        named = pd.DataFrame(np.empty((0, len(names))), columns=names)
+        validate_data(estimator, named, reset=reset, skip_check_array=True)
+    checks = {"accept_sparse": "csr" if accept_sparse else False, "estimator": estimator}
+    checks["dtype"] = list(dtype) if isinstance(dtype, tuple) else dtype
+    checks["ensure_all_finite"] = "allow-nan" if allow_nan is True else True
     if isinstance(y, str):
         X, y = check_array(X, **checks), None
     elif numbers and allow_nan == "y":
@@ -345,10 +340,8 @@ def _domains(domain, n):
     except (TypeError, ValueError):
         found = np.empty(0)
     if found.shape != (n,) or not np.isfinite(found).all() or not found.all() or (found % 1).any():
-        raise DataError(
-            f"sample_domain must hold one whole number for each of the {n} cells, positive for source and negative for "
-            "target"
-        )
+        needed = f"one whole number for each of the {n} cells, positive for source and negative for target"
+        raise DataError(f"sample_domain must hold {needed}")
     return found.astype(np.int64)
 
 

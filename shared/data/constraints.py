@@ -108,9 +108,8 @@ def Seed() -> Constraint:
 
 def FilePath() -> Constraint:
     """The path of a file."""
-    return Constraint(
-        lambda v: isinstance(v, (str, os.PathLike)) and Path(v).name != "", "is no path of a file: give its name"
-    )
+    named = lambda v: isinstance(v, (str, os.PathLike)) and Path(v).name != ""  # noqa: E731
+    return Constraint(named, "is no path of a file: give its name")
 
 
 def Widths(least: int = 1) -> Constraint:

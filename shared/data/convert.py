@@ -10,6 +10,7 @@ import shlex
 import textwrap
 import warnings
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,9 @@ import pandas as pd
 from shared.data.cache import written_whole
 from shared.data.constraints import near
 from shared.data.errors import DataError, DataWarning
-from shared.data.genes.lists import many, shown, stamp
+from shared.data.genes.lists import many, shown, stamp, tidy
 from shared.data.io import h5ad
-from shared.data.io.tables import holds_words, opened, separator_of
+from shared.data.io.tables import beginning, fields, opened, separator_of
 from shared.data.load import load_own
 from shared.data.validate.checks import check
 from shared.data.validate.findings import CheckReport
@@ -152,10 +153,11 @@ def _read(path, options) -> tuple[ad.AnnData, tuple[str, ...]]:
         changes.append(f"units are {options.units}, as asked for")
     if options.annotation:
         changes.append(f"{shown(options.annotation)} went to {'var' if options.transpose else 'obs'}")
-    stripped = adata.var_names.str.strip()
-    if stripped.is_unique and (stripped != adata.var_names).any():
-        changes.append(f"spaces around {many(int((stripped != adata.var_names).sum()), 'gene name')} taken off")
-        adata.var_names = stripped
+    for axis, what in (("var_names", "gene name"), ("obs_names", "cell name")):
+        names, tidied = getattr(adata, axis), getattr(adata, axis).map(tidy)
+        if tidied.is_unique and (tidied != names).any():
+            changes.append(f"spaces around {many(int((tidied != names).sum()), what)} taken off")
+            setattr(adata, axis, tidied)
     if options.drop_empty:
         there = np.asarray(np.abs(adata.X).sum(1)).ravel() > 0
         if not there.all():
@@ -173,13 +175,16 @@ def _described_by(path) -> tuple[str, ...]:
     try:
         separator = separator_of(path)
         with opened(path, to_end=False) as stream:
-            head = pd.read_csv(stream, sep=separator, nrows=50, dtype=str, keep_default_na=False, na_values=[""])
+            head, row, lines, _ = beginning(stream, separator)
+            table = pd.DataFrame([fields(line, separator) for line in (row, *islice(lines, 49))]).iloc[:, 1:]
+        table = table.replace("", np.nan).set_axis(fields(head, separator)[-table.shape[1] :], axis=1)
     except (DataError, ValueError):
         return ()
-    # pandas takes the first field for an index where R leaves its name out.
-    columns = head.columns[isinstance(head.index, pd.RangeIndex) :]
-    words = tuple(str(c) for c in columns if holds_words(head[c]) or c.lower() in OF_GENES)
-    return words if len(words) <= min(ANNOTATIONS, len(columns) // 2) else ()
+    # A gene with a word in some rows is damaged, and no column that describes them.
+    wordy = [pd.to_numeric(table.iloc[:, i].dropna(), errors="coerce").isna().mean() > 0.5 for i in range(len(table.T))]
+    words = tuple(c for c, is_word in zip(table, wordy) if is_word or c.lower() in OF_GENES)
+    few = len(words) <= min(ANNOTATIONS, table.shape[1] // 2) or {c.lower() for c in words} <= OF_GENES
+    return words if few and len(words) < table.shape[1] else ()
 
 
 def _for_refused(path, options):

@@ -1,7 +1,7 @@
 """Files of the catalogue: from the checkout, the cache, a local mirror or the network, and checked wherever they lie.
 
-pooch fetches a file to a draft, compares its sha256, moves it to its final name, and asks again after a failure, by
-:class:`Resumable`, which goes on where a broken download stopped. ``BORROWED_OFFLINE=1`` forbids the network.
+pooch fetches a file, compares its sha256 and asks again after a failure, by :class:`Resumable`, which goes on where a
+broken download stopped. ``BORROWED_OFFLINE=1`` forbids the network.
 """
 
 import glob
@@ -58,16 +58,13 @@ def host(url: str) -> str:
 
 def find(file: File, kind: str) -> Found:
     """Where a file of a route lies now, its sha256 checked; the network is not asked."""
-    if kind == "bundled":
-        path = home() / file.name
-        wrong = problem(path, file)
-        cure = "restore it with 'git checkout data', or reinstall"
-        said = f"{file.name} is not the file the catalogue describes: {wrong}; {cure}"
-        return Found("damaged", problem=said) if wrong else Found("bundled", path)
-    path = cache.place(file)
+    path = home() / file.name if kind == "bundled" else cache.place(file)
     wrong = problem(path, file)
     if not wrong:
-        return Found("cached", path)
+        return Found("bundled" if kind == "bundled" else "cached", path)
+    if kind == "bundled":
+        said = f"{file.name} is not the file the catalogue describes: {wrong}"
+        return Found("damaged", problem=f"{said}; restore it with 'git checkout data', or reinstall")
     # Those deep below the top first, so that of two that are the same the one nearest to it is taken.
     copies = sorted(cache.in_mirror(glob.escape(file.name)), key=lambda p: -len(p.parts))
     problems = {p: problem(p, file) for p in copies}
@@ -83,11 +80,10 @@ def find(file: File, kind: str) -> Found:
 
 
 def get(file: File, *, kind: str, progress: bool = True) -> Path:
-    """The path of a file, for reading only, its sha256 checked; fetched where it is not here.
+    """The path of a file of a route of this `kind`, for reading only, its sha256 checked; fetched where it is not here.
 
-    `kind` is ``"bundled"``, ``"package"`` or ``"official"``. Where the catalogue has no sha256, that of the first copy
-    is written down, and later ones are held to it. :class:`Unavailable` is raised if the file is not here and no
-    address gives it now, :class:`DataError` if what is here or was sent is not the file, or if it cannot be written.
+    Where the catalogue has no sha256, later copies are held to that of the first. :class:`Unavailable` is raised if no
+    address gives the file now, :class:`DataError` if what is here or was sent is another, or if it cannot be written.
     """
     found = find(file, kind)
     if kind == "bundled" and not found.path:
@@ -141,8 +137,10 @@ def problem(path: Path, file: File) -> str:
 
 def _fetched(file: File, kind: str, progress: bool) -> Path:
     """Try every address, the file's lock held by the caller; its path in the cache."""
-    path, expected, errors = cache.place(file), cache.known_sha256(file), {}
-    urls = file.urls
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")  # it tells of every file that it touches
+    path, expected, errors, urls = cache.place(file), cache.known_sha256(file), {}, file.urls
     if kind == "package":
         from shared.data import package
 
@@ -151,8 +149,8 @@ def _fetched(file: File, kind: str, progress: bool) -> Path:
     for url in urls:
         how = {"registry": {path.name: expected}, "urls": {path.name: url}, "retry_if_failed": RETRIES}
         try:
-            pooch = cache.quiet_pooch().create(path.parent, base_url="", **how)
-            return Path(pooch.fetch(path.name, downloader=Resumable(file, progress)))
+            fetch = pooch.create(path.parent, base_url="", **how).fetch
+            return Path(fetch(path.name, downloader=Resumable(file, progress)))
         except (DownloadError, ValueError) as e:
             errors[url] = e
     damaged = any(isinstance(e, UnusableError) or not isinstance(e, DownloadError) for e in errors.values())
@@ -164,7 +162,7 @@ def _fetched(file: File, kind: str, progress: bool) -> Path:
 
 
 class Resumable:
-    """pooch's downloader: a download goes on where an earlier one stopped, of this process or of one that was killed.
+    """pooch's downloader, which goes on where an earlier one stopped, of this process or of one that was killed.
 
     Beside the final path lie ``.part``, what has arrived, and ``.part.json``: the ETag or Last-Modified of its version.
     """
@@ -244,10 +242,7 @@ class Resumable:
 
 
 def request(url: str, headers: dict):
-    """A response whose status is good, its body unread.
-
-    :class:`DownloadError` where there is none; its words never hold the address, which may carry a password.
-    """
+    """A response whose status is good, its body unread, or :class:`DownloadError`, whose words hold no password."""
     import requests
     from requests import exceptions as r
 

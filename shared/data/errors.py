@@ -7,10 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # What is run on the way from a reader's line to a warning: this package, and pipelines and searches.
-INSIDE = (
-    f"{Path(__file__).parents[1]}{os.sep}",
-    *(f"{Path(find_spec(name).origin).parent}{os.sep}" for name in ("sklearn", "joblib")),
-)
+PACKAGES = (Path(__file__).parents[1], *(Path(find_spec(name).origin).parent for name in ("sklearn", "joblib")))
+INSIDE = tuple(f"{folder}{os.sep}" for folder in PACKAGES)
 
 
 class DataError(ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import warnings
@@ -60,10 +59,9 @@ def load(
         Take a data set of the catalogue by this route only.
     layer : str, optional
         Take ``X`` from this layer of an ``.h5ad`` file.
-    feature_type : str, optional
-        Of files of 10x Genomics: the kind of features to read, ``"Gene Expression"`` where not given; ``"all"``.
-    genome : str, optional
-        Of ``.h5`` files of 10x Genomics, version 2, that hold several: the one to read.
+    feature_type, genome : str, optional
+        Of files of 10x Genomics: the kind of features to read, ``"Gene Expression"`` where not given, or ``"all"``; and
+        the genome, where an ``.h5`` file of version 2 holds several.
     duplicates : {"refuse", "sum", "first"}, default "refuse"
         What becomes of genes that a file of your own names twice: an error, the sum of their counts (sums make no sense
         of logged and centred values, and are refused), or the first of them. ``uns["notes"]`` tells how many there
@@ -89,10 +87,13 @@ def load(
     Raises
     ------
     DataError
-        If the name is unknown, the file is missing, damaged, altered, unverified (nobody has seen its sha256; the
-        message says how to fetch it knowingly) or of a kind that is not read, or the matrix is empty, holds NaN,
-        infinities, words or negative counts, or names a cell twice, or a gene without a word on `duplicates`.
+        If the name is unknown, the file is missing, damaged, altered, unverified (of no known sha256) or of a kind that
+        is not read, or the matrix is empty, holds NaN, infinities, words or negative counts, or names a cell twice, or
+        a gene without a word on `duplicates`.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        what = f"name is a {type(name).__name__}, and a name of the catalogue or the path of a file is needed"
+        raise DataError(f"{what}: shared.data.from_arrays takes a matrix in memory, shared.data.check an AnnData")
     require(OneOf(*DUPLICATES), duplicates=duplicates)
     require(Flag(), transpose=transpose)
     require(Maybe(OneOf(*UNITS)), units=units)
@@ -156,8 +157,9 @@ def load_own(path: Path, choices, duplicates, transpose, units) -> ad.AnnData:
     values, said = scan(adata.X), adata.uns.get("units")
     units = units_of(adata, values)
     _finished(adata, path.name, units, values, joined_sha256([sha256(f) for f in files]), str(path))
-    if units is not None and units != said:
-        stamp(adata, [f"uns['units'] said {said!r} of values that were logged since; it says {units!r} now"])
+    if said is not None and str(said) != adata.uns["units"]:
+        why = "of values that were logged since" if units else "which is none that is known here"
+        stamp(adata, [f"uns['units'] said {said!r}, {why}; it says {adata.uns['units']!r} now"])
     if transpose:
         stamp(adata, ["genes stood in rows, and were turned into columns"])
     # What was mended is no longer there to be found.
@@ -173,7 +175,7 @@ def _kind(path: Path) -> tuple[str, list[Path]]:
         return "series_matrix", [path]
     kind = "tenx_mtx" if path.is_dir() else KINDS.get(Path(name.removesuffix(".gz")).suffix)
     if kind is None:
-        raise DataError(f"{path.name} is not a kind of file this door reads: {', '.join(KINDS)}, or a folder of 10x")
+        raise DataError(f"{path.name} is no file that is read here: save it as {', '.join(KINDS)}, or a folder of 10x")
     if kind == "tenx_mtx":
         return kind, _beside(path)
     if kind != "hdf5":
@@ -305,7 +307,7 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     Parameters
     ----------
     X : CSR, ndarray or DataFrame of shape (n_cells, n_genes)
-        Counts or logged values; copied. The names of a DataFrame are not read.
+        Counts or logged values; copied. The names of a DataFrame are not taken; in another order they are refused.
     genes : sequence of str
         One name a column.
     obs : DataFrame or dict of column to values, optional
@@ -331,10 +333,16 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
     require(Maybe(OneOf(*UNITS)), units=units)
     if isinstance(X, ad.AnnData):
         raise DataError("this is AnnData already: shared.data.check looks at it, to_arrays takes it apart")
-    X, genes = matrix_of(X), names_of(genes)
+    given, X, genes = X, matrix_of(X), names_of(genes)
     if X.ndim != 2 or X.shape[1] != len(genes):
         raise DataError(f"X has shape {X.shape} and there are {many(len(genes), 'gene name')}: give cells × genes")
     obs, values = _obs(obs, X.shape[0]), scan(X)
+    if isinstance(given, pd.DataFrame):
+        for what, own, names in (("genes", given.columns, genes), ("obs", given.index, obs.index)):
+            own = list(map(str, own))
+            if own != list(names) and sorted(own) == sorted(names):
+                axis = "columns" if what == "genes" else "rows"
+                raise DataError(f"X names its {axis} in another order than {what}: bring them into one order")
     refuse(value_errors(values, units), "the matrix")
     X, units, notes = _as_float32(X, units, values, copy=True)
     with warnings.catch_warnings():
@@ -353,11 +361,10 @@ def from_arrays(X, genes, *, obs=None, units=None, duplicates="refuse") -> ad.An
 
 def matrix_sha256(X, genes=()) -> str:
     """Of the names of genes and of a matrix, CSR or ndarray, for data that are in no file."""
-    digest = hashlib.sha256("\n".join(genes).encode())
-    digest.update(str(X.shape).encode())
-    for part in (X.data, X.indices, X.indptr) if sparse.issparse(X) else (X,):
-        digest.update(np.ravel(part))
-    return digest.hexdigest()
+    from shared.data.cells import digest  # scikit-learn takes a while
+
+    names = np.array([*"\n".join(genes).encode()], np.uint8)
+    return digest([names, X.shape, *((X.data, X.indices, X.indptr) if sparse.issparse(X) else (X,))])
 
 
 def _obs(obs, n) -> pd.DataFrame:
@@ -369,4 +376,5 @@ def _obs(obs, n) -> pd.DataFrame:
         raise DataError(f"obs cannot be read as a table ({e}): give one value for each cell") from e
     if len(obs) != n:
         raise DataError(f"X has {many(n, 'cell')} and obs {many(len(obs), 'row')}: give one row for each cell")
+    obs.columns = obs.columns.map(str)
     return obs.set_axis(pd.Index(names_of(obs.index, "the index of obs"), dtype=object), axis=0)

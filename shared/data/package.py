@@ -1,7 +1,6 @@
 """Where a published package's file lies, asked of the index that pip is set up to use; nothing is installed or run.
 
-``pip download`` would run the ``setup.py`` of a source archive to learn its name, so only pip's configuration is asked
-for, and the index is read here: its pages are lists of links (PEP 503).
+``pip download`` would run a source archive's ``setup.py``; the index's pages, lists of links (PEP 503), are read here.
 """
 
 import html
@@ -24,10 +23,9 @@ LINK = re.compile(r"""<a\b(?:"[^"]*"|'[^']*'|[^>"'])*?\shref\s*=\s*["']?([^"'\s>
 
 
 def addresses(file: File) -> list[str]:
-    """Where the index offers a package's file, in the order pip would ask.
+    """Where the index offers a package's file, in the order pip would ask; they may carry a password, so print none.
 
-    The addresses may carry the index's user and password: not for printing or keeping. :class:`Unavailable` if no index
-    has the file or answers, :class:`DataError` if one has a file of that name with another sha256.
+    :class:`Unavailable` if no index has the file or answers, :class:`DataError` if one has it with another sha256.
     """
     offered, said = [], []
     project = re.sub(r"[-_.]+", "-", (file.package or "").partition("==")[0]).lower()
@@ -66,7 +64,7 @@ def indexes() -> list[str]:
 
 @cache
 def _pip(*words: str) -> str:
-    """What pip prints, nothing without pip; its errors are not passed on: they may hold an address with a password."""
+    """What pip prints, nothing without pip; its errors may hold a password and are not passed on."""
     words = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
     env = os.environ | {"COLUMNS": "400"}  # wide, so that the help does not break the address over two lines
     with suppress(OSError, subprocess.SubprocessError):
@@ -78,10 +76,9 @@ def _links(url: str) -> list[tuple[str, str, str | None]]:
     """(file name, address, sha256 or None) of all that a project's page offers."""
     with request(url, {"Accept": "text/html", "Accept-Encoding": "gzip"}) as response:
         try:
-            body, top = response.raw.read(LARGEST_PAGE, decode_content=True), response.url
+            body, top, links = response.raw.read(LARGEST_PAGE, decode_content=True), response.url, []
         except Exception:  # of urllib3, or of gzip
             raise DownloadError("the connection broke") from None
-    links = []
     for href in LINK.findall(body.decode("utf-8", "replace")):
         address, fragment = urldefrag(urljoin(top, html.unescape(href)))
         mark = re.search(r"sha256=([0-9a-f]{64})", fragment)

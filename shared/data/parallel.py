@@ -62,22 +62,20 @@ def each(
     items : iterable of str, int or Path, or mapping
         Names of the items, each once, which are also the arguments; a mapping gives each name an argument of its own.
     client : distributed.Client, optional
-        Of a Dask cluster, whose workers must be able to import `function` and see the files it reads. Without it,
-        processes of this machine, kept a while for the next call.
+        Of a Dask cluster, whose workers must be able to import `function` and see the files it reads.
     workers : int, optional
         Processes on this machine, if there is no `client`; as many as it has cores if not given. 0 and 1 run the items
         here, one after another.
     threads : int, default 1
-        Of each process. Sums are rounded by how many threads share them: with as many as this process has, processes
-        find what a loop here would find.
+        Of each process. Sums are rounded by how many threads share them.
     out : path, optional
         Folder in which every finished item leaves one JSON file, at once and whole, and is not run again; items that
         failed are. Results are then what JSON holds (numpy's numbers and arrays become numbers and lists).
     version : str or mapping of name to str, default "1"
         Of what `function` does, or of each item. Results of another version are not used.
     errors : {"keep", "raise"}
-        An item that raised, or whose process was lost twice, has a :class:`Failure` for its result, and a
-        :class:`SweepWarning` says so. ``"raise"`` raises the first error.
+        Give an item that raised, or whose process was lost twice, a :class:`Failure` for its result, and a
+        :class:`SweepWarning`; or raise the first error.
     progress : bool, default True
         Show a bar, on a terminal.
 
@@ -103,7 +101,10 @@ def each(
     check({"workers": workers, "threads": threads, "errors": errors}, SETTINGS)
     arguments = _named(items)
     versions = version if isinstance(version, Mapping) else dict.fromkeys(arguments, version)
-    store = None if out is None else _Store(made(Path(out)), versions, function_name(function))
+    if lost := shown(name for name in arguments if name not in versions):
+        raise DataError(f"version names no version of {lost}: give one of each item, or one of all")
+    folder = None if out is None else made(Path(out), "name another folder as out=")
+    store = None if out is None else _Store(folder, versions, function_name(function))
     found = {} if store is None else store.read(arguments)
     waiting = {name: item for name, item in arguments.items() if name not in found}
     run = functools.partial(_attempt, function, store is not None, errors == "raise")
@@ -135,8 +136,8 @@ def each(
 
 
 def _named(items) -> dict:
-    if isinstance(items, (str, bytes)):
-        raise DataError(f"items is one word, {items!r}: give a list of names")
+    if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
+        raise DataError(f"items is {items!r:.80}: give a list of names, or a dict of names and arguments")
     arguments, mapping = {}, isinstance(items, Mapping)
     for item in items:
         if isinstance(item, bool) or not isinstance(item, (str, int, os.PathLike)):

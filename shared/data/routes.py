@@ -82,18 +82,13 @@ def _as_it_is(route: Route) -> bool:
     return route.reader == "h5ad" and not any(f.members for f in route.files)
 
 
-def readers() -> dict:
-    """The readers by name; a function, because some bring heavy libraries along."""
-    from shared.data.sources import READERS
-
-    return READERS
-
-
 def _read(route: Route, paths: list[Path]):
     """What the route's reader makes of `paths`; every error of a library becomes a :class:`DataError`."""
-    read = readers().get(route.reader)
+    from shared.data.sources import READERS  # some bring heavy libraries along
+
+    read = READERS.get(route.reader)
     if read is None:
-        raise DataError(f"there is no reader {route.reader!r}; known are {', '.join(readers())}")
+        raise DataError(f"there is no reader {route.reader!r}; known are {', '.join(READERS)}")
     names = ", ".join(p.name for p in paths)
     try:
         return read(paths, **route.options)

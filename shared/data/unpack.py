@@ -6,6 +6,7 @@ bytes say. pooch unpacks too, but trusts the names, links and sizes that an arch
 
 import bz2
 import gzip
+import io
 import lzma
 import shutil
 import stat
@@ -21,7 +22,8 @@ from shared.data.errors import DataError
 RATIO = 300
 FLOOR = 64 << 20  # bytes that any archive may hold, whatever the ratio
 TOTAL = 64 << 30  # bytes that no archive may hold
-OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+# By how a file begins: is_zipfile takes a tar for a zip that lies in it.
+OPENERS = {b"PK": zipfile.ZipFile, b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 
 
 class _Refused(DataError):
@@ -66,36 +68,30 @@ def members(path: Path, names, into: Path) -> list[Path]:
 def read_through(path: Path) -> None:
     """Read a file to its end before anything in it is believed: checksums stand there, and bombs hide there."""
     total, limit = 0, min(TOTAL, max(FLOOR, RATIO * path.stat().st_size))
-    for size in _sizes(path):
-        total += size
-        if total > limit:
-            raise _Refused(f"it unpacks to more than {limit / 1e6:,.0f} MB, too much for its size (a bomb?)")
+    with _opened(path) as file:
+        zipped = isinstance(file, zipfile.ZipFile)  # no more of its members is read than they claim
+        sizes = (i.file_size for i in file.infolist()) if zipped else map(len, iter(lambda: file.read(CHUNK), b""))
+        for size in sizes:
+            total += size
+            if total > limit:
+                raise _Refused(f"it unpacks to more than {limit / 1e6:,.0f} MB, too much for its size (a bomb?)")
 
 
-def _head(path: Path) -> bytes:
+def _opened(path: Path):
+    """A zip archive, or the bytes as they come out of their packing, by how the file begins."""
     with path.open("rb") as f:
-        return f.read(6)
-
-
-def _sizes(path: Path):
-    """Bytes as they come out of their packing; of a zip, what its members claim, for no more of them is read."""
-    start = _head(path)
-    if start.startswith(b"PK"):  # not is_zipfile, which takes a tar for a zip that lies in it
-        with zipfile.ZipFile(path) as archive:
-            yield from (i.file_size for i in archive.infolist())
-    else:
-        with next((o for magic, o in OPENERS.items() if start.startswith(magic)), open)(path, "rb") as stream:
-            yield from map(len, iter(lambda: stream.read(CHUNK), b""))
+        start = f.read(6)
+    return next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), io.FileIO)(path)
 
 
 def _files(path: Path):
     """Of every member that is no folder: its name, whether it is a plain file, and a function that opens it."""
-    if _head(path).startswith(b"PK"):
-        with zipfile.ZipFile(path) as archive:
-            for i in (i for i in archive.infolist() if not i.is_dir()):
-                yield i.filename, stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG), partial(archive.open, i)
-    else:
-        with tarfile.open(path) as archive:
+    with _opened(path) as file:
+        if isinstance(file, zipfile.ZipFile):
+            for i in (i for i in file.infolist() if not i.is_dir()):
+                yield i.filename, stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG), partial(file.open, i)
+        else:
+            archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  closed with the file
             for i in (i for i in archive if not i.isdir()):
                 yield i.name, i.isreg() and not i.issparse(), partial(archive.extractfile, i)
 

@@ -336,6 +336,6 @@ def test_celltypist_loads_by_name(packaged, immune, tmp_path, monkeypatch):
     entry = catalog()["celltypist-immune"]
     packaged(entry)
     monkeypatch.setenv("BORROWED_CACHE", str(tmp_path))
-    monkeypatch.setattr(routes, "readers", lambda: READERS | {"table": lambda paths: immune.copy()})
+    monkeypatch.setattr("shared.data.sources.READERS", READERS | {"table": lambda paths: immune.copy()})
     got = data.load("celltypist-immune")
     assert got.shape == entry.shape and got.uns["units"] == "counts" and "counts" in got.layers

@@ -192,9 +192,11 @@ def test_any_bytes_end_in_words(here, blood):
 def test_spaces_around_names_are_taken_off(blood, tmp_path):
     other = blood.copy()
     other.var_names = [f" {name}" if i < 3 else name for i, name in enumerate(other.var_names)]
+    other.obs_names = [f"{name}\u200b" if i < 1 else name for i, name in enumerate(other.obs_names)]
     other.write_h5ad(tmp_path / "f.h5ad")
     found = judge(tmp_path / "f.h5ad")
     assert found.status == 0 and "spaces around 3 gene names taken off" in found.changes
+    assert "spaces around 1 cell name taken off" in found.changes
     with pytest.raises(DataError, match=r"does not end in \.h5ad: name the copy g\.h5ad"):
         convert(tmp_path / "f.h5ad", tmp_path / "g.csv")
 
@@ -218,3 +220,21 @@ def test_columns_of_words_are_found_whatever_parts_the_fields(tmp_path):
     (tmp_path / "f.csv").write_text("id;kind;TP53;CD3E\na;T;1;2\nb;B;4;10\n")
     found = judge(tmp_path / "f.csv")
     assert found.status == 2 and found.mend.annotation == ("kind",) and found.mend.labels == "kind"
+
+
+def test_a_table_of_featurecounts_is_mended_by_one_command(tmp_path):
+    """A line of comment, five columns that describe a gene, two samples."""
+    path, head = tmp_path / "counts.txt", "Geneid\tChr\tStart\tEnd\tStrand\tLength\ta.bam\tb.bam\n"
+    rows = (f"{gene}\t1;1\t2;3\t4;5\t+;+\t90\t{i}\t{3 * i}\n" for i, gene in enumerate(("TP53", "CD3E", "GNLY")))
+    path.write_text("# Program:featureCounts v2.0\n" + head + "".join(rows))
+    mend = judge(path).mend
+    assert mend.transpose and mend.annotation == ("Chr", "Start", "End", "Strand", "Length")
+    convert(path, tmp_path / "a.h5ad", mend)
+    found = load(tmp_path / "a.h5ad")
+    assert list(found.obs_names) == ["a.bam", "b.bam"] and found.X.tolist() == [[0, 1, 2], [0, 3, 6]]
+
+
+def test_a_gene_with_one_word_is_not_moved_to_obs(tmp_path):
+    (tmp_path / "f.csv").write_text("id,TP53,CD3E,GNLY\na,1,2,3\nb,n.d.,4,1\nc,1,0,2\nd,2,2,1\n")
+    found = judge(tmp_path / "f.csv")
+    assert found.status == 2 and found.mend is None and "write a number there" in found.refused

@@ -663,3 +663,34 @@ def test_there_are_two_thousand_of_them():
 def test_what_is_no_path_is_refused(name):
     with pytest.raises(DataError):
         data.load(name)
+
+
+def test_what_is_in_memory_is_no_path():
+    for held in (pd.DataFrame([[1]]), ad.AnnData(np.ones((1, 1))), [1], 3.5):
+        with pytest.raises(DataError, match=f"name is a {type(held).__name__}, .*from_arrays takes a matrix in memory"):
+            data.load(held)
+
+
+def test_a_table_whose_names_say_another_order_is_refused():
+    """Not by position: each value would stand under another gene, or beside another cell."""
+    table = pd.DataFrame([[3, 0], [1, 5]], ["a", "b"], ["TP53", "CD3E"])
+    with pytest.raises(DataError, match="X names its columns in another order than genes"):
+        data.from_arrays(table, ["CD3E", "TP53"])
+    with pytest.raises(DataError, match="X names its rows in another order than obs"):
+        data.from_arrays(table, ["TP53", "CD3E"], obs=pd.DataFrame(index=["b", "a"]))
+    assert list(data.from_arrays(table, ["G1", "G2"]).var_names) == ["G1", "G2"]
+    assert list(data.from_arrays(table, list(table)).obs_names) == ["0", "1"]
+
+
+def test_columns_of_obs_are_words_that_a_file_can_hold(tmp_path):
+    data.from_arrays(np.eye(2), ["TP53", "CD3E"], obs=pd.DataFrame([[1, 2], [3, 4]])).write_h5ad(tmp_path / "a.h5ad")
+    assert list(data.load(tmp_path / "a.h5ad").obs) == ["0", "1"]
+
+
+@pytest.mark.parametrize("said", ["CPM", ["counts", "log"], 3])
+def test_units_that_are_not_known_are_told(tmp_path, said):
+    adata = ad.AnnData(np.array([[3, 0], [1, 5]], np.float32), var=pd.DataFrame(index=["TP53", "CD3E"]))
+    adata.uns["units"] = said
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    found = data.load(tmp_path / "a.h5ad")
+    assert found.uns["units"] == "counts" and "none that is known here; it says 'counts' now" in found.uns["notes"][-1]

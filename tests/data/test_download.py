@@ -392,7 +392,7 @@ def test_without_a_home_folder(monkeypatch):
         raise RuntimeError("could not determine the home directory")
 
     monkeypatch.delenv("BORROWED_CACHE")
-    monkeypatch.setattr(cache.quiet_pooch(), "os_cache", homeless)
+    monkeypatch.setattr("pooch.os_cache", homeless)
     with pytest.raises(DataError, match=r"no home folder is known here .*: name a folder of yours in BORROWED_CACHE"):
         cache.cache_folder()
 

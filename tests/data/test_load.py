@@ -313,7 +313,7 @@ def broken(kind, path):
         ("h5ad of words", "where numbers are needed|cannot be read"),
         ("h5ad that is text", r"cannot be read as \.h5ad"),
         ("cut gzip", r"cut\.csv\.gz is cut short or damaged in its packing"),
-        ("spreadsheet", "not a kind of file"),
+        ("spreadsheet", "no file that is read here: save it as"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_a_reason(tmp_path, kind, says):

@@ -226,6 +226,12 @@ def test_a_mirror_that_cannot_be_made(shell, tmp_path):
     assert status == 1 and "cannot be copied" in err and "Traceback" not in err
 
 
+def test_a_mirror_that_is_a_file(shell, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, err = shell("mirror", tmp_path / "file")
+    assert status == 1 and "is a file: name the folder to copy to" in err
+
+
 def test_a_wrong_call(shell):
     for words in ([], ["nope"], ["get"], ["get", "far", "--route", "nope"]):
         with pytest.raises(SystemExit) as e:

@@ -354,6 +354,8 @@ def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path, monkeypatch):
         (["a", "a"], {}, "two items are named 'a'"),
         ([1, "1"], {}, "two items are named '1'"),
         ([None], {}, "an item is NoneType: give names"),
+        (None, {}, "items is None: give a list of names"),
+        (["a", "b"], {"version": {"a": "1"}}, "version names no version of b: give one of each item"),
         (["a"], {"workers": -1}, "workers=-1 is not a whole number"),
         (["a"], {"workers": True}, "workers=True"),
         (["a"], {"threads": 0}, "threads=0"),

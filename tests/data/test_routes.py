@@ -55,7 +55,7 @@ def place(tmp_path, monkeypatch):
         "refuses": lambda paths: (_ for _ in ()).throw(DataError("row 7 is damaged: fetch it again")),
         "unwritable": lambda paths: ad.AnnData(np.ones((1, 1), np.float32), uns={"x": object()}),
     }
-    monkeypatch.setattr(routes, "readers", lambda: known)
+    monkeypatch.setattr("shared.data.sources.READERS", known)
     simulate = types.SimpleNamespace(pretend=lambda **options: matrix(9.0))
     monkeypatch.setitem(sys.modules, "shared.data.simulate", simulate)
     monkeypatch.setattr("shared.data.simulate", simulate, raising=False)
@@ -258,14 +258,14 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 import anndata, numpy
-from shared.data import routes
+from shared.data import routes, sources
 from shared.data.catalogue import Entry, File, Route
 def slow(paths):
     with open(sys.argv[1], "a") as f:
         f.write("read\\n")
     time.sleep(1)
     return anndata.AnnData(numpy.full((2, 2), float(paths[0].read_text()), numpy.float32))
-routes.readers = lambda: {"slow": slow, "h5ad": lambda paths: anndata.read_h5ad(paths[0])}
+sources.READERS = {"slow": slow, "h5ad": lambda paths: anndata.read_h5ad(paths[0])}
 words = dict.fromkeys(("title", "organism", "assay", "genes", "labels", "accession", "citation", "licence"), "x")
 file = File("b.txt", sys.argv[2], 1, urls=("http://127.0.0.1:9/b.txt",))
 entry = Entry(name="set", units="counts", shape=None, routes=(Route("official", "slow", (file,)),), **words)

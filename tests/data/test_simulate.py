@@ -195,6 +195,14 @@ def test_like_takes_any_number_of_cells(blood):
         (lambda: simulate.like(ad.AnnData(np.zeros((3, 2), np.float32))), "3 cells have no count"),
         (lambda: simulate.compare(simulate.cells(5, 5), simulate.cells(5, 6)), "different genes"),
         (lambda: list(simulate.many(0)), "n_sets=0"),
+        (lambda: simulate.cells(5, 5, labels="ab"), "labels should be a list of names, not str"),
+        (lambda: simulate.cells(5, 5, programmes={"base": np.ones(5)}), "programmes lack types"),
+        (lambda: simulate.cells(5, 5, seed=-1), "seed=-1 is not a whole number"),
+        (lambda: simulate.bulk(5, 5, seed=1.5), "seed=1.5"),
+        (lambda: list(simulate.many(1, seed="x")), "seed='x'"),
+        (lambda: simulate.like(simulate.cells(5, 5), seed=None), "seed=None"),
+        (lambda: simulate.like(None), "the counts is no matrix"),
+        (lambda: simulate.domains(simulate.cells(9, 5), seed=-1), "seed=-1"),
     ],
 )
 def test_impossible_options_are_named(call, says):

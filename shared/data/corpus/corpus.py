@@ -40,20 +40,13 @@ class Corpus:
 
     Attributes
     ----------
-    genes : tuple of str
-    matrices : dict of str to matrix
-        log(1 + count) by name, float32, cells × genes. CSR in memory. On disk a
+    genes, left_out : tuple of str
+        ``left_out`` is what :meth:`without` left out.
+    matrices, counts : dict of str to matrix
+        log(1 + count), and counts, by name: float32, cells × genes, CSR (12 bytes an entry for both) or, on disk, a
         :class:`~shared.data.corpus.aligned.OnDisk`, which gives CSR for the rows it is asked for.
-    counts : dict of str to matrix
-        The same before the logarithm.
-    left_out : tuple of str
-        What :meth:`without` left out.
     memo : dict
         What was computed from one data set and its name tells, for parts of the corpus to share.
-
-    Notes
-    -----
-    Memory is 12 bytes an entry: its column, the count and the logarithm.
     """
 
     def __init__(self, sets, *, genes="common"):
@@ -107,12 +100,7 @@ class Corpus:
         rng, sets = np.random.default_rng(rng), list(self.matrices.values())
         sizes = [max(1, X.shape[0] // n_batches) for X in sets]
         memory = MEMORY // max(1, sum(isinstance(X, OnDisk) for X in sets))
-        drawn = [
-            X.shuffled(size, int(rng.integers(2**31)), memory)
-            if isinstance(X, OnDisk)
-            else _by_row(X, size, rng.permutation(X.shape[0]))
-            for X, size in zip(sets, sizes)
-        ]
+        drawn = [_drawn(X, size, rng, memory) for X, size in zip(sets, sizes)]
         n_steps = min(-(-X.shape[0] // size) for X, size in zip(sets, sizes))
         return (tuple(zip(*(next(batches) for batches in drawn))) for _ in range(n_steps))
 
@@ -138,15 +126,9 @@ class Corpus:
     def without(self, name) -> Self:
         """The corpus without one data set and without every other that holds its cells.
 
-        A set goes if it shares at least 5 % of the smaller one's cells; ``left_out`` says which did. The genes stay, so
-        that results compare.
-
-        :class:`DataError` is raised if there is no such set, or none is left.
-
-        Parameters
-        ----------
-        name : str or AnnData
-            A set of the corpus, or one to be tested on that may be in it under any name.
+        `name` is a set of the corpus, or an AnnData to be tested on that may be in it under any name. A set goes if it
+        shares at least 5 % of the smaller one's cells; ``left_out`` says which did. The genes stay. :class:`DataError`
+        is raised if there is no such set, or none is left.
         """
         named = isinstance(name, str)
         one = self.select(name)._sets[name] if named else self._outside(name)
@@ -201,7 +183,9 @@ def _overlap(a, b):
     return n, n / min(a.n_cells, b.n_cells)
 
 
-def _by_row(X, size, order):
-    for at in range(0, len(order), size):
-        rows = order[at : at + size]
-        yield X[rows], rows
+def _drawn(X, size, rng, memory):
+    if isinstance(X, OnDisk):
+        return X.shuffled(size, int(rng.integers(2**31)), memory)
+    order = rng.permutation(X.shape[0])
+    parts = (order[at : at + size] for at in range(0, len(order), size))
+    return ((X[rows], rows) for rows in parts)

@@ -65,17 +65,15 @@ class GeneKind:
         if self.kind == "unknown":
             return "names of an unknown kind"
         words = {"ensembl": "Ensembl ids", "entrez": "Entrez ids", "transcripts": "transcript ids"}
-        return " ".join(
-            [*filter(None, [self.organism]), words.get(self.kind, self.kind), f"({self.confidence:.0%} of the names)"]
-        )
+        kind = f"{self.organism or ''} {words.get(self.kind, self.kind)}".strip()
+        return f"{kind} ({self.confidence:.0%} of the names)"
 
 
 def gene_kind(genes) -> GeneKind:
     """Tell from the names what they are: symbols, Ensembl, Entrez, probes ..., and of which species.
 
-    Ids are told by their form, and one form must hold for half of the names. Symbols are looked up; three in ten must
-    be known, because real sets hold many clones and retired names, and two at least unless there is one name only.
-    Names that only count (``"0"``, ``"1"``, ``"2"``) are of an unknown kind, not Entrez ids.
+    Ids are told by their form, which must hold for half of the names; symbols are looked up, and three in ten must be
+    known. Names that only count (``"0"``, ``"1"``, ``"2"``) are of an unknown kind, not Entrez ids.
     """
     names = names_of(genes)
     if not names:

@@ -18,6 +18,7 @@ from shared.data.errors import DataError
 SHOWN = 5  # names spelled out in a message
 # What cannot stand in a name: it would break the list of genes, one a line, or cannot be written at all.
 UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # signs without width, which a copied table brings along
 
 
 def names_of(genes, what: str = "genes") -> list[str]:
@@ -28,7 +29,8 @@ def names_of(genes, what: str = "genes") -> list[str]:
     import pandas as pd
 
     genes = getattr(genes, "var_names", genes)
-    if isinstance(genes, (str, bytes)) or not isinstance(genes, Iterable):
+    # A set would put the names in an order that nobody chose.
+    if isinstance(genes, (str, bytes, set, frozenset)) or not isinstance(genes, Iterable):
         raise DataError(f"{what} should be a list of names, not {type(genes).__name__}: put them into a list")
     try:
         found = [g.decode() if isinstance(g, bytes) else g for g in genes]
@@ -57,6 +59,11 @@ def shown(names) -> str:
     """The first few names, with an ellipsis if there are more."""
     names = [n if len(n) <= 40 else n[:39] + "…" for n in map(str, names)]
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+def tidy(name: str) -> str:
+    """A name without spaces around it and without signs that nobody sees."""
+    return UNSEEN.sub("", name).strip()
 
 
 def gene_hash(genes) -> str:

@@ -193,10 +193,8 @@ def _rename(adata, new, why, step, duplicates, kind=None):
     merged = len(mapped) - len(names)
     if merged and duplicates == "refuse":
         twice = names[np.bincount(code[mapped]) > 1]
-        raise DataError(
-            f"{many(len(twice), 'name')} would stand for several genes ({shown(twice)}): "
-            "choose duplicates='sum' for counts, or 'first'"
-        )
+        said = f"{many(len(twice), 'name')} would stand for several genes ({shown(twice)})"
+        raise DataError(f"{said}: choose duplicates='sum' for counts, or 'first'")
     with warnings.catch_warnings():
         # Genes may come in twice of a name: that is what is cured here.
         warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)
@@ -240,13 +238,6 @@ def _summed(adata, code, mapped, first):
     layers = {name: total(layer) for name, layer in adata.layers.items() if summable(layer)}
     notes = [f"layer {name!r} dropped, its values cannot be summed" for name in adata.layers if name not in layers]
     notes += [f"{what} dropped, genes were merged" for what in ("varm", "varp") if len(getattr(adata, what))]
-    out = ad.AnnData(
-        None if adata.X is None else total(adata.X),
-        obs=adata.obs.copy(),
-        var=adata.var.iloc[first].copy(),
-        uns=dict(adata.uns),
-        obsm=dict(adata.obsm),
-        obsp=dict(adata.obsp),
-        layers=layers,
-    )
-    return out, notes
+    X, var = None if adata.X is None else total(adata.X), adata.var.iloc[first].copy()
+    kept = {name: dict(getattr(adata, name)) for name in ("uns", "obsm", "obsp")}
+    return ad.AnnData(X, obs=adata.obs.copy(), var=var, layers=layers, **kept), notes

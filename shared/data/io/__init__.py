@@ -8,8 +8,6 @@ from shared.data.genes.lists import shown
 from shared.data.validate.findings import refuse
 from shared.data.validate.structure import name_problems
 
-MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "not applicable", "not available", "--"})
-
 
 def named(X, genes, cells, what: str, *, duplicated_genes=False, obs=None, var=None, notes=(), units=None):
     """AnnData of a file: names as written, twice the same only where `duplicated_genes`, for the door to judge."""

@@ -3,8 +3,9 @@
 import pandas as pd
 
 from shared.data.errors import DataError
-from shared.data.io import MISSING, named
+from shared.data.io import named
 from shared.data.io.tables import AGAIN, blocks, fields, joined, opened
+from shared.data.validate.names import MISSING
 
 
 def head(stream, path) -> tuple[int, pd.Index]:

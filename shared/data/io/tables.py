@@ -1,8 +1,7 @@
 """Tables of text: a checked stream of bytes, numbers in blocks, words, and a reader's own table of cells × genes.
 
-A damaged table seldom looks damaged to a parser: a line cut short is padded, a byte of zeros ends a number early, and a
-quotation mark swallows the rows up to the next one. Rows are counted and their fields measured before pandas parses
-them, names such as 007 stay as written, and everything that does not fit is refused by name.
+To a parser a damaged table seldom looks damaged: it pads a line cut short, ends a number at a byte of zeros, and skips
+rows up to the next quotation mark. So rows are counted and their fields measured before pandas parses them.
 """
 
 import contextlib
@@ -19,37 +18,29 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from shared.data.errors import DataError, warn
-from shared.data.genes.kinds import ENSEMBL
-from shared.data.genes.lists import many, shown, symbols
-from shared.data.io import MISSING, named
-from shared.data.validate.names import BESIDE, DESCRIBES, describing
-from shared.data.validate.values import is_whole
+from shared.data.errors import DataError
+from shared.data.genes.lists import many, shown
+from shared.data.io import named
+from shared.data.validate.names import BESIDE, CORNERS, DESCRIBES, MISSING, describing, headless, unnamed
+from shared.data.validate.values import sound
 
 BLOCK = 4_000_000  # numbers a block
 PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 FOREIGN = {
     b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\x1f\x8b": "packed twice by gzip",
     b"\xd0\xcf\x11\xe0": "a spreadsheet",
     b"\x89HDF": "an HDF5 file",
     b"%PDF": "a PDF",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
     b"BZh": "packed by bzip2",
     b"\xfd7zXZ": "packed by xz",
     b"\x28\xb5\x2f\xfd": "packed by zstd",
 }
-# Names of a first column: a header that begins so and is one short has lost another column.
-CORNERS = re.compile(
-    r"#?(|x|id|index|names?|row\W?names?|unnamed: 0(\.\d+)?|genes?|probe.*|transcript.*|sample.*|cells?|barcodes?"
-    r"|symbols?|obs|well|(gene|cell|barcode|spot|donor|patient)[._ ]?(id|name|symbol|barcode)s?)",
-    re.IGNORECASE,
-)
 NAMELESS = re.compile(r"|Unnamed: \d+(\.\d+)?|\.\.\.\d+")  # headings that a program writes for a column that has none
 ODD = r'["\x00-\x1f]'
-LARGEST = float(np.finfo(np.float32).max)
 MARK = b"\xef\xbb\xbf"  # what some programs write in front of UTF-8
 AGAIN = "fetch it again"
+ASIDE = (b"#", b"sep=")  # how lines begin that are no row: comments, and what a spreadsheet is told by
 
 
 class _Checked(io.RawIOBase):
@@ -75,22 +66,18 @@ class _Checked(io.RawIOBase):
 @contextlib.contextmanager
 def refused(path, what: str = "a table"):
     """Every error a library raises on damage becomes a :class:`DataError` that names the file."""
-    name = path.name
     try:
         yield
-    except DataError:
+    except (DataError, MemoryError):
         raise
-    except (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile) as e:
-        raise DataError(f"{name} is cut short or damaged in its packing ({said(e)}): {AGAIN}") from e
-    except UnicodeError as e:
-        raise DataError(f"{name} is not UTF-8 text ({said(e)}): it is in another encoding, save it as UTF-8") from e
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RuntimeError, csv.Error) as e:
-        raise DataError(f"{name} cannot be read as {what} ({said(e)}): it is another file, or damaged; {AGAIN}") from e
-
-
-def said(e: Exception) -> str:
-    """The first line of what an exception says."""
-    return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+    except Exception as e:
+        said = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+        wrong, cure = f"cannot be read as {what} ({said})", f"it is another file, or damaged; {AGAIN}"
+        if isinstance(e, (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile)):
+            wrong, cure = f"is cut short or damaged in its packing ({said})", AGAIN
+        elif isinstance(e, UnicodeError):
+            wrong, cure = f"is not UTF-8 text ({said})", "it is in another encoding, save it as UTF-8"
+        raise DataError(f"{path.name} {wrong}: {cure}") from e
 
 
 @contextlib.contextmanager
@@ -113,16 +100,13 @@ def opened(path, *, whole: bool = True, to_end: bool = True) -> Iterator[io.Buff
         if max(head[::2].count(0), head[1::2].count(0)) > 0.4 * len(head) > 0.6 * head.count(0):
             what = what or "UTF-16 text"
         if what:
-            raise DataError(
-                f"{path.name} is {what} where a text table is needed: fetch, unpack or save it as UTF-8 text"
-            )
+            raise DataError(f"{path.name} is {what} and no table of text: fetch, unpack or save it as UTF-8 text")
         checked = _Checked(source, path.name)
         stream = io.BufferedReader(checked, 1 << 20)
         yield stream
         while to_end and stream.read(1 << 20):
             pass
-        # A last line without its end may be whole, and nothing in it tells. A number that was cut (120 to 12) would
-        # pass for a measurement and nobody would ever know; a sound file that is refused costs its owner one key.
+        # A number that was cut (120 to 12) would pass for a measurement; a whole file refused costs its owner one key.
         summed = packed or isinstance(raw, zipfile.ZipExtFile)
         if whole and to_end and not summed and checked.last != b"\n":
             raise DataError(f"{path.name} stops within a line, so its last number may be cut: {AGAIN}, or end the line")
@@ -143,11 +127,11 @@ def measure(line: bytes, separator: str) -> int:
 
 
 def separator_of(path) -> str:
-    """What parts the fields: a tab, comma, semicolon or blank that stands as often in the first two lines."""
+    """What parts the fields: a tab, comma, semicolon, blank or bar that stands as often in the first two lines."""
     with opened(path, to_end=False) as stream:
-        lines = (line for line in stream if line.strip() and not line.startswith(b"#"))
+        lines = (line for line in stream if line.strip() and not line.startswith(ASIDE))
         header, row = [*islice(lines, 2), b"", b""][:2]
-    known = ",\t; " if ".csv" in path.name.lower() else "\t,; "
+    known = ",\t; |" if ".csv" in path.name.lower() else "\t,; |"
     widths = {s: (measure(header, s), measure(row, s)) for s in known}
     # R leaves out the first field of a header.
     fits = [s for short in (0, 1) for s, (above, below) in widths.items() if above + short == below > 1]
@@ -158,9 +142,8 @@ def blocks(rows, path, separator: str, ids, columns, units=None, *, absent=(), d
     """The rows of numbers, some at a time: (DataFrame of the fields that are words, int64 or float64 block).
 
     `rows` are lines, such as the stream of :func:`opened`. `ids` are the fields of words: so many at the start of a
-    row, or those at these places; `columns` are the names of the others, which are checked for being what `units` says
-    (:func:`sound`) where it is given. `absent` words mean "no value" and become NaN. `due` rows there should be, where
-    the file states it. `whose` says what to do where a column holds words.
+    row, or those at these places. `columns` are the names of the others, checked by `units` where given.
+    `absent` words become NaN; `due` rows are stated; `whose` is the cure where a column holds words.
     :class:`DataError` if a row has another number of fields, or a field that should be a number is none.
     """
     ids = tuple(range(ids)) if isinstance(ids, int) else ids
@@ -208,15 +191,14 @@ def _numbers(values, names, path, columns, cure):
         row = int(wrong.argmax())
         value = text.iloc[row]
         stands = f"{value[:40]!r} stands" if value else "nothing stands"
+        cure = "write a number there" if cure and wrong.mean() < 0.5 else cure
         cure = cure or f"a row is damaged, or this is another table; {AGAIN}"
         if 2 * len(words) > len(columns):
             cure += "; or, as most of its columns are words, this is no matrix of expression"
         if re.fullmatch(r"-?\d+(,\d+)+", value):
             cure = "write numbers with a point before the decimals and nothing between the thousands"
-        raise DataError(
-            f"{path.name}: {many(len(words), 'column')} with words in place of numbers "
-            f"({shown(columns[i] for i in words)}; {stands} in row {shown(names.iloc[row, :1]) or row + 1}): {cure}"
-        )
+        found = f"{many(len(words), 'column')} with words in place of numbers ({shown(columns[i] for i in words)}"
+        raise DataError(f"{path.name}: {found}; {stands} in row {shown(names.iloc[row, :1]) or row + 1}): {cure}")
     return values.astype({values.columns[i]: float for i in words}).to_numpy()
 
 
@@ -226,20 +208,6 @@ def joined(parts, dtype=None, *, dense: bool = True):
     names, values = zip(*((n, kind(block, dtype=dtype)) for n, block in parts))
     X = np.concatenate(values) if dense else sparse.vstack(values, format="csr")
     return pd.concat(names, ignore_index=True), X
-
-
-def sound(block, units: str, names, path):
-    """`block`, if it holds what `units` can be: finite in float32, not negative unless logged, whole if counts."""
-    wrong, why = ~(np.abs(block) <= LARGEST), "is not finite, or beyond what float32 holds"
-    if units not in ("log", "z") and not wrong.any():
-        wrong, why = block < 0, f"is negative among {'counts' if units == 'counts' else 'values that are not logged'}"
-    if units == "counts" and not wrong.any():
-        wrong, why = ~is_whole(block), "is a fraction among counts"
-    if wrong.any():
-        at = tuple(np.argwhere(wrong)[0])
-        row = shown(names.iloc[[at[0]], 0]) if names.shape[1] else f"{at[0] + 1:,} of a block"
-        raise DataError(f"{path.name}: {block[at]} {why} (row {row}): the file is damaged, or holds other values")
-    return block
 
 
 def parted(header: list[str], width: int, ids: int, path, any_corner: bool = False) -> tuple[list[str], list[str]]:
@@ -257,10 +225,9 @@ def parted(header: list[str], width: int, ids: int, path, any_corner: bool = Fal
 def words(path, separator: str | None = None, *, heading: bool = True, quoted: bool = True, whole: bool = True):
     """A table of words as a DataFrame of str, every field as it stands.
 
-    What is not UTF-8 is taken for Latin-1, where every byte is a letter. Without a `heading` the columns are called
-    ``"0"``, ``"1"`` and so on; one that is a field shorter than the rows, as R writes it, leaves out the first:
-    ``"name"``. Unless `quoted`, a quotation mark is a sign like others. `whole`: see :func:`opened`.
-    :class:`DataError` if the file is damaged, or a row has another number of fields than the header.
+    What is not UTF-8 is taken for Latin-1. Without a `heading` the columns are called ``"0"``, ``"1"`` and so on; the
+    first is ``"name"`` where a heading leaves it out, as R does. Unless `quoted`, a quotation mark is a sign like
+    others. `whole`: see :func:`opened`. :class:`DataError` if the file is damaged, or a row has more or fewer fields.
     """
     separator = separator or separator_of(path)
     with opened(path, whole=whole) as stream:
@@ -277,37 +244,41 @@ def words(path, separator: str | None = None, *, heading: bool = True, quoted: b
     names = ["name"] * (len(names) + 1 == len(rows[0])) + names
     wrong = next((i for i, row in enumerate(rows) if len(row) != len(names)), None)
     if wrong is not None:
-        raise DataError(
-            f"{path.name} has {many(len(rows[wrong]), 'field')} in row {wrong + 1} where {len(names)} are due: "
-            f"it is damaged or another table, {AGAIN}"
-        )
+        found = f"{many(len(rows[wrong]), 'field')} in row {wrong + 1} where {len(names)} are due"
+        raise DataError(f"{path.name} has {found}: it is damaged or another table, {AGAIN}")
     return pd.DataFrame(rows, columns=pd.Index(names, dtype=object), dtype=object)
+
+
+def beginning(stream, separator: str) -> tuple[bytes, bytes, Iterator[bytes], int]:
+    """The header of a table, its first row (empty where there is none), the other lines, and how many were comments."""
+    lines, comments = (line for line in stream if line != b"\n"), 0
+    head, row = next(lines, b""), next(lines, b"")
+    # "#id" begins a header: the next line is as long and ends in a number. Other lines with # are comments.
+    while head.startswith(ASIDE) and row and not _heads(head, row, separator):
+        head, row, comments = row, next(lines, b""), comments + 1
+    return head, row, lines, comments
 
 
 def read(paths, *, transposed: bool = False, annotation=()):
     """A table of numbers: the first column names the cells, the first row the genes.
 
-    One file, gzipped or not, its fields parted by commas, tabs, semicolons or blanks. A table written by R, whose
-    header names the genes only, is read as well; so is one under lines of comment that begin with ``#``.
-    :class:`DataError` if it is damaged, describes cells and holds no expression, a cell stands twice, or a column holds
-    words.
+    One file, gzipped or not, its fields parted by commas, tabs, semicolons, blanks or bars; its header may name the
+    genes only, as R writes it, and stand under lines of comment that begin with ``#``. :class:`DataError` if it is
+    damaged, describes cells and holds no expression, a cell stands twice, or a column holds words.
 
-    Where `transposed`, rows are genes and columns cells; what is returned has cells in rows. The columns `annotation`
-    describe the rows: they go to ``obs``, or to ``var`` where `transposed`. ``X``: int64 or float64 ndarray, rounded by
-    the door. Units are not known; missing values are NaN, and genes may stand twice, for the door to judge.
-    ``uns["notes"]``: columns that only count the rows and were left out.
+    Where `transposed`, rows are genes and columns cells. The columns `annotation` describe the rows: they go to
+    ``obs``, or to ``var`` where `transposed`. ``X``: int64 or float64 ndarray, cells × genes, missing values NaN, genes
+    perhaps twice, for the door to judge. ``uns["notes"]``: columns that only count the rows and were left out.
     """
     (path,) = paths
-    separator, comments = separator_of(path), 0
+    separator = separator_of(path)
     with opened(path) as stream:
-        lines = (line for line in stream if line != b"\n")
-        head, row = next(lines, b""), next(lines, b"")
-        # "#id" begins a header: the next line is as long and ends in a number. Other lines with # are comments.
-        while head.startswith(b"#") and row and not _heads(head, row, separator):
-            head, row, comments = row, next(lines, b""), comments + 1
+        head, row, lines, comments = beginning(stream, separator)
         if not row:
             raise DataError(f"{path.name} is empty, 0 cells below its first line: it was cut short, {AGAIN}")
         corner, genes = parted(fields(head, separator), measure(row, separator), 1, path, any_corner=True)
+        if headless(corner, genes):
+            raise DataError(f"{path.name} begins with the row of a gene, {corner[0]!r}: write the names above it")
         if missing := [c for c in annotation if c not in genes]:
             raise DataError(f"{path.name} has no column {missing[0]!r}; it has {shown(genes)}: name another")
         at = (0, *(1 + genes.index(c) for c in annotation))
@@ -318,7 +289,7 @@ def read(paths, *, transposed: bool = False, annotation=()):
         names, X = joined(blocks(chain([row], lines), path, separator, at, genes, **told))
     cells, described = pd.Index(names.pop(0), dtype=object), names.set_axis(list(annotation), axis=1)
     notes = [f"{many(comments, 'line')} of comment left out"] * bool(comments)
-    if _nameless(cells, corner, path):
+    if unnamed(cells, corner, path):
         X, genes = np.column_stack([pd.to_numeric(cells), X]), corner + genes
         cells = pd.RangeIndex(len(cells)).astype(str)
         notes.append("there were no names of cells, so they are numbered")
@@ -330,8 +301,10 @@ def read(paths, *, transposed: bool = False, annotation=()):
         left = many(len(counting), "column")
         notes.append(f"{left} without a name, which only count the rows or are empty, left out")
     described = described.replace("", np.nan).apply(lambda c: c if holds_words(c) else pd.to_numeric(c))
+    if transposed:
+        X, genes, cells = X.T, cells, genes
     told = {"duplicated_genes": True, "notes": notes, "var" if transposed else "obs": described}
-    return named(X.T, cells, genes, path.name, **told) if transposed else named(X, genes, cells, path.name, **told)
+    return named(X, genes, cells, path.name, **told)
 
 
 def holds_words(values) -> bool:
@@ -344,18 +317,3 @@ def _heads(head, row, separator) -> bool:
     last = fields(row, separator)[-1].strip()
     number = re.fullmatch(r"[-+]?\d+([.,]\d*)?([eE][-+]?\d+)?", last)
     return bool(number) and measure(row, separator) - measure(head, separator) in (0, 1)
-
-
-def _nameless(cells, corner, path) -> bool:
-    """Whether the first column is a gene's, as in a table saved without the names of its cells; doubt is told."""
-    if (cells == "").any():
-        raise DataError(f"{path.name} has {many(int((cells == '').sum()), 'cell')} without a name: write one for each")
-    if not corner or CORNERS.fullmatch(corner[0]) or pd.to_numeric(cells, errors="coerce").isna().any():
-        return False
-    if corner[0] in symbols("human") | symbols("mouse") or ENSEMBL.match(corner[0]):
-        return True
-    cure = "save it with a first column of cell names (in pandas, without index=False)"
-    if cells.has_duplicates:
-        raise DataError(f"{path.name} has no names of cells: under {corner[0]!r} stand numbers, as of a gene; {cure}")
-    warn(f"{path.name} names cells by the numbers under {corner[0]!r}: if that is a gene, {cure}")
-    return False

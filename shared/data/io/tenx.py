@@ -9,10 +9,12 @@ from scipy import sparse
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
-from shared.data.io import MISSING, named, names_of_files
-from shared.data.io.tables import AGAIN, BLOCK, opened, refused, sound, words
+from shared.data.io import named, names_of_files
+from shared.data.io.tables import AGAIN, BLOCK, opened, refused, words
+from shared.data.validate.names import distinct
+from shared.data.validate.structure import fitted
+from shared.data.validate.values import sound
 
-BARCODE = r"(?:.*[#_:])?[ACGTN]{8,}(?:-\d+)?"
 KINDS = {  # the kind of a file by how its name ends
     "matrix": re.compile(r"(matrix|\.mtx|^mtx)(\.mtx)?(\.gz)?$", re.IGNORECASE),
     "genes": re.compile(r"(genes|features)\.tsv(\.gz)?$", re.IGNORECASE),
@@ -31,15 +33,15 @@ def kind_of(path) -> str | None:
 def counted(path, notes: list | None = None):
     """A Matrix Market file of counts, features × cells, as CSR of cells × features; what was summed goes to `notes`.
 
-    Its entries are read as a table: SciPy's reader takes 1.5 for 1 and 0x3 for 0 where whole numbers are stated, and
-    dies of a byte of zeros. :class:`DataError` if the file is damaged, holds a value that is no count, or, without
-    `notes`, two of one place.
+    SciPy's reader would take 1.5 for 1 where whole numbers are stated. :class:`DataError` if the file is damaged, holds
+    a value that is no count, or, without `notes`, two of one place.
     """
     with opened(path, whole=False) as stream:  # the number of entries is stated
         head, size = stream.readline(200), next((line for line in stream if not line.startswith(b"%")), b"")
         stated = SIZES.fullmatch(size)
         if not (stated and HEAD.fullmatch(head)):
-            raise DataError(f"{path.name} is no Matrix Market file of coordinates that states its size: {AGAIN}")
+            needed = "a general Matrix Market file of coordinates and whole or real numbers that states its size"
+            raise DataError(f"{path.name} is not {needed}: write it so (scipy.io.mmwrite does), or {AGAIN}")
         n_rows, n_columns, n = map(int, stated.groups())
         rule = {"sep": r"\s+", "header": None, "na_filter": False, "low_memory": False, "chunksize": BLOCK}
         parts = [_entries(part, n_rows, n_columns, path) for part in pd.read_csv(stream, **rule)]
@@ -95,37 +97,6 @@ def barcodes(path) -> pd.Index:
     return pd.Index(names, dtype=object)
 
 
-def fitted(X, genes: pd.DataFrame, cells: pd.Index, what: str) -> None:
-    """Refuse names that do not fit the matrix, or stand in each other's place."""
-    if X.shape == (len(cells), len(genes)):
-        like = [pd.Series(n, dtype=object).astype(str).str.fullmatch(BARCODE).mean() for n in (genes["id"], cells)]
-        if like[0] > 0.5 > like[1]:  # a square matrix has room for its names either way
-            raise DataError(f"{what}: the genes look like barcodes, and the barcodes do not: the two files are swapped")
-        return
-    swapped = X.shape == (len(genes), len(cells))
-    cure = "the two files are swapped, or the matrix lies on its side" if swapped else "they do not belong together"
-    raise DataError(
-        f"{what}: the matrix is {X.shape[1]:,} genes × {X.shape[0]:,} cells, and there are names of {len(genes):,} "
-        f"genes and {len(cells):,} cells: {cure}, or one was cut short"
-    )
-
-
-def distinct(short, full, what: str) -> np.ndarray:
-    """The short name of each gene where no other gene has it, else its full name; full names must differ.
-
-    Renaming the second of two that share a symbol by a number makes a gene that no other data set has, and summing them
-    is the reader's choice (:func:`~shared.data.genes.translate.merge_duplicates`).
-    """
-    short, full = pd.Series(np.asarray(short, dtype=object)), pd.Series(np.asarray(full, dtype=object))
-    names = short.where(~(short.duplicated(keep=False) | short.isin(MISSING)), full)
-    # A full name may be another gene's short name: "1-Dec" the symbol, and "1-Dec" the label of an unnamed row.
-    names = names.where(~(names.duplicated(keep=False) & (names != full)), full)
-    twice = names[names.duplicated()].unique()
-    if len(twice):
-        raise DataError(f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): damaged, {AGAIN}")
-    return names.to_numpy(dtype=object)
-
-
 def triplet(paths, notes: list | None = None):
     """Matrix, features and barcodes of one folder, read and put in their places; the files in any order."""
     kinds = [kind_of(path) for path in paths]
@@ -142,16 +113,15 @@ def triplet(paths, notes: list | None = None):
 def folder(paths, *, feature_type: str | None = GENES):
     """A matrix, its genes and its barcodes, three files in any order and told apart by their names, as AnnData.
 
-    Layout, gzipped or not: ``matrix.mtx`` (Matrix Market, genes × cells, whole numbers); version 2 ``genes.tsv`` (id,
-    symbol), version 3 ``features.tsv.gz`` (id, symbol, type: with antibodies the file holds several types, of which
-    `feature_type` is kept, or all for None); ``barcodes.tsv``.
+    Layout, gzipped or not: ``matrix.mtx`` (Matrix Market, genes × cells, whole numbers); ``genes.tsv`` (id, symbol) of
+    version 2, or ``features.tsv.gz`` (id, symbol, type) of version 3, of whose types `feature_type` is kept, or all for
+    None; ``barcodes.tsv``.
 
     ``X``: CSR, counts; entries of one place are summed, and ``uns["notes"]`` says so. ``var``: id, symbol,
     feature_type. Genes are named by symbols; two that share one keep their ids. :class:`DataError` if a file is damaged
     or missing, sizes do not match, or genes and barcodes are swapped.
     """
-    notes: list[str] = []
-    return _made(*triplet(paths, notes), feature_type, names_of_files(paths), notes)
+    return _made(*triplet(paths, notes := []), feature_type, names_of_files(paths), notes)
 
 
 def h5(paths, *, feature_type: str | None = GENES, genome: str | None = None):
@@ -210,10 +180,8 @@ def _made(X, genes, cells, feature_type, what, notes):
         kept = (genes["feature_type"] == feature_type).to_numpy()
         if not kept.any():
             types = genes["feature_type"].unique()
-            raise DataError(
-                f"{what} has no features of type {feature_type!r}; it has {shown(types)}: choose one, "
-                f"load(..., feature_type={types[0]!r})"
-            )
+            has = f"has no features of type {feature_type!r}; it has {shown(types)}"
+            raise DataError(f"{what} {has}: choose one, load(..., feature_type={types[0]!r})")
         if not kept.all():
             left = shown(genes.loc[~kept, "feature_type"].unique())
             notes.append(f"{many(int((~kept).sum()), 'feature')} of other types left out ({left})")

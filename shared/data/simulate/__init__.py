@@ -4,14 +4,13 @@ Every function draws from one model. Gene g of cell i, of type t and batch b, ha
 
     eta = a[g] + L[t, g] + shift[b, g] + stretch[b] * L[t, g] + own[b, t, g]
 
-where a is how much a gene is expressed at all, L the gene programmes of the types, and the rest what a batch does: a
-shift of each gene, a stretch of the types' differences, and a shift of its own for each type. Rates are made shares of
-the cell's depth, D[i] (log-normal), and counts are drawn from a negative binomial:
+where a is how much a gene is expressed at all, L the gene programmes of the types, and the rest what a batch does.
+Rates are made shares of the cell's depth, D[i] (log-normal), and counts are drawn from a negative binomial:
 
     mu[i, g] = D[i] * softmax(eta)[g],   x ~ Poisson(mu * Gamma(1 / dispersion, dispersion))
 
-so that the variance is mu + dispersion * mu**2. What is returned says in ``uns["truth"]`` what was drawn, and
-``uns["simulated"]`` is True: show the word wherever such data are shown. One seed gives the same bytes each time.
+so that the variance is mu + dispersion * mu**2. ``uns["truth"]`` says what was drawn, and ``uns["simulated"]`` is True:
+show the word wherever such data are shown. One seed gives the same bytes each time.
 """
 
 from shared.data.simulate.domains import domains

@@ -7,7 +7,7 @@ from scipy.special import expit
 from sklearn.decomposition import PCA
 
 from shared.data.cells import array_of, label_array, table_of_cells
-from shared.data.constraints import NotNegative, Probability, require
+from shared.data.constraints import NotNegative, Probability, Whole, require
 from shared.data.errors import DataError
 
 
@@ -53,13 +53,12 @@ def domains(
 
     Raises
     ------
-    SettingError
-        If a dial cannot be set so.
-    DataError
-        If there is no such column, fewer than two types, or `along` does not fit or does not vary.
+    SettingError, DataError
+        If a dial cannot be set so, there is no such column, fewer than two types, or `along` does not fit or vary.
     """
     require(NotNegative(), covariate=covariate, prior=prior)
     require(Probability(), concept=concept)
+    require(Whole(), seed=seed)
     if table_of_cells(adata) is None or label not in adata.obs:
         raise DataError(f"an AnnData with obs[{label!r}] is needed: pass the column's name as label=")
     rng, out = np.random.default_rng(seed), adata.copy()
@@ -70,9 +69,7 @@ def domains(
     if covariate:
         z = _first_component(adata, seed) if along is None else array_of(along, "along", float)
         if z.shape != (adata.n_obs,) or not np.isfinite(z).all() or not z.std() > 0:
-            raise DataError(
-                f"along has shape {z.shape} for {adata.n_obs} cells: give a finite number a cell, not all one"
-            )
+            raise DataError(f"along has shape {z.shape}: give a finite number a cell ({adata.n_obs}), not all one")
         log_odds = log_odds + covariate * (z - z.mean()) / z.std()
     target = rng.random(adata.n_obs) < expit(log_odds)
     other = target & (kind < 2) & (rng.random(adata.n_obs) < concept)

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from shared.data.errors import DataError
+from shared.data.genes.lists import names_of
 
 NAMES = ("Alpha", "Beta", "Gamma", "Delta", "Epsilon", "Zeta", "Eta", "Theta", "Iota", "Kappa", "Lambda", "Mu")
 
@@ -13,7 +14,7 @@ def type_names(labels) -> list[str]:
     """Names of the types, of a number of them or of a list of names."""
     if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
         labels = [NAMES[i] if i < len(NAMES) else f"Type {i + 1}" for i in range(labels)]
-    names = [str(n) for n in labels]
+    names = names_of(labels, "labels")
     if not names or len(set(names)) < len(names):
         raise DataError(f"labels={labels!r}: give different names, at least one")
     return names
@@ -36,6 +37,8 @@ def draw_truth(
     """The programmes, drawn or those of another simulation, and what each batch does to them."""
     if programmes is None:
         programmes = draw_programmes(rng, n_genes, len(names), effect)
+    if lost := {"base", "types"} - {*programmes}:
+        raise DataError(f"programmes lack {' and '.join(sorted(lost))}: give uns['truth'] of another simulation")
     base, types = np.asarray(programmes["base"], float), np.asarray(programmes["types"], float)
     if base.shape != (n_genes,) or types.shape != (len(names), n_genes):
         raise DataError(f"programmes are for {' × '.join(map(str, types.shape))}, asked are {len(names)} × {n_genes}")

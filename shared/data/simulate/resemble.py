@@ -23,12 +23,10 @@ def like(adata, n_cells: int | None = None, *, label: str = "cell_type", seed: i
     ----------
     adata : AnnData
         Counts, cells × genes, in ``layers["counts"]`` or ``X``.
-    n_cells : int, optional
-        As many as there are, without it.
+    n_cells, seed : int
+        As many cells as there are, where `n_cells` is not given.
     label : str
         Column of ``obs``; where it is missing all cells are of one type.
-    seed : int
-        Of everything.
     """
     X, totals = count_matrix(adata)
     X = sparse.csr_matrix(X)
@@ -36,6 +34,7 @@ def like(adata, n_cells: int | None = None, *, label: str = "cell_type", seed: i
         raise DataError("like() needs counts: give the data before normalisation, or layers['counts']")
     n_cells = X.shape[0] if n_cells is None else n_cells
     require(Whole(1), n_cells=n_cells)
+    require(Whole(), seed=seed)
     words = adata.obs[label].astype(str).to_numpy() if label in adata.obs else np.repeat("cells", X.shape[0])
     names, kind = np.unique(words, return_inverse=True)
     share = np.stack([np.asarray(X[kind == t].sum(0)).ravel() / totals[kind == t].sum() for t in range(len(names))])

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from shared.data.constraints import NotNegative, OneOf, Positive, Probability, Whole, check, require
 from shared.data.simulate import model
 
-BOTH = dict.fromkeys(("n_genes", "n_batches"), Whole(1)) | {"depth": Positive(), "confounding": Probability()}
+BOTH = {"n_genes": Whole(1), "n_batches": Whole(1), "depth": Positive(), "confounding": Probability(), "seed": Whole()}
 BOTH |= dict.fromkeys(("dispersion", "effect", "location", "scale"), NotNegative())
 CELLS = BOTH | {"n_cells": Whole(1), "composition": Probability()}
 CELLS |= dict.fromkeys(("depth_sd", "gene_specific"), NotNegative())
@@ -41,12 +41,10 @@ def cells(
 
     Parameters
     ----------
-    n_cells, n_genes : int
-        Shape.
+    n_cells, n_genes, n_batches, seed : int
+        Shape, batches of equal size up to one cell, and the seed of everything.
     labels : int or sequence of str
         How many types, or their names.
-    n_batches : int
-        Batches, of equal size up to one cell.
     depth, depth_sd : float
         Median counts a cell, and the standard deviation of their natural logarithm.
     dispersion : float
@@ -61,9 +59,7 @@ def cells(
     confounding : float
         Share of cells whose type is decided by their batch: at 1 no type is in two batches, if there are types enough.
     programmes : dict, optional
-        ``"base"`` (genes,) and ``"types"`` (types, genes), log rates, of another simulation: ``uns["truth"]`` of it.
-    seed : int
-        Of everything.
+        ``uns["truth"]`` of another simulation: ``"base"`` (genes,) and ``"types"`` (types, genes), log rates.
 
     Returns
     -------
@@ -74,10 +70,8 @@ def cells(
 
     Raises
     ------
-    SettingError
-        If a number, or a choice, is impossible.
-    DataError
-        If options do not fit together.
+    SettingError, DataError
+        If an option is impossible, or options do not fit together.
     """
     options = locals()
     check(options, CELLS)
@@ -103,6 +97,7 @@ def many(n_sets: int = 60, *, seed: int = 0, **options) -> Iterator[ad.AnnData]:
     like, its own batch effect.
     """
     require(Whole(1), n_sets=n_sets)
+    require(Whole(), seed=seed)
     names = model.type_names(options.get("labels", 6))
     rng = np.random.default_rng(seed)
     shared = model.draw_programmes(rng, options.get("n_genes", 2000), len(names), options.get("effect", 1.5))
@@ -138,10 +133,8 @@ def bulk(
         As in :func:`cells`.
     units : {"log", "counts", "tpm"}
         ``"log"`` is log2(1 + TPM). Gene lengths are log-normal around two kilobases, and in the truth.
-    depth : float
-        Median counts a sample.
-    purity : float
-        Share of the sample's own tissue, 0 to 1.
+    depth, purity : float
+        Median counts a sample, and the share of its own tissue, 0 to 1.
     label : str
         Column of ``obs`` that holds the tissue.
 
@@ -184,18 +177,12 @@ def multiome(n_cells=1000, n_genes=1000, n_peaks=3000, *, links=2, open_share=0.
 
     Parameters
     ----------
-    n_cells, n_genes : int
-        Of the RNA, which is that of :func:`cells` with `options`.
-    n_peaks : int
-        Regions.
-    links : int
-        Peaks a gene, where there are peaks enough.
+    n_cells, n_genes, seed, **options
+        Of the RNA, which is that of :func:`cells`.
+    n_peaks, links : int
+        Regions, and how many of them follow a gene, where there are enough.
     open_share : float
         Mean share of peaks open in a cell.
-    seed : int
-        Of everything.
-    **options
-        Of :func:`cells`.
 
     Returns
     -------

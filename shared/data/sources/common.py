@@ -9,9 +9,9 @@ from scipy import sparse
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
-from shared.data.io import MISSING, named, names_of_files
+from shared.data.io import named, names_of_files
 from shared.data.io.tables import AGAIN, blocks, fields, joined, measure, opened, parted, separator_of
-from shared.data.io.tenx import distinct
+from shared.data.validate.names import MISSING, distinct
 from shared.data.validate.structure import column_of
 
 

@@ -69,10 +69,8 @@ def _expression(path, genes_path):
         genes = genes_path.read_text(encoding="utf-8").split()
     wrong = next((n for n, t in tensors.items() if t.shape != (len(genes),)), None)
     if wrong is not None:
-        raise DataError(
-            f"{path.name}: line {wrong[:80]!r} has {tensors[wrong].dtype} of shape {tensors[wrong].shape}, but "
-            f"{genes_path.name} names {len(genes)} genes: the files do not belong together"
-        )
+        said = f"line {wrong[:80]!r} has shape {tensors[wrong].shape}, but {genes_path.name} names {len(genes)} genes"
+        raise DataError(f"{path.name}: {said}: the files do not belong together")
     table = pd.DataFrame(np.stack(list(tensors.values())), index=[plain(n) for n in tensors], columns=genes)
     if not np.isfinite(table.to_numpy()).all():
         raise DataError(f"{path.name} holds values that are NaN or infinite: fetch it again")

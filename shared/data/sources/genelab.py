@@ -9,13 +9,7 @@ from shared.data.errors import DataError
 from shared.data.genes.lists import many
 from shared.data.sources.common import assembled, numbers
 
-CONDITIONS = {
-    "FLT": "flight",
-    "GC": "ground",
-    "BSL": "basal",
-    "VIV": "vivarium",
-    "CC": "cohort control",
-}
+CONDITIONS = {"FLT": "flight", "GC": "ground", "BSL": "basal", "VIV": "vivarium", "CC": "cohort control"}
 TISSUES = {
     "EDL": "extensor digitorum longus",
     "TA": "tibialis anterior",

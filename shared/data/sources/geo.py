@@ -11,8 +11,8 @@ from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
 from shared.data.io import names_of_files
 from shared.data.io.tables import AGAIN, blocks, fields, joined, opened
-from shared.data.io.tenx import distinct
 from shared.data.sources.common import assembled, facts, labels, numbers, plain, together
+from shared.data.validate.names import distinct
 from shared.data.validate.structure import column_of
 
 
@@ -32,8 +32,8 @@ def umi(paths):
         species = re.match(r"human|mouse", donor)
         ids, genes, X = numbers(path, ids=3, units="counts")
         said = labels(ids.set_index(ids.columns[0]))
-        obs = pd.DataFrame(
-            {"cell_type": column_of(said, "assigned_cluster", path.name), "donor": donor, "batch": donor}
+        obs = pd.DataFrame({"cell_type": column_of(said, "assigned_cluster", path.name)}).assign(
+            donor=donor, batch=donor
         )
         obs = obs.assign(species=species and species[0], barcode=column_of(said, "barcode", path.name))
         parts.append((X, genes, obs, path.name))

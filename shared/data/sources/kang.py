@@ -4,9 +4,10 @@ import pandas as pd
 
 from shared.data.io import names_of_files
 from shared.data.io.tables import words
-from shared.data.io.tenx import barcodes, counted, distinct, features, fitted
+from shared.data.io.tenx import barcodes, counted, features
 from shared.data.sources.common import assembled, facts, one_of_each, together
-from shared.data.validate.structure import column_of
+from shared.data.validate.names import distinct
+from shared.data.validate.structure import column_of, fitted
 
 FILES = {"genes": r"genes\.tsv", "cells": r"tsne\.df"}
 HALVES = {"ctrl": "GSM2560248", "stim": "GSM2560249"}

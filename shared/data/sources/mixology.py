@@ -41,7 +41,6 @@ def read(paths):
         raise DataError(f"{names_of_files(paths)} have no gene in common: the files do not belong together")
     left = sorted({len(genes) - len(shared) for _, genes, _, _ in found} - {0})
     notes = [f"genes that not every batch reports left out ({shown(left)} of a batch)"] if left else []
-    X, genes, obs = together(
-        (X[genes.get_indexer(shared)].T.tocsr(), shared, obs, name) for X, genes, obs, name in found
-    )
+    parts = ((X[genes.get_indexer(shared)].T.tocsr(), shared, obs, name) for X, genes, obs, name in found)
+    X, genes, obs = together(parts)
     return assembled(X, genes, obs, "counts", names_of_files(paths), notes=notes)

@@ -8,9 +8,10 @@ from scipy import sparse
 from shared.data.errors import DataError
 from shared.data.genes.lists import many
 from shared.data.io import names_of_files
-from shared.data.io.tables import refused, sound, words
+from shared.data.io.tables import refused, words
 from shared.data.io.tenx import text_of
 from shared.data.sources.common import assembled, labels, together
+from shared.data.validate.values import sound
 
 BLOCK = 8_000_000  # numbers read at a time
 

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from shared.data.io.tables import refused, sound
+from shared.data.io.tables import refused
 from shared.data.io.tenx import text_of
 from shared.data.sources.common import assembled
+from shared.data.validate.values import sound
 
 COUNTED = ("n_genes", "percent_mito", "n_counts")
 PANEL = "_TotalSeqB"  # the kind of antibody, at the end of each name

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from shared.data.io.tables import blocks, joined, opened, sound, words
-from shared.data.io.tenx import distinct
+from shared.data.io.tables import blocks, joined, opened, words
 from shared.data.sources.common import assembled, facts, header
+from shared.data.validate.names import distinct
+from shared.data.validate.values import sound
 
 # Column of obs to heading of the sdrf, without blanks and in lower case.
 COLUMNS = {

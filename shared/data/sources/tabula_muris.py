@@ -8,8 +8,9 @@ import pandas as pd
 from shared.data.errors import DataError
 from shared.data.genes.lists import many
 from shared.data.io.tables import refused, words
-from shared.data.io.tenx import distinct, kind_of, triplet
+from shared.data.io.tenx import kind_of, triplet
 from shared.data.sources.common import assembled, facts, numbers, one_of_each, together
+from shared.data.validate.names import distinct
 
 FILES = {"data": r"\.zip$", "annotations": r"(?i)^annotations", "metadata": r"(?i)^metadata"}
 COLUMNS = {

@@ -6,9 +6,10 @@ import pandas as pd
 from shared.data.constraints import OneOf, require
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
-from shared.data.io import MISSING
-from shared.data.io.tables import blocks, opened, sound, words
+from shared.data.io.tables import blocks, opened, words
 from shared.data.sources.common import assembled, facts, gene_names, header
+from shared.data.validate.names import MISSING
+from shared.data.validate.values import sound
 
 ABSENT = tuple(MISSING - {""})
 # Columns of obs, and what the hubs call them.

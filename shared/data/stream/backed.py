@@ -13,6 +13,7 @@ from scipy import sparse
 
 from shared.data.errors import DataError
 from shared.data.genes.lists import many, shown
+from shared.data.validate.structure import widened
 
 SPAN = 4096  # cells read at once
 GAP = 4  # unwanted cells that are read along rather than read around: cheaper than another call
@@ -102,10 +103,14 @@ class Backed:
                 found = self._read_sparse(X, rows)
             else:
                 found = np.concatenate([X[first:last][wanted - first] for first, last, wanted in _spans(rows)])
-        values = found.data if self.sparse else found
+        if self.sparse and not found.has_canonical_format:  # an entry stored in two parts would be logged in two parts
+            found = widened(found)
+            found.sum_duplicates()
+        with np.errstate(over="ignore"):
+            values = (found.data if self.sparse else found).astype(np.float32, copy=False)
         # A sum is finite only if every value is; it costs a tenth of asking each of them.
-        if values.dtype.kind == "f" and not np.isfinite(values.sum(dtype=np.float64)):
-            self._refuse_holes(found, rows)
+        if not np.isfinite(values.sum(dtype=np.float64)):
+            self._refuse_holes(sparse.coo_matrix(found), rows)
         return found
 
     def _read_sparse(self, X, rows):
@@ -130,14 +135,13 @@ class Backed:
         parts = values, columns.astype(small, copy=False), starts.astype(small)
         return sparse.csr_matrix(parts, shape=(len(rows), self.shape[1]), copy=False)
 
-    def _refuse_holes(self, X, rows):
-        stored = sparse.coo_matrix(X)
-        bad = ~np.isfinite(stored.data)
-        cells, genes = stored.row[bad], stored.col[bad]
+    def _refuse_holes(self, stored, rows):
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(stored.data.astype(np.float32))
+        first = f"first in cell {rows[stored.row[bad][0]]:,}, gene {self.genes[stored.col[bad][0]]}"
+        said = f"{many(int(bad.sum()), 'value')} between cells {rows[0]:,} and {rows[-1]:,}, {first}"
         raise DataError(
-            f"{self.path.name} holds NaN or infinity: {many(len(cells), 'value')} between cells {rows[0]:,} and "
-            f"{rows[-1]:,}, first in cell {rows[cells[0]]:,}, gene {self.genes[genes[0]]}: fill them or drop "
-            "those genes"
+            f"{self.path.name} holds NaN or infinity, or more than float32 can: {said}: fill them or drop those genes"
         )
 
     def obs(self, name=None):

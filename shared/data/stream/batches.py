@@ -33,9 +33,8 @@ class Batches:
     """One epoch of mini-batches in random order, every cell exactly once; can be gone through again and again.
 
     Blocks of `block` neighbouring cells are read in random order until `buffer` cells are in memory; these are shuffled
-    and handed out. The order depends on `seed` and `epoch` and on nothing else. ``n_cells`` are the cells of this
-    worker, ``classes`` what the codes of ``y`` stand for, and ``position`` the batches handed out in the pass under
-    way.
+    and handed out. ``n_cells`` are the cells of this worker, ``classes`` what the codes of ``y`` stand for, and
+    ``position`` the batches handed out in the pass under way.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ class Batches:
     buffer : int, optional
         Cells held for shuffling; rounded up to whole batches. Without it 16,384, or as many as take 64 MB.
     seed, epoch : int, default 0
-        Name the order of all epochs, and the epoch, which has an order of its own.
+        On which the order depends, and on nothing else.
     cells : int or bool ndarray, optional
         Only these cells, such as the training cells of a split.
     dense : bool, default True
@@ -153,7 +152,8 @@ class Batches:
 
         The state may be of another epoch. :class:`DataError` says that it is of batches that come in another order.
         """
-        if not isinstance(state, dict) or state.get("plan") != self._fingerprint():
+        known = isinstance(state, dict) and state.get("plan") == self._fingerprint()
+        if not known or not all(Whole().accepts(state.get(name)) for name in ("epoch", "position")):
             raise DataError("this is no state of these batches, but perhaps of other batches: make them alike")
         rest = copy.copy(self)
         rest._arrange(state["epoch"])

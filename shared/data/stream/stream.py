@@ -28,7 +28,8 @@ class Stream:
     """Cells of an ``.h5ad`` file, read as needed; ``anndata.experimental.concat_on_disk`` makes one file of several.
 
     :class:`DataError` is raised if the file is missing, damaged, a zarr store, stored by gene (CSC) or without the
-    matrix or the genes asked for. While reading: on NaN, on damage, and when the file changes meanwhile.
+    matrix or the genes asked for. While reading: on NaN, on damage, and when the file changes meanwhile. Entries stored
+    in several parts are summed.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ class Stream:
     def __init__(self, path, *, genes=None, missing="refuse", layer=None, transform=None):
         if not isinstance(path, (str, os.PathLike)):
             raise DataError(f"no file is named by {path}: give one .h5ad file; anndata's concat_on_disk joins several")
+        if transform is not None and not callable(transform):
+            raise DataError(f"transform={transform!r} is no function: give one from cells × genes to the same shape")
         require(OneOf("refuse", "zero"), missing=missing)
         self.transform, self._tried = transform, transform is None
         self.file = Backed(path, layer)
@@ -71,10 +74,8 @@ class Stream:
         if len(lost) == len(self.genes):
             raise DataError(f"{name} names {gene_kind(own)}, none of the genes asked for: try shared.data.to_symbols")
         if lost and missing == "refuse":
-            raise DataError(
-                f"{name} lacks {many(len(lost), 'gene')} of the {len(self.genes):,} asked for ({shown(lost)}): leave "
-                "them out, or fill them with zeros by missing='zero'"
-            )
+            said = f"{name} lacks {many(len(lost), 'gene')} of the {len(self.genes):,} asked for ({shown(lost)})"
+            raise DataError(f"{said}: leave them out, or fill them with zeros by missing='zero'")
         return places(own, self.genes)
 
     def __repr__(self):

@@ -18,7 +18,7 @@ from shared.data.genes.lists import many, shown
 from shared.data.validate.findings import CheckReport, Finding, findings
 from shared.data.validate.names import of_names, of_overlap
 from shared.data.validate.structure import column_of, layer_of, structural
-from shared.data.validate.values import EXACT, LOGGED_MAX, Values, looks_like, scan, units_of
+from shared.data.validate.values import EXACT, LOGGED_MAX, Values, blocks, looks_like, scan, units_of
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -92,7 +92,7 @@ def check(
         # A layer other than counts does not say what it holds.
         units = units_of(adata, values) if layer is None else "counts" if layer == "counts" else None
         found += value_errors(values, units) + _of_looks(values, looks, need, units, adata, layer, row)
-        found += _of_totals(values, looks, adata, row) + _of_storage(X, values)
+        found += _of_totals(X, values, looks, adata, row) + _of_storage(X, values)
         said = adata.uns.get("units")
         if layer is None and units == "log" != said:
             problem = f"says it holds {said}, and was logged since"
@@ -204,7 +204,15 @@ def _of_looks(v, looks, need, units, adata, layer, row) -> list[Finding]:
     )[:1]  # fmt: skip
 
 
-def _of_totals(v, looks, adata, row) -> list[Finding]:
+def _sums_up(X, v, top) -> bool:
+    """Whether a row is the sum of all others, gene by gene."""
+    if v.shape[0] < 3 or v.shape[1] < 2 or not np.isclose(2 * v.totals[top], v.totals.sum(), rtol=1e-6):
+        return False
+    signs = ((np.where(np.arange(rows.start, rows.stop) == top, 1.0, -1.0), block) for rows, block, _ in blocks(X))
+    return bool(np.allclose(sum(sign @ block for sign, block in signs), 0, atol=1e-6 * v.totals[top]))
+
+
+def _of_totals(X, v, looks, adata, row) -> list[Finding]:
     if not v.finite:
         return []
     # A sum of signed values can be zero by chance or by centring, so it says nothing of them.
@@ -222,6 +230,8 @@ def _of_totals(v, looks, adata, row) -> list[Finding]:
          f"has a {row} of a size of its own, {shown([adata.obs_names[top]])} with "
          f"{v.totals[top] / middle:,.0f} times the median",
          "a clump, or a row of totals? look at it, then drop it"),
+        (looks in ("counts", "expected counts", "linear") and _sums_up(X, v, top), "totals", "warning",
+         f"has a {row} that is the sum of all others ({shown([adata.obs_names[top]])})", "drop it"),
         (v.shape[0] == 1, "one cell", "note",
          f"holds a single {row}", "nothing can be compared or learned from it alone"),
         (looks == "equal", "equal", "warning",

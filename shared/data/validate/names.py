@@ -3,19 +3,16 @@
 import re
 from collections.abc import Iterator
 
-from shared.data.errors import DataError
-from shared.data.genes.kinds import (
-    TRANSLATE,
-    cut_version,
-    damaged_names,
-    gene_kind,
-    renamed_names,
-    shouted_mouse,
-    wrong_species,
-)
-from shared.data.genes.lists import UNWRITABLE, gene_hash, many, names_of, once, shown, symbols
+import numpy as np
+import pandas as pd
+
+from shared.data.errors import DataError, warn
+from shared.data.genes import kinds
+from shared.data.genes.lists import UNWRITABLE, gene_hash, many, names_of, once, shown, symbols, tidy
 from shared.data.validate.findings import Finding, findings
 
+# What stands where a name or a value is not known.
+MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "None", "not applicable", "not available", "--"})
 SHOUTED = 0.03  # share of mouse-only names in upper case; human sets hold 0.004, mouse ones written so 0.08
 # What HTSeq, STAR and featureCounts write below the genes: reads that they could not count.
 TALLIES = re.compile(
@@ -24,11 +21,17 @@ TALLIES = re.compile(
 )
 # What describes a cell or sample in a table beside the matrix.
 DESCRIPTIONS = re.compile(
-    r"orig[._]ident|n_?(counts?|features?|genes?|umis?|reads)([_.]\w+)?|(total|pct|percent|log1p|frac)[._]\w+"
+    r"orig[._]ident|n_?(counts?|features?|genes?|umis?|reads)([_.]\w+)?|((total|pct|percent|log1p|frac)[._]\w+|totals?|sums?)"
     r"|(doublet|s|g2m)[._]?scores?|phase|seurat_clusters|leiden|louvain|clusters?|(umap|t?sne|pca?)[_.]\d+"
     r"|(cell|sample|tissue|library|donor|patient|subject)([_.]?(type|id|name|labels?|annotation))?s?"
     r"|(age|sex|gender|bmi|batch|organ|disease|diagnosis|condition|treatment|group|status|stage|barcode|weight|height)"
     r"([_.](years?|days|id|name))?",
+    re.IGNORECASE,
+)
+# Names of a first column: a header that begins so and is one short has lost another column.
+CORNERS = re.compile(
+    r"#?(|x|id|index|names?|row\W?names?|unnamed: 0(\.\d+)?|genes?|probe.*|transcript.*|sample.*|cells?|barcodes?"
+    r"|symbols?|obs|well|(gene|cell|barcode|spot|donor|patient)[._ ]?(id|name|symbol|barcode)s?)",
     re.IGNORECASE,
 )
 DESCRIBES = "describes cells or samples ({names}) and holds no expression"
@@ -46,21 +49,28 @@ def of_names(adata, kind, organism) -> Iterator[Finding]:
     """What deserves a look in the names of genes, which are of `kind` and should be of `organism`."""
     names = names_of(adata)
     if _transposed(adata, kind):
-        problem = f"names genes where cells should be ({shown(adata.obs_names[:3])}: {gene_kind(adata.obs_names)})"
+        rows = f"{shown(adata.obs_names[:3])}: {kinds.gene_kind(adata.obs_names)}"
+        problem = f"names genes where cells should be ({rows})"
         yield Finding("transposed", "error", problem, "it is genes × cells, turn it with adata = adata.T")
         return
-    spaced, described = [n for n in names if n != n.strip()], describing(names)
+    described, told = describing(names), [n for n in names if DESCRIPTIONS.fullmatch(n)]
+    spaced, apart = ([n for n in map(str, own) if n != tidy(n)] for own in (names, adata.obs_names))
     nameless = [n for n in names if n.strip().lower() in ("", "nan", "none", "<na>", "nat")]
-    damaged, retired = damaged_names(names), renamed_names(names)
+    damaged, retired = kinds.damaged_names(names), kinds.renamed_names(names)
     first, was = next(iter(damaged.items()), ("", ()))
     old, new = next(iter(retired.items()), ("", ""))
     tallies = [n for n in names if TALLIES.fullmatch(n)]
     genome = [g for g in GENOMES if any(n.startswith(g) for n in names)]
     yield from findings(
         (described, "no expression", "error", DESCRIBES.format(names=shown(described)), BESIDE),
+        (told and not described, "descriptions", "warning",
+         f"has {many(len(told), 'gene')} named as what describes a cell ({shown(told)})", "move them into obs"),
         (spaced, "spaces", "warning",
-         f"has {many(len(spaced), 'gene name')} with spaces around ({shown(map(repr, spaced))})",
-         "adata.var_names = adata.var_names.str.strip()"),
+         f"has {many(len(spaced), 'gene name')} with spaces around or unseen signs ({shown(map(ascii, spaced))})",
+         "adata.var_names = adata.var_names.map(shared.data.genes.lists.tidy)"),
+        (apart, "spaces of cells", "warning",
+         f"has {many(len(apart), 'cell name')} with spaces around or unseen signs ({shown(map(ascii, apart))})",
+         "adata.obs_names = adata.obs_names.map(shared.data.genes.lists.tidy)"),
         (nameless, "nameless genes", "warning",
          f"has {many(len(nameless), 'gene')} without a name ({shown(map(repr, nameless))})", "name or drop them"),
         (tallies, "tallies", "warning",
@@ -88,13 +98,13 @@ def _transposed(adata, kind) -> bool:
         return False
     cells = [str(n) for n in adata.obs_names]
     writable = not any(UNWRITABLE.search(n) for n in cells)
-    return writable and gene_kind(cells).kind in ("symbols", "ensembl", "transcripts", "probes")
+    return writable and kinds.gene_kind(cells).kind in ("symbols", "ensembl", "transcripts", "probes")
 
 
 def _of_kind(adata, names, kind, organism) -> list[Finding]:
     columns = adata.var.columns
-    wrong = wrong_species(kind, organism)
-    shouted = shouted_mouse(names) if (kind.kind, kind.organism, wrong) == ("symbols", "human", None) else 0
+    wrong = kinds.wrong_species(kind, organism)
+    shouted = kinds.shouted_mouse(names) if (kind.kind, kind.organism, wrong) == ("symbols", "human", None) else 0
     made = []
     if kind.kind == "symbols" and kind.organism in ("human", "mouse"):
         known = symbols(kind.organism)
@@ -110,13 +120,13 @@ def _of_kind(adata, names, kind, organism) -> list[Finding]:
          "sum them to genes first, with the table they were made with"),
         (kind.kind in ("entrez", "probes") and not columns.empty, "ids", "note", f"names genes by {numbered}",
          f"if a column of var holds symbols ({shown(columns)}), to_symbols(adata, column=...)"),
-        (kind.kind == "ensembl" and any(cut_version(n) != n and "." in n for n in names), "versions", "note",
+        (kind.kind == "ensembl" and any(kinds.cut_version(n) != n and "." in n for n in names), "versions", "note",
          "has Ensembl ids with versions", "to_ensembl and to_symbols cut them"),
         (kind.organism == "mixed", "species", mixed, "has genes of human and mouse", "part them before anything else"),
         (wrong, "species", "error", f"has {kind}, not {organism} genes", wrong),
         (shouted > SHOUTED, "species", "warning",
          f"has mouse symbols in upper case ({shouted:.0%} of the names)",
-         f"write them as mouse symbols are, then {TRANSLATE}.to_human"),
+         f"write them as mouse symbols are, then {kinds.TRANSLATE}.to_human"),
         (made, "made unique", "note",
          f"has {many(len(made), 'gene name')} as copies get when made unique ({shown(made)})",
          "take Ensembl ids if there are any, or drop them"),
@@ -132,11 +142,50 @@ def of_overlap(adata, genes, kind) -> list[Finding]:
     shared = len({*have} & {*wanted})
     if shared >= len(wanted) / 2:
         return []
-    theirs, cure = gene_kind(wanted), ""
+    theirs, cure = kinds.gene_kind(wanted), ""
     if kind.kind != theirs.kind and theirs.kind in ("symbols", "ensembl"):
-        cure = f": {TRANSLATE}.to_{theirs.kind} translates what it knows"
+        cure = f": {kinds.TRANSLATE}.to_{theirs.kind} translates what it knows"
     elif {kind.organism, theirs.organism} == {"human", "mouse"}:
-        cure = f": {TRANSLATE}.to_{theirs.organism} translates"
-    kinds = f"the data have {kind} such as {have[0]!r}, the list {theirs} such as {wanted[0]!r}"
+        cure = f": {kinds.TRANSLATE}.to_{theirs.organism} translates"
+    said = f"the data have {kind} such as {have[0]!r}, the list {theirs} such as {wanted[0]!r}"
     problem = f"shares {shared:,} of {many(len(wanted), 'gene')} with the reference list"
-    return [Finding("overlap", "warning" if shared else "error", problem, kinds + cure)]
+    return [Finding("overlap", "warning" if shared else "error", problem, said + cure)]
+
+
+def distinct(short, full, what: str) -> np.ndarray:
+    """The short name of each gene where no other gene has it, else its full name; full names must differ.
+
+    Renaming the second of two that share a symbol by a number makes a gene that no other data set has, and summing them
+    is the reader's choice (:func:`~shared.data.genes.translate.merge_duplicates`).
+    """
+    short, full = pd.Series(np.asarray(short, dtype=object)), pd.Series(np.asarray(full, dtype=object))
+    names = short.where(~(short.duplicated(keep=False) | short.isin(MISSING)), full)
+    # A full name may be another gene's short name: "1-Dec" the symbol, and "1-Dec" the label of an unnamed row.
+    names = names.where(~(names.duplicated(keep=False) & (names != full)), full)
+    twice = names[names.duplicated()].unique()
+    if len(twice):
+        raise DataError(f"{what} names {many(len(twice), 'gene')} more than once ({shown(twice)}): fetch it again")
+    return names.to_numpy(dtype=object)
+
+
+def headless(corner, names) -> bool:
+    """Whether a table's first line is no header but the row of a gene, as where a program counts reads."""
+    if not corner or not names or not all(re.fullmatch(r"[-+.eE]*\d[-+.\deE]*", name.strip()) for name in names):
+        return False
+    first = corner[0]
+    return bool(kinds.ENSEMBL.match(first) or TALLIES.fullmatch(first) or first in symbols("human") | symbols("mouse"))
+
+
+def unnamed(cells, corner, path) -> bool:
+    """Whether the first column is a gene's, as in a table saved without the names of its cells; doubt is told."""
+    if (cells == "").any():
+        raise DataError(f"{path.name} has {many(int((cells == '').sum()), 'cell')} without a name: write one for each")
+    if not corner or CORNERS.fullmatch(corner[0]) or pd.to_numeric(cells, errors="coerce").isna().any():
+        return False
+    if corner[0] in symbols("human") | symbols("mouse") or kinds.ENSEMBL.match(corner[0]):
+        return True
+    cure = "save it with a first column of cell names (in pandas, without index=False)"
+    if cells.has_duplicates:
+        raise DataError(f"{path.name} has no names of cells: under {corner[0]!r} stand numbers, as of a gene; {cure}")
+    warn(f"{path.name} names cells by the numbers under {corner[0]!r}: if that is a gene, {cure}")
+    return False

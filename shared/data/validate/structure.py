@@ -13,6 +13,7 @@ from shared.data.errors import DataError
 from shared.data.genes.lists import UNWRITABLE, many, shown
 from shared.data.validate.findings import Finding, findings, refuse
 
+BARCODE = r"(?:.*[#_:])?[ACGTN]{8,}(?:-\d+)?"
 MERGE = "shared.data.genes.translate.merge_duplicates sums the copies, or drop them"
 
 
@@ -54,9 +55,8 @@ def name_problems(genes, cells, cure=MERGE) -> Iterator[Finding]:
         odd = f"has {many(len(bad), f'{what} name')} with line breaks or control characters ({shown(map(ascii, bad))})"
         twice = names[names.duplicated()].unique()
         again = f"names {many(len(twice), what)} more than once ({shown(twice)})"
-        yield from findings(
-            (bad, "names", "error", odd, "rename them"), (len(twice), f"{what}s twice", "error", again, todo)
-        )
+        yield from findings((bad, "names", "error", odd, "rename them"))
+        yield from findings((len(twice), f"{what}s twice", "error", again, todo))
 
 
 def layer_of(adata, name, what):
@@ -101,6 +101,8 @@ def matrix_of(X, what="X"):
             X = np.asarray(X)
         except Exception as e:  # rows of several lengths, arrays on another device, ...
             raise DataError(f"{what} is no matrix ({e}): give an array, a sparse matrix or a DataFrame") from e
+        if X.ndim == 0:
+            raise DataError(f"{what} is no matrix ({X.item()!r:.40}): give an array, a sparse matrix or a DataFrame")
     if type(X) is np.ndarray and X.dtype == object and X.ndim == 2 and _are_numbers(X.ravel()):
         X = np.where(pd.isna(X), np.nan, X).astype(np.float64)
     refuse(matrix_problems(X), what)
@@ -155,3 +157,16 @@ def matrix_problems(X) -> Iterator[Finding]:
 
 def _on_disk(X) -> bool:
     return type(X).__module__.partition(".")[0] in ("h5py", "anndata") and hasattr(X, "shape") and hasattr(X, "dtype")
+
+
+def fitted(X, genes: pd.DataFrame, cells: pd.Index, what: str) -> None:
+    """Refuse names that do not fit the matrix, or stand in each other's place."""
+    if X.shape == (len(cells), len(genes)):
+        like = [pd.Series(n, dtype=object).astype(str).str.fullmatch(BARCODE).mean() for n in (genes["id"], cells)]
+        if like[0] > 0.5 > like[1]:  # a square matrix has room for its names either way
+            raise DataError(f"{what}: the genes look like barcodes, and the barcodes do not: the two files are swapped")
+        return
+    swapped = X.shape == (len(genes), len(cells))
+    cure = "the two files are swapped, or the matrix lies on its side" if swapped else "they do not belong together"
+    names, shape = (f"{g:,} genes and {c:,} cells" for g, c in ((len(genes), len(cells)), X.shape[::-1]))
+    raise DataError(f"{what}: the matrix is of {shape}, and there are names of {names}: {cure}, or one was cut short")

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from shared.data.catalogue import UNITS
 from shared.data.errors import DataError
+from shared.data.genes.lists import shown
 from shared.data.validate.structure import matrix_problems
 
 BLOCK = 2**20  # values looked at in one go: 8 MB as float64
@@ -183,6 +184,20 @@ def is_whole(values) -> np.ndarray:
         return np.ones(values.shape, bool)
     nearest = np.rint(values)
     return np.abs(values - nearest) <= 1e-9 * np.abs(nearest)
+
+
+def sound(block, units: str, names, path):
+    """`block`, if it holds what `units` can be: finite in float32, not negative unless logged, whole if counts."""
+    wrong, why = ~(np.abs(block) <= FLOAT32_MAX), "is not finite, or beyond what float32 holds"
+    if units not in ("log", "z") and not wrong.any():
+        wrong, why = block < 0, f"is negative among {'counts' if units == 'counts' else 'values that are not logged'}"
+    if units == "counts" and not wrong.any():
+        wrong, why = ~is_whole(block), "is a fraction among counts"
+    if wrong.any():
+        at = tuple(np.argwhere(wrong)[0])
+        row = shown(names.iloc[[at[0]], 0]) if names.shape[1] else f"{at[0] + 1:,} of a block"
+        raise DataError(f"{path.name}: {block[at]} {why} (row {row}): the file is damaged, or holds other values")
+    return block
 
 
 def refuse_logs(values, units, what: str, cure: str) -> None:

@@ -32,6 +32,8 @@ def test_one_definition_of_the_hash():
     [
         ("TP53", "list of names, not str"),
         (7, "not int"),
+        ({"TP53", "CD3E"}, "list of names, not set"),
+        (frozenset(["TP53"]), "list of names, not frozenset"),
         (["a", None], "1 missing name"),
         (["a", np.nan, pd.NA], "2 missing names"),
         (["a", ("b",)], "type tuple"),
@@ -43,6 +45,10 @@ def test_one_definition_of_the_hash():
 def test_what_is_no_list_of_names_is_refused(names, says):
     with pytest.raises(DataError, match=says):
         gene_hash(names)
+
+
+def test_a_tidy_name_has_no_sign_that_nobody_sees():
+    assert [genes.tidy(n) for n in ("TP53", "\u00a0TP53\t", "TP\u200b53\ufeff", "T P53")] == [*["TP53"] * 3, "T P53"]
 
 
 def test_bytes_and_numbers_are_names_too():

@@ -57,8 +57,7 @@ def test_the_reader_admits_its_own_functions_only():
     text = Path(tensors.__file__).read_text(encoding="utf-8")
     imported = {a.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import) for a in n.names}
     assert "torch" not in imported and "import_module" not in text
-    assert "find_class" in vars(tensors.Reader) and len(tensors.Reader.dispatch) == 256
-    assert all(tensors.Reader.dispatch[code] is tensors.due for code in range(256) if code not in tensors.KNOWN)
+    assert "find_class" in vars(tensors.Reader) and {*tensors.Reader.dispatch} == {*tensors.KNOWN}
 
 
 # Hostile files. Each would do something, or cost a lot, in the hands of the usual reader.
@@ -127,11 +126,11 @@ def test_the_hand_made_file_is_good(path):
 
 
 HOSTILE = {
-    "os.system": (lambda: pickle.dumps(Call(os.system, "touch owned")), r"asks for posix\.system|asks for nt\.system"),
-    "os.system as a value": (lambda: pickle.dumps({"a": Call(os.system, "touch owned")}), "asks for"),
-    "os.system as a key": (lambda: pickle.dumps({Call(os.system, "touch owned"): 1}), "asks for"),
-    "os.system in protocol 0": (lambda: b"cos\nsystem\n(S'touch owned'\ntR.", r"asks for os\.system"),
-    "eval": (lambda: pickle.dumps(Call(eval, "open('owned', 'w')")), r"asks for builtins\.eval"),
+    "os.system": (lambda: pickle.dumps(Call(os.system, "touch owned")), r"KeyError.*(posix|nt)\.system"),
+    "os.system as a value": (lambda: pickle.dumps({"a": Call(os.system, "touch owned")}), "KeyError"),
+    "os.system as a key": (lambda: pickle.dumps({Call(os.system, "touch owned"): 1}), "KeyError"),
+    "os.system in protocol 0": (lambda: b"cos\nsystem\n(S'touch owned'\ntR.", r"KeyError.*os\.system"),
+    "eval": (lambda: pickle.dumps(Call(eval, "open('owned', 'w')")), r"KeyError.*builtins\.eval"),
     "eval two deep": (lambda: pickle.dumps({"a": [({"b": Call(eval, "1")},)]}), r"builtins\.eval"),
     "exec after a tensor": (lambda: pickle.dumps({"a": TWO["A"], "b": Call(exec, "1")}), r"builtins\.exec"),
     "getattr": (lambda: pickle.dumps(Call(getattr, "x", "__class__")), r"builtins\.getattr"),
@@ -139,22 +138,22 @@ HOSTILE = {
         lambda: pickle.dumps(Call(getattr, Call(getattr, Call(getattr, 1, "__class__"), "__base__"), "__subclasses__")),
         r"builtins\.getattr",
     ),
-    "torch.load": (lambda: b"\x80\x04" + short("torch") + short("load") + FUNCTION + b".", r"asks for torch\.load"),
+    "torch.load": (lambda: b"\x80\x04" + short("torch") + short("load") + FUNCTION + b".", r"KeyError.*torch\.load"),
     "a dotted name": (
         lambda: b"\x80\x04" + short("torch._utils") + short("_rebuild_tensor_v2.__globals__") + FUNCTION + b".",
         "__globals__",
     ),
     "a name by a name": (lambda: b"\x80\x04" + TAKE + short("x") + FUNCTION + b".", "requires str"),
-    "inst": (lambda: b"\x80\x04(X\x01\x00\x00\x00aios\nsystem\n.", "an instruction"),
+    "inst": (lambda: b"\x80\x04(X\x01\x00\x00\x00aios\nsystem\n.", r"KeyError\(\d+\)"),
     "obj": (lambda: b"\x80\x04(cos\nsystem\no.", r"os\.system"),
-    "newobj": (lambda: b"\x80\x04" + TAKE + b")\x81.", "an instruction"),
-    "newobj with words": (lambda: b"\x80\x04" + TAKE + b")}\x92.", "an instruction"),
-    "build": (lambda: table(EMPTY + b"}" + short("__class__") + short("x") + b"sb"), "an instruction"),
-    "extension": (lambda: b"\x80\x04\x82\x01.", "an instruction"),
-    "persistent word": (lambda: b"\x80\x04Pfile\n.", "an instruction"),
+    "newobj": (lambda: b"\x80\x04" + TAKE + b")\x81.", r"KeyError\(\d+\)"),
+    "newobj with words": (lambda: b"\x80\x04" + TAKE + b")}\x92.", r"KeyError\(\d+\)"),
+    "build": (lambda: table(EMPTY + b"}" + short("__class__") + short("x") + b"sb"), r"KeyError\(\d+\)"),
+    "extension": (lambda: b"\x80\x04\x82\x01.", r"KeyError\(\d+\)"),
+    "persistent word": (lambda: b"\x80\x04Pfile\n.", r"KeyError\(\d+\)"),
     "persistent in the outer file": (
         lambda: b"\x80\x04(" + short("storage") + TAKE + short("0") + short("cpu") + number(4) + b"NtQ.",
-        "something else",
+        "has no attribute",
     ),
     "calling a word": (lambda: b"\x80\x04" + short("eval") + b")R.", "not callable"),
     "calling a dict": (lambda: b"\x80\x04})R.", "not callable"),
@@ -164,7 +163,7 @@ HOSTILE = {
     ),
     "os.system inside the numbers": (
         lambda: table(tensor(storage(stored=pickle.dumps(Call(os.system, "touch owned"), 2)))),
-        r"asks for posix\.system|asks for nt\.system",
+        r"KeyError.*(posix|nt)\.system",
     ),
     "numbers inside the numbers": (
         lambda: table(tensor(storage(stored=b"\x80\x04" + TAKE + blob(storage()) + b"\x85R."))),
@@ -174,7 +173,7 @@ HOSTILE = {
         lambda: table(short("collections") + short("OrderedDict") + FUNCTION + b"]\x85R"),
         "positional argument",
     ),
-    "a list of itself": (lambda: b"\x80\x04]\x94h\x00a.", "something else"),
+    "a list of itself": (lambda: b"\x80\x04]\x94h\x00a.", "has no attribute"),
     "a dict of itself": (lambda: b"\x80\x04}\x94" + short("a") + b"h\x00s.", "something else"),
     "a dict in a dict": (lambda: pickle.dumps({"a": TWO}), "something else"),
     "a key that takes forever to hash": (
@@ -187,34 +186,40 @@ HOSTILE = {
             tensor(got=TAKE + blob(storage(n=1000, numbers=bytes(4000))) + b"\x85R\x94", size=(1000,)),
             *[tensor(got=b"h\x00", size=(1000,))] * 9,
         ),
-        "larger than the file",
+        "more numbers than bytes",
     ),
     "one block of bytes for many": (
         lambda: table(
             tensor(got=TAKE + blob(storage(n=1000, numbers=bytes(4000))) + b"\x94\x85R", size=(1000,)),
             *[tensor(got=TAKE + b"h\x00\x85R", size=(1000,))] * 9,
         ),
-        "larger than the file",
+        "more numbers than bytes",
     ),
     "a tensor that repeats one number": (lambda: table(tensor(size=(10**9,), stride=(0,))), "do not lie in a row"),
-    "a negative start": (lambda: table(tensor(offset=-1)), "shape is none"),
-    "a shape of a thousand dimensions": (lambda: table(tensor(size=(1,) * 1000, stride=(1,) * 1000)), "shape is none"),
-    "a shape of words": (lambda: table(tensor().replace(b"(K\x04t", b"(" + short("4") + b"t", 1)), "shape is none"),
+    "a negative start": (lambda: table(tensor(offset=-1)), "do not lie in a row"),
+    "a shape of a thousand dimensions": (
+        lambda: table(tensor(size=(1,) * 1000, stride=(1,) * 1000)),
+        "do not lie in a row",
+    ),
+    "a shape of words": (
+        lambda: table(tensor().replace(b"(K\x04t", b"(" + short("4") + b"t", 1)),
+        "do not lie in a row",
+    ),
     "a big-endian machine": (lambda: table(tensor(storage(system=pickle.dumps({}, 2)))), "old format"),
     "another magic number": (lambda: table(tensor(storage(magic=pickle.dumps(1, 2)))), "old format"),
     "a quantised storage": (
         lambda: table(tensor(storage(stored=storage_of("QInt8Storage")))),
-        r"asks for torch\.QInt8Storage",
+        r"KeyError.*torch\.QInt8Storage",
     ),
     "numbers on a GPU": (
         lambda: table(tensor(storage().replace(b"\x03\x00\x00\x00cpu", b"\x03\x00\x00\x00gpu"))),
         "old format",
     ),
-    "an array of numpy": (lambda: pickle.dumps({"a": np.arange(3)}), r"asks for numpy"),
+    "an array of numpy": (lambda: pickle.dumps({"a": np.arange(3)}), r"KeyError.*numpy"),
     "an empty dict": (lambda: pickle.dumps({}), "something else"),
-    "a word": (lambda: pickle.dumps("hello"), "something else"),
-    "a function": (lambda: b"\x80\x04" + TAKE + b".", "something else"),
-    "a float": (lambda: pickle.dumps({"a": 1.5}), "an instruction"),
+    "a word": (lambda: pickle.dumps("hello"), "has no attribute"),
+    "a function": (lambda: b"\x80\x04" + TAKE + b".", "has no attribute"),
+    "a float": (lambda: pickle.dumps({"a": 1.5}), r"KeyError\(\d+\)"),
     "half a character": (lambda: b"\x80\x04}X\x03\x00\x00\x00\xed\xa0\x80" + tensor() + b"s.", "damaged"),
 }
 

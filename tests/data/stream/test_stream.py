@@ -264,6 +264,9 @@ def test_interrupted_and_gone_on(path, monkeypatch):
             s.batches(**options | other).resume(state)
     with pytest.raises(DataError, match="no state"):
         b.resume({"epoch": 1})
+    for wrong in ({"position": -1}, {"position": "1"}, {"epoch": None}):
+        with pytest.raises(DataError, match="this is no state of these batches"):
+            b.resume(b.state() | wrong)
     list(b)
     assert rows_of(b.resume(b.state())) == []
 
@@ -408,6 +411,31 @@ def test_nan_in_the_middle(tmp_path, X, form):
         list(s.chunks(50))
     with pytest.raises(DataError, match="NaN or infinity"):
         list(s.batches(10, buffer=10))
+
+
+@pytest.mark.parametrize("form", ["csr", "dense"])
+def test_what_float32_cannot_hold_is_told(tmp_path, X, form):
+    X = X.astype(np.float64)
+    X[77, 5] = 1e39
+    with pytest.raises(DataError, match="first in cell 77, gene G5"):
+        Stream(written(tmp_path / "a.h5ad", X, form=form)).read(np.arange(50, 100))
+
+
+def test_an_entry_stored_in_two_parts_is_one(tmp_path, X):
+    """As whole numbers of one byte, which would overflow."""
+    path, whole = written(tmp_path / "a.h5ad", X), sparse.csr_matrix(X)
+    parts = {"data": np.full(2 * whole.nnz, 200, np.uint8), "indices": np.repeat(whole.indices, 2)}
+    with h5py.File(path, "a") as f:
+        for name, values in (parts | {"indptr": 2 * whole.indptr}).items():
+            del f[f"X/{name}"]
+            f[f"X/{name}"] = values
+    found = Stream(path).read(np.arange(N))
+    assert found.nnz == whole.nnz and (found.data == 400).all()
+
+
+def test_a_transform_that_is_no_function(path):
+    with pytest.raises(DataError, match="transform='log' is no function"):
+        Stream(path, transform="log")
 
 
 def test_a_file_cut_short(tmp_path, path):

@@ -208,6 +208,12 @@ def broken(kind):
         a.X = a.X > 1
     elif kind == "spaces":
         renamed(a, [" TP53", *HUMAN[1:300]])
+    elif kind == "spaces of cells":
+        a.obs_names = ["c\u200b0", *a.obs_names[1:]]
+    elif kind == "descriptions":
+        renamed(a, ["nCount_RNA", *HUMAN[1:300]])
+    elif kind == "totals":
+        a.X[4] = a.X.sum(0) - a.X[4]
     elif kind == "nameless genes":
         renamed(a, ["nan", *HUMAN[1:300]])
     elif kind == "spreadsheet":
@@ -274,7 +280,10 @@ SEEN = {
     "stored zeros": ("note", "stores 9 zeros"),
     "format": ("note", "stored as CSC"),
     "truth values": ("note", "holds true and false"),
-    "spaces": ("warning", "1 gene name with spaces around .' TP53'."),
+    "spaces": ("warning", r"1 gene name with spaces around or unseen signs \(' TP53'\): .*names\.map\(shared"),
+    "spaces of cells": ("warning", r"1 cell name with spaces around or unseen signs \('c\\u200b0'\)"),
+    "descriptions": ("warning", r"1 gene named as what describes a cell \(nCount_RNA\): move"),
+    "totals": ("warning", r"has a cell that is the sum of all others \(cell4\)"),
     "nameless genes": ("warning", "1 gene without a name"),
     "spreadsheet": ("warning", r"turned into dates or numbers \(2-Sep\): .* 2-Sep was SEPTIN2"),
     "tallies": ("warning", r"has 1 tally of reads among its genes .*isin\(\['__no_feature'\]\)"),
