@@ -266,7 +266,8 @@ def test_neighbours_know_neither_mice_nor_flight_where_expression_depends_on_nei
 
 def planted(gain):
     """Scores of all arms in all worlds, one half everywhere but where `gain` has something to add."""
-    arms = ["logistic", "centred", "CORAL", "subspace", "transport", "network", "deep CORAL", "MMD", "DANN", "CDAN"]
+    arms = ["logistic", "centred", "CORAL", "subspace", "transport", "network", "centred net"]
+    arms += ["deep CORAL", "MMD", "DANN", "CDAN"]
     worlds = ["none", "batch", "shares", "covariate"]
     rows = [(a, w, s, 0.5 + 0.01 * s + gain.get((w, a), 0)) for a in arms for w in worlds for s in range(3)]
     return pd.DataFrame(rows, columns=["arm", "world", "seed", "score"]), dict.fromkeys(arms, 0.5) | {"DANN": 0.6}
