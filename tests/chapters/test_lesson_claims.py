@@ -259,3 +259,64 @@ def test_neighbours_know_neither_mice_nor_flight_where_expression_depends_on_nei
     p = (known["dealt"](near, test, 200) >= right.mean()).mean()
     assert claim_holds(claims("guided-transfer")["same"], {"soleus_same": {"value": int(same.sum())}})
     assert claim_holds(claims("guided-transfer")["mice"], {"p_new": {"value": float(p)}})
+
+
+# Domain adaptation
+
+
+def planted(gain):
+    """Scores of all arms in all worlds, one half everywhere but where `gain` has something to add."""
+    arms = ["logistic", "centred", "CORAL", "subspace", "transport", "network", "centred net"]
+    arms += ["deep CORAL", "MMD", "DANN", "CDAN"]
+    worlds = ["none", "batch", "shares", "covariate"]
+    rows = [(a, w, s, 0.5 + 0.01 * s + gain.get((w, a), 0)) for a in arms for w in worlds for s in range(3)]
+    return pd.DataFrame(rows, columns=["arm", "world", "seed", "score"]), dict.fromkeys(arms, 0.5) | {"DANN": 0.6}
+
+
+def test_a_network_that_leads_and_a_match_that_shares_do_not_hurt_are_told():
+    known = functions("domain-adaptation")
+    none = known["leads"](*planted({}))
+    assert not refused("domain-adaptation", "centring", none)
+    assert refused("domain-adaptation", "shares", none)
+    ahead = known["leads"](*planted({("batch", "DANN"): 0.1}))
+    assert refused("domain-adaptation", "centring", ahead)
+    moved = dict.fromkeys([("shares", arm) for arm in ("centred", "CORAL", "subspace", "transport")], -0.1)
+    assert not refused("domain-adaptation", "shares", known["leads"](*planted(moved)))
+
+
+def test_a_distance_that_sees_shuffled_genes_is_told():
+    known, cases = functions("domain-adaptation"), ["MMD, shuffled", "network, batch"]
+
+    def far(shuffled):
+        rows = [(case, s, d + 0.01 * s) for case, d in zip(cases, (shuffled, 0.2), strict=True) for s in range(3)]
+        return {"blind_share": known["blind"](pd.DataFrame(rows, columns=["case", "seed", "MMD²"]))}
+
+    assert refused("domain-adaptation", "blind", far(0.1)) and not refused("domain-adaptation", "blind", far(0.01))
+
+
+def test_one_encoder_for_both_domains_has_no_second_end():
+    """The lesson's own training, on clusters that the source's encoder reads as well as the target's."""
+    known = functions("domain-adaptation")
+    rng, kind = np.random.default_rng(0), np.arange(200) % 2
+    S, T = (torch.from_numpy((np.eye(3)[kind] * 4 + rng.normal(size=(200, 3))).astype(np.float32)) for _ in range(2))
+    areas = []
+    for s in range(4):
+        torch.manual_seed(s)
+        net = known["EncoderHead"](3, (16,), 2)
+        known["train"](net, known["mmd_step"], S, torch.from_numpy(kind), T, 1.0, 1e-2, updates=60)
+        score = net(T).softmax(1)[:, 1].detach().numpy()
+        areas.append(float((score[kind == 1][:, None] > score[kind == 0]).mean()))
+    assert min(areas) > 0.9
+    found = known["ends"](pd.DataFrame({"area": areas * 5}))
+    assert claim_holds(claims("domain-adaptation")["ends"], {"fewer_end": {"value": found}})
+
+
+def test_centring_that_does_not_lose_in_blood_is_told():
+    known, arms = functions("domain-adaptation"), ["logistic", "centred", "CORAL", "network", "MMD", "DANN"]
+
+    def blood(loss):
+        rows = [(a, s, 0.8 - loss * (a == "centred") + 0.01 * s, "few T") for a in arms for s in range(3)]
+        found = known["blood_leads"](pd.DataFrame(rows, columns=["arm", "seed", "score", "shares"]))
+        return {"blood_few_T_centred": found["few T centred"]}
+
+    assert refused("domain-adaptation", "blood", blood(0.0)) and not refused("domain-adaptation", "blood", blood(0.2))
