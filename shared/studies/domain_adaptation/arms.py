@@ -113,7 +113,7 @@ def logistic(C: float) -> LogisticRegression:
     return LogisticRegression(C=C, max_iter=2000)
 
 
-def fit(arm: str, setting: dict, one: Drawn, seed: int, *, epochs: int = 50, hidden=(64, 32)) -> Fitted:
+def fit(arm: str, setting: dict, one: Drawn, seed: int, *, epochs: int = 40, hidden=(64, 32)) -> Fitted:
     """One arm with one setting, on the training part of the source and the target cells to adapt to."""
     if arm in (LOGISTIC, *SHALLOW):
         own = {k: v for k, v in setting.items() if k != "C"}

@@ -192,11 +192,12 @@ def of_files(files, load: Callable) -> tuple[dict[str, Task], dict[str, str]]:
     found, hashes = read_mirror(files, list(FILES.values()))
     sets = {name: found[stem] for name, stem in FILES.items()}
     lines = sets[MIXOLOGY]
-    sets[MIXOLOGY] = lines[(lines.obs["demuxlet_cls"] != "DBL").to_numpy()]
+    sets[MIXOLOGY] = lines = lines[(lines.obs["demuxlet_cls"] != "DBL").to_numpy()].copy()
+    lines.obs["experiment"] = lines.obs["batch"].astype(str).str.replace(r"_p\d$", "", regex=True)  # three are plates
     totals = sets[TECHNOLOGIES].obs["n_counts_all_genes"].to_numpy(float)
     tasks = [
         *ordered_pairs(RUNS, by(load("pbmc"), "run")),
-        *leave_one_out(MIXOLOGY, by(sets[MIXOLOGY], "batch")),
+        *leave_one_out(MIXOLOGY, by(lines, "experiment")),
         *ordered_pairs(TECHNOLOGIES, by(sets[TECHNOLOGIES], "batch", totals)),
         *ordered_pairs(STIMULATED, by(sets[STIMULATED], "batch")),
         *ordered_pairs(SPECIES, by(sets[SPECIES], "species")),
