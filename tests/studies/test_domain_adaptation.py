@@ -266,7 +266,10 @@ def fails(claim, found: Interval):
 
 
 def test_an_adversary_that_gains_is_seen(claims):
-    better, same = (planted({arms.NETWORK: [0.7], arms.ADVERSARIAL: [v]}) for v in (0.9, 0.71))
+    better = planted({arms.NETWORK: [0.7], arms.ADVERSARIAL: [0.9]})
+    same = better.assign(accuracy=np.where(better["arm"] == arms.ADVERSARIAL, 0.7, better["accuracy"]))
+    same.loc[same["data"].isin(["a to b", "c to d"]), "accuracy"] -= 0.05 * (same["arm"] == arms.NETWORK)
+    same.loc[same["data"] == "e to f", "accuracy"] += 0.05 * (same["arm"] == arms.NETWORK)
     assert fails(claims["adversary"], tables.gain_of(better, SETS, arms.ADVERSARIAL))
     assert not fails(claims["adversary"], tables.gain_of(same, SETS, arms.ADVERSARIAL))
 
@@ -290,19 +293,20 @@ def test_a_centring_that_shares_of_types_do_not_harm_is_seen(claims):
     assert not fails(claims["shift"], tables.shift_costs(dialled(0.6), SETS))
 
 
-def test_a_source_that_misleads_is_seen(claims):
+def test_a_source_that_knows_is_seen(claims):
     fits = planted({arms.LOGISTIC: [0.5, 0.7, 0.9]})
-    for right, wrong in ((0.1, True), (-0.1, False)):
-        mine = fits.assign(source=0.5 + right * fits["accuracy"])
-        assert fails(claims["choice"], tables.better_than_any(mine, SETS)) is wrong
+    for sign, wrong in ((-0.1, True), (0.1, False)):
+        mine = fits.assign(source=0.5 + sign * fits["accuracy"])
+        assert fails(claims["choice"], tables.over_sets(tables.regret(mine, "source"), SETS)) is wrong
+        assert tables.better_than_any(mine, SETS).value == pytest.approx(0.2 if wrong else -0.2)
 
 
 def test_a_control_that_lies_far_away_is_seen(claims):
-    fits = planted({arms.NETWORK: [0.7]}, mmd=0.1)
-    for mmd, wrong in ((0.3, True), (0.01, False)):
-        control = fits.assign(what="control", arm=arms.DEEP_MMD, mmd=mmd)
-        found = tables.closer_when_shuffled(pd.concat([fits, control]), SETS)
-        assert fails(claims["control"], found) is wrong
+    fits = planted({arms.NETWORK: [0.7]}, distance=1.0, mmd=0.1)
+    for far, wrong in ((1.9, True), (0.3, False)):
+        control = fits.assign(what="control", arm=arms.DEEP_MMD, distance=far)
+        closer = partial(tables.closer_when_shuffled, pd.concat([fits, control]), SETS, arms.DEEP_MMD)
+        assert fails(claims["control"], closer("distance")) is wrong and closer("mmd").value == pytest.approx(0)
 
 
 def test_a_bound_that_says_something_is_seen(claims):

@@ -137,13 +137,13 @@ def shift_costs(table: pd.DataFrame, sets: Mapping, arm: str = CENTRING) -> Inte
     return over_sets(found["left out"] - found["1 to 1"], sets)
 
 
-def closer_when_shuffled(table: pd.DataFrame, sets: Mapping, arm: str = DEEP_MMD) -> Interval:
-    """MMD of an aligning arm on a target with shuffled genes, minus that of honest domains without alignment.
+def closer_when_shuffled(table: pd.DataFrame, sets: Mapping, arm: str = DEEP_MMD, value: str = "mmd") -> Interval:
+    """MMD, or proxy distance, of an aligning arm where target genes are shuffled, minus that of real, unaligned ones.
 
     Both at the setting that held-out source cells choose; below zero, what cannot be recognised lies nearer.
     """
-    control = part(table, "control", arm=arm).set_index(DRAW)["mmd"]
-    honest = chosen(part(table, "fit", arm=BASELINE[arm]), "source").set_index(DRAW)["mmd"]
+    control = part(table, "control", arm=arm).set_index(DRAW)[value]
+    honest = chosen(part(table, "fit", arm=BASELINE[arm]), "source").set_index(DRAW)[value]
     return over_sets(control - honest, sets)
 
 
