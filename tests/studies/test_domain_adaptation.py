@@ -229,6 +229,7 @@ def test_choices_and_gains_by_hand():
     assert tables.gains(fits)[arms.CENTRING].to_numpy() == pytest.approx(-0.1)
     assert tables.gains(fits, tables.KNOWN)[arms.CENTRING].to_numpy() == pytest.approx(0.2)
     assert tables.accuracies(fits, "source").loc["a to b", 0] == pytest.approx(0.7), "of equal ones the first"
+    assert tables.accuracies(fits, "source", "mean").loc["a to b", 0] == pytest.approx(0.65), "their mean"
     assert tables.regret(fits, "source").to_numpy() == pytest.approx(0.2)
     assert tables.regret(fits, tables.RANDOM).to_numpy() == pytest.approx(0.9 - 0.675)
     assert tables.agreement(fits, "source").loc["c to d", 1] == pytest.approx(0), "ranks 1.5 and 3.5 against 1 to 4"

@@ -94,14 +94,22 @@ def gains(fits: pd.DataFrame, by: str = "source") -> pd.DataFrame:
     return pd.DataFrame({arm: found[arm] - found[base] for arm, base in BASELINE.items() if arm in found})
 
 
-def accuracies(fits: pd.DataFrame, by: str) -> pd.Series:
-    """Accuracy of the one model of each draw that a choice among all arms and settings takes, by (data, seed)."""
+def accuracies(fits: pd.DataFrame, by: str, ties: str = "first") -> pd.Series:
+    """Accuracy of the one model of each draw that a choice among all arms and settings takes, by (data, seed).
+
+    Of models with the least risk the first is taken, the simplest classifier without adaptation before all others; with
+    ``ties="mean"`` their mean accuracy.
+    """
+    if ties == "mean":
+        risks = risk(fits, by)
+        least = risks.groupby([fits[column] for column in DRAW]).transform("min")
+        return fits[risks <= least + 1e-12].groupby(DRAW)["accuracy"].mean()
     return chosen(fits, by, DRAW).set_index(DRAW)["accuracy"]
 
 
-def regret(fits: pd.DataFrame, by: str) -> pd.Series:
+def regret(fits: pd.DataFrame, by: str, ties: str = "first") -> pd.Series:
     """What a choice among all models gives up to one by labelled target cells, by (data, seed)."""
-    return accuracies(fits, KNOWN) - accuracies(fits, by)
+    return accuracies(fits, KNOWN) - accuracies(fits, by, ties)
 
 
 def better_than_any(fits: pd.DataFrame, sets: Mapping, by: str = "source") -> Interval:
