@@ -1,0 +1,32 @@
+"""BERMUDA: batches matched cluster by cluster in the code of an autoencoder.
+
+After Wang and others, *BERMUDA: a novel deep transfer learning method for single-cell RNA sequencing batch correction
+reveals hidden high-resolution cellular subtypes* (Genome Biology, 2019). Each batch is clustered
+(:mod:`~shared.methods.bermuda.clusters`); a vote of neighbours says which clusters of two batches are alike
+(:mod:`~shared.methods.bermuda.similarity`); an autoencoder is trained to reconstruct all cells and to give the clusters
+of a pair one distribution (:mod:`~shared.methods.bermuda.network`). :class:`Bermuda` is all of it
+(:mod:`~shared.methods.bermuda.estimator`).
+
+Paper and code (the authors', 2019) differ from each other and from what is done here by default; what each does is said
+at the option ``original``. Scores of mixing come with the metrics.
+"""
+
+from shared.methods.bermuda.clusters import find_clusters, neighbour_graph
+from shared.methods.bermuda.estimator import PUBLISHED, Bermuda, scaled
+from shared.methods.bermuda.network import Autoencoder, ClusterBatches, EpochReset, bermuda_step, oversampled
+from shared.methods.bermuda.similarity import cluster_pairs, metaneighbor
+
+__all__ = [
+    "PUBLISHED",
+    "Autoencoder",
+    "Bermuda",
+    "ClusterBatches",
+    "EpochReset",
+    "bermuda_step",
+    "cluster_pairs",
+    "find_clusters",
+    "metaneighbor",
+    "neighbour_graph",
+    "oversampled",
+    "scaled",
+]
