@@ -53,7 +53,7 @@ def mmd2(
 
 def gaussian_kernel(squared: torch.Tensor, widths: Sequence[float]) -> torch.Tensor:
     """Mean of Gaussian kernels of these standard deviations at these squared distances: a tensor of the same shape."""
-    return sum(torch.exp(squared * (-0.5 / w**2)) for w in widths) / len(widths)
+    return sum(torch.exp(-squared / (2 * w**2)) for w in widths) / len(widths)
 
 
 def paired_mmd2(

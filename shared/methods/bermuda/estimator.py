@@ -219,7 +219,7 @@ class Bermuda(Transformer, TorchMethod):
             new = [name for name in names if name not in known]
             if new:
                 raise DataError(
-                    f"batch {new[0]!r} was not fitted (there were {', '.join(known[:5])}): fit with its cells"
+                    f"batch {str(new[0])!r} was not fitted (there were {', '.join(known[:5])}): fit with its cells"
                 )
             of_cell = np.array([known.index(name) for name in names])[of_cell]
         chunks = (slice(start, start + 4096) for start in range(0, len(cells), 4096))
@@ -251,13 +251,13 @@ class Bermuda(Transformer, TorchMethod):
 
     def _batches(self, X, of_cell, seed):
         sizes = np.bincount(self.clusters_)
-        for b, name in enumerate(self.batches_):
-            largest = sizes[self.cluster_batch_ == b].max()
-            if self.original and largest < self.batch_size:
-                raise DataError(
-                    f"the largest cluster of batch {name!r} has {largest} cells, and with original=True one of fewer "
-                    f"than batch_size={self.batch_size} gives no batch: lower batch_size, or set original=False"
-                )
+        largest = [sizes[self.cluster_batch_ == b].max() for b in range(len(self.batches_))]
+        if self.original and min(largest) < self.batch_size:
+            name, n = self.batches_[np.argmin(largest)], min(largest)
+            raise DataError(
+                f"the largest cluster of batch {str(name)!r} has {n} cells, fewer than batch_size={self.batch_size}, so "
+                "that with original=True it gives no batch: lower batch_size, or set original=False"
+            )
         X = scaled(X, of_cell, self.scale_["low"], self.scale_["high"])
         alike = np.ones(self.pairs_.shape[1]) if self.original else self.similarity_[tuple(self.pairs_)]
         how = {"epochs": self.epochs, "weight": self.weight, "homes": self.cluster_batch_ if self.original else None}
