@@ -478,7 +478,7 @@ def test_a_batch_effect_on_types_of_one_batch_alone():
 
 def test_batches_that_are_too_small_for_the_published_draw_are_refused(two):
     model = Bermuda((8, 2), original=True, batch_size=400, epochs=1)
-    with pytest.raises(DataError, match=r"batch 'batch1' has \d+ cells.*lower batch_size, or set original=False"):
+    with pytest.raises(DataError, match=r"batch 'batch2' has \d+ cells.*lower batch_size, or set original=False"):
         model.fit(two, batch="batch")
     assert Bermuda((8, 2), batch_size=400, epochs=1, device="cpu").fit(two, batch="batch").history_.rows
 

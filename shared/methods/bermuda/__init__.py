@@ -13,11 +13,19 @@ at the option ``original``. Scores of mixing come with the metrics.
 
 from shared.methods.bermuda.clusters import find_clusters, neighbour_graph
 from shared.methods.bermuda.estimator import PUBLISHED, Bermuda, scaled
-from shared.methods.bermuda.network import Autoencoder, ClusterBatches, EpochReset, bermuda_step, oversampled
+from shared.methods.bermuda.network import (
+    WIDTHS,
+    Autoencoder,
+    ClusterBatches,
+    EpochReset,
+    bermuda_step,
+    oversampled,
+)
 from shared.methods.bermuda.similarity import cluster_pairs, metaneighbor
 
 __all__ = [
     "PUBLISHED",
+    "WIDTHS",
     "Autoencoder",
     "Bermuda",
     "ClusterBatches",

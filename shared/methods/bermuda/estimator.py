@@ -255,8 +255,8 @@ class Bermuda(Transformer, TorchMethod):
         if self.original and min(largest) < self.batch_size:
             name, n = self.batches_[np.argmin(largest)], min(largest)
             raise DataError(
-                f"the largest cluster of batch {str(name)!r} has {n} cells, fewer than batch_size={self.batch_size}, so "
-                "that with original=True it gives no batch: lower batch_size, or set original=False"
+                f"the largest cluster of batch {str(name)!r} has {n} cells, fewer than batch_size={self.batch_size}: "
+                "original=True then has no batch of it; lower batch_size, or set original=False"
             )
         X = scaled(X, of_cell, self.scale_["low"], self.scale_["high"])
         alike = np.ones(self.pairs_.shape[1]) if self.original else self.similarity_[tuple(self.pairs_)]
