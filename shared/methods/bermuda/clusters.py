@@ -14,17 +14,18 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from shared.data.cells import finite_matrix
 from shared.data.constraints import OneOf, Positive, Whole, require
 
 CLUSTERINGS = ("louvain", "leiden")
 
 
-def neighbour_graph(X: np.ndarray, n_components: int = 20, k: int = 20, seed: int = 0) -> sparse.csr_matrix:
+def neighbour_graph(X, n_components: int = 20, k: int = 20, seed: int = 0) -> sparse.csr_matrix:
     """Cells joined with their `k` nearest neighbours, each edge weighed by the share of neighbours both have.
 
     Parameters
     ----------
-    X : ndarray, cells × genes
+    X : ndarray or sparse matrix, cells × genes
         Logged expression of one batch; genes are standardised first, and cut off at 10 deviations.
     n_components, k : int
         Principal components and neighbours; fewer where there are fewer cells or genes.
@@ -36,31 +37,27 @@ def neighbour_graph(X: np.ndarray, n_components: int = 20, k: int = 20, seed: in
     CSR matrix, cells × cells
         Symmetric: Jaccard's index of the two sets of neighbours, each cell among its own.
     """
+    X = _dense(X)
     n, k = len(X), min(k, len(X) - 1)
-    X = np.asarray(X, np.float32)
     spread = X.std(0)
     X = np.clip((X - X.mean(0)) / np.where(spread > 0, spread, 1), -10, 10)
     components = min(n_components, *X.shape)
     if components < min(X.shape):
         X = PCA(components, svd_solver="randomized", random_state=seed).fit_transform(X)
     near = NearestNeighbors(n_neighbors=k).fit(X).kneighbors(return_distance=False)
-    joined = sparse.csr_matrix((np.ones(n * k, np.float32), near.ravel(), np.arange(0, n * k + 1, k)), (n, n))
-    joined = joined.maximum(joined.T)
-    own = sparse.csr_matrix((np.ones(n * k, np.float32), near.ravel(), np.arange(0, n * k + 1, k)), (n, n))
-    own = own + sparse.identity(n, dtype=np.float32, format="csr")
-    both = (own @ own.T).multiply(joined).tocsr()
+    nearest = sparse.csr_matrix((np.ones(n * k, np.float32), near.ravel(), np.arange(0, n * k + 1, k)), (n, n))
+    own = nearest + sparse.identity(n, dtype=np.float32, format="csr")
+    both = (own @ own.T).multiply(nearest.maximum(nearest.T)).tocsr()
     both.data /= 2 * (k + 1) - both.data
     return both
 
 
-def find_clusters(
-    X: np.ndarray, resolution: float = 0.6, method: str = "louvain", seed: int = 0, **graph
-) -> np.ndarray:
+def find_clusters(X, resolution: float = 0.6, method: str = "louvain", seed: int = 0, **graph) -> np.ndarray:
     """Clusters of the cells of one batch: int64 (n_cells,), from 0, the largest first.
 
     Parameters
     ----------
-    X : ndarray, cells × genes
+    X : ndarray or sparse matrix, cells × genes
         Logged expression.
     resolution : float
         The higher, the more clusters.
@@ -80,16 +77,21 @@ def find_clusters(
     require(OneOf(*CLUSTERINGS), method=method)
     require(Positive(), resolution=resolution)
     require(Whole(1), **graph)
+    X = _dense(X)
     if method == "leiden" and not all(map(importlib.util.find_spec, ("scanpy", "igraph"))):
         raise ImportError(
-            "Leiden needs scanpy and igraph: pip install 'borrowed-strength[leiden]', or take method='louvain' "
-            "(of Bermuda clustering='louvain')"
+            "Leiden needs scanpy and igraph: pip install 'borrowed-strength[leiden]', or take Louvain's clusters"
         )
-    if len(X) < 3:
+    if len(X) < 3:  # a graph needs neighbours
         return np.zeros(len(X), np.int64)
     labels = (_leiden if method == "leiden" else _louvain)(neighbour_graph(X, seed=seed, **graph), resolution, seed)
     sizes = np.bincount(labels)
     return np.argsort(np.argsort(-sizes, kind="stable"))[labels]
+
+
+def _dense(X):
+    X = finite_matrix(X, dtype=np.float32)
+    return X.toarray() if sparse.issparse(X) else X
 
 
 def _louvain(graph, resolution, seed):

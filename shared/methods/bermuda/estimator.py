@@ -238,8 +238,7 @@ class Bermuda(Transformer, TorchMethod):
         labels, first = np.empty(len(of_cell), np.int64), 0
         for b in range(of_cell.max() + 1):
             rows = of_cell == b
-            own = X[rows].toarray() if sparse.issparse(X) else X[rows]
-            labels[rows] = first + find_clusters(own, self.resolution, self.clustering, seed)
+            labels[rows] = first + find_clusters(X[rows], self.resolution, self.clustering, seed)
             first = labels[rows].max() + 1
         return labels
 
