@@ -155,6 +155,40 @@ def test_epochs_a_second(n_batches, least):
     assert plain_s / ours >= least or ours <= 1.1 * under
 
 
+@timed
+def test_a_whole_fit_at_equal_scores():
+    """The published 2000 epochs by the plain loop, and the package's defaults, which stop after 200, on the same pairs.
+
+    No label is looked at to stop. Scores are 0.4 of mixing and 0.6 of types; the two mean nothing by themselves.
+    """
+    from shared.data import simulate
+    from shared.evaluate import integration_scores
+    from shared.methods.bermuda import Bermuda, scaled
+    from shared.preprocess import log_normalize
+
+    torch.set_num_threads(1)
+    took, scores = {"plain": [], "packaged": []}, {"plain": [], "packaged": []}
+    for seed in range(2):
+        cells = simulate.cells(600, 200, labels=5, n_batches=2, location=0.4, gene_specific=0.5, seed=seed)
+        cells = log_normalize(cells)
+        batch, types = cells.obs["batch"].to_numpy(), cells.obs["cell_type"].to_numpy()
+        model, found = Bermuda(device="cpu", random_state=seed), []
+        took["packaged"].append(seconds(lambda m=model, c=cells, f=found: f.append(m.fit_transform(c, batch="batch"))))
+        codes = {"packaged": found[0]}
+        of_cell = np.unique(batch, return_inverse=True)[1]
+        X = scaled(cells.X, of_cell, model.scale_["low"], model.scale_["high"])
+        net, clusters = network(X, seed), (model.clusters_, model.cluster_batch_, model.pairs_)
+        # Clusters and pairs are the package's own, so that their time is in the package's alone.
+        took["plain"].append(seconds(lambda n=net, x=X, c=clusters: plain(n, x, *c, 2000)))
+        with torch.no_grad():
+            codes["plain"] = net.encode(torch.from_numpy(X)).numpy()
+        for name, code in codes.items():
+            scores[name].append(integration_scores(code, batch, types)["total"])
+    ratio = sum(took["plain"]) / sum(took["packaged"])
+    print(f"\nplain {took['plain']} s, package {took['packaged']} s, ratio {ratio:.1f}; scores {scores}")
+    assert ratio >= 4 and np.mean(scores["packaged"]) >= np.mean(scores["plain"]) - 0.01
+
+
 def peak(answer, ranked, n):
     """MiB that the vote of neighbours takes, with its input."""
     from shared.methods.bermuda import metaneighbor

@@ -79,7 +79,7 @@ def batches_of(clusters, batch, n: int) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{n} cells, clusters {clusters.shape}, batch {batch.shape}: give one of each a cell")
     _, of_cell = np.unique(batch, return_inverse=True)
     if clusters.dtype.kind not in "iu" or clusters.min() < 0 or (np.bincount(clusters) == 0).any():
-        raise DataError("clusters must be whole numbers from 0 up without gaps: np.unique(..., return_inverse=True)")
+        raise DataError("clusters must be whole numbers from 0 up without gaps: number them with LabelEncoder")
     seen = np.unique(np.stack([clusters, of_cell], 1), axis=0)
     if len(seen) > clusters.max() + 1:
         raise DataError("a cluster holds cells of two batches: number the clusters of each batch on their own")
