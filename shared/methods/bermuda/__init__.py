@@ -7,12 +7,13 @@ reveals hidden high-resolution cellular subtypes* (Genome Biology, 2019). Each b
 of a pair one distribution (:mod:`~shared.methods.bermuda.network`). :class:`Bermuda` is all of it
 (:mod:`~shared.methods.bermuda.estimator`).
 
-Paper and code (the authors', 2019) differ from each other and from what is done here by default; what each does is said
-at the option ``original``. Scores of mixing come with the metrics.
+Of the paper its text on data and results could be read, of its method what the authors' code (2019) does. Where that is
+not the default here, the option ``original`` holds it, and what it does is said there. Scores of mixing come with the
+metrics.
 """
 
 from shared.methods.bermuda.clusters import find_clusters, neighbour_graph
-from shared.methods.bermuda.estimator import PUBLISHED, Bermuda, scaled
+from shared.methods.bermuda.estimator import PUBLISHED, Bermuda
 from shared.methods.bermuda.network import (
     WIDTHS,
     Autoencoder,
@@ -21,6 +22,7 @@ from shared.methods.bermuda.network import (
     bermuda_step,
     oversampled,
 )
+from shared.methods.bermuda.scaling import batch_ranges, scaled
 from shared.methods.bermuda.similarity import cluster_pairs, metaneighbor
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Bermuda",
     "ClusterBatches",
     "EpochReset",
+    "batch_ranges",
     "bermuda_step",
     "cluster_pairs",
     "find_clusters",

@@ -8,7 +8,6 @@ from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 
 import numpy as np
-from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from shared.data.cells import column, label_array, table_of_cells
@@ -17,6 +16,7 @@ from shared.data.errors import DataError, warn
 from shared.methods.base import Example, example_cells
 from shared.methods.bermuda.clusters import CLUSTERINGS, find_clusters
 from shared.methods.bermuda.network import WIDTHS, Autoencoder, ClusterBatches, EpochReset, bermuda_step
+from shared.methods.bermuda.scaling import batch_ranges, scaled
 from shared.methods.bermuda.similarity import batches_of, cluster_pairs, metaneighbor
 from shared.methods.protocols import Transformer
 from shared.methods.torch_method import ONE_PROCESS, TorchMethod
@@ -27,7 +27,6 @@ DEVIATIONS = Constraint(
     lambda v: isinstance(v, (list, tuple, np.ndarray)) and len(v) > 0 and all(map(Positive().accepts, v)),
     "are no widths of kernels: give one positive number or more",
 )
-ENDS = {"low": "min", "high": "max"}
 
 
 @dataclass(eq=False, repr=False)
@@ -43,7 +42,7 @@ class Bermuda(Transformer, TorchMethod):
     hidden : sequence of int
         Units of the encoder's layers; the last is the code. The paper's are (200, 20), and (20, 2) for a picture.
     threshold : float
-        Least similarity of two clusters that are matched; the paper takes 0.90 for the pancreas and 0.85 for blood.
+        Least similarity of two clusters that are matched; the published runs take 0.90 for pancreas and 0.85 for blood.
     mutual : bool
         Match two clusters only where each is the other's best, so that two types are not joined in a chain.
     clustering : {"louvain", "leiden"}
@@ -59,8 +58,8 @@ class Bermuda(Transformer, TorchMethod):
     original : bool
         As the published code: sums in the loss, pairs that count alike, cells drawn as
         :class:`~shared.methods.bermuda.ClusterBatches` says under `homes`, Adam's moments forgotten after each epoch,
-        and ranked correlations in the similarity. The paper weighs pairs by similarity, which is the default here.
-        :data:`~shared.methods.bermuda.PUBLISHED` are the settings that go with it.
+        and ranked correlations in the similarity. By default pairs weigh by their similarity, which differs little
+        above the threshold. The settings that go with it are in :data:`~shared.methods.bermuda.PUBLISHED`.
     epochs : int
         At most; in one, the largest cluster is seen once. The weight rises over them, from 0.
     lr_step : int, optional
@@ -102,14 +101,9 @@ class Bermuda(Transformer, TorchMethod):
     """
 
     constraints = {
-        **{"hidden": Widths(), "threshold": Probability(), "mutual": Flag(), "clustering": OneOf(*CLUSTERINGS)},
-        **{"resolution": Positive(), "weight": NotNegative(), "original": Flag(), "batch_size": Whole(2)},
-        **{
-            "widths": Maybe(DEVIATIONS),
-            "lr_step": Maybe(Whole(1)),
-            "patience": Maybe(Whole(1)),
-            "devices": ONE_PROCESS,
-        },
+        **dict.fromkeys(("mutual", "original"), Flag()) | dict.fromkeys(("lr_step", "patience"), Maybe(Whole(1))),
+        **{"hidden": Widths(), "threshold": Probability(), "clustering": OneOf(*CLUSTERINGS), "batch_size": Whole(2)},
+        **{"resolution": Positive(), "weight": NotNegative(), "widths": Maybe(DEVIATIONS), "devices": ONE_PROCESS},
     }
 
     hidden: Sequence[int] = (200, 20)
@@ -177,7 +171,7 @@ class Bermuda(Transformer, TorchMethod):
         if not self.pairs_.size:
             why = "all cells are of one batch: pass batch=" if len(self.batches_) == 1 else self._unlike()
             warn(f"no cluster is matched, so that only the scaling brings batches together: {why}")
-        self.scale_ = self._ranges(cells.X, of_cell)
+        self.scale_ = batch_ranges(cells.X, of_cell)
         batches = self._batches(cells.X, of_cell, seed)
         net = self.new_network(cells, seed=seed)
         step = partial(bermuda_step, widths=self.widths, summed=self.original)
@@ -242,12 +236,6 @@ class Bermuda(Transformer, TorchMethod):
             first = labels[rows].max() + 1
         return labels
 
-    def _ranges(self, X, of_cell):
-        """Least and greatest value of each gene in each batch."""
-        groups = [X[of_cell == b] for b in range(len(self.batches_))]
-        dense = lambda v: v.toarray().ravel() if sparse.issparse(v) else v  # noqa: E731
-        return {end: np.stack([dense(getattr(rows, how)(0)) for rows in groups]) for end, how in ENDS.items()}
-
     def _batches(self, X, of_cell, seed):
         sizes = np.bincount(self.clusters_)
         largest = [sizes[self.cluster_batch_ == b].max() for b in range(len(self.batches_))]
@@ -270,27 +258,3 @@ class Bermuda(Transformer, TorchMethod):
     def _unlike(self):
         best = self.similarity_.max(initial=0)
         return f"the most alike reach {best:.2f}, below threshold={self.threshold:g}: lower it, or look at the clusters"
-
-
-def scaled(X, of_cell, low, high) -> np.ndarray:
-    """Each gene from 0 to 1 between the least and the greatest value of the cell's batch: float32 ndarray.
-
-    The published code standardises genes first, which this undoes. A gene that does not vary in a batch is 0 there.
-
-    Parameters
-    ----------
-    X : ndarray or CSR matrix, cells × genes
-        Expression, on any scale.
-    of_cell : int array, cells
-        The batch of each, a row of the next two.
-    low : ndarray, batches × genes
-        Least values.
-    high : ndarray, batches × genes
-        Greatest values.
-    """
-    X = X.toarray() if sparse.issparse(X) else X.copy()
-    spread = high - low
-    for b in range(len(low)):
-        rows = of_cell == b
-        X[rows] = (X[rows] - low[b]) / np.where(spread[b] > 0, spread[b], np.inf)
-    return X

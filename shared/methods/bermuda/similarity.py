@@ -99,7 +99,7 @@ def cluster_pairs(similarity, batch, threshold: float = 0.85, mutual: bool = Fal
     batch : array, clusters
         The batch of each cluster.
     threshold : float
-        Least similarity, from 0 to 1; the paper takes 0.90 for the pancreas and 0.85 for blood.
+        Least similarity, from 0 to 1; the published runs take 0.90 for pancreas and 0.85 for blood.
     mutual : bool
         Each must be the other's best, so that a cluster has one partner at most in each other batch.
 
