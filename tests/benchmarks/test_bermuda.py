@@ -157,9 +157,11 @@ def test_epochs_a_second(n_batches, least):
 
 @timed
 def test_a_whole_fit_at_equal_scores():
-    """The published 2000 epochs by the plain loop, and the package's defaults, which stop after 200, on the same pairs.
+    """The published 2000 epochs by the plain loop, and the package's defaults, which stop after 500, on the same pairs.
 
-    No label is looked at to stop. Scores are 0.4 of mixing and 0.6 of types; the two mean nothing by themselves.
+    No label is looked at to stop. Scores are 0.4 of mixing and 0.6 of types. The bound was written first. With 200
+    epochs, the default at that time, the package's scores on seeds 0 and 1 were 0.911 and 0.918, and the loop's 0.941
+    and 0.940. So 500 became the default, after a look at seed 0, and other seeds are the judge.
     """
     from shared.data import simulate
     from shared.evaluate import integration_scores
@@ -168,7 +170,7 @@ def test_a_whole_fit_at_equal_scores():
 
     torch.set_num_threads(1)
     took, scores = {"plain": [], "packaged": []}, {"plain": [], "packaged": []}
-    for seed in range(2):
+    for seed in (10, 11):
         cells = simulate.cells(600, 200, labels=5, n_batches=2, location=0.4, gene_specific=0.5, seed=seed)
         cells = log_normalize(cells)
         batch, types = cells.obs["batch"].to_numpy(), cells.obs["cell_type"].to_numpy()

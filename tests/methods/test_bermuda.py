@@ -373,7 +373,7 @@ def test_a_planted_batch_effect_is_taken_away():
     cells = simulate.cells(600, 200, labels=4, n_batches=2, location=0.3, gene_specific=0.6, seed=1)
     cells = log_normalize(cells)
     types, batch = cells.obs["cell_type"], cells.obs["batch"]
-    how = {"epochs": 60, "lr": 3e-3, "device": "cpu", "random_state": 0}
+    how = {"epochs": 60, "lr_step": 20, "lr": 3e-3, "device": "cpu", "random_state": 0}
     matched = Bermuda((32, 8), **how)
     codes = matched.fit_transform(cells, batch="batch")
     alone = Bermuda((32, 8), weight=0.0, **how).fit_transform(cells, batch="batch")
