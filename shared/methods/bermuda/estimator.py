@@ -62,9 +62,9 @@ class Bermuda(Transformer, TorchMethod):
         above the threshold. The settings that go with it are in :data:`~shared.methods.bermuda.PUBLISHED`.
     epochs : int
         At most; in one, the largest cluster is seen once, so that the fewer cells there are, the fewer steps it has.
-        The weight rises over them, from 0. The published 2000 gain nothing on the simulations that this was tried on.
+        The weight rises over them, from 0. The published runs take 2000.
     lr_step : int, optional
-        Epochs after which the learning rate is halved; a tenth of `epochs` by default, as published.
+        Epochs after which the learning rate is halved; the default and the published 200 are a tenth of all epochs.
     patience : int, optional
         Stop when the loss at the full weight has not fallen by a thousandth in so many epochs; no label is looked at.
     batch_size : int

@@ -119,12 +119,9 @@ class ClusterBatches(Batches):
         self.X, self.pairs = torch.as_tensor(X, **place), torch.as_tensor(np.asarray(pairs), **place)
         self.similarity = torch.as_tensor(np.asarray(similarity, np.float32), **place)
         self.batch_size, self.seed, self.epochs, self.weight = batch_size, seed, epochs, weight
-        self.cells, self.published = (
-            [np.flatnonzero(clusters == c) for c in range(clusters.max() + 1)],
-            homes is not None,
-        )
-        if self.published:
-            self.cells = oversampled(self.cells, homes)
+        self.cells, self.published = [np.flatnonzero(clusters == c) for c in range(clusters.max() + 1)], False
+        if homes is not None:
+            self.cells, self.published = oversampled(self.cells, homes), True
         largest = max(map(len, self.cells))
         self.steps = largest // batch_size if self.published else -(-largest // batch_size)
         self.entries, self.epoch = len(self.cells) * batch_size * X.shape[1], 0
@@ -143,7 +140,7 @@ class ClusterBatches(Batches):
             whole -= whole % self.batch_size
         passes = rng.permuted(np.tile(cells, (-(-wanted // whole) + self.published, 1)), axis=1)[:, :whole]
         first = passes[0, : self.batch_size * self.published]
-        return np.concatenate([first, passes[self.published * 1 :].ravel()])[:wanted]
+        return np.concatenate([first, passes[int(self.published) :].ravel()])[:wanted]
 
     def decayed(self, epoch, i=0):
         return epoch - 1 + self.published
