@@ -29,6 +29,15 @@ from shared.evaluate.metrics import (
     silhouette,
     trapezoid_auprc,
 )
+from shared.evaluate.mixing import (
+    batch_entropy,
+    batch_silhouette,
+    divergence,
+    graph_connectivity,
+    integration_scores,
+    lisi,
+    specific_entropy,
+)
 from shared.evaluate.splits import (
     LeakError,
     check_disjoint,
@@ -40,10 +49,11 @@ from shared.evaluate.splits import (
 )
 
 __all__ = [
-    "FewShot", "Interval", "LeakError", "Paired", "accuracy", "ari", "at",
-    "auroc", "average_precision", "balanced_accuracy", "bootstrap", "check_disjoint", "clopper_pearson", "cohen_kappa",
-    "ece", "few_shot", "few_shot_accuracy", "few_shot_interval", "few_shot_intervals", "grouped_folds",
-    "grouped_split", "holdout", "ladder", "learning_curve", "macro_f1", "macro_ovr", "matched",
-    "mcnemar_exact", "nmi", "over_seeds", "paired_test", "readable", "reliability", "score", "silhouette",
-    "trapezoid_auprc", "unknown_curve", "wilson",
+    "FewShot", "Interval", "LeakError", "Paired", "accuracy", "ari", "at", "auroc", "average_precision",
+    "balanced_accuracy", "batch_entropy", "batch_silhouette", "bootstrap", "check_disjoint", "clopper_pearson",
+    "cohen_kappa", "divergence", "ece", "few_shot", "few_shot_accuracy", "few_shot_interval", "few_shot_intervals",
+    "graph_connectivity", "grouped_folds", "grouped_split", "holdout", "integration_scores", "ladder",
+    "learning_curve", "lisi", "macro_f1", "macro_ovr", "matched", "mcnemar_exact", "nmi", "over_seeds", "paired_test",
+    "readable", "reliability", "score", "silhouette", "specific_entropy", "trapezoid_auprc", "unknown_curve",
+    "wilson",
 ]  # fmt: skip

@@ -71,7 +71,7 @@ class TorchMethod(TransferEstimator):
         self.built_ = {"settings": settings, "cells": [some.outline() for some in cells]}
         return seeded(lambda: self.build(*cells), seed)
 
-    def train(self, net, step, batches, *, seed: int, val=None, monitor=None, **settings) -> History:
+    def train(self, net, step, batches, *, seed: int, val=None, monitor=None, on_optimizer=None, **settings) -> History:
         """Train `net` in place by :func:`shared.train.fit`, with this estimator's settings of the same names.
 
         Parameters
@@ -80,7 +80,7 @@ class TorchMethod(TransferEstimator):
             Left on the CPU, in evaluation mode.
         step : callable
             ``step(net, *batch)`` gives the loss.
-        batches, val, monitor
+        batches, val, monitor, on_optimizer
             As :func:`shared.train.fit` takes them.
         seed : int
             Order of the rows, dropout, and what else is drawn.
@@ -89,7 +89,8 @@ class TorchMethod(TransferEstimator):
         """
         names = {field.name for field in fields(Config)} - {"checkpoint"}
         own = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
-        history = fit(net, step, batches, val=val, monitor=monitor, config=Config(**own | {"seed": seed} | settings))
+        config, asked = Config(**own | {"seed": seed} | settings), {"monitor": monitor, "on_optimizer": on_optimizer}
+        history = fit(net, step, batches, val=val, config=config, **asked)
         net.cpu().eval()
         if settings.get("checkpoint") is not None:
             settings["checkpoint"].unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What holds the embeddings of two domains together: a distance of two samples, and a gradient turned round."""
+"""What holds the embeddings of two domains together: a distance of samples, and a gradient turned round."""
 
 from __future__ import annotations
 
@@ -44,11 +44,56 @@ def mmd2(
         apart = squared.detach()[pairs[0], pairs[1]]
         median = (apart.kthvalue((len(apart) + 1) // 2).values + apart.kthvalue(len(apart) // 2 + 1).values) / 2
         widths = [w * median.clamp_min(torch.finfo(both.dtype).tiny).sqrt() for w in WIDTHS]
-    kernel = sum(torch.exp(-squared / (2 * w**2)) for w in widths) / len(widths)
+    kernel = gaussian_kernel(squared, widths)
     within_a, within_b, across = kernel[:n, :n].sum(), kernel[n:, n:].sum(), kernel[:n, n:].mean()
     if unbiased:
         return (within_a - n) / (n * (n - 1)) + (within_b - m) / (m * (m - 1)) - 2 * across
     return within_a / n**2 + within_b / m**2 - 2 * across
+
+
+def gaussian_kernel(squared: torch.Tensor, widths: Sequence[float]) -> torch.Tensor:
+    """Mean of Gaussian kernels of these standard deviations at these squared distances: a tensor of the same shape."""
+    return sum(torch.exp(-squared / (2 * w**2)) for w in widths) / len(widths)
+
+
+def paired_mmd2(
+    samples: torch.Tensor, pairs: torch.Tensor, widths: Sequence[float] | None = None, unbiased: bool = False
+) -> torch.Tensor:
+    """:func:`mmd2` of many pairs out of some samples of one size; the kernels within a sample are worked out once.
+
+    Parameters
+    ----------
+    samples : tensor, samples × rows × features
+        Floating point.
+    pairs : integer tensor, 2 × pairs
+        Places of the samples that are compared.
+    widths : sequence of float, optional
+        As in :func:`mmd2`. Without it :data:`WIDTHS` times one median for all pairs: of the distances between the rows
+        of a pair's two samples.
+    unbiased : bool
+        As in :func:`mmd2`.
+
+    Returns
+    -------
+    tensor, pairs
+    """
+    n = samples.shape[1]
+    samples = samples - samples.detach().mean((0, 1))
+    norms = samples.square().sum(2)
+
+    def distances(a, b):
+        return (norms[a][:, :, None] + norms[b][:, None] - 2 * samples[a] @ samples[b].mT).clamp_min(0)
+
+    across = distances(*pairs)
+    if widths is None:
+        median = across.detach().median() if across.numel() else torch.ones(())
+        widths = [w * median.clamp_min(torch.finfo(samples.dtype).tiny).sqrt() for w in WIDTHS]
+    used, places = pairs.unique(return_inverse=True)
+    within = gaussian_kernel(distances(used, used), widths)
+    # A row is at distance zero from itself, whatever rounding says.
+    within = (within * (1 - torch.eye(n, dtype=samples.dtype, device=samples.device))).sum((1, 2))
+    within = within / (n * (n - 1)) if unbiased else (within + n) / n**2
+    return within[places[0]] + within[places[1]] - 2 * gaussian_kernel(across, widths).mean((1, 2))
 
 
 def reverse_gradient(x: torch.Tensor, strength: float | torch.Tensor = 1.0) -> torch.Tensor:

@@ -66,6 +66,10 @@ class Batches:
         """Units that are done before batch `i` of an epoch."""
         return epoch - 1
 
+    def decayed(self, epoch: int, i: int = 0) -> int:
+        """Units that count before batch `i` of an epoch where the learning rate falls every so many."""
+        return self.done(epoch, i)
+
     def place(self, epoch: int, i: int) -> str:
         """Where batch `i` of an epoch is, for a message."""
         return f"at epoch {epoch}, batch {i + 1}" + (f" of {self.steps}" if self.steps else "")

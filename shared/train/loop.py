@@ -303,7 +303,7 @@ class _Run:
         if config.schedule == "restarts":
             lr = warm_restarts(number, lr)
         if config.lr_step is not None:
-            lr *= config.lr_gamma ** (self.batches.done(number, i) // config.lr_step)
+            lr *= config.lr_gamma ** (self.batches.decayed(number, i) // config.lr_step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         return lr

@@ -19,6 +19,7 @@ MAKERS = {
     "cells": lambda **k: simulate.cells(60, 80, labels=3, n_batches=2, location=0.2, **k),
     "bulk": lambda **k: simulate.bulk(30, 40, labels=3, **k),
     "multiome": lambda **k: simulate.multiome(40, 50, 120, **k),
+    "gaussian": lambda **k: simulate.gaussian(40, 30, **k),
 }
 
 
@@ -182,6 +183,8 @@ def test_like_takes_any_number_of_cells(blood):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
+        (lambda: simulate.gaussian(0), "n_cells=0 is not a whole number"),
+        (lambda: simulate.gaussian(5, 5, shift=-1), "shift=-1"),
         (lambda: simulate.cells(0), "n_cells=0 is not a whole number"),
         (lambda: simulate.cells(5, 5, depth=-1), "depth=-1 is not a positive number"),
         (lambda: simulate.cells(5, 5, dispersion=float("nan")), "dispersion=nan"),
@@ -221,6 +224,18 @@ def test_any_possible_options_give_counts(n, g, **options):
     X = adata.X.toarray()
     assert X.shape == (n, g) and np.isfinite(X).all() and X.min() >= 0 and (X.round() == X).all()
     assert np.allclose(adata.uns["truth"]["proportions"].sum(1), 1)
+
+
+def test_gaussian_batches_are_projections_of_a_plane_and_a_shift():
+    adata = simulate.gaussian(3000, 20, n_batches=3, seed=1)
+    truth, batch = adata.uns["truth"], adata.obs["batch"].cat.codes.to_numpy()
+    rest = adata.X - adata.obsm["plane"] @ truth["projection"] - truth["shift"][batch]
+    assert abs(rest.mean()) < 0.02 and rest.std() == pytest.approx(1, abs=0.02), "noise of deviation 1"
+    assert (truth["shift"][0] == 0).all() and (truth["shift"][1:] != 0).all()
+    found = pd.crosstab(adata.obs["batch"], adata.obs["cell_type"], normalize="index")[list(simulate.NAMES[:4])]
+    assert np.allclose(found, truth["proportions"], atol=0.04)
+    means = adata.to_df().assign(x=adata.obsm["plane"][:, 0]).groupby(adata.obs["cell_type"], observed=True)["x"].mean()
+    assert np.allclose(means[list(simulate.NAMES[:4])], [0, 5, 5, 0], atol=0.1)
 
 
 # Two domains.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from shared.nn.losses import WIDTHS, domain_loss, mmd2, reverse_gradient
+from shared.nn.losses import WIDTHS, domain_loss, mmd2, paired_mmd2, reverse_gradient
 
 
 @pytest.fixture
@@ -63,6 +63,22 @@ def test_the_gradient_is_that_of_the_discrepancy(clouds):
     a, b = (x.clone().requires_grad_() for x in clouds)
     assert torch.autograd.gradcheck(lambda a, b: mmd2(a, b, [0.7, 2.0]), (a, b))
     assert torch.autograd.gradcheck(lambda a, b: mmd2(a, b, [0.7, 2.0], True), (a, b))
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_many_pairs_are_what_each_is_alone(unbiased):
+    samples = torch.tensor(np.random.default_rng(0).normal(size=(4, 9, 3)) + np.arange(4)[:, None, None])
+    pairs = torch.tensor([[0, 0, 3], [1, 3, 1]])
+    found = paired_mmd2(samples, pairs, [0.5, 2.0], unbiased)
+    assert found.tolist() == pytest.approx(
+        [float(mmd2(samples[i], samples[j], [0.5, 2.0], unbiased)) for i, j in pairs.T]
+    )
+    across = torch.stack([torch.cdist(samples[i], samples[j]) for i, j in pairs.T]).square().median().sqrt()
+    widths = [float(w * across) for w in WIDTHS]
+    assert torch.allclose(paired_mmd2(samples, pairs, None, unbiased), paired_mmd2(samples, pairs, widths, unbiased))
+    assert paired_mmd2(samples, pairs[:, :0]).shape == (0,)
+    given = samples.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: paired_mmd2(s, pairs, [0.7, 2.0], unbiased), given)
 
 
 def test_the_discrepancy_is_skadas(clouds):
