@@ -136,6 +136,8 @@ class JointBatches(Batches):
         or draw so that the types of a labelled data set come equally often.
     """
 
+    cure = "lower lr and retrain_lr, or set clip_norm"
+
     def __init__(self, inputs, labels, n_sources, batch_size, seed, device="cpu", sampling="shuffled"):
         self.inputs, self.labels, self.n_sources = inputs, labels, n_sources
         self.batch_size, self.seed, self.device, self.sampling = batch_size, seed, torch.device(device), sampling
