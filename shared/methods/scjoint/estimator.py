@@ -172,8 +172,8 @@ class ScJoint(DomainAware, Classifier, Transformer, TorchMethod):
         source, target = self._read_domains(X, y, sample_domain, genes=genes)
         of_source, of_target = self._data_sets(X, sample_domain, len(source))
         n_raw, seed = self._n_raw(source.n_genes), self._seed()
-        inputs = [JointInput(source.X[rows], n_raw) for rows in of_source]
-        inputs += [JointInput(target.X[rows], n_raw) for rows in of_target]
+        inputs = [JointInput(source.X, n_raw, rows) for rows in of_source]
+        inputs += [JointInput(target.X, n_raw, rows) for rows in of_target]
         if min(part.n for part in inputs) < 2:
             raise DataError("a data set of one cell has no covariance: give two cells or more of each sample_domain")
         labels = [source.codes[rows] for rows in of_source]
@@ -264,8 +264,8 @@ class ScJoint(DomainAware, Classifier, Transformer, TorchMethod):
         return unit_length(self.forward(net.encode, X))
 
     def _set_reference(self, net, source):
-        rows = published_reference(len(source)) if self.original else np.arange(len(source))
-        self.reference_, self.reference_labels_ = self._embedding(net, source.X[rows]), source.codes[rows]
+        rows = published_reference(len(source)) if self.original else slice(None)
+        self.reference_, self.reference_labels_ = self._embedding(net, source.X)[rows], source.codes[rows]
 
     def _shares(self, X):
         shares = vote_shares(self.reference_, self.reference_labels_, self._embedding(self.network_, X), self.k)

@@ -81,19 +81,22 @@ def types_loss(net: JointNetwork, E: torch.Tensor, y: torch.Tensor) -> torch.Ten
 class JointInput:
     """Cells as the network reads them: 1 where a gene is expressed, and some last columns as they are.
 
-    In memory a gene takes one bit, so that cells of chromatin, which express a quarter of all genes, take an eighth of
-    what their sparse matrix takes or less; a batch is unpacked into one block of memory that all batches share.
+    In memory a gene takes one bit, so that cells of chromatin, which express a quarter of all genes, take a fifteenth
+    of what their sparse matrix does; a batch is unpacked into one block of memory that all batches of an epoch share.
 
     Parameters
     ----------
     X : float32 ndarray or CSR matrix, cells × columns
     n_raw : int
         Last columns that are not binarised.
+    cells : int array, optional
+        Rows of `X` that are of this data set; all without it.
     """
 
-    def __init__(self, X, n_raw: int = 0):
-        self.n, self.n_genes = X.shape[0], X.shape[1] - n_raw
-        blocks = (_dense(X[start : start + 1024]) for start in range(0, self.n, 1024))
+    def __init__(self, X, n_raw: int = 0, cells=None):
+        cells = np.arange(X.shape[0]) if cells is None else cells
+        self.n, self.n_genes = len(cells), X.shape[1] - n_raw
+        blocks = (_dense(X[cells[start : start + 256]]) for start in range(0, self.n, 256))
         pairs = [(np.packbits(b[:, : self.n_genes] > 0, axis=1), b[:, self.n_genes :].copy()) for b in blocks]
         self.bits, self.raw = (np.concatenate(part) for part in zip(*pairs, strict=True))
 
