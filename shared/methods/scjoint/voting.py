@@ -87,8 +87,8 @@ def published_confidence(labels, predicted, places, cosine) -> np.ndarray:
     places, cosine : arrays, cells × k
         From :func:`nearest_labelled`.
     """
-    place_of_largest = np.array([np.argmax(label) for label in labels])
-    agrees = place_of_largest[places] == np.asarray(predicted)[:, None]
+    place_of_largest = np.array([np.argmax(label) for label in array_of(labels, "labels")])
+    agrees = place_of_largest[places] == array_of(predicted, "predicted")[:, None]
     return (np.where(agrees, 1, -1) * np.maximum(cosine, 0)).sum(1)
 
 
