@@ -20,6 +20,7 @@ MAKERS = {
     "bulk": lambda **k: simulate.bulk(30, 40, labels=3, **k),
     "multiome": lambda **k: simulate.multiome(40, 50, 120, **k),
     "gaussian": lambda **k: simulate.gaussian(40, 30, **k),
+    "modalities": lambda **k: simulate.modalities(40, 30, 50, **k),
 }
 
 
@@ -185,6 +186,12 @@ def test_like_takes_any_number_of_cells(blood):
     [
         (lambda: simulate.gaussian(0), "n_cells=0 is not a whole number"),
         (lambda: simulate.gaussian(5, 5, shift=-1), "shift=-1"),
+        (lambda: simulate.modalities(0), "n_rna=0"),
+        (lambda: simulate.modalities(5, 5, 5, swapped=2), "swapped=2"),
+        (lambda: simulate.modalities(5, 5, 5, noise=1), "noise=1"),
+        (lambda: simulate.modalities(5, 5, 5, missing=["no such type"]), "name types of proportions"),
+        (lambda: simulate.modalities(5, 5, 5, proportions={"a": 1, "b": 1}, missing=["b"]), "keep two"),
+        (lambda: simulate.modalities(5, 5, 5, proportions={"a": 1, "b": -1}), "proportions of b"),
         (lambda: simulate.cells(0), "n_cells=0 is not a whole number"),
         (lambda: simulate.cells(5, 5, depth=-1), "depth=-1 is not a positive number"),
         (lambda: simulate.cells(5, 5, dispersion=float("nan")), "dispersion=nan"),
@@ -236,6 +243,40 @@ def test_gaussian_batches_are_projections_of_a_plane_and_a_shift():
     assert np.allclose(found, truth["proportions"], atol=0.04)
     means = adata.to_df().assign(x=adata.obsm["plane"][:, 0]).groupby(adata.obs["cell_type"], observed=True)["x"].mean()
     assert np.allclose(means[list(simulate.NAMES[:4])], [0, 5, 5, 0], atol=0.1)
+
+
+def frequencies(adata, kind, name):
+    rows = (adata.obs["modality"] == kind) & (adata.obs["cell_type"] == name)
+    return np.asarray(adata.X[rows.to_numpy()].mean(0)).ravel()
+
+
+def test_modalities_share_programmes_but_for_the_swapped_genes():
+    """How often a gene is on in one type more than in another goes along in both modalities, unless it is swapped."""
+    adata = simulate.modalities(4000, 4000, 600, proportions={"a": 1, "b": 1}, swapped=0.3, seed=1)
+    truth, gap = adata.uns["truth"], {}
+    for kind in ("rna", "atac"):
+        gap[kind] = frequencies(adata, kind, "a") - frequencies(adata, kind, "b")
+    assert truth["swapped"].sum() == 180
+    together = {
+        s: np.corrcoef(gap["rna"][truth["swapped"] == s], gap["atac"][truth["swapped"] == s])[0, 1] for s in (0, 1)
+    }
+    assert together[0] > 0.5 and abs(together[1]) < 0.2
+    assert np.allclose(truth["programmes"][1][:, ~truth["swapped"]], 0.5 * truth["programmes"][0][:, ~truth["swapped"]])
+    density = {kind: adata.X[(adata.obs["modality"] == kind).to_numpy()].mean() for kind in ("rna", "atac")}
+    assert density["rna"] == pytest.approx(0.15, abs=0.03) and density["atac"] == pytest.approx(0.25, abs=0.04)
+
+
+def test_the_dials_of_modalities():
+    few = {"n_rna": 600, "n_atac": 600, "n_genes": 200, "seed": 1}
+    is_atac = np.arange(1200) >= 600
+    plain, deep = simulate.modalities(**few), simulate.modalities(**few, depth=1.0)
+    assert deep.X[is_atac].mean() > plain.X[is_atac].mean() + 0.05 and (deep.X[~is_atac] != plain.X[~is_atac]).nnz == 0
+    lacking = simulate.modalities(**few, missing=["B cells"]).obs
+    seen = {kind: set(lacking["cell_type"][lacking["modality"] == kind]) for kind in ("rna", "atac")}
+    assert "B cells" in seen["atac"] - seen["rna"]
+    weak = simulate.modalities(**few, noise=0.9).uns["truth"]["programmes"]
+    assert np.abs(weak[1]).sum() == pytest.approx(0.1 * np.abs(weak[0]).sum())
+    assert (simulate.modalities(**few).obs["domain"] == np.where(is_atac, -1, 1)).all()
 
 
 # Two domains.

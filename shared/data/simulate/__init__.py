@@ -1,6 +1,7 @@
 """Simulated expression data that come with the truth they were made from.
 
-Every function but :func:`gaussian` draws from one model. Gene g of cell i, of type t and batch b, has the log rate
+Every function but :func:`gaussian` and :func:`modalities` draws from one model. Gene g of cell i, of type t and batch
+b, has the log rate
 
     eta = a[g] + L[t, g] + shift[b, g] + stretch[b] * L[t, g] + own[b, t, g]
 
@@ -15,8 +16,12 @@ show the word wherever such data are shown. One seed gives the same bytes each t
 
 from shared.data.simulate.domains import domains
 from shared.data.simulate.gaussian import gaussian
+from shared.data.simulate.modalities import BLOOD, modalities
 from shared.data.simulate.model import NAMES
 from shared.data.simulate.resemble import compare, like, summary
 from shared.data.simulate.samples import bulk, cells, many, multiome
 
-__all__ = ["NAMES", "bulk", "cells", "compare", "domains", "gaussian", "like", "many", "multiome", "summary"]
+__all__ = [
+    "BLOOD", "NAMES", "bulk", "cells", "compare", "domains", "gaussian", "like", "many", "modalities", "multiome",
+    "summary",
+]  # fmt: skip
