@@ -253,6 +253,12 @@ def test_the_bound_by_hand():
     assert tables.slack(fits, SETS).value == pytest.approx(0.5)
 
 
+def test_the_best_arm_of_each_set_is_the_mark():
+    fits = planted({arms.LOGISTIC: [0.5], arms.CENTRING: [0.9]})
+    labels = fits[fits["arm"] == arms.LOGISTIC].set_index(["data", "seed"])["accuracy"] + 0.3
+    assert tables.behind(fits, labels, SETS).to_dict() == pytest.approx({"one": 0.1, "two": 0.1, "three": 0.1})
+
+
 def test_few_cells_of_a_type_are_all_labelled():
     y = np.repeat(["x", "y", tasks.UNKNOWN], [30, 10, 10])
     cells = tasks.Domain(np.zeros((50, 2), np.float32), y)

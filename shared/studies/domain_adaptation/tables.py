@@ -183,6 +183,12 @@ def ranked_tasks(fits: pd.DataFrame, terms: str = "sum", arm: str = LOGISTIC) ->
     return float(stats.spearmanr(means[terms], means["error"])[0])
 
 
+def behind(fits: pd.DataFrame, labels: pd.Series, sets: Mapping) -> pd.Series:
+    """By how much accuracies, indexed as draws are, lie below those of the arm that is best in each data set."""
+    best, mine = (found.groupby("data").mean().groupby(sets).mean() for found in (levels(fits), labels))
+    return best.max(axis=1) - mine
+
+
 def labelled_share(one: Drawn, n: int) -> float:
     """Of the cells to adapt to, the share that gets a label where `n` of each type do, or all where there are fewer."""
     sizes = np.unique(one.adapt.y[one.adapt.y != UNKNOWN], return_counts=True)[1]
