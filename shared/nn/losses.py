@@ -1,7 +1,8 @@
-"""What holds the embeddings of two domains together: a distance of samples, and a gradient turned round."""
+"""What holds embeddings of two domains together: a distance of samples, a reversed gradient, a weight that grows."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -94,6 +95,16 @@ def paired_mmd2(
     within = (within * (1 - torch.eye(n, dtype=samples.dtype, device=samples.device))).sum((1, 2))
     within = within / (n * (n - 1)) if unbiased else (within + n) / n**2
     return within[places[0]] + within[places[1]] - 2 * gaussian_kernel(across, widths).mean((1, 2))
+
+
+def ramp(progress: float) -> float:
+    """A weight that grows from 0 at the start of training (`progress` 0) to nearly 1 at its end (1).
+
+    References
+    ----------
+    Ganin and others, *Domain-adversarial training of neural networks* (2016), section 5.2.2.
+    """
+    return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 def reverse_gradient(x: torch.Tensor, strength: float | torch.Tensor = 1.0) -> torch.Tensor:

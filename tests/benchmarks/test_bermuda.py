@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from shared.methods.bermuda import WIDTHS, Autoencoder, ClusterBatches, bermuda_step
-from shared.methods.domain_adaptation import ramp
+from shared.nn.losses import ramp
 
 timed = pytest.mark.skipif(
     not os.environ.get("BORROWED_BENCHMARKS"), reason="timings are for a quiet machine: set BORROWED_BENCHMARKS=1"

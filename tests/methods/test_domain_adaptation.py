@@ -45,14 +45,13 @@ from shared.methods.domain_adaptation import (
     mmd_step,
     multilinear,
     prediction_entropy,
-    ramp,
     separate_encoders,
     separate_step,
     sinkhorn,
     source_step,
     target_risks,
 )
-from shared.nn.losses import domain_loss, mmd2
+from shared.nn.losses import domain_loss, mmd2, ramp
 from shared.preprocess import center_by, log_normalize
 
 PEERS = "install the extra peers"

@@ -253,6 +253,59 @@ def test_the_bound_by_hand():
     assert tables.slack(fits, SETS).value == pytest.approx(0.5)
 
 
+def test_the_best_arm_of_each_set_is_the_mark():
+    fits = planted({arms.LOGISTIC: [0.5], arms.CENTRING: [0.9]})
+    labels = fits[fits["arm"] == arms.LOGISTIC].set_index(["data", "seed"])["accuracy"] + 0.3
+    assert tables.behind(fits, labels, SETS).to_dict() == pytest.approx({"one": 0.1, "two": 0.1, "three": 0.1})
+
+
+def test_few_cells_of_a_type_are_all_labelled():
+    y = np.repeat(["x", "y", tasks.UNKNOWN], [30, 10, 10])
+    cells = tasks.Domain(np.zeros((50, 2), np.float32), y)
+    assert tables.labelled_share(tasks.Drawn("a", cells, cells, cells, cells), 20) == pytest.approx(30 / 50)
+
+
+# Rivals of other people's packages.
+
+
+def test_counts_come_back_from_logs_but_for_a_factor_of_a_cell():
+    made = np.random.default_rng(0).poisson(0.8, (40, 60))
+    made[0], made[1] = 0, 3 * made[1]
+    logged = tasks.cp10k(made).toarray()
+    found = study.rivals.counts(logged).toarray()
+    np.testing.assert_array_equal(found[2:], made[2:])
+    np.testing.assert_array_equal(3 * found[1], made[1])
+    assert not found[0].any()
+    with pytest.raises(DataError, match="holds no whole numbers of counts"):
+        study.rivals.counts(np.random.default_rng(0).random((3, 60)))
+
+
+@pytest.mark.parametrize("arm", study.rivals.OWN)
+def test_a_rival_is_told_the_types_of_training_cells_alone_and_chosen_by_held_out_ones(arm, one, monkeypatch):
+    told = []
+
+    def embed(cells, batch, method, *, n_components, layer, seed, labels=None, **own):
+        told.append(np.asarray(cells.obs["known"]))
+        assert {*cells.obs[batch]} == {"source", "target"} and (labels == "known") is (method == "scANVI")
+        return np.asarray(cells.X[:, :n_components])
+
+    monkeypatch.setattr(study.rivals.rivals, "embed", embed)
+    monkeypatch.setattr(study.rivals, "counts", lambda X: X)
+    rows = study.rivals.fit_all(one, 0, arm=arm)
+    n = len(one.train.y)
+    assert all((known[:n] == one.train.y).all() and (known[n:] == tasks.UNKNOWN).all() for known in told)
+    assert len(rows) == 4 and [row["setting"] for row in rows] == [0, 1, 2, 3]
+    assert all(0 <= row[name] <= 1 for row in rows for name in ("source", "accuracy", "accuracy_known"))
+    table = pd.DataFrame(rows).assign(data="a to b", seed=0)
+    best = min(rows, key=lambda row: row["source"])
+    assert tables.levels(table)[arm].item() == pytest.approx(best["accuracy"])
+
+
+def test_no_rival_is_asked_for_where_it_is_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert study.rivals.installed() == []
+
+
 # Each claim fails on data where it is false, by the page's own functions.
 
 
@@ -273,6 +326,23 @@ def test_an_adversary_that_gains_is_seen(claims):
     same.loc[same["data"] == "e to f", "accuracy"] += 0.05 * (same["arm"] == arms.NETWORK)
     assert fails(claims["adversary"], tables.gain_of(better, SETS, arms.ADVERSARIAL))
     assert not fails(claims["adversary"], tables.gain_of(same, SETS, arms.ADVERSARIAL))
+
+
+FIRST = {"id": "first bound", "metric": "gain", "below": 0.05}  # as they were committed before the run
+FOURTH = {"id": "fourth bound", "metric": "closer", "below": 0.0}
+
+
+def test_the_first_bound_would_have_seen_an_adversary_that_gains_five_points():
+    for gain, wrong in ((0.2, True), (0.01, False)):
+        fits = planted({arms.NETWORK: [0.7], arms.ADVERSARIAL: [0.7 + gain]})
+        assert fails(FIRST, tables.gain_of(fits, SETS, arms.ADVERSARIAL)) is wrong
+
+
+def test_the_fourth_bound_would_have_seen_shuffled_genes_that_stay_away():
+    fits = planted({arms.NETWORK: [0.7]}, mmd=0.1)
+    for far, wrong in ((0.4, True), (0.02, False)):
+        control = fits.assign(what="control", arm=arms.DEEP_MMD, mmd=far)
+        assert fails(FOURTH, tables.closer_when_shuffled(pd.concat([fits, control]), SETS)) is wrong
 
 
 def dialled(centred_left_out):

@@ -10,8 +10,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 from shared.data.cells import digest
-from shared.methods.domain_adaptation.dann import ramp
-from shared.nn.losses import paired_mmd2
+from shared.nn.losses import paired_mmd2, ramp
 from shared.train.batches import Batches, seed_of
 
 WIDTHS = (1.0, 2.0, 4.0, 8.0, 16.0)  # of the kernels, in the units of the code
@@ -102,7 +101,7 @@ class ClusterBatches(Batches):
     device : str or torch.device
         Where the batches arrive.
     epochs : int
-        Of the whole training, over which the weight rises (:func:`shared.methods.domain_adaptation.ramp`).
+        Of the whole training, over which the weight rises (:func:`shared.nn.losses.ramp`).
     weight : float
         Of the discrepancy at its end, nearly.
     homes : int array, clusters, optional

@@ -19,7 +19,7 @@ from shared.methods.domain_adaptation.adapter import AdaptedClassifier, DomainAd
 from shared.methods.domain_adaptation.cdan import CDAN, cdan_step, multilinear
 from shared.methods.domain_adaptation.centring import CenterDomains
 from shared.methods.domain_adaptation.correlation import CORAL, recoloring
-from shared.methods.domain_adaptation.dann import DANN, AdversarialNetwork, RampedBatches, dann_step, ramp
+from shared.methods.domain_adaptation.dann import DANN, AdversarialNetwork, RampedBatches, dann_step
 from shared.methods.domain_adaptation.deep_coral import DeepCORAL, coral, coral_step
 from shared.methods.domain_adaptation.deep_mmd import DeepMMD, mmd_step
 from shared.methods.domain_adaptation.label_switching import SeparateEncoders, separate_encoders, separate_step
@@ -62,7 +62,6 @@ __all__ = [
     "mmd_step",
     "multilinear",
     "prediction_entropy",
-    "ramp",
     "recoloring",
     "separate_encoders",
     "separate_step",

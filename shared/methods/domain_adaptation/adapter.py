@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
+from shared.data.cells import dense_matrix
 from shared.data.constraints import Constraint, Maybe
 from shared.data.errors import DataError
 from shared.methods.base import Example, TransferEstimator, example_cells
@@ -60,7 +60,7 @@ class DomainAdapter(DomainAware, Transformer):
         if sample_domain is not None and not (cells.sample_domain > 0).any():
             raise DataError("no cell is of the source: sample_domain must be positive for the labelled cells")
         if self.adapts_:
-            source, target = _dense(cells.source.X), _dense(cells.target.X)
+            source, target = dense_matrix(cells.source.X), dense_matrix(cells.target.X)
             if min(len(source), len(target)) < 2:
                 raise DataError("one cell says nothing of its domain: give two or more of each, or no sample_domain")
             self.learn(source, target)
@@ -81,14 +81,14 @@ class DomainAdapter(DomainAware, Transformer):
         check_is_fitted(self, "adapts_")
         cells = self._read(X, genes=genes, sample_domain=sample_domain)
         if not self.adapts_:
-            return _dense(cells.X).astype(np.float32)
+            return dense_matrix(cells.X).astype(np.float32)
         if sample_domain is None:
-            return self.move_target(_dense(cells.X)).astype(np.float32)
+            return self.move_target(dense_matrix(cells.X)).astype(np.float32)
         is_source = cells.sample_domain > 0
         out = np.empty((len(cells), self._n_features_out), np.float32)
         for rows, move in ((is_source, self.move_source), (~is_source, self.move_target)):
             if rows.any():
-                out[rows] = move(_dense(cells.X[rows]))
+                out[rows] = move(dense_matrix(cells.X[rows]))
         return out
 
     def fit_transform(self, X, y=None, sample_domain=None, *, genes=None):
@@ -174,7 +174,7 @@ class AdaptedClassifier(DomainAware, Classifier, TransferEstimator):
         """
         source, _ = self._read_domains(X, y, sample_domain, genes=genes)
         self.adapter_ = clone(self.adapter).fit(X, None, sample_domain, genes=genes)
-        moved = _dense(source.X)
+        moved = dense_matrix(source.X)
         if self.adapter_.adapts_:
             moved = self.adapter_.move_source(moved)
         last = LogisticRegression(max_iter=1000) if self.classifier is None else clone(self.classifier)
@@ -186,8 +186,3 @@ class AdaptedClassifier(DomainAware, Classifier, TransferEstimator):
         check_is_fitted(self, "classifier_")
         self._read(X, genes=genes)
         return self.classifier_.predict_proba(self.adapter_.transform(X, sample_domain, genes=genes))
-
-
-def _dense(X) -> np.ndarray:
-    """Rows as float64; a covariance in single precision loses digits."""
-    return (X.toarray() if sparse.issparse(X) else X).astype(np.float64)

@@ -6,7 +6,6 @@ cells × genes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -16,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from shared.data.constraints import Whole
 from shared.methods.domain_adaptation.network import DomainNetwork, EncoderHead
 from shared.methods.torch_method import TorchMethod
-from shared.nn.losses import domain_loss
+from shared.nn.losses import domain_loss, ramp
 from shared.train import resolve_device
 from shared.train.domains import DomainBatches
 
@@ -42,11 +41,6 @@ def dann_step(net: AdversarialNetwork, X, y, target_X, strength: float = 1.0) ->
     """Cross-entropy of source cells plus that of the domains, reversed for the encoder (equations 9 and 18)."""
     source, target = net.encode(X), net.encode(target_X)
     return cross_entropy(net.head(source), y) + domain_loss(net.discriminator, source, target, strength)
-
-
-def ramp(progress: float) -> float:
-    """From 0 at the start of training (`progress` 0) to nearly 1 at its end (1): section 5.2.2."""
-    return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 class RampedBatches(DomainBatches):
@@ -83,9 +77,9 @@ class DANN(DomainNetwork, TorchMethod):
     width : int
         Hidden units of the discriminator.
     weight : float
-        Of the reversed gradient at the end of training; it grows from 0 by :func:`ramp`. The discriminator's own
-        gradient is not weighed, as in the paper's experiments. The paper ends at 1; embeddings of cells have no bound
-        here, and grow under a strong adversary, more so with Adam.
+        Of the reversed gradient at the end of training; it grows from 0 by :func:`shared.nn.losses.ramp`. The
+        discriminator's own gradient is not weighed, as in the paper's experiments. The paper ends at 1; embeddings of
+        cells have no bound here, and grow under a strong adversary, more so with Adam.
     optimizer : {"sgd", "adamw", "adam"}
         The paper's is SGD with momentum; its falling learning rate is not here.
     epochs, batch_size, lr, weight_decay, device, devices, progress

@@ -16,6 +16,7 @@ from shared.data.errors import DataError
 from shared.evaluate.intervals import Interval, over_seeds
 from shared.studies.domain_adaptation.arms import ARMS, BASELINE, CENTRING, DEEP_MMD, LOGISTIC
 from shared.studies.domain_adaptation.measures import ALIGNMENT, LEVELS, RISKS
+from shared.studies.domain_adaptation.tasks import UNKNOWN, Drawn
 
 KNOWN = "target labels"  # a choice by labelled target cells that are no test cells: what no arm may have
 RANDOM = "any"
@@ -180,6 +181,18 @@ def ranked_tasks(fits: pd.DataFrame, terms: str = "sum", arm: str = LOGISTIC) ->
     """Spearman's correlation over tasks of a term of the bound with the error in the target."""
     means = bound(fits, arm).groupby("data").mean()
     return float(stats.spearmanr(means[terms], means["error"])[0])
+
+
+def behind(fits: pd.DataFrame, labels: pd.Series, sets: Mapping) -> pd.Series:
+    """By how much accuracies, indexed as draws are, lie below those of the arm that is best in each data set."""
+    best, mine = (found.groupby("data").mean().groupby(sets).mean() for found in (levels(fits), labels))
+    return best.max(axis=1) - mine
+
+
+def labelled_share(one: Drawn, n: int) -> float:
+    """Of the cells to adapt to, the share that gets a label where `n` of each type do, or all where there are fewer."""
+    sizes = np.unique(one.adapt.y[one.adapt.y != UNKNOWN], return_counts=True)[1]
+    return float(np.minimum(sizes, n).sum() / len(one.adapt.y))
 
 
 def minutes(table: pd.DataFrame) -> float:
