@@ -320,3 +320,42 @@ def test_centring_that_does_not_lose_in_blood_is_told():
         return {"blood_few_T_centred": found["few T centred"]}
 
     assert refused("domain-adaptation", "blood", blood(0.0)) and not refused("domain-adaptation", "blood", blood(0.2))
+
+
+# BERMUDA
+
+BERMUDA_VALUES = ("EQUAL", "(EQUAL", "ONLY", "WIDTHS")
+
+
+def integrated(changes):
+    """The lesson's table of scores, each a half with a little noise, but for what is planted at (world, arm, score)."""
+    arms, rows = ("PCA", "z-scores", "autoencoder", "whole-batch", "BERMUDA", "wrong pairs"), []
+    for world in ("shift", "own", "bent"):
+        for arm in arms:
+            for s in range(3):
+                noise = 0.01 * np.sin(7 * s + len(arm))
+                scores = {k: 0.5 + noise + changes.get((world, arm, k), 0) for k in ("mixing", "types", "named")}
+                rows.append({"arm": arm, "world": world, "seed": s, **scores})
+    return pd.DataFrame(rows)
+
+
+def test_pairs_that_gain_nothing_are_told():
+    known = functions("bermuda", BERMUDA_VALUES)
+    none = known["leads"](integrated({}))
+    assert not refused("bermuda", "scaling", none) and not refused("bermuda", "wrong", none)
+    assert refused("bermuda", "own", none) and refused("bermuda", "shares", none)
+    found = known["leads"](integrated({("own", "BERMUDA", "mixing"): 0.4, ("bent", "whole-batch", "named"): -0.2}))
+    assert not refused("bermuda", "own", found) and not refused("bermuda", "shares", found)
+    assert refused("bermuda", "wrong", found), "wrong pairs that mix far less"
+    assert refused("bermuda", "scaling", known["leads"](integrated({("shift", "BERMUDA", "mixing"): 0.4})))
+
+
+def test_a_lonely_type_that_stays_apart_without_a_threshold_is_told():
+    known = functions("bermuda", BERMUDA_VALUES)
+
+    def forced(far):
+        arms = ("BERMUDA", "no threshold")
+        rows = [(arm, s, 0.1 + 0.01 * s + far * (arm != "BERMUDA")) for arm in arms for s in range(3)]
+        return {"forced": known["forced"](pd.DataFrame(rows, columns=["arm", "seed", "own entropy"]))}
+
+    assert refused("bermuda", "missing", forced(0.0)) and not refused("bermuda", "missing", forced(0.5))
