@@ -28,7 +28,7 @@ INK, PAPER = "#1b1f24", "#ffffff"
 MARK = '<meta content="Borrowed Strength" name="generator"/>'
 TITLE = "Borrowed Strength"
 DESCRIPTION = "A book that teaches transfer learning for gene expression by running it."
-LONG = 60  # a cell with more letters holds words, which break, and no number
+LONG = 60  # a cell with more letters holds words, and no number
 PREFERRED = 'matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"'
 GENERATED = {
     "search.html": "Search the chapters, the glossary and the package reference of Borrowed Strength.",
@@ -200,10 +200,17 @@ def _table(soup, table):
             del header["scope"]
         elif not header.has_attr("scope"):
             header["scope"] = "col" if header.find_parent("thead") else "row"
-    if "dataframe" in table.get("class", []) and any(len(cell.get_text()) > LONG for cell in table.find_all("td")):
+    if "dataframe" in table.get("class", []) and _of_words(
+        [cell.get_text(strip=True) for cell in table.select("tbody td")]
+    ):
         table["class"] = [*table["class"], "bs-words"]
     if "bs-scroll" not in (table.parent.get("class") or []):
         table.wrap(soup.new_tag("div", attrs={"class": "bs-scroll"}))
+
+
+def _of_words(cells) -> bool:
+    """Whether a table holds words, whose lines may break, rather than numbers, whose lines may not."""
+    return any(len(cell) > LONG for cell in cells) or 2 * sum(cell[:1].isalpha() for cell in cells) > len(cells)
 
 
 def _card(link):

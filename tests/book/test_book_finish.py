@@ -113,6 +113,7 @@ def test_a_table_of_words_is_one_whose_words_break(tmp_path):
         tmp_path, FRAME.replace("0.5", "python 3.11.7, numpy 2.4.6, scipy 1.17.1, pandas 2.3.3, torch 2.13.0")
     )
     assert "bs-words" in words.find("table")["class"]
+    assert "bs-words" in finished(tmp_path, FRAME.replace("0.5", "tuned")).find("table")["class"]
 
 
 def test_an_empty_corner_is_no_header(tmp_path):
