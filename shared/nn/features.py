@@ -113,13 +113,14 @@ def scvi_codes(
     *,
     layer="counts",
     batch_key=None,
+    labels=None,
     n_latent=10,
     max_epochs=None,
     seed=0,
     accelerator="auto",
     progress=False,
 ):
-    """Codes of scVI, a variational autoencoder of counts, fitted without labels.
+    """Codes of scVI, a variational autoencoder of counts, fitted without labels; with labels, those of scANVI.
 
     Parameters
     ----------
@@ -131,6 +132,9 @@ def scvi_codes(
         Where the counts are; None for ``X``.
     batch_key : str, optional
         Column of ``obs`` whose effect is taken out of the codes. All of its values must occur among the fitted cells.
+    labels : array of str, cells, optional
+        Types, ``""`` where none is known: scVI then goes on as scANVI, for a tenth of `max_epochs`, or
+        for 2 to 10 epochs where scvi-tools decides.
     n_latent : int
         Numbers in a code.
     max_epochs : int, optional
@@ -161,9 +165,12 @@ def scvi_codes(
 
     References
     ----------
-    Lopez, Regier, Cole, Jordan and Yosef, *Deep generative modeling for single-cell transcriptomics* (2018).
+    Lopez, Regier, Cole, Jordan and Yosef, *Deep generative modeling for single-cell transcriptomics* (2018). Xu and
+    others, *Probabilistic harmonization and annotation of single-cell transcriptomics data with deep generative models*
+    (2021).
     """
     counts, rows, batch = _for_scvi(adata, fit_on, layer, batch_key)
+    kinds = None if labels is None else _types(labels, rows)
     before = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with warnings.catch_warnings():
@@ -179,6 +186,8 @@ def scvi_codes(
     cells = anndata.AnnData(counts)
     if batch is not None:
         cells.obs["batch"] = batch
+    if labels is not None:
+        cells.obs["type"] = kinds
     key = None if batch is None else "batch"
     seed_before = scvi.settings.seed
     quiet = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric", "scvi")}
@@ -197,6 +206,14 @@ def scvi_codes(
                 enable_progress_bar=progress,
                 enable_model_summary=False,
             )
+            if labels is not None:
+                model = scvi.model.SCANVI.from_scvi_model(model, "", labels_key="type")
+                model.train(
+                    max_epochs=max_epochs and max(1, max_epochs // 10),
+                    accelerator=accelerator,
+                    enable_progress_bar=progress,
+                    enable_model_summary=False,
+                )
             return np.ascontiguousarray(model.get_latent_representation(cells), dtype=np.float32)
         finally:
             random.setstate(before[0])
@@ -204,6 +221,14 @@ def scvi_codes(
             scvi.settings._seed = seed_before
             for name, level in quiet.items():
                 logging.getLogger(name).setLevel(level)
+
+
+def _types(labels, rows):
+    """Types of all cells, of which some among those to fit on must be known."""
+    labels = np.asarray(labels).astype(str)
+    if len({*labels[rows]} - {""}) < 2:
+        raise DataError("scANVI learns from types: labels name fewer than two among the fitted cells")
+    return labels
 
 
 def _for_scvi(adata, fit_on, layer, batch_key):
