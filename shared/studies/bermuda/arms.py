@@ -18,6 +18,7 @@ PLAIN, BERMUDA, WHOLE = "autoencoder", "BERMUDA", "whole-batch MMD"
 HARMONY, SCANORAMA, SCVI, SCANVI = rivals.METHODS
 LINEAR, NETWORKS, RIVALS = (UNCORRECTED, CENTRING, SCALING, COMBAT), (PLAIN, BERMUDA, WHOLE), rivals.METHODS
 ARMS = *LINEAR, *NETWORKS, *RIVALS
+LONE = UNCORRECTED, SCALING, COMBAT, *NETWORKS, HARMONY, SCANORAMA, SCVI  # where a type is left out of one batch
 CODE = 20
 EPOCHS = 100
 FIRST = 0  # of the two settings: what is taken where nothing is chosen
@@ -198,7 +199,7 @@ def bermuda(arm: str, setting: dict, cells, seed: int, epochs: int) -> tuple[np.
         how |= {"threshold": 0.0, "batch_size": 150}  # about as many steps as with clusters
     model, given = CLASSES.get(arm, Bermuda)(**how), None
     if how.get("original"):  # its epoch holds whole batches of the largest cluster alone
-        model.set_params(batch_size=25)
+        model.set_params(batch_size=20)
     if arm == TYPES:
         given = y
     if arm == SHUFFLED:

@@ -17,7 +17,7 @@ from shared.studies.bermuda.tasks import UNKNOWN
 K = 15
 
 
-def all_rows(fits: Sequence[Made], cells, seed: int, *, scib: bool = False) -> list[dict]:
+def all_rows(fits: Sequence[Made], cells, seed: int, *, scib: Sequence[str] = ()) -> list[dict]:
     """A row of numbers for each setting of an arm.
 
     Parameters
@@ -28,14 +28,14 @@ def all_rows(fits: Sequence[Made], cells, seed: int, *, scib: bool = False) -> l
         Of :func:`shared.studies.bermuda.tasks.draw`.
     seed : int
         Of the clusters by k-means.
-    scib : bool
-        Add the scores of the package scib-metrics to the row that is chosen.
+    scib : sequence of str
+        Data sets for whose first seed the chosen row has the scores of the package scib-metrics too.
     """
     own, found = own_neighbours(cells), []
     for i, made in enumerate(fits):
         row = {"setting": i, **made.setting, **made.facts, "cpu": made.cpu}
         found.append(row | scores(made.Z, cells, own, seed))
-    if scib:
+    if seed == 0 and cells.uns["name"] in scib:
         best = max(range(len(found)), key=lambda i: found[i]["choice"])
         found[best] |= scib_scores(fits[best].Z, cells)
     return found

@@ -13,8 +13,10 @@ from sklearn.metrics import silhouette_score
 from shared.data import simulate
 from shared.evaluate.mixing import divergence
 from shared.methods.bermuda import PUBLISHED, Bermuda
+from shared.studies.bermuda.tasks import Problem, drawn
 
 UNCORRECTED, PUBLISHED_RUN, DEFAULT = "uncorrected", "published", "default"
+ARMS = UNCORRECTED, PUBLISHED_RUN, DEFAULT
 VALUES = "total", "reconstruction", "transfer"
 
 
@@ -38,6 +40,11 @@ def gaussian(seed: int, **how):
     """The paper's Gaussian cells, always the same: what a seed varies is the training."""
     cells = simulate.gaussian(seed=0, **how)
     return cells, cells
+
+
+def first_draw(one: Problem, seed: int, **how):
+    """Cells of a data set, always those of the first draw: what a seed varies is the training."""
+    return drawn(one, 0, **how)
 
 
 def fit(cells, seed: int, *, arm: str, epochs: int, threshold: float, n_clusters: int | None = None) -> Trained:
@@ -69,10 +76,8 @@ def fit(cells, seed: int, *, arm: str, epochs: int, threshold: float, n_clusters
             given[rows] = KMeans(n_clusters, n_init=5, random_state=0).fit_predict(cells.X[rows]).astype(str)
     how = PUBLISHED if arm == PUBLISHED_RUN else {}
     how = how | {"epochs": epochs, "lr_step": max(1, epochs // 10), "threshold": threshold}
-    sizes = [] if given is None else np.unique(np.char.add(batch, given), return_counts=True)[1]
-    model = Bermuda(**how, device="cpu", random_state=seed)
-    if len(cells) < 500 or (len(sizes) and min(sizes) < 50):
-        model.set_params(batch_size=10)
+    small = {"batch_size": 25} if len(cells) < 1000 else {}  # its epoch holds whole batches of the largest cluster
+    model = Bermuda(**how, **small, device="cpu", random_state=seed)
     Z = model.fit_transform(cells.X, batch=batch, clusters=given)
     rows = model.history_.rows
     losses = {name: np.array([row[name] for row in rows]) for name in VALUES[1:]}

@@ -149,7 +149,8 @@ def draw(
     -------
     AnnData
         ``X``: float32 ndarray. ``layers["counts"]``. ``obs``: ``batch``, ``cell_type``, and ``known``, the type in
-        the reference batch and :data:`UNKNOWN` elsewhere. ``uns["without"]``, where cells were left out.
+        the reference batch and :data:`UNKNOWN` elsewhere. ``uns``: ``name``, and ``without``, where cells were left
+        out.
     """
     rng, names = np.random.default_rng((seed, 0)), np.unique(one.batch)
     share = most // len(names)
@@ -163,6 +164,7 @@ def draw(
     obs["known"] = np.where(batch == one.reference, y, UNKNOWN)
     cells = ad.AnnData(one.X[rows][:, genes].toarray(), obs)
     cells.layers["counts"] = one.counts[rows][:, genes].copy()
+    cells.uns["name"] = one.name
     if without is not None:
         cells.uns["without"] = list(without)
     return cells
