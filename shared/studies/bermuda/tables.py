@@ -79,9 +79,9 @@ def implied_weight(table: pd.DataFrame, data: str, arm: str, when: str = "mean")
 
 
 def goes_to(lone: pd.DataFrame, data: str, arm: str) -> tuple[str, float]:
-    """The type that lone cells lie among, and its share of their neighbours; no type where they lie by themselves."""
+    """The type that lone cells lie among, and its share of their neighbours; "none" where they lie by themselves."""
     rows = lone[(lone["data"] == data) & (lone["arm"] == arm)].dropna(subset="share")
-    return ("", 0.0) if rows.empty else (str(rows["nearest"].iloc[0]), float(rows["share"].iloc[0]))
+    return ("none", 0.0) if rows.empty else (str(rows["nearest"].iloc[0]), float(rows["share"].iloc[0]))
 
 
 def minutes(*tables: pd.DataFrame) -> float:
