@@ -272,3 +272,9 @@ def test_clusters_that_draw_lone_cells_in_are_seen(claims, clusters, wrong):
 def test_a_weight_that_does_not_rise_is_seen(claims, ratio, wrong):
     table = planted({paper.PUBLISHED_RUN: ratio}, "ratio_mean").assign(data="runs")
     judged(claims, "implied_mean", tables.implied_weight(table, "runs", paper.PUBLISHED_RUN), {"below": 0.8}, wrong)
+
+
+@pytest.mark.parametrize(("before", "wrong"), [(0.4, True), (0.1, False)])
+def test_lone_cells_that_were_foreign_before_are_seen(claims, before, wrong):
+    table = planted({arms.BERMUDA: 0.4, arms.UNCORRECTED: before}, "foreign")
+    assert fails(claims["lone"], tables.difference(table, arms.BERMUDA, arms.UNCORRECTED, "foreign")) is wrong

@@ -85,16 +85,16 @@ def fit(cells, seed: int, *, arm: str, epochs: int, threshold: float, n_clusters
     return Trained(Z, losses, {"pairs": float(model.pairs_.shape[1])})
 
 
-def rows(made: Trained, cells, seed: int, *, picture: bool = False) -> dict[str, float]:
+def rows(made: Trained, cells, seed: int, *, pictures: int = 0) -> dict[str, float]:
     """Divergence of the batches, silhouette of the types by cosine, and losses: the mean of the epochs and the last.
 
-    ``ratio_mean`` and ``ratio_last`` are (total − reconstruction) / transfer of either. With `picture`, the divergence
-    is taken in a plane by UMAP too, as in the paper.
+    ``ratio_mean`` and ``ratio_last`` are (total − reconstruction) / transfer of either. For the first seeds, as many
+    as `pictures`, the divergence is taken in a plane by UMAP too, as in the paper.
     """
     batch, y = (cells.obs[name].to_numpy(str) for name in ("batch", "cell_type"))
     Z = made.Z if made.Z.shape[1] <= 50 else PCA(50, svd_solver="full").fit_transform(made.Z)
     found = {"divergence": divergence(Z, batch, y), "silhouette": float(silhouette_score(Z, y, metric="cosine"))}
-    if picture and importlib.util.find_spec("umap"):
+    if seed < pictures and importlib.util.find_spec("umap"):
         import umap
 
         flat = umap.UMAP(n_neighbors=30, min_dist=0.1, metric="cosine", random_state=seed).fit_transform(Z)
