@@ -271,7 +271,7 @@ def test_clusters_that_draw_lone_cells_in_are_seen(claims, clusters, wrong):
 @pytest.mark.parametrize(("ratio", "wrong"), [(0.95, True), (0.5, False)])
 def test_a_weight_that_does_not_rise_is_seen(claims, ratio, wrong):
     table = planted({paper.PUBLISHED_RUN: ratio}, "ratio_mean").assign(data="runs")
-    judged(claims, "implied_mean", tables.implied_weight(table, "runs", paper.PUBLISHED_RUN), {"below": 0.8}, wrong)
+    judged(claims, "printed_mean", tables.implied_weight(table, "runs", paper.PUBLISHED_RUN), {"below": 0.8}, wrong)
 
 
 @pytest.mark.parametrize(("before", "wrong"), [(0.4, True), (0.1, False)])
