@@ -15,7 +15,7 @@ from torch.nn.functional import mse_loss
 from shared.data import simulate
 from shared.data.constraints import SettingError
 from shared.data.errors import DataError, DataWarning
-from shared.evaluate import ari, divergence, graph_connectivity, lisi, silhouette
+from shared.evaluate import ari, divergence, graph_connectivity, lisi, silhouette, specific_entropy
 from shared.methods.bermuda import (
     PUBLISHED,
     Autoencoder,
@@ -462,15 +462,21 @@ def test_it_stops_when_the_loss_no_longer_falls(two):
     assert history.stopped == "patience" and len(history.rows) < 300
 
 
-def test_a_batch_effect_on_types_of_one_batch_alone():
-    """Pitfall 8: a type that one batch lacks has no partner, and is not drawn onto another type."""
+def test_a_type_that_one_batch_lacks_stays_by_itself_where_pairs_are_mutual():
+    """Pitfall 8: a type without partner is reconstructed only; one that another type's cluster takes is drawn in."""
     cells = simulate.gaussian(300, 60, seed=2)
-    types = cells.obs["cell_type"].astype(str)
-    cells = cells[~((types == "Alpha") & (cells.obs["batch"] == "batch2"))].copy()
-    model = Bermuda((32, 8), epochs=30, lr_step=20, lr=3e-3, device="cpu", random_state=0)
-    model.fit(cells, batch="batch", clusters="cell_type")
-    lone = model.clusters_[(cells.obs["cell_type"] == "Alpha").to_numpy()][0]
-    assert lone not in model.pairs_ or model.similarity_[lone].max() >= model.threshold
+    types, batch = (cells.obs[name].to_numpy(str) for name in ("cell_type", "batch"))
+    rows = ~((types == "Alpha") & (batch == "batch2"))
+    cells, types, batch = cells[rows].copy(), types[rows], batch[rows]
+    entropy = {}
+    for mutual in (True, False):
+        how = {"epochs": 60, "lr_step": 30, "lr": 3e-3, "weight": 10.0, "device": "cpu", "random_state": 0}
+        model = Bermuda((32, 8), mutual=mutual, **how).fit(cells, batch="batch", clusters="cell_type")
+        lone = model.clusters_[types == "Alpha"][0]
+        assert (lone in model.pairs_) is not mutual, "the best of another type is not its best in return"
+        assert np.isin(np.setdiff1d(model.clusters_, lone), model.pairs_).all(), "all others have their partner"
+        entropy[mutual] = specific_entropy(model.transform(cells, "batch"), batch, types, k=20)
+    assert entropy[True] < 0.1 and entropy[False] > 0.5, entropy
 
 
 # What is refused, and what is warned of.
