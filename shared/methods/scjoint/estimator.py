@@ -77,8 +77,8 @@ class ScJoint(DomainAware, Classifier, Transformer, TorchMethod):
     device, devices, progress
         See :class:`shared.train.Config`; the optimiser is SGD with momentum 0.9.
     checkpoint : path, optional
-        Where `fit` keeps its progress; a killed fit on the same cells goes on from there. Killed in the second training,
-        it does the first one again.
+        Where `fit` keeps its progress; a killed fit on the same cells goes on from there. If it was killed in the
+        second training, the first one is done again.
     random_state : int, RandomState or None
         Initial weights, centres and draws of cells.
 
