@@ -21,6 +21,8 @@ from shared.data.constraints import Positive, Whole, require
 from shared.data.errors import DataError
 from shared.evaluate.metrics import ari, as_labels, nmi, silhouette
 
+PERPLEXITY = 30.0  # neighbours that count, in effect
+
 
 def divergence(X, batch, labels=None, k: int = 30) -> float:
     """Kullback-Leibler divergence of the batches in an embedding, in nats; the lower, the better they mix.
@@ -94,7 +96,7 @@ def batch_entropy(X, batch, k: int = 100) -> np.ndarray:
     """
     require(Whole(1), k=k)
     X, batch = _cells(X, batch, "batch")
-    share = _shares(X, batch, min(k, len(X)))
+    share = _shares(X, batch, k)
     return -(share * np.log(np.where(share > 0, share, 1))).sum(1)
 
 
@@ -120,7 +122,7 @@ def specific_entropy(X, batch, labels, k: int = 100) -> float:
     return float(entropy[rows].mean()) if rows.any() and len(np.unique(batch)) > 1 else float("nan")
 
 
-def lisi(X, groups, perplexity: float = 30.0) -> np.ndarray:
+def lisi(X, groups, perplexity: float = PERPLEXITY) -> np.ndarray:
     """Local inverse Simpson's index: how many groups, such as batches, a cell has around it in effect: float64, cells.
 
     Three times `perplexity` neighbours are weighed by a Gaussian whose width gives them that perplexity.
@@ -140,11 +142,20 @@ def lisi(X, groups, perplexity: float = 30.0) -> np.ndarray:
     """
     require(Positive(), perplexity=perplexity)
     X, groups = _cells(X, groups, "groups")
+    return _effective(*_around(X, perplexity), groups)
+
+
+def _around(X, perplexity) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours of each cell, the cell itself not among them, and their weights: cells × neighbours each."""
     n = min(int(3 * perplexity), len(X) - 1)
     if n < 1:
         raise DataError("one cell has no neighbour: give two cells or more")
     far, near = NearestNeighbors(n_neighbors=n).fit(X).kneighbors()
-    weight = _weights(far, np.log(min(perplexity, n)))
+    return near, _weights(far, np.log(min(perplexity, n)))
+
+
+def _effective(near, weight, groups) -> np.ndarray:
+    """How many groups there are in effect among weighed neighbours: float64, cells."""
     codes = np.unique(groups, return_inverse=True)[1]
     share = np.stack([(weight * (codes[near] == c)).sum(1) for c in range(codes.max() + 1)], 1)
     return 1 / (share**2).sum(1)
@@ -181,7 +192,7 @@ def graph_connectivity(X, labels, k: int = 15) -> float:
     """
     require(Whole(1), k=k)
     X, labels = _cells(X, labels, "labels")
-    near = NearestNeighbors(n_neighbors=min(k, len(X))).fit(X).kneighbors(X, return_distance=False)
+    near = _nearest(X, k)
     joins = sparse.csr_matrix((np.ones(near.size), near.ravel(), np.arange(0, near.size + 1, near.shape[1])))
     joins.resize(len(X), len(X))
     shares = []
@@ -255,9 +266,9 @@ def integration_scores(X, batch, labels, random_state=0) -> dict[str, float]:
     n_batches, n_types = len(_batches(batch)), len(np.unique(labels))
     if n_types < 2:
         raise DataError(f"all cells are of one type ({labels[0]}), and types are to be told apart: give two or more")
-    clusters = KMeans(n_types, n_init=5, random_state=random_state).fit_predict(X)
+    clusters, around = KMeans(n_types, n_init=5, random_state=random_state).fit_predict(X), _around(X, PERPLEXITY)
     mixing = {
-        "ilisi": float((np.median(lisi(X, batch)) - 1) / (n_batches - 1)),
+        "ilisi": float((np.median(_effective(*around, batch)) - 1) / (n_batches - 1)),
         "batch_silhouette": batch_silhouette(X, batch, labels),
         "graph_connectivity": graph_connectivity(X, labels),
     }
@@ -265,7 +276,7 @@ def integration_scores(X, batch, labels, random_state=0) -> dict[str, float]:
         "nmi": nmi(labels, clusters),
         "ari": ari(labels, clusters),
         "silhouette": (silhouette(X, labels) + 1) / 2,
-        "clisi": float((n_types - np.median(lisi(X, labels))) / (n_types - 1)),
+        "clisi": float((n_types - np.median(_effective(*around, labels))) / (n_types - 1)),
     }
     means = {"mixing": float(np.nanmean([*mixing.values()])), "types": float(np.mean([*types.values()]))}
     apart = {"divergence": divergence(X, batch, labels), "specific_entropy": specific_entropy(X, batch, labels)}
@@ -290,5 +301,10 @@ def _batches(batch):
 def _shares(X, groups, k) -> np.ndarray:
     """Share of each group among the `k` cells that are nearest to each, itself included: cells × groups."""
     codes = np.unique(groups, return_inverse=True)[1]
-    near = codes[NearestNeighbors(n_neighbors=k).fit(X).kneighbors(X, return_distance=False)]
+    near = codes[_nearest(X, k)]
     return np.stack([(near == c).mean(1) for c in range(codes.max() + 1)], 1)
+
+
+def _nearest(X, k) -> np.ndarray:
+    """The `k` cells that are nearest to each, itself included, all where there are fewer: int64, cells × k."""
+    return NearestNeighbors(n_neighbors=min(k, len(X))).fit(X).kneighbors(X, return_distance=False)

@@ -200,20 +200,11 @@ def scvi_codes(
             fitted = cells[rows].copy()
             scvi.model.SCVI.setup_anndata(fitted, batch_key=key)
             model = scvi.model.SCVI(fitted, n_latent=n_latent)
-            model.train(
-                max_epochs=max_epochs,
-                accelerator=accelerator,
-                enable_progress_bar=progress,
-                enable_model_summary=False,
-            )
+            how = {"accelerator": accelerator, "enable_progress_bar": progress, "enable_model_summary": False}
+            model.train(max_epochs=max_epochs, **how)
             if labels is not None:
                 model = scvi.model.SCANVI.from_scvi_model(model, "", labels_key="type")
-                model.train(
-                    max_epochs=max_epochs and max(1, max_epochs // 10),
-                    accelerator=accelerator,
-                    enable_progress_bar=progress,
-                    enable_model_summary=False,
-                )
+                model.train(max_epochs=max_epochs and max(1, max_epochs // 10), **how)
             return np.ascontiguousarray(model.get_latent_representation(cells), dtype=np.float32)
         finally:
             random.setstate(before[0])

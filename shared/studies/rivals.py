@@ -7,7 +7,7 @@ and Harmony's package is under the GPL, so that nothing else here asks for it.
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import io
 import random
 import warnings
@@ -24,10 +24,15 @@ from shared.nn.features import scvi_codes
 from shared.preprocess import log_normalize
 
 HARMONY, SCANORAMA, SCVI, SCANVI = METHODS = "Harmony", "Scanorama", "scVI", "scANVI"
-PACKAGES = {HARMONY: "harmonypy", SCANORAMA: "scanorama"}
+PACKAGES = {HARMONY: "harmonypy", SCANORAMA: "scanorama", SCVI: "scvi", SCANVI: "scvi"}
 EXTRAS = {HARMONY: "harmony", SCANORAMA: "scanorama", SCVI: "scvi", SCANVI: "scvi"}
 SETTINGS = {HARMONY: ("theta", "lamb", "sigma", "nclust"), SCANORAMA: ("knn", "sigma", "alpha")}
 UNKNOWN = ""  # the type of a cell that nobody named
+
+
+def installed() -> list[str]:
+    """Those of :data:`METHODS` whose package is there."""
+    return [method for method in METHODS if importlib.util.find_spec(PACKAGES[method])]
 
 
 def embed(

@@ -146,14 +146,13 @@ class JointBatches(Batches):
         self.batch_size, self.seed, self.device, self.sampling = batch_size, seed, torch.device(device), sampling
         counted = inputs[n_sources:] or inputs
         self.steps = max(1, sum(part.n for part in counted) // batch_size)
-        columns = inputs[0].n_genes + inputs[0].raw.shape[1]
-        self.entries = len(inputs) * batch_size * columns
+        self.columns = inputs[0].n_genes + inputs[0].raw.shape[1]
+        self.entries = len(inputs) * batch_size * self.columns
 
     def __call__(self, epoch):
         rngs = [np.random.default_rng(seed_of(self.seed, epoch, i)) for i in range(len(self.inputs))]
         orders = [self.order(i, rng) for i, rng in enumerate(rngs)]
-        columns = self.entries // (len(self.inputs) * self.batch_size)
-        block = torch.empty(len(self.inputs), self.batch_size, columns)
+        block = torch.empty(len(self.inputs), self.batch_size, self.columns)
         for step in range(self.steps):
             rows = [order[step * self.batch_size :][: self.batch_size] for order in orders]
             for part, out, own in zip(self.inputs, block.numpy(), rows, strict=True):

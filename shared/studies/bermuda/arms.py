@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 import warnings
 from typing import NamedTuple
@@ -114,8 +113,7 @@ CLASSES = {WHOLE: WholeBatch, WRONG: WrongPartners, UNSCALED: Unscaled}
 
 def installed() -> list[str]:
     """Arms that can be run here."""
-    needed = {HARMONY: "harmonypy", SCANORAMA: "scanorama", SCVI: "scvi", SCANVI: "scvi"}
-    return [arm for arm in ARMS if arm not in needed or importlib.util.find_spec(needed[arm])]
+    return [*LINEAR, *NETWORKS, *rivals.installed()]
 
 
 def centred(X, batch) -> np.ndarray:
