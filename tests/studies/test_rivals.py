@@ -14,12 +14,11 @@ from shared.data.errors import DataError
 from shared.evaluate import lisi
 from shared.studies import rivals
 
-PACKAGES = {**rivals.PACKAGES, rivals.SCVI: "scvi", rivals.SCANVI: "scvi"}
 NEEDS = {
     method: pytest.mark.skipif(
         importlib.util.find_spec(package) is None, reason=f"install the extra {rivals.EXTRAS[method]}"
     )
-    for method, package in PACKAGES.items()
+    for method, package in rivals.PACKAGES.items()
 }
 EACH = [pytest.param(method, marks=[NEEDS[method], pytest.mark.slow]) for method in rivals.METHODS]
 
@@ -35,7 +34,7 @@ def cells():
 
 def embedded(cells, method, **how):
     more = {"labels": "known"} if method == rivals.SCANVI else {}
-    more |= {"max_epochs": 60} if PACKAGES[method] == "scvi" else {}
+    more |= {"max_epochs": 60} if rivals.PACKAGES[method] == "scvi" else {}
     return rivals.embed(cells, "batch", method, n_components=8, **more | how)
 
 
@@ -71,7 +70,7 @@ def test_cells_may_come_in_any_order(cells, method):
 
 @pytest.mark.parametrize("method", rivals.METHODS)
 def test_without_its_package_the_message_names_the_extra(cells, monkeypatch, method):
-    monkeypatch.setitem(sys.modules, PACKAGES[method], None)
+    monkeypatch.setitem(sys.modules, rivals.PACKAGES[method], None)
     with pytest.raises(ImportError, match=re.escape(f"borrowed-strength[{rivals.EXTRAS[method]}]")):
         embedded(cells, method)
 
@@ -90,7 +89,7 @@ def test_without_its_package_the_message_names_the_extra(cells, monkeypatch, met
     ],
 )
 def test_what_no_rival_can_take_is_refused_first(cells, monkeypatch, method, how, error, said):
-    for package in PACKAGES.values():
+    for package in rivals.PACKAGES.values():
         monkeypatch.setitem(sys.modules, package, None)
     cells = cells.copy()
     cells.obs["nobody"] = ""
