@@ -67,9 +67,9 @@ class Cells:
         return self.X.shape[0]
 
     def __getitem__(self, rows) -> Self:
-        """Some of the cells, by row numbers or by a boolean mask."""
+        """Some of the cells, by row numbers or by a boolean mask; a view where they follow one another."""
         y, domain = (None if part is None else part[rows] for part in (self.y, self.sample_domain))
-        return replace(self, X=self.X[rows], y=y, sample_domain=domain)
+        return replace(self, X=_taken(self.X, rows), y=y, sample_domain=domain)
 
     @property
     def n_genes(self) -> int:
@@ -249,6 +249,23 @@ def digest(parts: Iterable) -> str:
     for part in parts:
         seen.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else repr(part).encode())
     return seen.hexdigest()
+
+
+def _taken(X, rows):
+    """Rows of a matrix. Those that follow one another are not copied: half a data set of domains is large."""
+    if isinstance(rows, slice):
+        rows = np.arange(X.shape[0])[rows]
+    at = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+    if at.ndim != 1 or not len(at) or at[0] < 0 or (np.diff(at) != 1).any():
+        return X[rows]
+    start, stop = at[0], at[-1] + 1
+    if not sparse.issparse(X):
+        return X[start:stop]
+    first, last = X.indptr[start], X.indptr[stop]
+    some = type(X)((stop - start, X.shape[1]), dtype=X.dtype)  # given the parts, it would copy less than a half
+    some.data, some.indices = X.data[first:last], X.indices[first:last]
+    some.indptr = X.indptr[start : stop + 1] - first
+    return some
 
 
 def finite_matrix(X, what: str = "X", dtype=np.float64):

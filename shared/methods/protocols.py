@@ -6,6 +6,8 @@ lists the parts of the common contract (``tests/methods/test_contract.py``) that
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.metrics import accuracy_score, r2_score
@@ -190,7 +192,9 @@ class DomainAware:
             raise DataError(
                 f"X has {len(both)} cells and y {np.shape(y)}: give one label a cell (any for target cells)"
             )
-        return self._set_classes(read(both.X[is_source], y, genes=both.genes, dtype=self.dtype)), both.target
+        source = both.source
+        labels = read(np.zeros((len(source), 1), np.float32), y).y  # X was read above, and reading it again copies
+        return self._set_classes(replace(source, y=labels)), both.target
 
 
 class FewShotClassifier(Classifier):

@@ -202,6 +202,17 @@ def test_rows_keep_what_belongs_to_them(rows):
         assert len(some.source) + len(some.target) == len(some)
 
 
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("rows", [slice(1, 3), [1, 2], np.array([False, True, True, False])], ids=str)
+def test_rows_that_follow_one_another_are_not_copied(form, rows):
+    X = np.arange(12, dtype=np.float32).reshape(4, 3)
+    cells = read(form(X))
+    some = cells[rows].X
+    values = [part.data if sparse.issparse(part) else part for part in (some, cells.X)]
+    assert np.shares_memory(*values)
+    np.testing.assert_array_equal(some.toarray() if sparse.issparse(some) else some, X[1:3])
+
+
 def test_an_outline_has_the_sizes_and_no_values():
     cells = read(annotated(kind=["a", "b"]), "kind")
     outline = cells.outline()

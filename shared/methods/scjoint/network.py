@@ -8,6 +8,7 @@ from scipy import sparse
 from torch.nn.functional import cross_entropy
 
 from shared.data.cells import digest
+from shared.data.validate.structure import matrix_of
 from shared.methods.scjoint.losses import centre_loss, reduction_loss, similarity_loss
 from shared.nn.sparse import SparseLinear
 from shared.train.batches import Batches, seed_of
@@ -108,9 +109,11 @@ class JointInput:
 
 def binarized(X: np.ndarray, n_raw: int) -> np.ndarray:
     """Float32 ndarray, cells × columns, of 1 where a gene is expressed; the last `n_raw` columns stay."""
-    X = _dense(X)
-    n_genes = X.shape[1] - n_raw
-    return np.concatenate([(X[:, :n_genes] > 0).astype(np.float32), X[:, n_genes:]], axis=1)
+    X = matrix_of(X)
+    X = X.toarray() if sparse.issparse(X) else np.array(X)
+    genes = X[:, : X.shape[1] - n_raw]
+    genes[:] = genes > 0
+    return X
 
 
 def _dense(X):
