@@ -3,8 +3,11 @@
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn.functional import cross_entropy
@@ -20,7 +23,9 @@ from shared.methods.scjoint import (
     ScJoint,
     binarized,
     centre_loss,
+    gene_activity,
     nearest_labelled,
+    overlaps,
     published_confidence,
     published_reference,
     reduction_loss,
@@ -404,3 +409,83 @@ def test_proteins_without_training_name_nine_in_ten():
 @pytest.mark.skip(reason="the published embeddings of the whole pair are not here, and have no route")
 def test_stored_embeddings_give_the_stored_votes():
     raise AssertionError("load them, and count 3846 and 3856 of 4157 cells")
+
+
+# Gene activity.
+
+GENES = pd.DataFrame(
+    {
+        "chromosome": ["chr1", "chr1", "chr2"],
+        "start": [5000, 9000, 5000],
+        "end": [8000, 9500, 6000],
+        "strand": list("+-+"),
+    },
+    index=["A", "B", "C"],
+)
+PEAKS = pd.DataFrame(
+    {
+        "chromosome": ["chr1"] * 6 + ["chr2", "chr3"],
+        "start": [2500, 3000, 7900, 11400, 11500, 7990, 2400, 5000],
+        "end": [3000, 3100, 8100, 11600, 11700, 9001, 2999, 5100],
+    }
+)
+
+
+def test_gene_activity_of_a_few_peaks():
+    """A reaches from 3,000 to 8,000, B from 9,000 to 11,500 (it starts at its end), C from 3,000; ends are not in."""
+    found = gene_activity(np.eye(8) * np.arange(1, 9), PEAKS, GENES)
+    #        A        B        C
+    expected = [[0, 0, 0], [2, 0, 0], [3, 0, 0], [0, 4, 0], [0, 0, 0], [6, 6, 0], [0, 0, 0], [0, 0, 0]]
+    assert found.format == "csr" and found.dtype == np.float32
+    np.testing.assert_array_equal(found.toarray(), expected)
+    np.testing.assert_array_equal(gene_activity(np.eye(8), PEAKS, GENES, upstream=0).toarray()[1], [0, 0, 0])
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_overlaps_are_those_of_all_pairs(seed):
+    rng = np.random.default_rng(seed)
+    tables = []
+    for n in (rng.integers(1, 30), rng.integers(1, 12)):
+        start = rng.integers(0, 60, n)
+        tables.append(
+            pd.DataFrame(
+                {"chromosome": rng.choice(["a", "b"], n), "start": start, "end": start + rng.integers(1, 40, n)}
+            )
+        )
+    peaks, windows = tables
+    truth = [
+        [p.chromosome == w.chromosome and p.start < w.end and p.end > w.start for w in windows.itertuples()]
+        for p in peaks.itertuples()
+    ]
+    np.testing.assert_array_equal(overlaps(peaks, windows).toarray(), np.array(truth, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("peaks", "genes", "said"),
+    [
+        (PEAKS[:3], GENES, "8 columns and peaks 3 rows"),
+        (PEAKS.drop(columns="end"), GENES, "end not found"),
+        (PEAKS, GENES.drop(columns="strand"), "strand not found"),
+        (PEAKS, None, "genes must be a table"),
+        (PEAKS, GENES.assign(strand="."), "drop genes without one"),
+        (PEAKS, GENES.assign(chromosome=["1", "1", "2"]), "no chromosome in common"),
+        (PEAKS.assign(start=9e9), GENES, "start below end"),
+        (PEAKS.assign(start="x"), GENES, "numbers of bases"),
+    ],
+)
+def test_places_that_cannot_be_are_refused(peaks, genes, said):
+    with pytest.raises(DataError, match=said):
+        gene_activity(np.eye(8), peaks, genes)
+
+
+def test_peaks_far_from_their_gene_are_lost():
+    """Whether a type has more of a gene than others: by activity as by RNA where peaks lie in the gene, not where far."""
+    kept = {}
+    for distal in (0.0, 1.0):
+        adata = simulate.multiome(400, 100, 400, links=3, distal=distal, seed=1)
+        activity = gene_activity(adata.obsm["atac"], adata.uns["peaks"], adata.var).toarray()
+        types = adata.obs["cell_type"].to_numpy(str)
+        means = [np.stack([X[types == t].mean(0) for t in np.unique(types)]) for X in (np.log1p(adata.X), activity)]
+        apart = [np.sign(m - m.mean(0)) for m in means]
+        kept[distal] = (apart[0] == apart[1]).mean()
+    assert kept[0.0] > 0.65 and kept[0.0] - kept[1.0] > 0.15

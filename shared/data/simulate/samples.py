@@ -169,7 +169,9 @@ def bulk(
     return adata
 
 
-def multiome(n_cells=1000, n_genes=1000, n_peaks=3000, *, links=2, open_share=0.1, seed=0, **options) -> ad.AnnData:
+def multiome(
+    n_cells=1000, n_genes=1000, n_peaks=3000, *, links=2, open_share=0.1, distal=0.3, seed=0, **options
+) -> ad.AnnData:
     """RNA and open chromatin of the same cells.
 
     Each of ``links * n_genes`` peaks follows one gene: its log odds of being open are the gene's log rate in the cell's
@@ -183,15 +185,19 @@ def multiome(n_cells=1000, n_genes=1000, n_peaks=3000, *, links=2, open_share=0.
         Regions, and how many of them follow a gene, where there are enough.
     open_share : float
         Mean share of peaks open in a cell.
+    distal : float
+        Share, 0 to 1, of the peaks that follow a gene and lie far from it, up to 60,000 bases; others lie in it or in
+        the 2,000 bases before its start. Peaks that follow no gene lie anywhere.
 
     Returns
     -------
     AnnData
         Counts of genes; ``obsm["atac"]``: float32 CSR (n_cells, n_peaks). ``uns["truth"]["links"]``: gene of each
-        peak, -1 for none.
+        peak, -1 for none. ``var`` and ``uns["peaks"]``: ``chromosome``, ``start`` and ``end`` of
+        genes, which also have a ``strand``, and of peaks.
     """
     require(Whole(1), n_peaks=n_peaks, links=links)
-    require(Probability(), open_share=open_share)
+    require(Probability(), open_share=open_share, distal=distal)
     adata = cells(n_cells, n_genes, seed=seed, **options)
     truth = adata.uns["truth"]
     rng = np.random.default_rng([seed, 2])
@@ -208,4 +214,21 @@ def multiome(n_cells=1000, n_genes=1000, n_peaks=3000, *, links=2, open_share=0.
     values = np.ones(indptr[-1], np.float32)
     adata.obsm["atac"] = sparse.csr_matrix((values, np.concatenate(rows), indptr), shape=(n_cells, n_peaks))
     truth["links"] = gene
+    places = _places(np.random.default_rng([seed, 3]), n_genes, gene, distal)
+    adata.var, adata.uns["peaks"] = places[0].set_index(adata.var_names), places[1]
     return adata
+
+
+def _places(rng, n_genes, gene, distal, apart=200_000, width=500):
+    """Genes `apart` bases from one another on one chromosome, and peaks near the genes that they follow, or far."""
+    start = np.arange(n_genes) * apart + apart // 2
+    genes = {"chromosome": "chr1", "start": start, "end": start + rng.integers(5_000, 50_000, n_genes)}
+    genes["strand"] = rng.choice(["+", "-"], n_genes)
+    low = genes["start"] - 2000 * (genes["strand"] == "+")  # of the gene and what lies before its start
+    high = genes["end"] + 2000 * (genes["strand"] == "-")
+    inside = rng.integers(low[gene], high[gene] - width)
+    away = rng.integers(width, 60_000, len(gene))
+    outside = np.where(rng.random(len(gene)) < 0.5, low[gene] - width - away, high[gene] + away)
+    at = np.where(rng.random(len(gene)) < distal, outside, inside)
+    at = np.where(gene < 0, rng.integers(0, n_genes * apart, len(gene)), at)
+    return pd.DataFrame(genes), pd.DataFrame({"chromosome": "chr1", "start": at, "end": at + width})

@@ -7,9 +7,13 @@ cell the type that most of its nearest RNA cells have (:mod:`~shared.methods.scj
 these types as if they were known, and votes again. :class:`ScJoint` is all of it
 (:mod:`~shared.methods.scjoint.estimator`).
 
+Before all of it, :func:`gene_activity` puts peaks of chromatin on the axis of genes
+(:mod:`~shared.methods.scjoint.activity`).
+
 Of the paper its abstract could be read, of its method what the authors' code (2023) does.
 """
 
+from shared.methods.scjoint.activity import gene_activity, overlaps
 from shared.methods.scjoint.estimator import PUBLISHED, ScJoint
 from shared.methods.scjoint.losses import centre_loss, reduction_loss, similarity_loss
 from shared.methods.scjoint.network import JointBatches, JointInput, JointNetwork, binarized, scjoint_step, types_loss
@@ -29,7 +33,9 @@ __all__ = [
     "ScJoint",
     "binarized",
     "centre_loss",
+    "gene_activity",
     "nearest_labelled",
+    "overlaps",
     "published_confidence",
     "published_reference",
     "reduction_loss",
