@@ -479,7 +479,7 @@ def test_places_that_cannot_be_are_refused(peaks, genes, said):
 
 
 def test_peaks_far_from_their_gene_are_lost():
-    """Which type has more of a gene: activity says it as RNA does where peaks lie in the gene, and not where far off."""
+    """Which type has more of a gene: activity says it as RNA does where peaks lie in the gene, not far off."""
     kept = {}
     for distal in (0.0, 1.0):
         adata = simulate.multiome(400, 100, 400, links=3, distal=distal, seed=1)
